@@ -1,0 +1,77 @@
+// The work database (one writer) and the snapshot (read-only decisions). Knows nothing of CUDA.
+// Every function throws DatabaseError naming the file and the reason; nothing is overwritten on error.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/records.hpp"
+
+namespace arbiter {
+
+inline constexpr int database_application_id = 0x41524254;  ///< "ARBT"
+inline constexpr int database_schema_version = 1;
+
+/// The decisions of one environment.
+struct DecisionSet {
+  Environment environment;
+  std::vector<Decision> decisions;  ///< ordered by mode, world, dtype, pattern, hidden, tokens_min
+};
+
+class WorkDatabase {
+ public:
+  /// Open for writing; create and migrate if needed. One writer at a time: a second one is told who holds it.
+  static WorkDatabase open(const std::filesystem::path&);
+  WorkDatabase(WorkDatabase&&) noexcept;
+  WorkDatabase& operator=(WorkDatabase&&) noexcept;
+  ~WorkDatabase();
+
+  /// Register a run in an environment; returns its id. Trials left `running` by an earlier process in this
+  /// environment become `crashed`.
+  std::string begin_run(const Environment&, const Run&);
+  void finish_run(const std::string& run_id, const Run& with_end_values);
+
+  /// Committed before the candidate's first launch (status `running`). Replaces an earlier trial of the same
+  /// environment, problem and candidate that is not `done`.
+  void begin_trial(const std::string& run_id, const Environment&, const Problem&, const Candidate&);
+  /// The outcome of the trial begun last for this problem and candidate. One commit, samples included.
+  void finish_trial(const std::string& run_id, const Environment&, const Trial&);
+
+  /// The finished (or crashed, wrong, ...) trial, if there is one: what --resume skips.
+  std::optional<Trial> trial(const Environment&, const Problem&, const Candidate&) const;
+  std::vector<Trial> trials(const Environment&, const Problem&) const;
+  std::vector<Problem> problems(const Environment&) const;
+  std::vector<Environment> environments() const;
+  std::vector<Run> runs() const;
+
+  /// Replace all decisions of this environment, atomically.
+  void replace_decisions(const Environment&, const std::vector<Decision>&);
+  std::vector<DecisionSet> decisions() const;
+
+  /// Write a snapshot: VACUUM INTO a temporary file, trials and samples dropped, checked, synced, renamed.
+  /// The same decisions give the same bytes.
+  void write_snapshot(const std::filesystem::path&) const;
+
+  const std::filesystem::path& path() const noexcept;
+
+ private:
+  struct Impl;
+  explicit WorkDatabase(std::unique_ptr<Impl>);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Read the decisions of a work database or a snapshot, without writing anything, even beside it.
+/// A live -wal is honoured; a read-only directory works.
+std::vector<DecisionSet> read_decisions(const std::filesystem::path&);
+
+/// The same from a file's bytes (rank 0 reads and broadcasts; all ranks use the same bytes).
+std::vector<DecisionSet> read_decisions_from_bytes(const std::string& bytes, const std::string& name_for_messages);
+
+/// The bytes to broadcast: the file itself, or a snapshot of it made in memory if it is a work database.
+std::string read_for_broadcast(const std::filesystem::path&);
+
+}  // namespace arbiter

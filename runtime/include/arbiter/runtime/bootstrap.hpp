@@ -1,0 +1,69 @@
+// How ranks find each other before there is a communicator. Host memory only; used at set-up, never per call.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+
+class Bootstrap {
+ public:
+  virtual ~Bootstrap() = default;
+  virtual int rank() const noexcept = 0;
+  virtual int size() const noexcept = 0;
+  /// `receive` holds size() * bytes, in rank order. All ranks pass the same `bytes`.
+  /// Throws Poisoned when a rank does not arrive within the bootstrap's deadline.
+  virtual void allgather(const void* send, std::size_t bytes, void* receive) = 0;
+  virtual void broadcast(void* data, std::size_t bytes, int root) = 0;
+  virtual void barrier() = 0;
+  /// "in_process", "callbacks", "launcher (torchrun)", ...
+  virtual std::string name() const = 0;
+
+  // Conveniences on top of allgather and broadcast.
+  std::vector<std::string> allgather(const std::string& mine);
+  std::string broadcast(const std::string& root_text, int root);
+  bool all(bool mine);  ///< true on every rank exactly when every rank passed true
+};
+
+/// `size` bootstraps of ranks that are threads of this process. A rank that waits longer than `deadline`, or whose
+/// peer's bootstrap was destroyed, throws Poisoned.
+std::vector<std::unique_ptr<Bootstrap>> make_in_process_bootstraps(
+    int size, std::chrono::milliseconds deadline = std::chrono::seconds(60));
+
+/// The host program's process group (torch.distributed, MPI, anything). Functions must be collective over exactly
+/// the ranks of this group; an exception they throw passes through.
+struct BootstrapCallbacks {
+  int rank = 0;
+  int size = 1;
+  std::function<void(const void* send, std::size_t bytes, void* receive)> allgather;
+  std::function<void(void* data, std::size_t bytes, int root)> broadcast;
+  std::function<void()> barrier;
+};
+/// Throws InvalidArgument for a rank outside [0, size) or a missing function.
+std::unique_ptr<Bootstrap> make_callbacks_bootstrap(BootstrapCallbacks);
+
+/// What a launcher put into the environment.
+struct LauncherVariables {
+  std::string launcher;   ///< "torchrun", "open_mpi", "slurm", "pmi", "arbiter"; empty if none
+  int rank = 0;
+  int size = 1;
+  int local_rank = 0;     ///< which GPU of the node
+  int local_size = 1;
+  std::string rendezvous; ///< "tcp://host:port" or "file:///path"
+};
+/// Reads torchrun, Open MPI, Slurm and PMI variables, in that order. Throws Disagreement when two launchers disagree on
+/// rank or size, InvalidArgument for a value that is not a number.
+LauncherVariables read_launcher_variables();
+
+/// Exchange one NCCL unique id by TCP or file, then use NCCL for everything. The CUDA device must be current.
+/// Throws Unavailable without NCCL, Poisoned when the ranks do not all arrive within `deadline`.
+std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables&,
+                                                   std::chrono::milliseconds deadline = std::chrono::seconds(60));
+
+}  // namespace arbiter

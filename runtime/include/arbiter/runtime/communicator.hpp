@@ -1,0 +1,121 @@
+// The front door of the runtime: allreduce, plain or fused, with the fastest proven kernel for every size.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/database.hpp"
+#include "arbiter/db/records.hpp"
+#include "arbiter/generator/cache.hpp"
+#include "arbiter/runtime/bootstrap.hpp"
+#include "arbiter/runtime/device.hpp"
+#include "arbiter/runtime/environment.hpp"
+#include "arbiter/runtime/symmetric_memory.hpp"
+
+namespace arbiter {
+
+struct CommunicatorOptions {
+  EnvironmentVariables variables = EnvironmentVariables::read();
+  /// Decisions to use; when empty, `variables.db` is loaded by rank 0 and broadcast.
+  std::optional<std::vector<DecisionSet>> decisions;
+  /// Use NCCL as a backend if it can be opened. Always false on the CPU device.
+  bool nccl = true;
+  /// Kernel cache shared with other communicators; created from `variables` when null.
+  std::shared_ptr<KernelCache> cache;
+};
+
+/// What prepare() makes ready: every token count from 1 to max_tokens.
+struct ProblemFamily {
+  std::string pattern = "allreduce";
+  Dtype dtype = Dtype::bf16;
+  int hidden = 0;                ///< elements of a row, > 0 also for plain allreduce (a message is tokens * hidden)
+  std::int64_t max_tokens = 0;
+  Mode mode = Mode::graph;       ///< which decisions apply; calls may be captured or eager in either mode
+  bool operator==(const ProblemFamily&) const = default;
+};
+
+/// Tensors of one call; device pointers. Which ones a pattern needs is in the catalogue. Shapes: `tokens` rows of
+/// `hidden` elements in `dtype`, contiguous; gamma is [hidden]. output may equal input; residual_out may equal
+/// residual_in; otherwise they must not overlap.
+struct Call {
+  std::string_view pattern = "allreduce";
+  Dtype dtype = Dtype::bf16;
+  int hidden = 0;
+  std::int64_t tokens = 0;
+  const void* input = nullptr;
+  void* output = nullptr;
+  const void* residual_in = nullptr;
+  void* residual_out = nullptr;
+  const void* gamma = nullptr;
+  void* norm_out = nullptr;
+  float epsilon = 1e-6F;
+  float weight_bias = 0.0F;  ///< the norm multiplies by (gamma + weight_bias): 0, or 1 for Gemma-style weights
+};
+
+/// Which rule chose, what, and what the alternatives were.
+struct Explanation {
+  std::string rule;       ///< "decision", "nearest_hidden", "heuristic", "pinned", "fallback"
+  std::string reason;     ///< one sentence for people
+  Candidate candidate;
+  std::optional<Decision> decision;
+};
+
+class PreparedCall;  // a resolved (family, candidate): opaque, see candidate.hpp
+
+/// A group of ranks with one device each. Create it on every rank, in the same order, with equal options: creation,
+/// prepare and destruction are collective. Calls are issued from one host thread, in the same order on all ranks.
+class Communicator {
+ public:
+  /// `bootstrap` and `device` stay alive as long as the communicator. Throws Disagreement if the ranks' options,
+  /// catalogue or decisions differ, Unavailable if no symmetric-memory provider works and NCCL cannot be used either.
+  Communicator(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device, CommunicatorOptions options = {});
+  Communicator(Communicator&&) noexcept;
+  ~Communicator();
+
+  int rank() const noexcept;
+  int size() const noexcept;
+
+  /// Collective, outside capture. Resolves decisions, compiles or loads kernels, grows the workspace, and checks that
+  /// all ranks chose the same candidates (else Disagreement). May be called again with more families; nothing that a
+  /// captured graph uses moves unless a larger workspace is needed, which is refused once a graph was captured
+  /// (Unsupported; prepare everything before the first capture).
+  void prepare(std::span<const ProblemFamily> families);
+
+  /// Stream-ordered on `stream`; legal during capture. Nothing is compiled, allocated or resolved here.
+  /// Throws InvalidArgument (shape, pointer, alignment that even NCCL cannot take), Unsupported (not prepared),
+  /// Poisoned. A refused call changes no state.
+  void run(const Call&, StreamHandle stream);
+
+  /// Plain allreduce of `count` elements: sum over ranks in rank order. Counts and alignments that no kernel takes go
+  /// to NCCL, with the reason available from explain().
+  void all_reduce(const void* input, void* output, std::int64_t count, Dtype, StreamHandle);
+
+  /// residual_out = allreduce(input) + residual_in; norm_out = rmsnorm(residual_out) * (gamma + weight_bias).
+  void all_reduce_residual_rmsnorm(const Call&, StreamHandle);
+
+  /// Would run() accept this problem after prepare()? Pure and equal on all ranks.
+  bool can_use(const Problem&) const;
+  Explanation explain(const Problem&) const;
+
+  /// Throws Poisoned with who waited for whom if a deadline has passed. Cheap; does not synchronise.
+  void check() const;
+
+  std::size_t workspace_bytes() const noexcept;
+  const Environment& environment() const noexcept;
+  SymmetricProvider symmetric_provider() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The library's version, "0.1.0".
+std::string_view version() noexcept;
+
+}  // namespace arbiter

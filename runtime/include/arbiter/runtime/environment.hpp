@@ -1,0 +1,39 @@
+// Every environment variable Arbiter reads, in one place. Explicit configuration in code beats all of them.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arbiter/vocabulary.hpp"
+
+namespace arbiter {
+
+enum class NumericsPolicy : std::uint8_t { any, strict };
+
+struct EnvironmentVariables {
+  std::string db;                       ///< ARBITER_DB: snapshot or database the runtime loads
+  std::filesystem::path cache_dir;      ///< ARBITER_CACHE_DIR: kernel cache, default $XDG_CACHE_HOME/arbiter
+  Backend backend = Backend::automatic; ///< ARBITER_BACKEND: auto, trtllm, mnnvl, custom, nvls, nccl
+  NumericsPolicy numerics = NumericsPolicy::any;  ///< ARBITER_NUMERICS: any, strict
+  bool jit = true;                      ///< ARBITER_JIT: on, off (a cache miss is then an error)
+  bool multicast = false;               ///< ARBITER_MULTICAST: on, off. Off also when NCCL_NVLS_ENABLE=0
+  std::chrono::milliseconds timeout{30'000};  ///< ARBITER_TIMEOUT_MS: deadline of every device-side wait
+  std::string log = "warn";             ///< ARBITER_LOG: trace, debug, info, warn, error, off
+
+  /// Throws InvalidArgument naming the variable, its value and what is valid.
+  static EnvironmentVariables read();
+};
+
+/// One variable as `arbiter doctor` prints it.
+struct VariableDescription {
+  std::string name;
+  std::string value;        ///< effective
+  bool set = false;
+  std::string description;  ///< one line
+};
+std::vector<VariableDescription> describe(const EnvironmentVariables&);
+
+}  // namespace arbiter

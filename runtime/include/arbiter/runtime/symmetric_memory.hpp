@@ -1,0 +1,42 @@
+// Memory that every rank allocates collectively and every rank's kernels can write.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arbiter/runtime/bootstrap.hpp"
+#include "arbiter/runtime/device.hpp"
+
+namespace arbiter {
+
+enum class SymmetricProvider : std::uint8_t { vmm, cuda_ipc, shared_memory };
+std::string_view to_string(SymmetricProvider) noexcept;
+
+class SymmetricMemory {
+ public:
+  virtual ~SymmetricMemory() = default;
+  virtual SymmetricProvider provider() const noexcept = 0;
+  virtual std::size_t bytes() const noexcept = 0;
+  virtual void* local() const noexcept = 0;
+  /// Rank r's memory as this rank's kernels address it; peer(own rank) == local().
+  virtual void* peer(int rank) const noexcept = 0;
+};
+
+/// One provider's answer on this group of ranks: proven by a write and a read across every pair of peers.
+struct ProviderProbe {
+  SymmetricProvider provider{};
+  bool usable = false;   ///< on every rank
+  std::string reason;    ///< why not; empty if usable
+};
+
+/// Collective. Tries every provider of the device kind functionally and votes.
+std::vector<ProviderProbe> probe_symmetric_memory(Device&, Bootstrap&);
+
+/// Collective. Zero-filled. Throws Unavailable on every rank when any rank fails; nothing is leaked.
+std::unique_ptr<SymmetricMemory> allocate_symmetric(Device&, Bootstrap&, SymmetricProvider, std::size_t bytes);
+
+}  // namespace arbiter

@@ -1,0 +1,56 @@
+// What the host hands to every kernel, by value. The same text is compiled into kernels and into the runtime, so it
+// includes nothing and uses only types that are the same on both sides.
+
+namespace arbiter_abi {
+
+constexpr unsigned max_world = 16;
+
+// Largest grid of a kernel that keeps protocol state. Every block owns one epoch, advanced by every call.
+constexpr unsigned max_blocks = 2560;
+
+// Written by the first thread that gives up waiting; read by the host at any time (host-visible memory).
+struct FaultRecord {
+  unsigned state;         // 0: none, 1: a wait passed its deadline, 2: a peer asked to abort
+  unsigned waiting_rank;  // who waited
+  unsigned waited_for;    // for whom
+  unsigned block;
+  unsigned thread;
+  unsigned phase;         // 1: data pushed by a peer, 2: result broadcast by a peer, 3: barrier
+  unsigned epoch;
+  unsigned reserved;
+};
+
+// Start of every rank's workspace; the rotating buffers and the staging area lie behind it.
+// Zero-filled at creation.
+struct Control {
+  unsigned abort;  // not 0: give up; set by peers
+  unsigned reserved[31];
+  unsigned push_epoch[max_blocks];                  // iterations issued so far by the push protocol
+  unsigned barrier_epoch[max_blocks];               // barriers passed so far
+  unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
+};
+
+// Rotating buffers of the push protocol.
+constexpr unsigned push_buffers = 3;
+
+struct Arguments {
+  const void* input;         // [rows, hidden] or a flat message, activation dtype
+  void* output;              // the sum; may be input; null if the pattern has no such tensor
+  const void* residual_in;   // [rows, hidden]
+  void* residual_out;        // [rows, hidden]
+  const void* gamma;         // [hidden]
+  void* norm_out;            // [rows, hidden]
+  float epsilon;
+  float weight_bias;         // the norm multiplies by (gamma + weight_bias)
+  unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
+  unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
+  unsigned long long vectors;            // 16-byte vectors of the message
+  unsigned char* workspace[max_world];   // every rank's workspace as this rank addresses it; [rank] is local
+  unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
+  unsigned long long push_stride;        // bytes of one rotating buffer
+  unsigned long long staging_offset;     // barrier algorithms: own data, then results
+  unsigned long long timeout_ns;         // deadline of one wait; 0 means none
+  FaultRecord* fault;
+};
+
+}  // namespace arbiter_abi
