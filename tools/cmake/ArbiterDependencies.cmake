@@ -2,7 +2,7 @@
 find_package(Threads REQUIRED)
 
 # LLVM 22 Support: templating (Mustache), JSON, hashing. Linked statically; unused sections are dropped.
-find_program(ARBITER_LLVM_CONFIG NAMES llvm-config-22 PATHS /usr/lib/llvm-22/bin)
+find_program(ARBITER_LLVM_CONFIG NAMES llvm-config-22 HINTS /usr/lib/llvm-22/bin)
 if(NOT ARBITER_LLVM_CONFIG)
   message(FATAL_ERROR "LLVM 22 was not found. Install it with: apt-get install llvm-22-dev")
 endif()
@@ -10,9 +10,11 @@ execute_process(COMMAND ${ARBITER_LLVM_CONFIG} --includedir OUTPUT_VARIABLE llvm
 execute_process(COMMAND ${ARBITER_LLVM_CONFIG} --libdir OUTPUT_VARIABLE llvm_lib OUTPUT_STRIP_TRAILING_WHITESPACE)
 add_library(arbiter_llvm INTERFACE)
 add_library(arbiter::llvm ALIAS arbiter_llvm)
+find_library(ARBITER_ZSTD NAMES libzstd.a REQUIRED)
+find_library(ARBITER_ZLIB NAMES libz.a REQUIRED)
 target_include_directories(arbiter_llvm SYSTEM INTERFACE ${llvm_include})
-target_link_libraries(arbiter_llvm INTERFACE
-  ${llvm_lib}/libLLVMSupport.a ${llvm_lib}/libLLVMDemangle.a libzstd.a libz.a Threads::Threads ${CMAKE_DL_LIBS})
+target_link_libraries(arbiter_llvm INTERFACE ${llvm_lib}/libLLVMSupport.a ${llvm_lib}/libLLVMDemangle.a
+  ${ARBITER_ZSTD} ${ARBITER_ZLIB} Threads::Threads ${CMAKE_DL_LIBS})
 
 # Boost: Program_options and Context.
 set(Boost_USE_STATIC_LIBS ${ARBITER_PORTABLE})
@@ -21,16 +23,16 @@ add_library(arbiter::boost_program_options ALIAS Boost::program_options)
 add_library(arbiter::boost_context ALIAS Boost::context)
 
 # SQLite.
-find_path(sqlite_include sqlite3.h REQUIRED)
+find_path(ARBITER_SQLITE_INCLUDE sqlite3.h REQUIRED)
 if(ARBITER_PORTABLE)
-  find_library(sqlite_library NAMES libsqlite3.a REQUIRED)
+  find_library(ARBITER_SQLITE NAMES libsqlite3.a REQUIRED)
 else()
-  find_library(sqlite_library NAMES sqlite3 REQUIRED)
+  find_library(ARBITER_SQLITE NAMES sqlite3 REQUIRED)
 endif()
 add_library(arbiter_sqlite INTERFACE)
 add_library(arbiter::sqlite ALIAS arbiter_sqlite)
-target_include_directories(arbiter_sqlite SYSTEM INTERFACE ${sqlite_include})
-target_link_libraries(arbiter_sqlite INTERFACE ${sqlite_library} Threads::Threads ${CMAKE_DL_LIBS} m)
+target_include_directories(arbiter_sqlite SYSTEM INTERFACE ${ARBITER_SQLITE_INCLUDE})
+target_link_libraries(arbiter_sqlite INTERFACE ${ARBITER_SQLITE} Threads::Threads ${CMAKE_DL_LIBS} m)
 
 # spdlog and fmt, header only (Debian has no static libraries of them). Include them in few files.
 find_package(spdlog REQUIRED)
@@ -40,8 +42,16 @@ add_library(arbiter::logging ALIAS arbiter_logging)
 target_link_libraries(arbiter_logging INTERFACE spdlog::spdlog_header_only fmt::fmt-header-only)
 
 # CUDA: headers and the static runtime. NVRTC, NCCL and the driver are opened at run time.
-find_package(CUDAToolkit REQUIRED)
+find_package(CudaRuntime 12.8 REQUIRED)  # the first with sm_100a
 add_library(arbiter_cudart INTERFACE)
 add_library(arbiter::cudart ALIAS arbiter_cudart)
-target_include_directories(arbiter_cudart SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
-target_link_libraries(arbiter_cudart INTERFACE CUDA::cudart_static)
+target_include_directories(arbiter_cudart SYSTEM INTERFACE ${CudaRuntime_ROOT}/include)
+target_link_libraries(arbiter_cudart INTERFACE CudaRuntime::static)
+# dlopen() searches the run path of the binary: there it finds the NVRTC and the NCCL that belong to these headers,
+# without LD_LIBRARY_PATH. A portable binary looks beside itself instead.
+if(ARBITER_PORTABLE)
+  target_link_options(arbiter_cudart INTERFACE "LINKER:-rpath,$ORIGIN" "LINKER:-rpath,$ORIGIN/../lib")
+else()
+  target_link_options(arbiter_cudart INTERFACE "LINKER:-rpath,${CudaRuntime_LIBRARY_DIR}"
+    "LINKER:-rpath,${CMAKE_BINARY_DIR}/cuda-wheels/nvidia/nccl/lib")
+endif()

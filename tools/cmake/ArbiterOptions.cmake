@@ -6,10 +6,43 @@ target_compile_options(arbiter_options INTERFACE
 target_link_options(arbiter_options INTERFACE -Wl,--gc-sections)
 target_compile_definitions(arbiter_options INTERFACE ARBITER_VERSION="${PROJECT_VERSION}")
 
+# One file that starts on any x86-64 Linux with glibc >= 2.36: the C++ runtime travels inside it.
+if(ARBITER_PORTABLE)
+  target_link_options(arbiter_options INTERFACE -static-libstdc++ -static-libgcc)
+endif()
+
+# ARBITER_SANITIZE: address, thread or undefined.
+if(ARBITER_SANITIZE)
+  set(sanitizers address thread undefined)
+  if(NOT ARBITER_SANITIZE IN_LIST sanitizers)
+    message(FATAL_ERROR "ARBITER_SANITIZE is '${ARBITER_SANITIZE}'; expected one of: ${sanitizers}")
+  endif()
+  target_compile_options(arbiter_options INTERFACE -fsanitize=${ARBITER_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(arbiter_options INTERFACE -fsanitize=${ARBITER_SANITIZE})
+  if(ARBITER_SANITIZE STREQUAL "undefined")
+    target_compile_options(arbiter_options INTERFACE -fno-sanitize-recover=undefined)
+  endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC 12 reports uninitialised values in the standard library's own code when it instruments it.
+    target_compile_options(arbiter_options INTERFACE -Wno-maybe-uninitialized)
+  endif()
+endif()
+
+# Rebuilds after a clean or in a second build folder are nearly free with ccache.
+find_program(ARBITER_CCACHE ccache)
+if(ARBITER_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_C_COMPILER_LAUNCHER ${ARBITER_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${ARBITER_CCACHE})
+endif()
+
 # arbiter_add_library(<layer> LINKS <targets...>): a static library from <layer>/src/*.cpp and its sub-folders.
 function(arbiter_add_library layer)
   cmake_parse_arguments(ARG "" "" "LINKS;PRIVATE_LINKS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/*.cpp)
+  if(NOT sources)  # a layer that is all headers so far
+    file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/empty.cpp "")
+    set(sources ${CMAKE_CURRENT_BINARY_DIR}/empty.cpp)
+  endif()
   add_library(arbiter_${layer} STATIC ${sources})
   target_include_directories(arbiter_${layer} PUBLIC include PRIVATE src)
   target_link_libraries(arbiter_${layer} PUBLIC ${ARG_LINKS} PRIVATE arbiter_options ${ARG_PRIVATE_LINKS})
