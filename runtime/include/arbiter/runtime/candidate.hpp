@@ -42,6 +42,14 @@ struct Geometry {
 };
 Geometry geometry(const Catalogue&, const Variant&, std::int64_t tokens, int hidden, int block_limit);
 
+/// Bytes of symmetric workspace that a candidate needs: one rotating buffer, and the staging area.
+struct WorkspaceNeeds {
+  std::uint64_t push_bytes = 0;
+  std::uint64_t staging_bytes = 0;
+};
+
+class Workspace;  // the memory that kernels use; private to the runtime
+
 /// Everything of a group of ranks that candidates share: device, symmetric workspace, NCCL, cache, fault record.
 /// Collective creation. The communicator owns one; the tuner owns one.
 class Group {
@@ -57,6 +65,14 @@ class Group {
   virtual NcclCommunicator* nccl() noexcept = 0;  ///< null without NCCL
   virtual std::string nccl_reason() const = 0;    ///< why there is none; empty if there is
   virtual KernelCache& cache() noexcept = 0;
+  virtual const EnvironmentVariables& variables() const noexcept = 0;
+  /// The provider all ranks voted for; empty for a single rank, or when none works (then only NCCL is left).
+  virtual std::optional<SymmetricProvider> symmetric_provider() const noexcept = 0;
+  /// Why there is no symmetric memory; empty if there is.
+  virtual std::string symmetric_reason() const = 0;
+  virtual Workspace& workspace() noexcept = 0;
+  /// Collective. A pair of NCCL symmetric windows of at least `bytes`, shared by all candidates of the group.
+  virtual NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes) = 0;
 
   /// Collective. Make sure the workspace holds these needs; moves it if it must grow.
   virtual void reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) = 0;
@@ -83,13 +99,41 @@ class RunnableCandidate {
   virtual ~RunnableCandidate() = default;
   virtual const CandidateSpec& spec() const noexcept = 0;
   virtual const Candidate& record() const noexcept = 0;   ///< with the source hash over all ranks
+  /// Of the exchanging kernel (of the stand-alone epilogue where there is no other kernel); zeros for NCCL.
   virtual Geometry geometry(std::int64_t tokens) const = 0;
-  /// Bytes the group's workspace must have before enqueue (push, staging) for up to `tokens`.
+  /// What the group's workspace must have, by Group::reserve, before enqueue() is called with up to `tokens`.
+  virtual WorkspaceNeeds needs(std::int64_t tokens) const = 0;
+  /// Blocks that are resident together on this rank; after agree(), on every rank.
+  virtual int block_limit() const noexcept = 0;
+  /// Collective; the second half of agree(): fixes the grid limit that every rank uses from here on.
+  virtual void agreed(int block_limit) = 0;
+  /// Launches, and nothing else: no allocation, no compilation. The call must have been validated: 16-byte aligned
+  /// tensors and a message of whole 16-byte vectors, unless the candidate is plain NCCL. Throws InvalidArgument before
+  /// agree(), Unsupported when the workspace or the scratch memory is smaller than this call needs.
   virtual void enqueue(const Call&, StreamHandle) = 0;
 };
 
-/// Local: compiles (or loads from the cache) and loads. Throws CompileError, Unsupported.
+/// Local: compiles (or loads from the cache) and loads. Throws CompileError, Unsupported. The result may be launched
+/// only after agree(): a grid that differs between ranks would hang.
 std::unique_ptr<RunnableCandidate> load_candidate(Group&, const CandidateSpec&, const ProblemFamily&);
+
+/// Collective. Every rank passes its own instance of the same candidate, or null where loading failed. Fixes the grid
+/// limit to the smallest of all ranks. Returns false on every rank if any rank passed null.
+/// Throws Disagreement if the ranks' source hashes differ.
+bool agree(Group&, RunnableCandidate*);
+
+/// A candidate to load for a family, and what became of it.
+struct LoadRequest {
+  CandidateSpec spec;
+  ProblemFamily family;
+};
+struct LoadResult {
+  std::unique_ptr<RunnableCandidate> candidate;  ///< null on every rank if it failed on any rank
+  std::string reason;                            ///< then: which rank, and why
+};
+
+/// Collective: load_candidate and agree for every request, with one exchange. Every rank passes the same requests.
+std::vector<LoadResult> load_on_all_ranks(Group&, std::span<const LoadRequest>);
 
 /// Every candidate of a family on this group, in a fixed order that is equal on all ranks: kernels x launch shapes,
 /// NCCL, and, for fused patterns, unfused ones built from `best_plain` (candidates of the plain pattern) and the

@@ -66,8 +66,6 @@ struct Explanation {
   std::optional<Decision> decision;
 };
 
-class PreparedCall;  // a resolved (family, candidate): opaque, see candidate.hpp
-
 /// A group of ranks with one device each. Create it on every rank, in the same order, with equal options: creation,
 /// prepare and destruction are collective. Calls are issued from one host thread, in the same order on all ranks.
 class Communicator {
@@ -106,8 +104,13 @@ class Communicator {
   /// Throws Poisoned with who waited for whom if a deadline has passed. Cheap; does not synchronise.
   void check() const;
 
+  /// Give up on this group: peers that wait for this rank stop waiting and are poisoned, and so is this rank. For a
+  /// host-side watchdog; also ends NCCL operations that wait for a dead rank, which have no deadline of their own.
+  void abort() noexcept;
+
   std::size_t workspace_bytes() const noexcept;
   const Environment& environment() const noexcept;
+  /// Throws Unsupported where no symmetric memory is in use (a single rank, or NCCL only).
   SymmetricProvider symmetric_provider() const;
 
  private:
