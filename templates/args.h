@@ -23,15 +23,19 @@ struct FaultRecord {
 // Start of every rank's workspace; the rotating buffers and the staging area lie behind it.
 // Zero-filled at creation.
 struct Control {
-  unsigned abort;  // not 0: give up; set by peers
-  unsigned reserved[31];
+  unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
+  unsigned reported;  // not 0: a thread of this rank has written the fault record
+  unsigned reserved[30];
   unsigned push_epoch[max_blocks];                  // iterations issued so far by the push protocol
   unsigned barrier_epoch[max_blocks];               // barriers passed so far
   unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
 };
 
-// Rotating buffers of the push protocol.
+// Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
+// fp32 and as (+0, -0) in a pair of 16-bit values, so replacing it by 0 in a payload changes no number. Buffers are
+// filled with it at creation; whoever reads a word puts it back.
 constexpr unsigned push_buffers = 3;
+constexpr unsigned sentinel_word = 0x80000000u;
 
 struct Arguments {
   const void* input;         // [rows, hidden] or a flat message, activation dtype

@@ -1,0 +1,148 @@
+// Device primitives: everything that is not plain C++ on a GPU. Inline PTX lives here and nowhere else.
+// host/primitives.h offers the same names to the CPU device.
+
+#define ARBITER_DEVICE __device__ __forceinline__
+#define ARBITER_COLD __device__ __noinline__
+
+struct alignas(16) Vector {
+  unsigned word[4];
+};
+
+// --- where this thread is ---------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned thread_index() { return threadIdx.x; }
+ARBITER_DEVICE unsigned block_index() { return blockIdx.x; }
+ARBITER_DEVICE unsigned grid_blocks() { return gridDim.x; }
+ARBITER_DEVICE unsigned cluster_rank() {
+  unsigned rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+// --- plain memory -----------------------------------------------------------------------------------------------
+ARBITER_DEVICE Vector load(const void* address) {
+  Vector v;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
+ARBITER_DEVICE void store(void* address, const Vector& v) {
+  asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(address), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]),
+               "r"(v.word[3])
+               : "memory");
+}
+ARBITER_DEVICE unsigned load_word(const unsigned* address) {
+  unsigned v;
+  asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE void store_word(unsigned* address, unsigned v) {
+  asm volatile("st.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
+}
+
+// --- memory shared with peers -----------------------------------------------------------------------------------
+// A vector that a peer stores: each 32-bit word is read whole; nothing is promised about all four together.
+ARBITER_DEVICE Vector load_polled(const void* address) {
+  Vector v;
+  asm volatile("ld.relaxed.sys.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
+// A store that a peer polls, or that re-arms a slot which a peer will store to.
+ARBITER_DEVICE void store_shared_vector(void* address, const Vector& v) {
+  asm volatile("st.relaxed.sys.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(address), "r"(v.word[0]), "r"(v.word[1]),
+               "r"(v.word[2]), "r"(v.word[3])
+               : "memory");
+}
+ARBITER_DEVICE unsigned load_acquire(const unsigned* address) {
+  unsigned v;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE unsigned load_relaxed(const unsigned* address) {
+  unsigned v;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
+}
+ARBITER_DEVICE void store_relaxed(unsigned* address, unsigned v) {
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
+}
+ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
+ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
+
+// --- order between kernels --------------------------------------------------------------------------------------
+ARBITER_DEVICE void grid_dependency_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+ARBITER_DEVICE void grid_dependency_trigger() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// --- threads of a block and of a cluster ------------------------------------------------------------------------
+ARBITER_DEVICE void block_barrier() { __syncthreads(); }
+ARBITER_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+ARBITER_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
+  return __shfl_xor_sync(0xffffffffu, v, static_cast<int>(mask));
+}
+ARBITER_DEVICE float* shared_floats() {
+  extern __shared__ float arbiter_shared[];
+  return arbiter_shared;
+}
+ARBITER_DEVICE float load_shared(const float* address) { return *address; }
+// Store into the shared memory of block `rank` of the cluster, at the place `address` has in this block.
+ARBITER_DEVICE void store_cluster(float* address, unsigned rank, float v) {
+  const unsigned local = static_cast<unsigned>(__cvta_generic_to_shared(address));
+  unsigned remote;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(local), "r"(rank));
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(remote), "f"(v) : "memory");
+}
+
+// --- time -------------------------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned long long now_ns() {
+  unsigned long long t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  return t;
+}
+ARBITER_DEVICE void poll_pause() {}
+
+// --- arithmetic whose rounding is fixed -------------------------------------------------------------------------
+ARBITER_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
+ARBITER_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
+ARBITER_DEVICE float reciprocal_sqrt(float x) { return rsqrtf(x); }
+ARBITER_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
+ARBITER_DEVICE unsigned float_to_bits(float x) { return __float_as_uint(x); }
+
+// Two 16-bit values of one word; `lo` is the one with the smaller index.
+ARBITER_DEVICE float bf16_lo(unsigned word) { return __uint_as_float(word << 16); }
+ARBITER_DEVICE float bf16_hi(unsigned word) { return __uint_as_float(word & 0xffff0000u); }
+ARBITER_DEVICE unsigned pack_bf16(float lo, float hi) {
+  unsigned word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(hi), "f"(lo));
+  return word;
+}
+ARBITER_DEVICE float fp16_lo(unsigned word) {
+  float x;
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l;}" : "=f"(x) : "r"(word));
+  return x;
+}
+ARBITER_DEVICE float fp16_hi(unsigned word) {
+  float x;
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h;}" : "=f"(x) : "r"(word));
+  return x;
+}
+ARBITER_DEVICE unsigned pack_fp16(float lo, float hi) {
+  unsigned word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(hi), "f"(lo));
+  return word;
+}

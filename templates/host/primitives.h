@@ -1,0 +1,113 @@
+// The device primitives for the CPU device: the same names as device/primitives.cuh, on top of the fiber executor.
+
+{{> host/executor.h}}
+
+#define ARBITER_DEVICE inline __attribute__((always_inline))
+#define ARBITER_COLD __attribute__((noinline))
+
+struct alignas(16) Vector {
+  unsigned word[4];
+};
+
+static __thread arbiter_thread* arbiter_current;
+extern "C" arbiter_thread** arbiter_current_slot() { return &arbiter_current; }
+
+// --- where this thread is ---------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned thread_index() { return arbiter_current->thread_index; }
+ARBITER_DEVICE unsigned block_index() { return arbiter_current->block_index; }
+ARBITER_DEVICE unsigned grid_blocks() { return arbiter_current->grid_blocks; }
+ARBITER_DEVICE unsigned cluster_rank() { return arbiter_current->cluster_rank; }
+
+// --- plain memory -----------------------------------------------------------------------------------------------
+ARBITER_DEVICE Vector load(const void* address) { return *static_cast<const Vector*>(address); }
+ARBITER_DEVICE void store(void* address, const Vector& v) { *static_cast<Vector*>(address) = v; }
+ARBITER_DEVICE unsigned load_word(const unsigned* address) { return *address; }
+ARBITER_DEVICE void store_word(unsigned* address, unsigned v) { *address = v; }
+
+// --- memory shared with peers -----------------------------------------------------------------------------------
+ARBITER_DEVICE Vector load_polled(const void* address) {
+  const unsigned* words = static_cast<const unsigned*>(address);
+  Vector v;
+  for (int i = 0; i < 4; ++i) v.word[i] = __atomic_load_n(words + i, __ATOMIC_RELAXED);
+  return v;
+}
+ARBITER_DEVICE void store_shared_vector(void* address, const Vector& v) {
+  arbiter_current->store_symmetric(arbiter_current, address, v.word, 4, 0);
+}
+ARBITER_DEVICE unsigned load_acquire(const unsigned* address) { return __atomic_load_n(address, __ATOMIC_ACQUIRE); }
+ARBITER_DEVICE unsigned load_relaxed(const unsigned* address) { return __atomic_load_n(address, __ATOMIC_RELAXED); }
+ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
+  arbiter_current->store_symmetric(arbiter_current, address, &v, 1, 1);
+}
+ARBITER_DEVICE void store_relaxed(unsigned* address, unsigned v) {
+  arbiter_current->store_symmetric(arbiter_current, address, &v, 1, 0);
+}
+ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
+  return __atomic_exchange_n(address, v, __ATOMIC_RELAXED);
+}
+ARBITER_DEVICE void fence_system() { arbiter_current->fence_system(arbiter_current); }
+
+// --- order between kernels --------------------------------------------------------------------------------------
+ARBITER_DEVICE void grid_dependency_wait() { arbiter_current->grid_dependency_wait(arbiter_current); }
+ARBITER_DEVICE void grid_dependency_trigger() { arbiter_current->grid_dependency_trigger(arbiter_current); }
+
+// --- threads of a block and of a cluster ------------------------------------------------------------------------
+ARBITER_DEVICE void block_barrier() { arbiter_current->block_barrier(arbiter_current); }
+ARBITER_DEVICE void cluster_arrive() {}
+ARBITER_DEVICE void cluster_wait() { arbiter_current->cluster_barrier(arbiter_current); }
+ARBITER_DEVICE float bits_to_float(unsigned bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+ARBITER_DEVICE unsigned float_to_bits(float x) {
+  unsigned bits;
+  __builtin_memcpy(&bits, &x, 4);
+  return bits;
+}
+ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
+  return bits_to_float(arbiter_current->shuffle_xor(arbiter_current, float_to_bits(v), mask));
+}
+ARBITER_DEVICE float* shared_floats() { return static_cast<float*>(arbiter_current->shared); }
+ARBITER_DEVICE float load_shared(const float* address) { return *address; }
+ARBITER_DEVICE void store_cluster(float* address, unsigned rank, float v) {
+  static_cast<float*>(arbiter_current->cluster_shared[rank])[address - shared_floats()] = v;
+}
+
+// --- time -------------------------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned long long now_ns() { return arbiter_current->now_ns(arbiter_current); }
+ARBITER_DEVICE void poll_pause() { arbiter_current->yield(arbiter_current); }
+
+// --- arithmetic whose rounding is fixed (compiled with -ffp-contract=off) ---------------------------------------
+ARBITER_DEVICE float add(float a, float b) { return a + b; }
+ARBITER_DEVICE float multiply(float a, float b) { return a * b; }
+ARBITER_DEVICE float reciprocal_sqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
+
+ARBITER_DEVICE float bf16_lo(unsigned word) { return bits_to_float(word << 16); }
+ARBITER_DEVICE float bf16_hi(unsigned word) { return bits_to_float(word & 0xffff0000u); }
+ARBITER_DEVICE unsigned bf16_bits(float x) {
+  const unsigned bits = float_to_bits(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffu;  // the NaN that cvt.rn.bf16 returns
+  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+ARBITER_DEVICE unsigned pack_bf16(float lo, float hi) { return bf16_bits(lo) | (bf16_bits(hi) << 16); }
+
+ARBITER_DEVICE float fp16_value(unsigned half) {
+  const unsigned sign = (half & 0x8000u) << 16, exponent = (half >> 10) & 31u, fraction = half & 0x3ffu;
+  if (exponent == 31u) return bits_to_float(sign | 0x7f800000u | (fraction << 13));
+  if (exponent != 0u) return bits_to_float(sign | ((exponent + 112u) << 23) | (fraction << 13));
+  const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
+  return bits_to_float(sign | float_to_bits(magnitude));
+}
+ARBITER_DEVICE unsigned fp16_bits(float x) {
+  const unsigned bits = float_to_bits(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return 0x7fffu;  // the NaN that cvt.rn.f16 returns
+  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // 65520 and above round to infinity
+  if (magnitude < 0x38800000u) {  // below 2^-14: a multiple of 2^-24, rounded by adding and removing 0.5
+    return sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u);
+  }
+  return sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13);
+}
+ARBITER_DEVICE float fp16_lo(unsigned word) { return fp16_value(word & 0xffffu); }
+ARBITER_DEVICE float fp16_hi(unsigned word) { return fp16_value(word >> 16); }
+ARBITER_DEVICE unsigned pack_fp16(float lo, float hi) { return fp16_bits(lo) | (fp16_bits(hi) << 16); }

@@ -1,0 +1,43 @@
+// Which thread handles which vector. A message is a list of rows; a cluster handles one row (or, with two-shot, one row
+// per rank) in one iteration. A flat message is cut into rows of exactly one cluster's width.
+
+constexpr unsigned cluster_width = config::threads * config::vectors * config::cluster;
+
+ARBITER_DEVICE unsigned rank_in_cluster() { return config::cluster == 1 ? 0u : cluster_rank(); }
+ARBITER_DEVICE unsigned cluster_index() { return block_index() / config::cluster; }
+ARBITER_DEVICE unsigned grid_clusters() { return grid_blocks() / config::cluster; }
+
+// Column of this thread's k-th vector within a row. 32 consecutive columns always belong to one warp.
+ARBITER_DEVICE unsigned column(unsigned k) {
+  return (k * config::cluster + rank_in_cluster()) * config::threads + thread_index();
+}
+
+// Index of a vector in the message. The row's own length is a constant when the hidden size is.
+ARBITER_DEVICE unsigned long long vector_index(unsigned row, unsigned col) {
+  constexpr unsigned width = config::row_vectors != 0 ? config::row_vectors : cluster_width;
+  return static_cast<unsigned long long>(row) * width + col;
+}
+
+ARBITER_DEVICE bool in_message(const Arguments& arguments, unsigned row, unsigned col) {
+  if (config::row_vectors != 0) return row < arguments.rows && col < config::row_vectors;
+  return vector_index(row, col) < arguments.vectors;
+}
+
+ARBITER_DEVICE const void* vector_at(const void* base, unsigned row, unsigned col) {
+  return static_cast<const unsigned char*>(base) + vector_index(row, col) * sizeof(Vector);
+}
+ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
+  return static_cast<unsigned char*>(base) + vector_index(row, col) * sizeof(Vector);
+}
+
+ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
+  return reinterpret_cast<Control*>(arguments.workspace[rank]);
+}
+
+// Every block owns one counter of protocol state; a call advances all of them, also those of blocks that did not run,
+// so that the next call may have any grid. `epoch` is the value this block read.
+ARBITER_DEVICE void advance_epochs(unsigned* epochs, unsigned epoch) {
+  for (unsigned block = block_index() + grid_blocks() * thread_index(); block < max_blocks;
+       block += grid_blocks() * config::threads)
+    store_word(epochs + block, epoch);
+}

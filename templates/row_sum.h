@@ -1,0 +1,65 @@
+// Sums over a row, in an order that depends on nothing but the hidden size: first the elements of a vector, then 32
+// consecutive vectors (one warp) as a binary tree, then those partial sums as a binary tree. Batch, block, cluster and
+// algorithm do not change a bit.
+
+constexpr unsigned partials = (config::row_vectors + 31) / 32;
+constexpr unsigned round_up_power(unsigned n) {
+  unsigned p = 32;
+  while (p < n) p *= 2;
+  return p;
+}
+constexpr unsigned tree_width = round_up_power(partials);
+
+ARBITER_DEVICE float warp_sum(float x) {
+#pragma unroll
+  for (unsigned mask = 16; mask != 0; mask /= 2) x = add(x, shuffle_xor(x, mask));
+  return x;
+}
+
+// Call first in a kernel that uses row_sums: shared memory of another block may be written only once that block runs.
+ARBITER_DEVICE void row_sums_begin() {
+  if (config::cluster != 1) cluster_arrive();
+}
+
+// Sums of kRows rows at once: in[row][k] is this thread's sum over its k-th vector (0 where it has none).
+// Every thread of the cluster calls this, once per iteration; `iteration` separates the buffers of two calls.
+template <unsigned kRows>
+ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[kRows], unsigned iteration) {
+  float* buffer = shared_floats() + (iteration & 1u) * (kRows * partials);
+  const unsigned lane = thread_index() % 32, warp = thread_index() / 32;
+  constexpr unsigned warps = config::threads / 32;
+  if (config::cluster != 1 && iteration == 0) cluster_wait();
+#pragma unroll
+  for (unsigned row = 0; row < kRows; ++row) {
+#pragma unroll
+    for (unsigned k = 0; k < config::vectors; ++k) {
+      const float sum = warp_sum(in[row][k]);
+      const unsigned partial = (k * config::cluster + rank_in_cluster()) * warps + warp;
+      if (partial >= partials) continue;
+      if (config::cluster == 1) {
+        if (lane == 0) buffer[row * partials + partial] = sum;
+      } else {
+        if (lane < config::cluster) store_cluster(buffer + row * partials + partial, lane, sum);
+      }
+    }
+  }
+  if (config::cluster == 1) {
+    block_barrier();
+  } else {
+    cluster_arrive();
+    cluster_wait();
+  }
+#pragma unroll
+  for (unsigned row = 0; row < kRows; ++row) {
+    float leaf[tree_width / 32];
+#pragma unroll
+    for (unsigned i = 0; i < tree_width / 32; ++i)
+      leaf[i] = lane + 32 * i < partials ? load_shared(buffer + row * partials + lane + 32 * i) : 0.0f;
+#pragma unroll
+    for (unsigned width = tree_width / 64; width != 0; width /= 2) {
+#pragma unroll
+      for (unsigned i = 0; i < width; ++i) leaf[i] = add(leaf[i], leaf[i + width]);
+    }
+    out[row] = warp_sum(leaf[0]);
+  }
+}
