@@ -28,7 +28,7 @@ struct DeviceProperties {
   int compute_capability = 0;  ///< 90; 0 on the CPU device
   int sm_count = 0;
   int max_threads_per_block = 0;
-  int max_cluster = 1;         ///< largest portable cluster
+  int max_cluster = 1;         ///< largest cluster a launch may ask for (8: the portable limit)
   std::size_t shared_bytes_per_block = 0;
   std::size_t memory_bytes = 0;
   std::string compile_target;  ///< what Compiler to use: "sm_90a", "compute_120", or "cpu"
@@ -141,8 +141,13 @@ class DeviceMemory {
 /// Visible CUDA devices; 0 without a driver. Never throws.
 int cuda_device_count() noexcept;
 
+struct CudaDeviceOptions {
+  /// Allow clusters of 16 blocks where the chip has them. DeviceProperties::max_cluster says what is possible.
+  bool nonportable_clusters = false;
+};
+/// Makes the device current for the calling thread. Other threads call activate() before launch().
 /// Throws Unavailable without a driver, InvalidArgument for an ordinal that does not exist.
-std::unique_ptr<Device> make_cuda_device(int ordinal);
+std::unique_ptr<Device> make_cuda_device(int ordinal, const CudaDeviceOptions& = {});
 
 struct CpuDeviceOptions {
   std::uint64_t seed = 0;   ///< order in which fibers run; the same seed gives the same order
