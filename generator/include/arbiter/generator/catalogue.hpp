@@ -63,16 +63,23 @@ struct EpilogueEntry {
   bool needs(Tensor) const noexcept;
 };
 
-/// Values for the names a constraint may use: every axis of the algorithm, and
+/// Values for the names a constraint may use: every compile-time axis of the algorithm, and
 /// world, hidden (elements, 0 for flat patterns), element_bytes, row_vectors (16-byte vectors of a row, 0 if flat),
 /// rows (1 if the epilogue works on rows), sm (80, 90, ..., 0 on the CPU device), max_threads (per block),
 /// and partials: warps' worth of vectors in a row, (row_vectors + 31) / 32.
 using Bindings = std::map<std::string, long, std::less<>>;
 
+/// Template texts by path below templates/ ("device/memory.cuh", "args.h", ...). The texts are not owned.
+using TemplateMap = std::map<std::string, std::string_view, std::less<>>;
+
+/// The templates that are built into the program.
+const TemplateMap& builtin_templates();
+
 class Catalogue {
  public:
-  /// Parse and validate. Throws CompileError with line or JSON path, what was expected, and what was found.
-  static Catalogue parse(std::string_view json);
+  /// Parse and validate (the format: docs/catalogue.md). Throws CompileError with line or JSON path, what was
+  /// expected, and what was found. `templates` only enters the hash; a missing one is reported when it is rendered.
+  static Catalogue parse(std::string_view json, const TemplateMap& templates = builtin_templates());
 
   /// The catalogue that is built into the program.
   static const Catalogue& builtin();

@@ -22,7 +22,8 @@ struct Variant {
   int hidden = 0;  ///< elements of a row; 0 for flat patterns, where it is not a constant
   std::map<std::string, int, std::less<>> parameters;  ///< compile-time axes only
 
-  /// "trtllm/oneshot_push:threads=256,vectors=1,cluster=1,early_trigger=1" (parameters in catalogue axis order).
+  /// "trtllm/oneshot_push:cluster=1,early_trigger=1,threads=256,vectors=1": parameters in alphabetical order, so that
+  /// stored names survive a catalogue that lists its axes in another order.
   std::string name() const;
   /// name() and the rest: pattern, dtype, world, hidden. Unique; used for cache listings and error messages.
   std::string full_name() const;
@@ -48,15 +49,19 @@ struct Enumeration {
   std::vector<Excluded> excluded;
 };
 
-/// All variants of one (pattern, dtype, world, hidden) on a target. `hidden` in elements.
-/// Pass backend automatic for all backends.
+/// All variants of one (pattern, dtype, world, hidden) on a target. `hidden` in elements; for flat patterns it is
+/// ignored and the variants have 0. Pass backend automatic for all backends.
+/// An algorithm that cannot run here at all (world size, capability) is excluded once, without parameters.
+/// Throws InvalidArgument for an unknown pattern, a world size outside 2..max_world, or, for patterns that work on
+/// rows, a hidden size that is not a positive multiple of the 16-byte vector.
 Enumeration enumerate(const Catalogue&, std::string_view pattern, Dtype, int world, int hidden, const TargetLimits&,
                       Backend backend = Backend::automatic);
 
 /// The stand-alone epilogue kernels of a pattern (world 1).
 Enumeration enumerate_standalone(const Catalogue&, std::string_view pattern, Dtype, int hidden, const TargetLimits&);
 
-/// Why `variant` cannot be built for `limits`; empty if it can.
+/// Why `variant` cannot be built for `limits`; empty if it can. A variant the catalogue does not describe (it came
+/// from an older database, say) has a reason too.
 std::optional<std::string> unavailable(const Catalogue&, const Variant&, const TargetLimits&);
 
 }  // namespace arbiter

@@ -1,0 +1,138 @@
+// From the catalogue to variants.
+#include <algorithm>
+
+#include "arbiter/error.hpp"
+#include "arbiter/generator/variant.hpp"
+#include "bindings.hpp"
+
+namespace arbiter {
+namespace {
+
+template <typename T>
+bool contains(const std::vector<T>& values, const T& value) {
+  return std::find(values.begin(), values.end(), value) != values.end();
+}
+
+void check_hidden(const EpilogueEntry& epilogue, Dtype dtype, int hidden) {
+  const int step = static_cast<int>(vector_elements(dtype));
+  if (epilogue.rows && (hidden <= 0 || hidden % step != 0))
+    throw InvalidArgument("pattern '" + epilogue.pattern + "' works on rows: hidden must be a positive multiple of " +
+                          std::to_string(step) + " elements of " + std::string(to_string(dtype)) +
+                          " (16 bytes), not " + std::to_string(hidden));
+}
+
+// What rules out every variant of an algorithm at once.
+std::optional<std::string> algorithm_unavailable(const AlgorithmEntry& algorithm, int world,
+                                                 const TargetLimits& limits) {
+  if (!contains(algorithm.worlds, world)) {
+    std::string worlds;
+    for (const int built : algorithm.worlds) worlds.append(worlds.empty() ? "" : ", ").append(std::to_string(built));
+    return "world size " + std::to_string(world) + " is not built; it is for " + worlds;
+  }
+  for (const std::string& capability : algorithm.capabilities)
+    if (!contains(limits.capabilities, capability)) return "it needs '" + capability + "', which is not proven here";
+  return std::nullopt;
+}
+
+std::optional<std::string> constraint_broken(const AlgorithmEntry& algorithm, const Bindings& bindings) {
+  for (const Constraint& constraint : algorithm.constraints)
+    if (evaluate(constraint.require, bindings) == 0) return constraint.reason;
+  return std::nullopt;
+}
+
+// Odometer over the compile-time axes; the last one turns fastest.
+bool advance(std::vector<std::size_t>& wheel, const std::vector<const Axis*>& axes) {
+  for (std::size_t i = axes.size(); i-- > 0;) {
+    if (++wheel[i] < axes[i]->values.size()) return true;
+    wheel[i] = 0;
+  }
+  return false;
+}
+
+void enumerate_algorithm(const AlgorithmEntry& algorithm, const EpilogueEntry& epilogue, Variant variant,
+                         const TargetLimits& limits, Enumeration& result) {
+  variant.backend = algorithm.backend;
+  variant.algorithm = algorithm.name;
+  if (std::optional<std::string> reason = algorithm_unavailable(algorithm, variant.world, limits)) {
+    result.excluded.push_back({std::move(variant), std::move(*reason)});
+    return;
+  }
+  std::vector<const Axis*> axes;
+  for (const Axis& axis : algorithm.axes)
+    if (!axis.launch) axes.push_back(&axis);
+  std::vector<std::size_t> wheel(axes.size(), 0);
+  do {
+    for (std::size_t i = 0; i < axes.size(); ++i) variant.parameters[axes[i]->name] = axes[i]->values[wheel[i]];
+    if (std::optional<std::string> reason =
+            constraint_broken(algorithm, bindings_of(variant, epilogue.rows, limits)))
+      result.excluded.push_back({variant, std::move(*reason)});
+    else
+      result.variants.push_back(variant);
+  } while (advance(wheel, axes));
+}
+
+Variant common_part(const EpilogueEntry& epilogue, Dtype dtype, int world, int hidden) {
+  Variant variant;
+  variant.pattern = epilogue.pattern;
+  variant.dtype = dtype;
+  variant.world = world;
+  variant.hidden = epilogue.rows ? hidden : 0;
+  return variant;
+}
+
+// Why the catalogue does not describe this variant.
+std::optional<std::string> not_described(const AlgorithmEntry& algorithm, const EpilogueEntry& epilogue,
+                                         const Variant& variant) {
+  std::size_t compiled = 0;
+  for (const Axis& axis : algorithm.axes) {
+    if (axis.launch) continue;
+    ++compiled;
+    const auto found = variant.parameters.find(axis.name);
+    if (found == variant.parameters.end()) return "it has no value for '" + axis.name + "'";
+    if (!contains(axis.values, found->second))
+      return "the catalogue has no " + axis.name + "=" + std::to_string(found->second) + " for it";
+  }
+  if (compiled != variant.parameters.size()) return "it has parameters that are no compile-time axis of the algorithm";
+  if (!epilogue.rows && variant.hidden != 0) return "a flat pattern has no hidden size";
+  return std::nullopt;
+}
+
+}  // namespace
+
+Enumeration enumerate(const Catalogue& catalogue, std::string_view pattern, Dtype dtype, int world, int hidden,
+                      const TargetLimits& limits, Backend backend) {
+  const EpilogueEntry& epilogue = catalogue.epilogue(pattern);
+  check_hidden(epilogue, dtype, hidden);
+  if (world < 2 || world > max_world)
+    throw InvalidArgument("world size " + std::to_string(world) + ": expected 2 to " + std::to_string(max_world));
+  Enumeration result;
+  for (const AlgorithmEntry& algorithm : catalogue.algorithms())
+    if (algorithm.exchange && (backend == Backend::automatic || backend == algorithm.backend))
+      enumerate_algorithm(algorithm, epilogue, common_part(epilogue, dtype, world, hidden), limits, result);
+  return result;
+}
+
+Enumeration enumerate_standalone(const Catalogue& catalogue, std::string_view pattern, Dtype dtype, int hidden,
+                                 const TargetLimits& limits) {
+  const EpilogueEntry& epilogue = catalogue.epilogue(pattern);
+  check_hidden(epilogue, dtype, hidden);
+  Enumeration result;
+  enumerate_algorithm(catalogue.standalone(), epilogue, common_part(epilogue, dtype, 1, hidden), limits, result);
+  return result;
+}
+
+std::optional<std::string> unavailable(const Catalogue& catalogue, const Variant& variant,
+                                       const TargetLimits& limits) {
+  try {
+    const AlgorithmEntry& algorithm = catalogue.algorithm(variant.backend, variant.algorithm);
+    const EpilogueEntry& epilogue = catalogue.epilogue(variant.pattern);
+    check_hidden(epilogue, variant.dtype, variant.hidden);
+    if (std::optional<std::string> reason = not_described(algorithm, epilogue, variant)) return reason;
+    if (std::optional<std::string> reason = algorithm_unavailable(algorithm, variant.world, limits)) return reason;
+    return constraint_broken(algorithm, bindings_of(variant, epilogue.rows, limits));
+  } catch (const InvalidArgument& error) {
+    return error.what();
+  }
+}
+
+}  // namespace arbiter

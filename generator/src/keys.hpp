@@ -1,0 +1,26 @@
+// The names that templates and expressions may use besides those of the catalogue.
+#pragma once
+
+#include <array>
+#include <string_view>
+
+namespace arbiter {
+
+/// Set by render_kernel for every kernel; axes and epilogue constants must not take these names.
+inline constexpr std::array<std::string_view, 18> reserved_keys{
+    "arbiter_version", "variant_name", "backend", "algorithm",   "pattern", "summary", "dtype", "dtype_bf16", "dtype_fp16",
+    "dtype_fp32",      "world",        "hidden",  "row_vectors", "rows",    "rank",    "ranks", "cuda",       "host"};
+
+/// Names that expressions may use besides the axes; see Bindings.
+inline constexpr std::array<std::string_view, 8> binding_names{
+    "world", "hidden", "element_bytes", "row_vectors", "rows", "sm", "max_threads", "partials"};
+
+/// [a-z][a-z0-9_]*
+constexpr bool is_identifier(std::string_view name) noexcept {
+  if (name.empty() || name[0] < 'a' || name[0] > 'z') return false;
+  for (const char c : name)
+    if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) return false;
+  return true;
+}
+
+}  // namespace arbiter

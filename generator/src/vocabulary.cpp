@@ -1,0 +1,105 @@
+#include "arbiter/vocabulary.hpp"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+namespace {
+
+template <typename Enum, std::size_t count>
+using Spellings = std::array<std::pair<Enum, std::string_view>, count>;
+
+constexpr Spellings<Dtype, 3> dtypes{{{Dtype::bf16, "bf16"}, {Dtype::fp16, "fp16"}, {Dtype::fp32, "fp32"}}};
+constexpr Spellings<Mode, 2> modes{{{Mode::graph, "graph"}, {Mode::eager, "eager"}}};
+constexpr Spellings<Backend, 6> backends{{{Backend::automatic, "auto"},
+                                          {Backend::trtllm, "trtllm"},
+                                          {Backend::mnnvl, "mnnvl"},
+                                          {Backend::custom, "custom"},
+                                          {Backend::nvls, "nvls"},
+                                          {Backend::nccl, "nccl"}}};
+constexpr Spellings<Numerics, 3> numerics_classes{{{Numerics::rank_order_fp32, "rank_order_fp32"},
+                                                   {Numerics::multimem, "multimem"},
+                                                   {Numerics::nccl, "nccl"}}};
+
+template <typename Enum, std::size_t count>
+std::string_view spell(const Spellings<Enum, count>& spellings, Enum value) noexcept {
+  for (const auto& [candidate, spelling] : spellings)
+    if (candidate == value) return spelling;
+  return "invalid";
+}
+
+template <typename Enum, std::size_t count>
+Enum parse(const Spellings<Enum, count>& spellings, std::string_view kind, std::string_view word) {
+  std::array<std::string_view, count> valid;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (spellings[i].second == word) return spellings[i].first;
+    valid[i] = spellings[i].second;
+  }
+  throw InvalidArgument(unknown_name_message(kind, word, valid));
+}
+
+// Levenshtein distance, one row at a time.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+// Words that a person did not type by hand are cut, so that a message stays readable.
+std::string shown(std::string_view word) {
+  constexpr std::size_t longest = 80;
+  return word.size() <= longest ? std::string(word) : std::string(word.substr(0, longest)) + "...";
+}
+
+}  // namespace
+
+std::string_view to_string(Dtype value) noexcept { return spell(dtypes, value); }
+std::string_view to_string(Mode value) noexcept { return spell(modes, value); }
+std::string_view to_string(Backend value) noexcept { return spell(backends, value); }
+std::string_view to_string(Numerics value) noexcept { return spell(numerics_classes, value); }
+
+Dtype parse_dtype(std::string_view word) { return parse(dtypes, "dtype", word); }
+Mode parse_mode(std::string_view word) { return parse(modes, "mode", word); }
+Backend parse_backend(std::string_view word) { return parse(backends, "backend", word); }
+Numerics parse_numerics(std::string_view word) { return parse(numerics_classes, "numerics class", word); }
+
+std::string nearest(std::string_view word, std::span<const std::string_view> valid) {
+  const std::string_view start = word.substr(0, 256);  // bounds the work on hostile input
+  std::string_view best;
+  std::size_t best_distance = std::string_view::npos;
+  for (const std::string_view candidate : valid) {
+    const std::size_t distance = edit_distance(start, candidate);
+    if (distance < best_distance) {
+      best = candidate;
+      best_distance = distance;
+    }
+  }
+  return std::string(best);
+}
+
+std::string unknown_name_message(std::string_view kind, std::string_view word,
+                                 std::span<const std::string_view> valid) {
+  std::string message = "unknown " + std::string(kind) + " '" + shown(word) + "'; valid: ";
+  if (valid.empty()) return message + "none";
+  for (std::size_t i = 0; i < valid.size(); ++i) message.append(i == 0 ? "" : ", ").append(valid[i]);
+  const std::string best = nearest(word, valid);
+  // A suggestion that shares nothing with the word would only distract.
+  if (!word.empty() && edit_distance(word.substr(0, 256), best) < std::max(word.size(), best.size()))
+    message += "; did you mean '" + best + "'?";
+  return message;
+}
+
+}  // namespace arbiter
