@@ -1,0 +1,61 @@
+// The CPU device: executes rendered kernels with one fiber per CUDA thread. For tests, for learning, and for machines
+// without GPUs.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "arbiter/runtime/device.hpp"
+#include "cpu_image.hpp"
+#include "cpu_memory.hpp"
+#include "cpu_scheduler.hpp"
+#include "cpu_stream.hpp"
+
+namespace arbiter {
+
+class CpuDevice final : public Device {
+ public:
+  CpuDevice(int rank, const CpuDeviceOptions&);
+
+  DeviceKind kind() const noexcept override { return DeviceKind::cpu; }
+  const DeviceProperties& properties() const noexcept override { return properties_; }
+  void activate() override {}
+
+  void* allocate(std::size_t bytes) override { return memory_.allocate(bytes, PointerKind::here); }
+  void release(void* data) noexcept override { memory_.release(data); }
+  void* allocate_host_visible(std::size_t bytes) override { return memory_.allocate(bytes, PointerKind::host); }
+  void release_host_visible(void* data) noexcept override { memory_.release(data); }
+
+  void copy(void* destination, const void* source, std::size_t bytes, StreamHandle) override;
+  void fill_words(void* destination, std::uint32_t value, std::size_t words, StreamHandle) override;
+
+  StreamHandle create_stream() override;
+  void destroy_stream(StreamHandle) noexcept override;
+  void synchronize(StreamHandle) override;
+  bool capturing(StreamHandle) override;
+  void begin_capture(StreamHandle) override;
+  std::unique_ptr<Graph> end_capture(StreamHandle) override;
+  std::unique_ptr<Event> create_event() override;
+
+  std::unique_ptr<Kernel> load(const CompiledKernel&, int rank) override;
+  int resident_blocks(const Kernel&, const Launch&) override;
+  void launch(const Kernel&, const Launch&, const void* arguments, std::size_t bytes, StreamHandle) override;
+
+  PointerKind classify(const void* pointer) override { return memory_.classify(pointer); }
+
+ private:
+  void issue(StreamHandle, const CpuOperation&);
+  CpuStream* find(StreamHandle) noexcept;
+  int resident(const Launch&) const noexcept;
+  void run(FiberLaunch);
+
+  int rank_;
+  CpuDeviceOptions options_;
+  DeviceProperties properties_;
+  CpuMemory memory_;
+  FiberScheduler scheduler_;
+  std::vector<std::unique_ptr<CpuStream>> streams_;
+  std::uint64_t launches_ = 0;
+};
+
+}  // namespace arbiter

@@ -1,0 +1,137 @@
+#include "cpu_memory.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+namespace {
+
+constexpr std::string_view device_prefix = "arbiter-device-";
+constexpr std::string_view mapped_prefix = "/memfd:arbiter-device-";
+
+std::size_t round_up(std::size_t value, std::size_t unit) noexcept { return (value + unit - 1) / unit * unit; }
+
+std::size_t page_bytes() noexcept { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
+
+std::string mebibytes(std::size_t bytes) { return std::to_string((bytes + (1U << 20) - 1) >> 20) + " MiB"; }
+
+/// One field of /proc/meminfo in bytes; 0 if it is not there.
+std::size_t memory_information(std::string_view field) noexcept {
+  try {
+    std::ifstream file("/proc/meminfo");
+    std::string name;
+    std::size_t kibibytes = 0;
+    std::string rest;
+    while (file >> name >> kibibytes && std::getline(file, rest)) {
+      if (name == field) return kibibytes << 10;
+    }
+  } catch (...) {
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::size_t available_host_memory() noexcept { return memory_information("MemAvailable:"); }
+std::size_t total_host_memory() noexcept { return memory_information("MemTotal:"); }
+
+MemoryFile::MemoryFile(std::string_view owner, std::size_t bytes) {
+  // Such files are not limited by anything but the kernel's out-of-memory killer, so ask before touching.
+  const std::size_t available = available_host_memory();
+  if (available != 0 && bytes > available) {
+    throw Unavailable("not enough host memory for the CPU device: " + mebibytes(bytes) + " asked, " +
+                      mebibytes(available) + " available; use smaller messages or fewer ranks");
+  }
+  const std::string name = std::string(device_prefix) + std::string(owner);
+  descriptor_ = ::memfd_create(name.c_str(), MFD_CLOEXEC);
+  if (descriptor_ < 0) throw Unavailable(std::string("memfd_create failed: ") + std::strerror(errno));
+  if (::ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0) {
+    const int error = errno;
+    ::close(descriptor_);
+    throw Unavailable("cannot make a memory file of " + mebibytes(bytes) + ": " + std::strerror(error));
+  }
+}
+
+MemoryFile& MemoryFile::operator=(MemoryFile&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+
+MemoryFile::~MemoryFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+CpuMemory::~CpuMemory() {
+  for (const auto& [address, block] : blocks_) ::munmap(block.mapping, block.mapped_bytes);
+}
+
+void* CpuMemory::allocate(std::size_t bytes, PointerKind kind) {
+  const std::size_t used = round_up(std::max<std::size_t>(bytes, 1), alignment);
+  const std::size_t data_bytes = round_up(used, page_bytes());
+  if (used < bytes || data_bytes < used) {
+    throw Unavailable("cannot allocate " + std::to_string(bytes) + " bytes: more than the address space");
+  }
+  const std::size_t mapped_bytes = data_bytes + page_bytes();
+  // Host-visible memory is not device memory, so its mapping must not be named as such.
+  const MemoryFile file(kind == PointerKind::here ? owner_ : "", data_bytes);
+  void* mapping = ::mmap(nullptr, mapped_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) {
+    throw Unavailable("cannot map " + mebibytes(mapped_bytes) + " for the CPU device: " + std::strerror(errno));
+  }
+  if (::mmap(mapping, data_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file.descriptor(), 0) == MAP_FAILED) {
+    const int error = errno;
+    ::munmap(mapping, mapped_bytes);
+    throw Unavailable("cannot map " + mebibytes(data_bytes) + " for the CPU device: " + std::strerror(error));
+  }
+  std::byte* data = static_cast<std::byte*>(mapping) + (data_bytes - used);
+  try {
+    blocks_.emplace(reinterpret_cast<std::uintptr_t>(data), Block{bytes, mapping, mapped_bytes, kind});
+  } catch (...) {
+    ::munmap(mapping, mapped_bytes);
+    throw;
+  }
+  std::memset(data, 0xFF, used);
+  return data;
+}
+
+void CpuMemory::release(void* data) noexcept {
+  const auto found = blocks_.find(reinterpret_cast<std::uintptr_t>(data));
+  if (found == blocks_.end()) return;
+  ::munmap(found->second.mapping, found->second.mapped_bytes);
+  blocks_.erase(found);
+}
+
+PointerKind CpuMemory::classify(const void* pointer) const {
+  const auto address = reinterpret_cast<std::uintptr_t>(pointer);
+  const auto next = blocks_.upper_bound(address);
+  if (next != blocks_.begin()) {
+    const auto& [start, block] = *std::prev(next);
+    if (address - start < block.bytes) return block.kind;
+  }
+  // The slow path, for pointers that are about to be refused and for symmetric memory: mappings say whose they are.
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  while (std::getline(maps, line)) {
+    unsigned long first = 0;
+    unsigned long last = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx", &first, &last) != 2 || address < first || address >= last) continue;
+    const std::size_t at = line.find(mapped_prefix);
+    if (at == std::string::npos) return PointerKind::host;
+    std::string_view name = std::string_view(line).substr(at + mapped_prefix.size());
+    name = name.substr(0, name.find(' '));
+    if (name.empty()) return PointerKind::host;
+    return name == owner_ ? PointerKind::here : PointerKind::other_device;
+  }
+  return PointerKind::unknown;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,67 @@
+// Memory of the CPU device: who owns which address, also across the ranks of one process.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "arbiter/runtime/device.hpp"
+
+namespace arbiter {
+
+/// A closed-on-exec file descriptor of shared memory that is not in any file system.
+class MemoryFile {
+ public:
+  MemoryFile() = default;
+  /// `bytes` of zeros. The owner's name becomes part of every mapping's name (see /proc/self/maps), which is how a
+  /// pointer is recognised as another rank's. Throws Unavailable.
+  MemoryFile(std::string_view owner, std::size_t bytes);
+  /// Takes over a descriptor.
+  explicit MemoryFile(int descriptor) noexcept : descriptor_(descriptor) {}
+  MemoryFile(MemoryFile&& other) noexcept : descriptor_(other.descriptor_) { other.descriptor_ = -1; }
+  MemoryFile& operator=(MemoryFile&& other) noexcept;
+  ~MemoryFile();
+  int descriptor() const noexcept { return descriptor_; }
+
+ private:
+  int descriptor_ = -1;
+};
+
+/// Bytes that can still be allocated on this host, and bytes that it has. 0 if the system does not say.
+std::size_t available_host_memory() noexcept;
+std::size_t total_host_memory() noexcept;
+
+/// Memory of one CPU device. Every block ends at an inaccessible page (rounded up to 512 bytes), so that a kernel that
+/// runs past the end faults, and holds 0xFF bytes (not a number in every format), so that reading what was never
+/// written shows.
+class CpuMemory {
+ public:
+  /// `owner` is the device's unique id.
+  explicit CpuMemory(std::string owner) : owner_(std::move(owner)) {}
+  CpuMemory(const CpuMemory&) = delete;
+  CpuMemory& operator=(const CpuMemory&) = delete;
+  ~CpuMemory();
+
+  static constexpr std::size_t alignment = 512;
+
+  /// Throws Unavailable.
+  void* allocate(std::size_t bytes, PointerKind kind);
+  /// Null is ignored; so is an address that allocate() did not return, because there is nobody to tell.
+  void release(void*) noexcept;
+  /// here: this device's; other_device: another rank's CPU device in this process; unknown: not mapped at all.
+  PointerKind classify(const void*) const;
+
+ private:
+  struct Block {
+    std::size_t bytes;
+    void* mapping;
+    std::size_t mapped_bytes;
+    PointerKind kind;
+  };
+  std::string owner_;
+  std::map<std::uintptr_t, Block> blocks_;
+};
+
+}  // namespace arbiter

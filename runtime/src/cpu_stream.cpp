@@ -1,0 +1,20 @@
+#include "cpu_stream.hpp"
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+
+void CpuEvent::record(StreamHandle stream) {
+  issue_(stream, [time = time_] { *time = Clock::now(); });
+}
+
+double CpuEvent::microseconds_since(const Event& earlier) {
+  const auto* other = dynamic_cast<const CpuEvent*>(&earlier);
+  if (other == nullptr) throw InvalidArgument("the earlier event is not one of the CPU device");
+  if (!time_->has_value() || !other->time_->has_value()) {
+    throw InvalidArgument("both events must be recorded before the time between them is asked");
+  }
+  return std::chrono::duration<double, std::micro>(**time_ - **other->time_).count();
+}
+
+}  // namespace arbiter
