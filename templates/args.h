@@ -26,7 +26,7 @@ struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
   unsigned reserved[30];
-  unsigned push_epoch[max_blocks];                  // iterations issued so far by the push protocol
+  unsigned push_epoch[max_blocks];                  // 4 * epochs issued so far by the push protocol + buffer in use
   unsigned barrier_epoch[max_blocks];               // barriers passed so far
   unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
 };
@@ -51,7 +51,8 @@ struct Arguments {
   unsigned long long vectors;            // 16-byte vectors of the message
   unsigned char* workspace[max_world];   // every rank's workspace as this rank addresses it; [rank] is local
   unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
-  unsigned long long push_stride;        // bytes of one rotating buffer
+  unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
+  unsigned reserved;
   unsigned long long staging_offset;     // barrier algorithms: own data, then results
   unsigned long long timeout_ns;         // deadline of one wait; 0 means none
   FaultRecord* fault;

@@ -51,7 +51,9 @@ ARBITER_DEVICE Vector load_polled(const void* address) {
                : "memory");
   return v;
 }
-// A store that a peer polls, or that re-arms a slot which a peer will store to.
+// A store into the own part of shared memory that a peer touches only after a fence or after the kernel.
+ARBITER_DEVICE void store_symmetric_local(void* address, const Vector& v) { store(address, v); }
+// A store that a peer polls.
 ARBITER_DEVICE void store_shared_vector(void* address, const Vector& v) {
   asm volatile("st.relaxed.sys.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(address), "r"(v.word[0]), "r"(v.word[1]),
                "r"(v.word[2]), "r"(v.word[3])

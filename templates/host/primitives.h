@@ -34,6 +34,9 @@ ARBITER_DEVICE Vector load_polled(const void* address) {
 ARBITER_DEVICE void store_shared_vector(void* address, const Vector& v) {
   arbiter_current->store_symmetric(arbiter_current, address, v.word, 4, 0);
 }
+ARBITER_DEVICE void store_symmetric_local(void* address, const Vector& v) {
+  arbiter_current->store_symmetric(arbiter_current, address, v.word, 4, 0);
+}
 ARBITER_DEVICE unsigned load_acquire(const unsigned* address) { return __atomic_load_n(address, __ATOMIC_ACQUIRE); }
 ARBITER_DEVICE unsigned load_relaxed(const unsigned* address) { return __atomic_load_n(address, __ATOMIC_RELAXED); }
 ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
