@@ -1,0 +1,126 @@
+// Reads, checks and describes every environment variable of Arbiter. A variable that is set but empty counts as unset.
+#include "arbiter/runtime/environment.hpp"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdlib>
+#include <span>
+#include <string_view>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+namespace {
+
+constexpr std::array<std::string_view, 2> switches{"on", "off"};
+constexpr std::array<std::string_view, 2> numerics_policies{"any", "strict"};
+constexpr std::array<std::string_view, 6> backends{"auto", "trtllm", "mnnvl", "custom", "nvls", "nccl"};
+constexpr std::array<std::string_view, 6> log_levels{"trace", "debug", "info", "warn", "error", "off"};
+constexpr std::int64_t longest_timeout_ms = 24LL * 60 * 60 * 1000;
+
+/// Empty when the variable is not set.
+std::string_view value_of(const char* name) noexcept {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string_view{} : std::string_view{value};
+}
+
+/// One of `valid`; `otherwise` when the variable is not set.
+std::string_view choice(const char* name, std::span<const std::string_view> valid, std::string_view otherwise) {
+  const std::string_view value = value_of(name);
+  if (value.empty()) return otherwise;
+  if (std::find(valid.begin(), valid.end(), value) == valid.end()) {
+    throw InvalidArgument("environment variable " + std::string(name) + ": " +
+                          unknown_name_message("value", value, valid));
+  }
+  return value;
+}
+
+std::chrono::milliseconds milliseconds(const char* name, std::chrono::milliseconds otherwise) {
+  const std::string_view value = value_of(name);
+  if (value.empty()) return otherwise;
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc{} || end != value.data() + value.size() || number < 1 || number > longest_timeout_ms) {
+    throw InvalidArgument("environment variable " + std::string(name) + ": '" + std::string(value) +
+                          "' is not a number of milliseconds; give digits only, from 1 to " +
+                          std::to_string(longest_timeout_ms) + " (one day), or unset it for " +
+                          std::to_string(otherwise.count()));
+  }
+  return std::chrono::milliseconds(number);
+}
+
+std::filesystem::path cache_folder() {
+  if (const std::string_view value = value_of("ARBITER_CACHE_DIR"); !value.empty()) {
+    return std::filesystem::absolute(value);
+  }
+  // The XDG specification says to ignore a relative path.
+  const std::filesystem::path xdg = value_of("XDG_CACHE_HOME");
+  if (xdg.is_absolute()) return xdg / "arbiter";
+  std::filesystem::path home = value_of("HOME");
+  if (!home.is_absolute()) {
+    const passwd* user = ::getpwuid(::getuid());
+    home = user != nullptr && user->pw_dir != nullptr ? user->pw_dir : "";
+  }
+  // Never a shared folder such as /tmp: whoever prepares it first would decide what code runs here.
+  if (!home.is_absolute()) {
+    throw InvalidArgument("there is no folder for the kernel cache: neither ARBITER_CACHE_DIR, XDG_CACHE_HOME nor HOME "
+                          "is set; set ARBITER_CACHE_DIR");
+  }
+  return home / ".cache" / "arbiter";
+}
+
+bool nccl_forbids_multicast() noexcept {
+  // NCCL reads this as a number in C notation and ignores what it cannot read; so must we, to agree with it.
+  const char* value = std::getenv("NCCL_NVLS_ENABLE");
+  if (value == nullptr || *value == '\0') return false;
+  char* end = nullptr;
+  const long long number = std::strtoll(value, &end, 0);
+  return end != value && *end == '\0' && number == 0;
+}
+
+std::string on_off(bool value) { return value ? "on" : "off"; }
+
+}  // namespace
+
+EnvironmentVariables EnvironmentVariables::read() {
+  EnvironmentVariables read;
+  read.db = value_of("ARBITER_DB");
+  read.cache_dir = cache_folder();
+  read.backend = parse_backend(choice("ARBITER_BACKEND", backends, "auto"));
+  read.numerics = choice("ARBITER_NUMERICS", numerics_policies, "any") == "strict" ? NumericsPolicy::strict
+                                                                                   : NumericsPolicy::any;
+  read.jit = choice("ARBITER_JIT", switches, "on") == "on";
+  read.multicast = choice("ARBITER_MULTICAST", switches, "off") == "on" && !nccl_forbids_multicast();
+  read.timeout = milliseconds("ARBITER_TIMEOUT_MS", read.timeout);
+  read.log = choice("ARBITER_LOG", log_levels, read.log);
+  return read;
+}
+
+std::vector<VariableDescription> describe(const EnvironmentVariables& variables) {
+  std::vector<VariableDescription> list;
+  const auto add = [&](const char* name, std::string value, std::string description) {
+    list.push_back({name, std::move(value), !value_of(name).empty(), std::move(description)});
+  };
+  add("ARBITER_DB", variables.db, "snapshot or database that the runtime loads decisions from; empty: none");
+  add("ARBITER_CACHE_DIR", variables.cache_dir.string(),
+      "folder of compiled kernels; default $XDG_CACHE_HOME/arbiter or ~/.cache/arbiter");
+  add("ARBITER_BACKEND", std::string(to_string(variables.backend)),
+      "the only backend to use: auto, trtllm, mnnvl, custom, nvls, nccl; auto means any");
+  add("ARBITER_NUMERICS", variables.numerics == NumericsPolicy::strict ? "strict" : "any",
+      "any, or strict: only kernels that add in rank order, with bit-identical results");
+  add("ARBITER_JIT", on_off(variables.jit), "on, or off: a kernel that is not in the cache is an error");
+  add("ARBITER_MULTICAST", on_off(variables.multicast),
+      "on or off: use NVLink multicast; off in any case when NCCL_NVLS_ENABLE is 0");
+  add("ARBITER_TIMEOUT_MS", std::to_string(variables.timeout.count()),
+      "deadline of every wait for a peer on the device, in milliseconds");
+  add("ARBITER_LOG", variables.log, "messages to stderr: trace, debug, info, warn, error, off");
+  add("NCCL_NVLS_ENABLE", std::string(value_of("NCCL_NVLS_ENABLE")),
+      "belongs to NCCL; 0 also turns ARBITER_MULTICAST off");
+  return list;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,38 @@
+// Which provider serves which device.
+#include "arbiter/runtime/symmetric_memory.hpp"
+
+#include "cuda_symmetric.hpp"
+#include "symmetric_shared_memory.hpp"
+
+namespace arbiter {
+
+std::string_view to_string(SymmetricProvider provider) noexcept {
+  switch (provider) {
+    case SymmetricProvider::vmm:
+      return "vmm";
+    case SymmetricProvider::cuda_ipc:
+      return "cuda_ipc";
+    case SymmetricProvider::shared_memory:
+      return "shared_memory";
+  }
+  return "unknown";
+}
+
+std::vector<ProviderProbe> probe_symmetric_memory(Device& device, Bootstrap& bootstrap) {
+  if (device.kind() == DeviceKind::cuda) return probe_cuda_symmetric(device, bootstrap);
+  return {probe_shared_memory(device, bootstrap)};
+}
+
+std::unique_ptr<SymmetricMemory> allocate_symmetric(Device& device, Bootstrap& bootstrap, SymmetricProvider provider,
+                                                    std::size_t bytes) {
+  const bool wants_cuda = provider != SymmetricProvider::shared_memory;
+  if (wants_cuda != (device.kind() == DeviceKind::cuda)) {
+    throw InvalidArgument("symmetric memory '" + std::string(to_string(provider)) + "' does not exist on the " +
+                          std::string(to_string(device.kind())) + " device; use " +
+                          (wants_cuda ? "shared_memory" : "vmm or cuda_ipc"));
+  }
+  return wants_cuda ? allocate_cuda_symmetric(device, bootstrap, provider, bytes)
+                    : allocate_shared_memory(device, bootstrap, bytes);
+}
+
+}  // namespace arbiter
