@@ -20,7 +20,8 @@ constexpr std::size_t max_rendered = std::size_t{64} << 20;     // bytes
 
 // One file, checked, and rewritten for llvm::mustache, which
 //  - takes a section for every string, even an empty one: sections are renamed to "key?", whose value is a boolean;
-//  - cuts the name of a partial at the first dot: partials are renamed to "partial<number>".
+//  - cuts the name of a partial at the first dot: partials are renamed to "partial<number>";
+//  - keeps references into the text it parses.
 struct File {
   std::string_view path;
   std::string_view text;
@@ -43,9 +44,11 @@ class Renderer {
     llvm::BumpPtrAllocator allocator;
     llvm::StringSaver saver(allocator);
     llvm::mustache::MustacheContext mustache(allocator, saver);
-    llvm::mustache::Template compiled(rewrite(root), mustache);
-    for (auto& [name, partial] : files_)
-      if (&partial != &root) compiled.registerPartial(partial.name, rewrite(partial));
+    // The syntax trees refer to these texts, so they are kept until rendering is over.
+    for (auto& [path_of, each] : files_) each.rewritten = rewrite(each);
+    llvm::mustache::Template compiled(root.rewritten, mustache);
+    for (auto& [path_of, each] : files_)
+      if (&each != &root) compiled.registerPartial(each.name, each.rewritten);
     compiled.overrideEscapeCharacters(llvm::DenseMap<char, std::string>());  // no HTML escapes
     std::string text;
     text.reserve(std::size_t{64} << 10);
