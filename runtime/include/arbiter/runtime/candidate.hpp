@@ -73,6 +73,7 @@ class Group {
   virtual Workspace& workspace() noexcept = 0;
   /// Collective. A pair of NCCL symmetric windows of at least `bytes`, shared by all candidates of the group.
   virtual NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes) = 0;
+  virtual std::size_t nccl_symmetric_bytes() const noexcept = 0;  ///< of each window; 0 before the first reservation
 
   /// Collective. Make sure the workspace holds these needs; moves it if it must grow.
   virtual void reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) = 0;

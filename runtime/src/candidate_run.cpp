@@ -1,0 +1,236 @@
+#include <algorithm>
+#include <optional>
+
+#include "arbiter/error.hpp"
+#include "collective.hpp"
+#include "loaded_kernel.hpp"
+#include "workspace.hpp"
+
+namespace arbiter {
+namespace {
+
+arbiter_abi::Arguments tensors_of(const Call& call) {
+  arbiter_abi::Arguments arguments{};
+  arguments.input = call.input;
+  arguments.output = call.output;
+  arguments.residual_in = call.residual_in;
+  arguments.residual_out = call.residual_out;
+  arguments.gamma = call.gamma;
+  arguments.norm_out = call.norm_out;
+  arguments.epsilon = call.epsilon;
+  arguments.weight_bias = call.weight_bias;
+  return arguments;
+}
+
+/// Exchange (a kernel, NCCL, or for one rank nothing), and an epilogue kernel behind it where the exchange is plain.
+class RunnableCandidateImpl final : public RunnableCandidate {
+ public:
+  RunnableCandidateImpl(Group& group, const CandidateSpec& spec, const ProblemFamily& family)
+      : group_(group), spec_(spec), family_(family) {
+    if (!spec.kernel && !spec.nccl.empty() && group.nccl() == nullptr) {
+      throw Unsupported("'" + spec.name() + "' needs NCCL: " + group.nccl_reason());
+    }
+    if (spec.kernel) kernel_.emplace(group, *spec.kernel, spec.max_blocks);
+    if (spec.epilogue) epilogue_.emplace(group, *spec.epilogue, 0);
+    record_.backend = spec.backend();
+    record_.algorithm = spec.algorithm();
+    record_.name = spec.name();
+    record_.numerics = numerics();
+    record_.source_hash = candidate_source_hash(group, spec);
+    scratch_bytes_ = scratch_bytes(spec, family);
+  }
+
+  const CandidateSpec& spec() const noexcept override { return spec_; }
+  const Candidate& record() const noexcept override { return record_; }
+  int block_limit() const noexcept override { return kernel_ ? kernel_->block_limit() : 0; }
+
+  Geometry geometry(std::int64_t tokens) const override {
+    const LoadedKernel* kernel = kernel_ ? &*kernel_ : epilogue_ ? &*epilogue_ : nullptr;
+    if (kernel == nullptr) return {};
+    return kernel->geometry(message_vectors(tokens, family_.hidden, family_.dtype));
+  }
+
+  WorkspaceNeeds needs(std::int64_t tokens) const override {
+    if (!kernel_) return {};
+    return kernel_->needs(message_vectors(tokens, family_.hidden, family_.dtype));
+  }
+
+  void agreed(int block_limit) override {
+    if (kernel_) kernel_->set_block_limit(block_limit);
+    group_.workspace().reserve_scratch(scratch_bytes_);
+    if (spec_.nccl == "symmetric") group_.reserve_nccl_symmetric(message_bytes(family_.max_tokens));
+    agreed_ = true;
+  }
+
+  void enqueue(const Call& call, StreamHandle stream) override {
+    if (!agreed_) throw InvalidArgument("'" + record_.name + "' was not agreed on by all ranks; call agree() first");
+    const std::uint64_t vectors = message_vectors(call.tokens, call.hidden, call.dtype);
+    if (kernel_ && !epilogue_) {
+      kernel_->launch(tensors_of(call), vectors, stream);
+      return;
+    }
+    if (!epilogue_) {
+      exchange(call.input, call.output, call, vectors, stream);
+      return;
+    }
+    Call plain = call;
+    plain.output = intermediate(call, vectors);
+    const void* sum = exchange(call.input, plain.output, plain, vectors, stream);
+    Call rest = call;
+    rest.input = sum;
+    epilogue_->launch(tensors_of(rest), vectors, stream);
+  }
+
+ private:
+  Numerics numerics() const {
+    if (spec_.kernel) return group_.catalogue().algorithm(spec_.kernel->backend, spec_.kernel->algorithm).numerics;
+    return spec_.nccl.empty() ? Numerics::rank_order_fp32 : Numerics::nccl;
+  }
+
+  std::size_t message_bytes(std::int64_t tokens) const {
+    return message_vectors(tokens, family_.hidden, family_.dtype) * vector_bytes;
+  }
+
+  /// Where the sum lies before the epilogue. In residual_out if nothing there is still needed: no extra memory.
+  void* intermediate(const Call& call, std::uint64_t vectors) const {
+    if (spec_.nccl == "symmetric") return nullptr;
+    if (call.residual_out != nullptr && call.residual_out != call.residual_in) return call.residual_out;
+    const Workspace& workspace = group_.workspace();
+    if (workspace.scratch_bytes() < vectors * vector_bytes) {
+      throw Unsupported("'" + record_.name + "' needs " + std::to_string(vectors * vector_bytes) +
+                        " bytes of scratch memory for this call; it has " +
+                        std::to_string(workspace.scratch_bytes()) + ". Prepare this size first.");
+    }
+    return workspace.scratch();
+  }
+
+  /// The plain allreduce. Returns where the sum is: `output`, or NCCL's own window when `output` is null.
+  const void* exchange(const void* input, void* output, const Call& call, std::uint64_t vectors, StreamHandle stream) {
+    if (kernel_) {
+      arbiter_abi::Arguments arguments{};
+      arguments.input = input;
+      arguments.output = output;
+      kernel_->launch(arguments, vectors, stream);
+      return output;
+    }
+    const auto count = static_cast<std::size_t>(call.tokens) * static_cast<std::size_t>(call.hidden);
+    const std::size_t bytes = count * element_bytes(call.dtype);
+    Device& device = group_.device();
+    if (spec_.nccl.empty()) {  // one rank
+      if (input != output) device.copy(output, input, bytes, stream);
+      return output;
+    }
+    NcclCommunicator& nccl = *group_.nccl();
+    if (spec_.nccl == "classic") {
+      nccl.all_reduce(input, output, count, call.dtype, stream);
+      return output;
+    }
+    if (bytes > group_.nccl_symmetric_bytes()) {
+      throw Unsupported("'" + record_.name + "' has windows of " + std::to_string(group_.nccl_symmetric_bytes()) +
+                        " bytes; this call needs " + std::to_string(bytes) + ". Prepare this size first.");
+    }
+    NcclCommunicator::SymmetricBuffers& windows = group_.reserve_nccl_symmetric(bytes);
+    device.copy(windows.input(), input, bytes, stream);
+    nccl.all_reduce(windows.input(), windows.output(), count, call.dtype, stream);
+    if (output == nullptr) return windows.output();
+    device.copy(output, windows.output(), bytes, stream);
+    return output;
+  }
+
+  Group& group_;
+  CandidateSpec spec_;
+  ProblemFamily family_;
+  Candidate record_;
+  std::optional<LoadedKernel> kernel_;
+  std::optional<LoadedKernel> epilogue_;
+  std::size_t scratch_bytes_ = 0;
+  bool agreed_ = false;
+};
+
+/// What a rank says about one loaded candidate.
+std::vector<std::string> report_of(const RunnableCandidate* candidate, const std::string& reason) {
+  if (candidate == nullptr) return {"failed", reason, ""};
+  return {"loaded", std::to_string(candidate->block_limit()), candidate->record().source_hash};
+}
+
+}  // namespace
+
+std::unique_ptr<RunnableCandidate> load_candidate(Group& group, const CandidateSpec& spec,
+                                                  const ProblemFamily& family) {
+  return std::make_unique<RunnableCandidateImpl>(group, spec, family);
+}
+
+namespace {
+
+/// One exchange for all candidates; results[i].candidate is dropped where any rank failed.
+void agree_on(Group& group, std::vector<LoadResult>& results, std::vector<RunnableCandidate*>& candidates) {
+  std::vector<std::string> mine;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    for (std::string& field : report_of(candidates[i], results[i].reason)) mine.push_back(std::move(field));
+  }
+  std::vector<std::vector<std::string>> all;
+  for (const std::string& text : group.bootstrap().allgather(pack(mine))) {
+    all.push_back(unpack(text));
+    if (all.back().size() != mine.size()) {
+      throw Disagreement("loading candidates: rank " + std::to_string(all.size() - 1) + " loads " +
+                         std::to_string(all.back().size() / 3) + " candidates, rank " + std::to_string(group.rank()) +
+                         " loads " + std::to_string(candidates.size()) + ". Pass the same on every rank.");
+    }
+  }
+  std::vector<std::pair<RunnableCandidate*, int>> accepted;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    std::string failure;
+    std::string hash;
+    int limit = 0;
+    for (std::size_t rank = 0; rank < all.size(); ++rank) {
+      const std::string* report = &all[rank][3 * i];
+      if (report[0] != "loaded") {
+        if (failure.empty()) failure = "rank " + std::to_string(rank) + ": " + report[1];
+        continue;
+      }
+      if (hash.empty()) hash = report[2];
+      if (failure.empty() && report[2] != hash) {
+        throw Disagreement("loading candidates: the sources of candidate " + std::to_string(i) +
+                           " differ between ranks; are all ranks running the same build?");
+      }
+      const int theirs = std::stoi(report[1]);
+      limit = rank == 0 ? theirs : std::min(limit, theirs);
+    }
+    results[i].reason = failure;
+    if (failure.empty()) accepted.emplace_back(candidates[i], limit);
+  }
+  everywhere(group.bootstrap(), "reserve memory for a candidate", [&] {
+    for (const auto& [candidate, limit] : accepted) candidate->agreed(limit);
+  });
+}
+
+}  // namespace
+
+bool agree(Group& group, RunnableCandidate* candidate) {
+  std::vector<LoadResult> results(1);
+  std::vector<RunnableCandidate*> candidates = {candidate};
+  if (candidate == nullptr) results[0].reason = "not loaded";
+  agree_on(group, results, candidates);
+  return results[0].reason.empty();
+}
+
+std::vector<LoadResult> load_on_all_ranks(Group& group, std::span<const LoadRequest> requests) {
+  std::vector<LoadResult> results(requests.size());
+  std::vector<RunnableCandidate*> candidates;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    try {
+      results[i].candidate = load_candidate(group, requests[i].spec, requests[i].family);
+    } catch (const std::exception& error) {
+      results[i].reason = error.what();
+      if (results[i].reason.empty()) results[i].reason = "unknown error";
+    }
+    candidates.push_back(results[i].candidate.get());
+  }
+  agree_on(group, results, candidates);
+  for (LoadResult& result : results) {
+    if (!result.reason.empty()) result.candidate.reset();
+  }
+  return results;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,185 @@
+#include "heuristic.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <string_view>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+namespace {
+
+constexpr std::string_view plain_pattern = "allreduce";
+
+// One latency more, and the bandwidth of stores to peers, both measured on H200 (one-way flag 0.76 us plus the work of
+// a second leg). Only their product matters.
+constexpr double extra_latency_us = 1.2;
+constexpr double bytes_per_us = 350e3;
+// For two ranks both move the same bytes, and one-shot needs half the steps.
+constexpr std::int64_t two_rank_oneshot_limit = std::int64_t{16} << 20;
+// Above this, bandwidth alone decides.
+constexpr std::int64_t push_limit_bytes = std::int64_t{64} << 20;
+
+struct SizeClass {
+  std::int64_t from_bytes;
+  std::vector<std::string_view> algorithms;  // in order of preference
+  std::string_view reason;
+};
+
+std::vector<SizeClass> size_classes(int world) {
+  return {{0, {"oneshot_push"}, "one-shot has the fewest steps at this size"},
+          {oneshot_limit_bytes(world) + 1, {"twoshot_push", "twoshot_barrier"}, "two-shot moves fewer bytes"},
+          {push_limit_bytes + 1, {"classic", "twoshot_barrier", "twoshot_push"}, "bandwidth decides at this size"}};
+}
+
+class Chooser {
+ public:
+  Chooser(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy,
+          const std::function<bool(const CandidateSpec&)>& usable)
+      : group_(group), family_(family), policy_(policy), usable_(usable) {
+    const Catalogue& catalogue = group.catalogue();
+    plain_ = family.pattern == plain_pattern;
+    const bool rows = catalogue.epilogue(family.pattern).rows;
+    const int hidden = rows ? family.hidden : 0;
+    const TargetLimits limits = group.limits();
+    if (!plain_) {
+      epilogues_ = enumerate_standalone(catalogue, family.pattern, family.dtype, hidden, limits).variants;
+    }
+    if (group.size() == 1 || !group.symmetric_provider() || policy.backend == Backend::nccl) return;
+    fused_ = enumerate(catalogue, family.pattern, family.dtype, group.size(), hidden, limits, policy.backend).variants;
+    if (!plain_) {
+      exchanges_ = enumerate(catalogue, plain_pattern, family.dtype, group.size(), 0, limits, policy.backend).variants;
+    }
+  }
+
+  /// The first usable candidate, the named algorithms first. Fused kernels before unfused ones, kernels before NCCL
+  /// unless NCCL is named.
+  std::optional<CandidateSpec> best(const std::vector<std::string_view>& preferred) const {
+    if (group_.size() == 1) return alone();
+    for (const std::string_view algorithm : preferred) {
+      if (algorithm == "classic") {
+        if (auto spec = nccl()) return spec;
+      } else if (auto spec = kernel(algorithm)) {
+        return spec;
+      }
+    }
+    if (auto spec = kernel("")) return spec;
+    return nccl();
+  }
+
+ private:
+  std::optional<CandidateSpec> alone() const {
+    CandidateSpec spec;
+    if (plain_) return usable_(spec) ? std::optional(spec) : std::nullopt;
+    for (const Variant& variant : epilogues_) {
+      spec.kernel = variant;
+      if (usable_(spec)) return spec;
+    }
+    return std::nullopt;
+  }
+
+  bool allowed(const Variant& variant) const {
+    return policy_.numerics == NumericsPolicy::any ||
+           group_.catalogue().algorithm(variant.backend, variant.algorithm).numerics == Numerics::rank_order_fp32;
+  }
+
+  /// `algorithm` empty: any.
+  std::optional<CandidateSpec> kernel(std::string_view algorithm) const {
+    for (const Variant& variant : fused_) {
+      if ((!algorithm.empty() && variant.algorithm != algorithm) || !allowed(variant)) continue;
+      CandidateSpec spec;
+      spec.kernel = variant;
+      if (usable_(spec)) return spec;
+    }
+    for (const Variant& variant : exchanges_) {
+      if ((!algorithm.empty() && variant.algorithm != algorithm) || !allowed(variant)) continue;
+      CandidateSpec spec;
+      spec.kernel = variant;
+      if (auto complete = with_epilogue(spec)) return complete;
+    }
+    return std::nullopt;
+  }
+
+  std::optional<CandidateSpec> nccl() const {
+    if (!group_.nccl_reason().empty() || policy_.numerics == NumericsPolicy::strict) return std::nullopt;
+    if (policy_.backend != Backend::automatic && policy_.backend != Backend::nccl) return std::nullopt;
+    CandidateSpec spec;
+    spec.nccl = "classic";
+    if (plain_) return usable_(spec) ? std::optional(spec) : std::nullopt;
+    return with_epilogue(spec);
+  }
+
+  std::optional<CandidateSpec> with_epilogue(CandidateSpec spec) const {
+    for (const Variant& variant : epilogues_) {
+      spec.epilogue = variant;
+      if (usable_(spec)) return spec;
+    }
+    return std::nullopt;
+  }
+
+  const Group& group_;
+  const ProblemFamily& family_;
+  const ChoicePolicy& policy_;
+  const std::function<bool(const CandidateSpec&)>& usable_;
+  bool plain_ = true;
+  std::vector<Variant> fused_;      // kernels of the pattern itself
+  std::vector<Variant> exchanges_;  // plain kernels, for an unfused candidate
+  std::vector<Variant> epilogues_;
+};
+
+std::string nothing_left(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy) {
+  std::string text = "no candidate for " + family.pattern + " " + std::string(to_string(family.dtype)) +
+                     " hidden=" + std::to_string(family.hidden) + " on " + std::to_string(group.size()) + " ranks";
+  if (policy.backend != Backend::automatic) text += " from backend " + std::string(to_string(policy.backend));
+  if (policy.numerics == NumericsPolicy::strict) text += " with strict numerics";
+  if (!group.symmetric_provider()) text += "; symmetric memory: " + group.symmetric_reason();
+  if (!group.nccl_reason().empty()) text += "; NCCL: " + group.nccl_reason();
+  return text;
+}
+
+}  // namespace
+
+std::int64_t oneshot_limit_bytes(int world) {
+  if (world <= 2) return two_rank_oneshot_limit;
+  const double n = world;
+  const double limit = extra_latency_us * bytes_per_us * n / ((n - 1) * (n - 2));
+  return std::min(two_rank_oneshot_limit, static_cast<std::int64_t>(limit));
+}
+
+std::vector<HeuristicStep> heuristic_steps(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy,
+                                           const std::function<bool(const CandidateSpec&)>& usable,
+                                           std::string* why_not) {
+  const Chooser chooser(group, family, policy, usable);
+  const std::int64_t row_bytes =
+      static_cast<std::int64_t>(family.hidden) * static_cast<std::int64_t>(element_bytes(family.dtype));
+  std::vector<HeuristicStep> steps;
+  for (const SizeClass& size : size_classes(group.size())) {
+    const std::optional<CandidateSpec> spec = chooser.best(size.algorithms);
+    if (!spec) {
+      if (why_not != nullptr) *why_not = nothing_left(group, family, policy);
+      return {};
+    }
+    const std::int64_t tokens_min = std::max<std::int64_t>(1, (size.from_bytes + row_bytes - 1) / row_bytes);
+    if (!steps.empty() && steps.back().tokens_min == tokens_min) steps.pop_back();
+    if (!steps.empty() && steps.back().spec == *spec) continue;
+    std::string reason = group.size() == 1 ? "a single rank has nothing to exchange" : std::string(size.reason);
+    steps.push_back({tokens_min, *spec, "nothing was measured for this size; " + reason});
+  }
+  return steps;
+}
+
+CandidateSpec heuristic(const Group& group, const ProblemFamily& family, std::int64_t tokens) {
+  const ChoicePolicy policy{group.variables().backend, group.variables().numerics};
+  const auto any = [](const CandidateSpec&) { return true; };
+  std::string why_not;
+  std::vector<HeuristicStep> steps = heuristic_steps(group, family, policy, any, &why_not);
+  if (steps.empty()) steps = heuristic_steps(group, family, ChoicePolicy{}, any, &why_not);
+  if (steps.empty()) throw Unsupported(why_not);
+  CandidateSpec chosen = steps.front().spec;
+  for (const HeuristicStep& step : steps) {
+    if (step.tokens_min <= tokens) chosen = step.spec;
+  }
+  return chosen;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,36 @@
+// The built-in choice, for whole ranges of message sizes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "arbiter/runtime/candidate.hpp"
+
+namespace arbiter {
+
+/// What may be chosen.
+struct ChoicePolicy {
+  Backend backend = Backend::automatic;
+  NumericsPolicy numerics = NumericsPolicy::any;
+};
+
+/// From `tokens_min` up to the next entry's.
+struct HeuristicStep {
+  std::int64_t tokens_min = 1;
+  CandidateSpec spec;
+  std::string reason;
+};
+
+/// Steps that cover every token count from 1 on, out of candidates that `policy` allows and `usable` accepts. Empty if
+/// there is none; then `why_not` says why. Equal on all ranks for equal arguments.
+std::vector<HeuristicStep> heuristic_steps(const Group&, const ProblemFamily&, const ChoicePolicy&,
+                                           const std::function<bool(const CandidateSpec&)>& usable,
+                                           std::string* why_not);
+
+/// A message below this is fastest with one-shot, which has one latency and world - 1 times the traffic; above it with
+/// two-shot, which has two latencies and 2 * (world - 1) / world times the traffic. Bytes of one rank's message.
+std::int64_t oneshot_limit_bytes(int world);
+
+}  // namespace arbiter

@@ -1,0 +1,117 @@
+#include "loaded_kernel.hpp"
+
+#include <algorithm>
+
+#include "arbiter/error.hpp"
+#include "arbiter/generator/render.hpp"
+#include "hash.hpp"
+#include "workspace.hpp"
+
+namespace arbiter {
+namespace {
+
+bool on_cpu(const Group& group) { return group.environment().device == "cpu"; }
+
+Source render_for(const Group& group, const Variant& variant, int rank) {
+  return render_kernel(group.catalogue(), variant, rank, on_cpu(group) ? Dialect::host : Dialect::cuda);
+}
+
+std::unique_ptr<Compiler> compiler_for(Device& device) {
+  return device.kind() == DeviceKind::cpu ? make_host_compiler() : make_nvrtc_compiler(device.properties().compile_target);
+}
+
+std::unique_ptr<Kernel> load_kernel(Group& group, const Variant& variant) {
+  // The stand-alone epilogue talks to nobody: it has one rank, which is 0 everywhere.
+  const int rank = variant.world == 1 ? 0 : group.rank();
+  const Source source = render_for(group, variant, rank);
+  Device& device = group.device();
+  const std::string name = variant.full_name() + " rank=" + std::to_string(rank);
+  return device.load(group.cache().get(source, *compiler_for(device), name), rank);
+}
+
+}  // namespace
+
+LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
+    : group_(group),
+      device_(group.device()),
+      workspace_(group.workspace()),
+      exchange_(group.catalogue().algorithm(variant.backend, variant.algorithm).exchange),
+      name_(variant.full_name()) {
+  if (const auto reason = unavailable(group.catalogue(), variant, group.limits())) {
+    throw Unsupported("'" + name_ + "' cannot run here: " + *reason);
+  }
+  if (exchange_ && variant.world != group.size()) {
+    throw Unsupported("'" + name_ + "' is for " + std::to_string(variant.world) + " ranks; this group has " +
+                      std::to_string(group.size()));
+  }
+  if (exchange_ && !workspace_.has_symmetric_memory()) {
+    throw Unsupported("'" + name_ + "' needs symmetric memory, and there is none: " + group.symmetric_reason());
+  }
+  shape_ = kernel_shape(group.catalogue(), variant, group.limits());
+  const DeviceProperties& properties = device_.properties();
+  if (shape_.shared_bytes > properties.shared_bytes_per_block) {
+    throw Unsupported("'" + name_ + "' needs " + std::to_string(shape_.shared_bytes) +
+                      " bytes of shared memory per block; this device has " +
+                      std::to_string(properties.shared_bytes_per_block));
+  }
+  device_.activate();
+  kernel_ = load_kernel(group, variant);
+  launch_.threads = shape_.threads;
+  launch_.cluster = shape_.cluster;
+  launch_.shared_bytes = shape_.shared_bytes;
+  // Every kernel waits for its predecessors before it touches a tensor, so it may always start early where that exists.
+  launch_.programmatic = properties.compute_capability >= 90;
+  block_limit_ = std::min(device_.resident_blocks(*kernel_, launch_), static_cast<int>(arbiter_abi::max_blocks));
+  if (max_blocks > 0) block_limit_ = std::min(block_limit_, max_blocks);
+  if (block_limit_ < static_cast<int>(shape_.cluster)) {
+    throw Unsupported("'" + name_ + "' needs " + std::to_string(shape_.cluster) + " blocks at once; " +
+                      std::to_string(block_limit_) + " fit on this device or are allowed");
+  }
+}
+
+void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vectors, StreamHandle stream) {
+  const Geometry grid = geometry(vectors);
+  if (exchange_) {
+    if (!workspace_.fits(grid.push_bytes, grid.staging_bytes) || workspace_.generation() == 0) {
+      throw Unsupported("'" + name_ + "' needs " + std::to_string(grid.push_bytes) + " push and " +
+                        std::to_string(grid.staging_bytes) + " staging bytes of workspace for this call; it has " +
+                        std::to_string(workspace_.push_bytes()) + " and " +
+                        std::to_string(workspace_.staging_bytes()) + ". Prepare this size first.");
+    }
+    const WorkspaceLayout& layout = workspace_.layout();
+    for (int rank = 0; rank < group_.size(); ++rank) {
+      arguments.workspace[rank] = static_cast<unsigned char*>(workspace_.peer(rank));
+    }
+    arguments.push_offset = layout.push_offset;
+    arguments.push_stride = static_cast<unsigned>(layout.push_stride);
+    arguments.staging_offset = layout.staging_offset;
+    arguments.timeout_ns = static_cast<unsigned long long>(std::chrono::nanoseconds(group_.variables().timeout).count());
+    arguments.fault = workspace_.fault();
+  }
+  arguments.rows = grid.rows;
+  arguments.iterations = grid.iterations;
+  arguments.vectors = grid.vectors;
+  Launch launch = launch_;
+  launch.blocks = grid.blocks;
+  device_.launch(*kernel_, launch, &arguments, sizeof(arguments), stream);
+}
+
+std::string candidate_source_hash(const Group& group, const CandidateSpec& spec) {
+  std::vector<std::string> hashes;
+  if (spec.kernel) {
+    // On the CPU device one source holds the kernels of all ranks.
+    const int sources = on_cpu(group) ? 1 : spec.kernel->world;
+    for (int rank = 0; rank < sources; ++rank) hashes.push_back(render_for(group, *spec.kernel, rank).hash);
+  }
+  if (spec.epilogue) hashes.push_back(render_for(group, *spec.epilogue, 0).hash);
+  return hashes.empty() ? std::string() : hash_of_fields(hashes);
+}
+
+std::size_t scratch_bytes(const CandidateSpec& spec, const ProblemFamily& family) {
+  // Between the two kernels the sum lies in residual_out, except when that still holds the residual to add, or in the
+  // output window of NCCL.
+  if (!spec.epilogue || spec.nccl == "symmetric") return 0;
+  return message_vectors(family.max_tokens, family.hidden, family.dtype) * vector_bytes;
+}
+
+}  // namespace arbiter

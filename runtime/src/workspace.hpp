@@ -1,0 +1,79 @@
+// The memory that kernels of one group use: the symmetric workspace of templates/args.h, scratch memory of this rank,
+// and the fault record.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "abi.hpp"
+#include "arbiter/runtime/bootstrap.hpp"
+#include "arbiter/runtime/device.hpp"
+#include "arbiter/runtime/symmetric_memory.hpp"
+
+namespace arbiter {
+
+/// Where the parts of a workspace lie, in bytes from its start. Equal on all ranks. Pure arithmetic.
+struct WorkspaceLayout {
+  std::uint64_t push_offset = 0;
+  std::uint64_t push_stride = 0;  ///< of one rotating buffer; they follow each other
+  std::uint64_t staging_offset = 0;
+  std::uint64_t total_bytes = 0;
+  bool operator==(const WorkspaceLayout&) const = default;
+};
+/// Throws InvalidArgument when the sizes overflow 64 bits.
+WorkspaceLayout workspace_layout(std::uint64_t push_bytes, std::uint64_t staging_bytes);
+
+class Workspace {
+ public:
+  /// `provider` empty: no symmetric memory; reserve() then refuses anything but zero bytes.
+  Workspace(Device&, Bootstrap&, std::optional<SymmetricProvider> provider);
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  /// Collective. Grow to the largest of all ranks' needs; never shrinks. On an exception the old memory still stands.
+  void reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes);
+  /// Would reserve() have to move the workspace? Local; equal on all ranks for equal arguments.
+  bool fits(std::uint64_t push_bytes, std::uint64_t staging_bytes) const noexcept;
+  /// Collective. Back to the state after creation, keeping the memory.
+  void reset();
+
+  /// Local. Device memory for copies of this rank's tensors; grows, and then moves.
+  void reserve_scratch(std::size_t bytes);
+  void* scratch() const noexcept { return scratch_.data(); }
+  std::size_t scratch_bytes() const noexcept { return scratch_.bytes(); }
+
+  std::uint64_t push_bytes() const noexcept { return push_bytes_; }
+  std::uint64_t staging_bytes() const noexcept { return staging_bytes_; }
+  const WorkspaceLayout& layout() const noexcept { return layout_; }
+  std::size_t bytes() const noexcept { return memory_ ? memory_->bytes() : 0; }
+  /// Rank r's workspace as this rank addresses it; null before the first reserve().
+  void* peer(int rank) const noexcept { return memory_ ? memory_->peer(rank) : nullptr; }
+  /// Counts moves: pointers taken from here are good as long as it does not change.
+  std::uint64_t generation() const noexcept { return generation_; }
+
+  arbiter_abi::FaultRecord* fault() const noexcept { return fault_; }
+  bool has_symmetric_memory() const noexcept { return provider_.has_value(); }
+
+  /// Set the abort word of every peer. Asynchronous, on a stream of its own; does nothing without a workspace.
+  void abort_peers() noexcept;
+
+ private:
+  void initialise(SymmetricMemory&, const WorkspaceLayout&);
+
+  Device& device_;
+  Bootstrap& bootstrap_;
+  std::optional<SymmetricProvider> provider_;
+  std::unique_ptr<SymmetricMemory> memory_;
+  WorkspaceLayout layout_;
+  std::uint64_t push_bytes_ = 0;
+  std::uint64_t staging_bytes_ = 0;
+  std::uint64_t generation_ = 0;
+  DeviceMemory scratch_;
+  arbiter_abi::FaultRecord* fault_ = nullptr;
+  StreamHandle stream_ = nullptr;  // for set-up and for abort_peers: never the caller's
+};
+
+}  // namespace arbiter
