@@ -10,12 +10,12 @@
 
 namespace arbiter {
 
-/// What the compiler said about a kernel, when it said so.
+/// What the compiler said about a kernel; -1 where it said nothing (PTX, the CPU device).
 struct KernelResources {
-  int registers = 0;         ///< per thread
-  int shared_bytes = 0;      ///< static, per block
-  int spill_bytes = 0;       ///< stores + loads
-  int stack_bytes = 0;
+  int registers = -1;        ///< per thread
+  int shared_bytes = -1;     ///< static, per block
+  int spill_bytes = -1;      ///< stores + loads
+  int stack_bytes = -1;
   bool operator==(const KernelResources&) const = default;
 };
 
