@@ -1,0 +1,182 @@
+// arbiter show: the decisions of a work database or a snapshot.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/database.hpp"
+#include "arbiter/generator/catalogue.hpp"
+#include "command.hpp"
+#include "database_option.hpp"
+#include "json.hpp"
+#include "options.hpp"
+#include "text.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+struct Filter {
+  std::vector<std::string> patterns;
+  std::vector<std::string> dtypes;
+  std::vector<int> worlds;
+  std::string device;
+  std::string environment;  ///< first characters of the key
+};
+
+template <typename List, typename Value>
+bool admits(const List& list, const Value& value) {
+  return list.empty() || std::find(list.begin(), list.end(), value) != list.end();
+}
+
+bool admits(const Filter& filter, const Decision& decision) {
+  return admits(filter.patterns, decision.pattern) && admits(filter.worlds, decision.world) &&
+         admits(filter.dtypes, std::string(to_string(decision.dtype)));
+}
+
+std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& filter) {
+  std::vector<DecisionSet> sets = read_decisions(file);
+  std::erase_if(sets, [&](const DecisionSet& set) {
+    return (!filter.device.empty() && set.environment.device != filter.device) ||
+           !set.environment.key().starts_with(filter.environment);
+  });
+  for (DecisionSet& set : sets) {
+    std::erase_if(set.decisions, [&](const Decision& decision) { return !admits(filter, decision); });
+  }
+  // GPUs first: who has both in one file asks about those.
+  std::stable_partition(sets.begin(), sets.end(),
+                        [](const DecisionSet& set) { return set.environment.device != "cpu"; });
+  return sets;
+}
+
+void write_decision(llvm::json::OStream& json, const Decision& decision) {
+  json.object([&] {
+    write_text(json, "mode", to_string(decision.mode));
+    json.attribute("world", decision.world);
+    write_text(json, "dtype", to_string(decision.dtype));
+    write_text(json, "pattern", decision.pattern);
+    json.attribute("hidden", decision.hidden);
+    json.attribute("tokens_min", decision.tokens_min);
+    json.attribute("tokens_max", decision.tokens_max);
+    json.attribute("bytes_min", decision.bytes_min());
+    json.attribute("bytes_max", decision.bytes_max());
+    write_text(json, "backend", to_string(decision.candidate.backend));
+    write_text(json, "algorithm", decision.candidate.algorithm);
+    write_text(json, "candidate", decision.candidate.name);
+    write_text(json, "numerics", to_string(decision.candidate.numerics));
+    write_microseconds(json, "median_us", decision.median_us);
+    if (!decision.runner_up) {
+      json.attribute("runner_up", nullptr);
+      return;
+    }
+    json.attributeObject("runner_up", [&] {
+      write_text(json, "backend", to_string(decision.runner_up->backend));
+      write_text(json, "algorithm", decision.runner_up->algorithm);
+      write_text(json, "candidate", decision.runner_up->name);
+      write_microseconds(json, "median_us", decision.runner_up_median_us);
+    });
+  });
+}
+
+void write_decisions(llvm::json::OStream& json, const std::vector<Decision>& decisions) {
+  json.attributeArray("decisions", [&] {
+    for (const Decision& decision : decisions) write_decision(json, decision);
+  });
+}
+
+void print_as_json(const std::vector<DecisionSet>& sets) {
+  const DecisionSet& first = sets.front();
+  print_json(first.environment, [&](llvm::json::OStream& json) {
+    write_decisions(json, first.decisions);
+    json.attributeArray("others", [&] {
+      for (std::size_t i = 1; i < sets.size(); ++i) {
+        json.object([&] {
+          write_environment(json, "environment", sets[i].environment);
+          write_decisions(json, sets[i].decisions);
+        });
+      }
+    });
+  });
+}
+
+std::string tokens_text(const Decision& decision) {
+  if (decision.tokens_min == decision.tokens_max) return std::to_string(decision.tokens_min);
+  return std::to_string(decision.tokens_min) + "-" + std::to_string(decision.tokens_max);
+}
+
+std::string describe(const Environment& environment) {
+  std::string text = environment.gpu_name + " (" + environment.device + ")";
+  if (environment.device == "cuda") {
+    text += ", driver " + environment.driver_version + ", CUDA " + environment.cuda_runtime + ", NCCL " +
+            (environment.nccl_version.empty() ? "none" : environment.nccl_version);
+  }
+  return text + ", " + environment.topology + ", " + environment.symmetric_memory;
+}
+
+void print_as_tables(const std::vector<DecisionSet>& sets) {
+  const char* separator = "";
+  for (const DecisionSet& set : sets) {
+    std::printf("%s%s\nenvironment %s\n\n", separator, describe(set.environment).c_str(),
+                set.environment.key().substr(0, 12).c_str());
+    separator = "\n";
+    Table table({"pattern", "dtype", "hidden", "ranks", "mode", "tokens", "up to", "winner", "us", "runner-up", "us"});
+    for (const Decision& decision : set.decisions) {
+      table.add({decision.pattern, std::string(to_string(decision.dtype)), std::to_string(decision.hidden),
+                 std::to_string(decision.world), std::string(to_string(decision.mode)), tokens_text(decision),
+                 format_bytes(static_cast<std::uint64_t>(decision.bytes_max())), decision.candidate.name,
+                 format_microseconds(decision.median_us),
+                 decision.runner_up
+                     ? std::string(to_string(decision.runner_up->backend)) + "/" + decision.runner_up->algorithm
+                     : "-",
+                 decision.runner_up ? format_microseconds(decision.runner_up_median_us) : "-"});
+    }
+    table.print();
+    if (set.decisions.empty()) std::printf("no decisions\n");
+  }
+}
+
+}  // namespace
+
+int run_show(Arguments arguments) {
+  Options options("show",
+                  "Prints the decisions of a work database or a snapshot: for every interval of tokens, the candidate\n"
+                  "that won, its median time at the largest measured size of the interval, and the runner-up.",
+                  "arbiter show --db cluster.db --pattern allreduce --world 4");
+  declare_database(options, "work database or snapshot to read");
+  options.list("pattern", "NAME", "only these patterns")
+      .list("dtype", "NAME", "only these: bf16, fp16, fp32")
+      .list("world", "N", "only these numbers of ranks")
+      .value("device", "NAME", "only environments of this device: cuda, cpu")
+      .value("environment", "KEY", "only environments whose key starts with this")
+      .flag("json", "for programs; see docs/cli.md");
+  if (!options.parse(arguments)) return exit_success;
+
+  Filter filter;
+  for (const std::string& pattern : options.texts("pattern")) {
+    filter.patterns.push_back(Catalogue::builtin().epilogue(pattern).pattern);
+  }
+  for (const std::string& dtype : options.texts("dtype")) filter.dtypes.emplace_back(to_string(parse_dtype(dtype)));
+  filter.worlds = options.integers("world", 1, 1 << 16, {});
+  filter.device = options.text("device");
+  filter.environment = options.text("environment");
+  if (!filter.device.empty() && filter.device != "cuda" && filter.device != "cpu") {
+    throw UsageError("--device '" + filter.device + "': expected cuda or cpu");
+  }
+
+  const std::filesystem::path file = database_path(options);
+  const std::vector<DecisionSet> sets = load(file, filter);
+  if (sets.empty()) {
+    throw DatabaseError(file.string() + " has no decisions" +
+                        (filter.device.empty() && filter.environment.empty()
+                             ? "; make some with: arbiter tune --db " + file.string()
+                             : " for this device or environment"));
+  }
+  if (options.has("json")) {
+    print_as_json(sets);
+  } else {
+    print_as_tables(sets);
+  }
+  return exit_success;
+}
+
+}  // namespace arbiter::cli

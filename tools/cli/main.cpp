@@ -1,0 +1,102 @@
+// The `arbiter` command line: finds the command and turns exceptions into messages and exit codes.
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arbiter/error.hpp"
+#include "arbiter/runtime/communicator.hpp"
+#include "arbiter/vocabulary.hpp"
+#include "command.hpp"
+#include "options.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+struct Command {
+  std::string_view name;
+  std::string_view summary;
+  CommandFunction function;
+};
+
+constexpr std::array commands{
+    Command{"doctor", "what this machine can do, and what stops it from doing more", run_doctor},
+    Command{"tune", "measure every candidate and decide", run_tune},
+    Command{"show", "the decisions", run_show},
+    Command{"bench", "auto beside every backend", run_bench},
+    Command{"verify", "the conformance cases, on this machine", run_verify},
+    Command{"render", "the source of a kernel variant", run_render},
+    Command{"compile", "compile variants, without running them", run_compile},
+    Command{"cache", "the kernel cache", run_cache},
+};
+
+void print_overview() {
+  std::printf(
+      "arbiter %s: the fastest correct allreduce for the GPUs in front of it\n\nusage: arbiter <command> ...\n\n",
+      std::string(version()).c_str());
+  for (const Command& command : commands) {
+    std::printf("  %-9s %s\n", std::string(command.name).c_str(), std::string(command.summary).c_str());
+  }
+  std::printf(
+      "\nEvery command explains itself: arbiter <command> --help\n"
+      "Start with: arbiter doctor && arbiter tune && arbiter show\n"
+      "Exit status: 0 success, 1 failure, 2 wrong usage.\n");
+}
+
+CommandFunction find_command(const std::string& name) {
+  std::vector<std::string_view> names;
+  for (const Command& command : commands) {
+    if (command.name == name) return command.function;
+    names.push_back(command.name);
+  }
+  throw UnknownCommand(unknown_name_message("command", name, names));
+}
+
+int dispatch(const std::vector<std::string>& arguments) {
+  if (arguments.empty()) {
+    print_overview();
+    return exit_usage;
+  }
+  const std::string& first = arguments.front();
+  if (first == "--help" || first == "-h" || (first == "help" && arguments.size() == 1)) {
+    print_overview();
+    return exit_success;
+  }
+  if (first == "--version") {
+    std::printf("arbiter %s\n", std::string(version()).c_str());
+    return exit_success;
+  }
+  if (first == "help") return find_command(arguments[1])(std::vector<std::string>{"--help"});
+  return find_command(first)(std::span(arguments).subspan(1));
+}
+
+int complain(int code, const std::string& message, const std::string& command) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "arbiter: %s\n", message.c_str());
+  if (code == exit_usage) std::fprintf(stderr, "see: arbiter %s--help\n", command.c_str());
+  return code;
+}
+
+}  // namespace
+}  // namespace arbiter::cli
+
+int main(int count, char** values) {
+  using namespace arbiter::cli;
+  const std::vector<std::string> arguments(values + (count > 0 ? 1 : 0), values + count);
+  const std::string command = arguments.empty() || arguments.front().starts_with('-') ? "" : arguments.front() + " ";
+  try {
+    const int code = dispatch(arguments);
+    if (std::fflush(stdout) != 0) return complain(exit_failure, "standard output could not be written", command);
+    return code;
+  } catch (const UnknownCommand& error) {
+    return complain(exit_usage, error.what(), "");
+  } catch (const UsageError& error) {
+    return complain(exit_usage, error.what(), command);
+  } catch (const arbiter::InvalidArgument& error) {
+    return complain(exit_usage, error.what(), command);
+  } catch (const std::exception& error) {
+    return complain(exit_failure, error.what(), command);
+  }
+}

@@ -1,0 +1,79 @@
+// The options of one command: declared once, used for parsing, for --help and for suggestions.
+// Values are kept as text and read by the strict readers of numbers.hpp.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arbiter/error.hpp"
+#include "command.hpp"
+
+namespace arbiter::cli {
+
+/// The command line was used wrongly: exit code 2, with a pointer to the command's --help.
+class UsageError : public Error {
+ public:
+  using Error::Error;
+};
+
+class UnknownCommand : public UsageError {
+ public:
+  using UsageError::UsageError;
+};
+
+class Options {
+ public:
+  /// `description`: what the command does, one or more sentences. `example`: complete commands, one per line.
+  Options(std::string command, std::string description, std::string example);
+
+  Options& flag(const std::string& name, const std::string& help);
+  /// An option with a value, given at most once.
+  Options& value(const std::string& name, const std::string& placeholder, const std::string& help);
+  /// An option that may be repeated and whose values may be lists: --tokens 1,16 --tokens 64.
+  Options& list(const std::string& name, const std::string& placeholder, const std::string& help);
+  /// Parsed, but not shown: how the program calls itself.
+  Options& internal(const std::string& name);
+  /// Up to `most` words without dashes.
+  Options& words(const std::string& placeholder, const std::string& help, int most);
+
+  /// False when --help was asked for; it has been printed then. Throws UsageError with the nearest valid option.
+  bool parse(Arguments arguments);
+
+  bool has(const std::string& name) const;
+  std::string text(const std::string& name, const std::string& otherwise = "") const;
+  std::vector<std::string> texts(const std::string& name) const;  ///< all values of a list, split at commas
+  std::int64_t integer(const std::string& name, std::int64_t min, std::int64_t max, std::int64_t otherwise) const;
+  /// Ascending, without duplicates; ranges such as 1-4 allowed.
+  std::vector<int> integers(const std::string& name, int min, int max, std::vector<int> otherwise) const;
+  std::optional<std::chrono::milliseconds> duration(const std::string& name) const;
+  const std::vector<std::string>& words() const noexcept { return words_; }
+
+ private:
+  enum class Kind : std::uint8_t { flag, value, list };
+  struct Declaration {
+    std::string name;
+    std::string placeholder;
+    std::string help;
+    Kind kind{};
+    bool shown = true;
+  };
+
+  Options& declare(const std::string& name, const std::string& placeholder, const std::string& help, Kind, bool shown);
+  void print_help() const;
+
+  std::string command_;
+  std::string description_;
+  std::string example_;
+  std::vector<Declaration> declarations_;
+  std::string words_placeholder_;
+  std::string words_help_;
+  int most_words_ = 0;
+  std::map<std::string, std::vector<std::string>> values_;
+  std::vector<std::string> words_;
+};
+
+}  // namespace arbiter::cli

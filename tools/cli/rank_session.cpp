@@ -1,0 +1,231 @@
+#include "rank_session.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "arbiter/error.hpp"
+#include "arbiter/vocabulary.hpp"
+#include "numbers.hpp"
+#include "signals.hpp"
+#include "worker_processes.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+constexpr int exit_status_poll_ms = 50;
+
+std::vector<int> default_worlds(int gpus) {
+  std::set<int> worlds{std::min(gpus, max_world)};
+  for (int world = 2; world <= std::min(gpus, max_world); world *= 2) worlds.insert(world);
+  return {worlds.begin(), worlds.end()};
+}
+
+std::string plural(std::size_t count, const std::string& what) {
+  return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+}
+
+/// Throws unless every world size fits the GPUs that were named or found.
+void check_gpus(const SessionOptions& session, int visible) {
+  for (const int gpu : session.gpus) {
+    if (gpu >= visible) {
+      throw UsageError("--gpus: GPU " + std::to_string(gpu) + " is not visible here; there " +
+                       (visible == 1 ? "is" : "are") + " " + plural(static_cast<std::size_t>(visible), "GPU") +
+                       ", numbered from 0 (CUDA_VISIBLE_DEVICES decides)");
+    }
+  }
+  if (!session.in_process && std::set<int>(session.gpus.begin(), session.gpus.end()).size() != session.gpus.size()) {
+    throw UsageError("--gpus names a GPU twice; ranks that share a GPU must be threads: add --in-process");
+  }
+  for (const int world : session.worlds) {
+    if (static_cast<std::size_t>(world) > session.gpus.size()) {
+      throw UsageError(std::to_string(world) + " ranks need " + std::to_string(world) + " GPUs, but there are " +
+                       std::to_string(session.gpus.size()) + "; lower --world or name more with --gpus");
+    }
+  }
+}
+
+void read_cuda_ranks(const Options& options, SessionOptions& session, int visible) {
+  if (visible == 0) {
+    throw Unavailable("--device cuda: no GPU is visible here; see: arbiter doctor. Without one, use --device cpu");
+  }
+  if (options.has("gpus")) {
+    session.gpus = parse_integer_ranges(options.text("gpus"), "gpus", 0, 1023);
+  } else {
+    for (int gpu = 0; gpu < visible; ++gpu) session.gpus.push_back(gpu);
+  }
+}
+
+}  // namespace
+
+void declare_rank_options(Options& options) {
+  options.value("device", "NAME", "cuda or cpu (default: cuda where there is a GPU)")
+      .value("gpus", "LIST", "GPUs to use, in rank order: 0-3 or 0,2,1 (default: all)")
+      .list("world", "N", "numbers of ranks, one after another: 2,4 (default: 2, 4, 8, ... and all GPUs)")
+      .list("ranks", "N", "the same, as one says it of the CPU device (default there: 2)")
+      .flag("in-process", "ranks are threads of this process, on GPUs too; they may share GPUs: --gpus 0,1,0,1")
+      .value("seed", "N", "order in which the CPU device runs its threads (default: 0)")
+      .internal("worker");
+}
+
+SessionOptions read_rank_options(const Options& options, const std::vector<std::string>& command_line) {
+  SessionOptions session;
+  session.arguments = command_line;
+  session.worker = options.has("worker");
+  session.in_process = options.has("in-process");
+  session.seed = static_cast<std::uint64_t>(options.integer("seed", 0, INT64_MAX, 0));
+  if (options.has("world") && options.has("ranks")) throw UsageError("--world and --ranks mean the same; give one");
+  session.worlds = options.integers(options.has("ranks") ? "ranks" : "world", 1, max_world, {});
+
+  constexpr std::string_view devices[] = {"cuda", "cpu"};
+  const std::string device = options.text("device");
+  if (!device.empty() && device != "cuda" && device != "cpu") {
+    throw UsageError(unknown_name_message("device", device, devices));
+  }
+  const int visible = device == "cpu" ? 0 : cuda_device_count();
+  session.device = device == "cuda" || (device.empty() && visible > 0) ? DeviceKind::cuda : DeviceKind::cpu;
+  if (session.device == DeviceKind::cpu) {
+    if (options.has("gpus")) throw UsageError("--gpus needs --device cuda, and a GPU");
+    session.in_process = true;
+    if (session.worlds.empty()) session.worlds = {2};
+    return session;
+  }
+  read_cuda_ranks(options, session, visible);
+  const LauncherVariables launcher = read_launcher_variables();
+  if (session.worker || (!launcher.launcher.empty() && !session.in_process)) {
+    if (session.worlds.empty() || session.worker) session.worlds = {launcher.size};
+    for (const int world : session.worlds) {
+      if (world > launcher.size) {
+        throw UsageError(std::to_string(world) + " ranks were asked for, but " + launcher.launcher + " started " +
+                         std::to_string(launcher.size));
+      }
+    }
+    return session;
+  }
+  if (session.worlds.empty()) session.worlds = default_worlds(static_cast<int>(session.gpus.size()));
+  check_gpus(session, visible);
+  return session;
+}
+
+namespace {
+
+/// An error that only says that another rank failed is less interesting than that rank's own.
+void rethrow_first(const std::vector<std::exception_ptr>& errors) {
+  std::exception_ptr echo;
+  for (const std::exception_ptr& error : errors) {
+    if (!error) continue;
+    try {
+      std::rethrow_exception(error);
+    } catch (const Poisoned&) {
+      if (!echo) echo = error;
+    }
+  }
+  if (echo) std::rethrow_exception(echo);
+}
+
+std::shared_ptr<Device> make_device(const SessionOptions& session, int rank) {
+  if (session.device == DeviceKind::cpu) {
+    CpuDeviceOptions cpu;
+    cpu.seed = session.seed;
+    return make_cpu_device(rank, cpu);
+  }
+  return make_cuda_device(session.gpus[static_cast<std::size_t>(rank) % session.gpus.size()]);
+}
+
+std::string run_threads(const SessionOptions& session, int world, const RankBody& body) {
+  const SignalWatch signals;
+  auto bootstraps = make_in_process_bootstraps(world);
+  std::vector<std::exception_ptr> errors(static_cast<std::size_t>(world));
+  std::string result;
+  std::atomic<int> running{world};
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < world; ++rank) {
+    const auto index = static_cast<std::size_t>(rank);
+    threads.emplace_back(
+        [&, rank, index, bootstrap = std::shared_ptr<Bootstrap>(std::move(bootstraps[index]))]() mutable {
+          try {
+            RankContext context{std::move(bootstrap), make_device(session, rank)};
+            context.device->activate();
+            std::string mine = body(context);
+            if (rank == 0) result = std::move(mine);
+          } catch (...) {
+            errors[index] = std::current_exception();
+          }
+          --running;
+        });
+  }
+  while (running > 0) {
+    const int signal = signals.wait(exit_status_poll_ms);
+    if (signal == SIGINT || signal == SIGTERM) end_interrupted(signal, session.on_interrupt);
+  }
+  for (std::thread& thread : threads) thread.join();
+  rethrow_first(errors);
+  return result;
+}
+
+/// This process is one rank among those that a launcher started; the first `world` of them take part.
+std::string run_launched(const SessionOptions& session, LauncherVariables launcher, int world, int restarts,
+                         const RankBody& body) {
+  launcher.size = world;
+  launcher.local_size = std::min(launcher.local_size, world);
+  auto device = make_device(session, launcher.local_rank);
+  device->activate();
+  RankContext context{make_launcher_bootstrap(launcher), std::move(device), restarts};
+  return body(context);
+}
+
+[[noreturn]] void run_worker(const SessionOptions& session, const RankBody& body) {
+  const WorkerPlace place = worker_place();
+  const LauncherVariables launcher = read_launcher_variables();
+  try {
+    end_worker(place, run_launched(session, launcher, launcher.size, place.restarts, body));
+  } catch (const Poisoned& error) {
+    fail_worker(place, error.what(), false, false, true);
+  } catch (const InvalidArgument& error) {
+    fail_worker(place, error.what(), true, false, false);
+  } catch (const UsageError& error) {
+    fail_worker(place, error.what(), true, false, false);
+  } catch (const DeviceError& error) {
+    fail_worker(place, error.what(), false, true, false);
+  } catch (const std::exception& error) {
+    fail_worker(place, error.what(), false, false, false);
+  }
+}
+
+std::string run_processes(const SessionOptions& session, int world) {
+  for (int restarts = 0;; ++restarts) {
+    WorkersReport report = run_workers(session.arguments, world, restarts, session.on_interrupt);
+    if (report.outcome == WorkersOutcome::succeeded) return std::move(report.result);
+    if (report.usage) throw InvalidArgument(report.message);
+    if (report.outcome == WorkersOutcome::failed || restarts >= session.most_restarts) {
+      throw DeviceError(report.message);
+    }
+    std::fprintf(stderr, "%s\nstarting the workers again and going on behind that candidate\n", report.message.c_str());
+  }
+}
+
+}  // namespace
+
+SessionResult run_session(const SessionOptions& session, const RankBody& body) {
+  if (session.worker) run_worker(session, body);
+  SessionResult result;
+  result.printer = true;
+  const LauncherVariables launcher = session.in_process ? LauncherVariables{} : read_launcher_variables();
+  for (std::size_t index = 0; index < session.worlds.size(); ++index) {
+    const int world = session.worlds[index];
+    if (session.in_process) {
+      result.results.push_back(run_threads(session, world, body));
+    } else if (launcher.launcher.empty()) {
+      result.results.push_back(run_processes(session, world));
+    } else {
+      result.printer = launcher.rank == 0;
+      if (launcher.rank < world) result.results.push_back(run_launched(session, launcher, world, 0, body));
+    }
+  }
+  return result;
+}
+
+}  // namespace arbiter::cli

@@ -1,0 +1,60 @@
+// The ranks a command works with: threads on the CPU device, one worker process per GPU that this program starts
+// itself, or the ranks that a launcher (torchrun, mpirun, srun) has already made. Commands only see `RankContext`.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arbiter/runtime/bootstrap.hpp"
+#include "arbiter/runtime/device.hpp"
+#include "options.hpp"
+
+namespace arbiter::cli {
+
+/// One rank while a command's body runs on it.
+struct RankContext {
+  std::shared_ptr<Bootstrap> bootstrap;
+  std::shared_ptr<Device> device;
+  int restarts = 0;  ///< how often the workers were started again after one of them died
+
+  int rank() const noexcept { return bootstrap->rank(); }
+  int size() const noexcept { return bootstrap->size(); }
+  bool leader() const noexcept { return rank() == 0; }
+};
+
+/// Runs on every rank; what rank 0 returns is the result. It travels between processes, hence text (JSON).
+using RankBody = std::function<std::string(RankContext&)>;
+
+struct SessionOptions {
+  DeviceKind device = DeviceKind::cpu;
+  std::vector<int> gpus;     ///< CUDA ordinals, rank order; empty: the visible ones
+  std::vector<int> worlds;   ///< numbers of ranks, one after another
+  bool in_process = false;   ///< ranks are threads, on `cuda` too
+  bool worker = false;       ///< this process is one of the workers
+  std::uint64_t seed = 0;    ///< order of fibers on the CPU device
+  Arguments arguments;       ///< of the command, for the workers: its name comes first
+  int most_restarts = 0;     ///< how often dead workers may be started again before that is a failure
+  std::string on_interrupt;  ///< what to tell a person who pressed Ctrl-C
+};
+
+/// Declares --device, --gpus, --world (and --ranks), --in-process and --seed.
+void declare_rank_options(Options& options);
+
+/// Reads them. `command` is the command's name, `arguments` what followed it. Without --world: 2, 4, 8, ... and all
+/// GPUs; 2 ranks on the CPU device; what the launcher says under a launcher.
+/// Throws UsageError for numbers that cannot work here, Unavailable for --device cuda without a GPU.
+SessionOptions read_rank_options(const Options& options, const std::vector<std::string>& command_line);
+
+struct SessionResult {
+  bool printer = false;              ///< false on the ranks of a launcher that are not rank 0: print nothing
+  std::vector<std::string> results;  ///< rank 0's, one for each world size
+};
+
+/// Runs `body` for every world size. In a worker process it does not return.
+/// Throws the first error that is not merely the echo of another rank's failure.
+SessionResult run_session(const SessionOptions& session, const RankBody& body);
+
+}  // namespace arbiter::cli

@@ -1,0 +1,43 @@
+// What people read: aligned tables, short units, and progress on a terminal.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace arbiter::cli {
+
+/// Rows of text, aligned when printed. Columns whose cells all look like numbers are aligned to the right.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> header);
+  void add(std::vector<std::string> row);
+  /// To standard output, indented by `indent` spaces, without trailing spaces.
+  void print(int indent = 0) const;
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+std::string format_microseconds(double microseconds);  ///< "2.31", "14.9", "1203"
+std::string format_bytes(std::uint64_t bytes);         ///< "512 B", "16 KiB", "1.5 MiB"
+std::string format_seconds(double seconds);            ///< "0.4 s", "1 min 12 s"
+
+/// One line on standard error that is rewritten; nothing at all unless that is a terminal.
+class Progress {
+ public:
+  Progress();
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  void update(const std::string& line);
+  void clear();
+
+ private:
+  bool enabled_;
+  bool shown_ = false;
+  std::chrono::steady_clock::time_point last_{};
+};
+
+}  // namespace arbiter::cli

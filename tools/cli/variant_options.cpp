@@ -1,0 +1,113 @@
+#include "variant_options.hpp"
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+
+#include "arbiter/runtime/device.hpp"
+#include "numbers.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+constexpr std::string_view targets[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_103a", "sm_120a", "cpu"};
+
+std::string full_algorithm(const AlgorithmEntry& entry) {
+  return std::string(to_string(entry.backend)) + "/" + entry.name;
+}
+
+void check_algorithm(const std::string& algorithm) {
+  if (algorithm.empty()) return;
+  std::vector<std::string> full;
+  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
+    if (algorithm == entry.name || algorithm == full_algorithm(entry)) return;
+    full.push_back(full_algorithm(entry));
+  }
+  std::vector<std::string_view> valid(full.begin(), full.end());
+  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
+    if (std::find(valid.begin(), valid.end(), entry.name) == valid.end()) valid.emplace_back(entry.name);
+  }
+  throw InvalidArgument(unknown_name_message("algorithm", algorithm, valid));
+}
+
+bool matches(const VariantQuery& query, const Variant& variant) {
+  const std::string full = std::string(to_string(variant.backend)) + "/" + variant.algorithm;
+  return (query.algorithm.empty() || query.algorithm == variant.algorithm || query.algorithm == full) &&
+         (query.name.empty() || query.name == variant.name());
+}
+
+}  // namespace
+
+void declare_variant_options(Options& options) {
+  options.value("algorithm", "NAME", "oneshot_push, or with its backend: trtllm/oneshot_push (default: all)")
+      .value("variant", "NAME",
+             "exactly this one, as the lists print it:\ntrtllm/oneshot_push:threads=256,vectors=1,...")
+      .list("pattern", "NAME", "allreduce, allreduce_residual_rmsnorm, ...")
+      .list("dtype", "NAME", "bf16, fp16, fp32")
+      .list("world", "N", "numbers of ranks, 2 to 16")
+      .list("hidden", "H", "elements of a row");
+}
+
+VariantQuery read_variant_options(const Options& options, VariantQuery otherwise) {
+  VariantQuery query = std::move(otherwise);
+  if (options.has("pattern")) query.patterns = options.texts("pattern");
+  for (const std::string& pattern : query.patterns) Catalogue::builtin().epilogue(pattern);
+  if (options.has("dtype")) {
+    query.dtypes.clear();
+    for (const std::string& dtype : options.texts("dtype")) query.dtypes.push_back(parse_dtype(dtype));
+  }
+  query.worlds = options.integers("world", 2, max_world, query.worlds);
+  query.hiddens = options.integers("hidden", 1, 1 << 20, query.hiddens);
+  query.algorithm = options.text("algorithm");
+  query.name = options.text("variant");
+  check_algorithm(query.algorithm);
+  return query;
+}
+
+std::string check_target(const std::string& target) {
+  constexpr std::string_view ptx = "compute_";
+  if (target.starts_with(ptx)) {
+    parse_integer(std::string_view(target).substr(ptx.size()), "target compute_", 70, 999);
+    return target;
+  }
+  if (std::find(std::begin(targets), std::end(targets), target) == std::end(targets)) {
+    throw InvalidArgument(unknown_name_message("target", target, targets));
+  }
+  return target;
+}
+
+TargetLimits limits_of(const std::string& target) {
+  TargetLimits limits;
+  if (target == "cpu") {
+    limits.max_threads = CpuDeviceOptions{}.max_threads_per_block;
+    return limits;
+  }
+  const std::size_t digits = target.find_first_of("0123456789");
+  const std::size_t length = target.find_last_of("0123456789") - digits + 1;
+  limits.sm = static_cast<int>(parse_integer(std::string_view(target).substr(digits, length), "target", 70, 999));
+  return limits;
+}
+
+std::vector<Variant> find_variants(const VariantQuery& query, const TargetLimits& limits) {
+  const Catalogue& catalogue = Catalogue::builtin();
+  std::vector<Variant> found;
+  std::set<Variant> seen;  // a flat pattern gives the same variants for every hidden size
+  const auto keep = [&](const Enumeration& enumeration) {
+    for (const Variant& variant : enumeration.variants) {
+      if (matches(query, variant) && seen.insert(variant).second) found.push_back(variant);
+    }
+  };
+  for (const std::string& pattern : query.patterns) {
+    for (const Dtype dtype : query.dtypes) {
+      for (const int hidden : query.hiddens) {
+        for (const int world : query.worlds) keep(enumerate(catalogue, pattern, dtype, world, hidden, limits));
+        if (catalogue.epilogue(pattern).rows) {
+          keep(enumerate_standalone(catalogue, pattern, dtype, hidden, limits));
+        }
+      }
+    }
+  }
+  return found;
+}
+
+}  // namespace arbiter::cli

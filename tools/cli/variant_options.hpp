@@ -1,0 +1,36 @@
+// How `render` and `compile` say which variants are meant.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "arbiter/generator/variant.hpp"
+#include "options.hpp"
+
+namespace arbiter::cli {
+
+/// Variants of every combination of these; empty `algorithm` and `name` mean all.
+struct VariantQuery {
+  std::vector<std::string> patterns;
+  std::vector<Dtype> dtypes;
+  std::vector<int> worlds;
+  std::vector<int> hiddens;  ///< elements
+  std::string algorithm;     ///< "oneshot_push" or "trtllm/oneshot_push"
+  std::string name;          ///< Variant::name(), exactly
+};
+
+/// Declares --algorithm, --variant, --pattern, --dtype, --world and --hidden.
+void declare_variant_options(Options& options);
+
+/// What was typed; where nothing was, `otherwise`.
+VariantQuery read_variant_options(const Options& options, VariantQuery otherwise);
+
+/// The compile targets the program knows by name: "sm_90a", ..., "cpu"; "compute_90" and the like are valid too.
+std::string check_target(const std::string& target);
+TargetLimits limits_of(const std::string& target);
+
+/// In catalogue order, without duplicates, stand-alone epilogues included. Throws InvalidArgument for names that do not
+/// exist, naming the nearest; empty when a combination exists but cannot be built for `limits`.
+std::vector<Variant> find_variants(const VariantQuery& query, const TargetLimits& limits);
+
+}  // namespace arbiter::cli

@@ -1,0 +1,41 @@
+// Worker processes: one per GPU, this same program with the same arguments and --worker.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "command.hpp"
+
+namespace arbiter::cli {
+
+/// How a set of workers ended, when it did not end well.
+enum class WorkersOutcome : std::uint8_t { succeeded, failed, died };
+
+struct WorkersReport {
+  WorkersOutcome outcome{};
+  std::string result;   ///< what rank 0 returned
+  std::string message;  ///< of the rank that failed first; names the rank
+  bool usage = false;   ///< the failure was wrong usage
+};
+
+/// Starts `world` workers, waits for all, and forwards nothing: rank 0 shares this process's terminal. When one fails,
+/// the others are stopped. SIGINT and SIGTERM stop all workers and then this process, after printing `on_interrupt`.
+/// `restarts` is handed to the workers.
+WorkersReport run_workers(Arguments command_line, int world, int restarts, const std::string& on_interrupt);
+
+/// In a worker: where its result and its error go, and how many restarts there were.
+struct WorkerPlace {
+  std::filesystem::path directory;
+  int rank = 0;
+  int restarts = 0;
+};
+/// Throws InvalidArgument when --worker was given by hand.
+WorkerPlace worker_place();
+
+/// How a worker ends; neither returns. `died` asks for a restart: the device is lost for this process.
+[[noreturn]] void end_worker(const WorkerPlace& place, const std::string& result);
+[[noreturn]] void fail_worker(const WorkerPlace& place, const std::string& message, bool usage, bool died,
+                              bool echo_of_another);
+
+}  // namespace arbiter::cli
