@@ -3,6 +3,10 @@ add_library(arbiter_options INTERFACE)
 target_compile_options(arbiter_options INTERFACE
   -Wall -Wextra -Wconversion -Wshadow -ffunction-sections -fdata-sections
   $<$<BOOL:${ARBITER_WERROR}>:-Werror>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # GCC 12 reports overlapping copies inside std::string that cannot happen (GCC bug 105651).
+  target_compile_options(arbiter_options INTERFACE -Wno-restrict)
+endif()
 target_link_options(arbiter_options INTERFACE -Wl,--gc-sections)
 target_compile_definitions(arbiter_options INTERFACE ARBITER_VERSION="${PROJECT_VERSION}")
 
