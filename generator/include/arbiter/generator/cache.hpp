@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,6 +17,7 @@ struct CacheOptions {
   std::filesystem::path directory;      ///< empty: no cache on disk, compile every time
   std::uint64_t max_bytes = 512u << 20; ///< least recently used entries beyond this are removed
   bool compile_on_miss = true;          ///< false (ARBITER_JIT=off): a miss is a CompileError naming the variant
+  std::function<void(const std::string&)> warn;  ///< receives one-line warnings, from any thread; empty: standard error
 };
 
 struct CacheEntry {
