@@ -55,14 +55,24 @@ struct LauncherVariables {
   int size = 1;
   int local_rank = 0;     ///< which GPU of the node
   int local_size = 1;
-  std::string rendezvous; ///< "tcp://host:port" or "file:///path"
+  /// "tcp://host:port" or "file:///path"; empty if the launcher does not say where the ranks could meet. The port lies
+  /// launcher_port_offset above MASTER_PORT, which torchrun's own store occupies; taken ports are stepped over.
+  std::string rendezvous;
+  std::string job;        ///< equal on all ranks of this run and unlike other runs'; may be empty
 };
-/// Reads torchrun, Open MPI, Slurm and PMI variables, in that order. Throws Disagreement when two launchers disagree on
-/// rank or size, InvalidArgument for a value that is not a number.
+inline constexpr int launcher_port_offset = 1000;
+
+/// Reads the variables of `arbiter tune --gpus` (ARBITER_WORKER_RANK, _SIZE, _RENDEZVOUS: they win over all others),
+/// torchrun, Open MPI, Slurm and PMI, in that order; the first that is complete counts. A later one that started fewer
+/// processes is taken for what started the launcher itself (torchrun under srun) and ignored.
+/// Throws Disagreement when two launchers otherwise disagree on rank or size, InvalidArgument for a value that is not a
+/// number, a rank outside the size, or half a pair (RANK without WORLD_SIZE).
 LauncherVariables read_launcher_variables();
 
-/// Exchange one NCCL unique id by TCP or file, then use NCCL for everything. The CUDA device must be current.
-/// Throws Unavailable without NCCL, Poisoned when the ranks do not all arrive within `deadline`.
+/// Exchange one NCCL unique id by TCP or file, then use NCCL for everything. The CUDA device must be current, and every
+/// rank needs a GPU of its own. A single rank needs neither NCCL nor a GPU.
+/// Throws Unavailable without NCCL, Poisoned when the ranks do not all arrive within `deadline`, which also bounds every
+/// later exchange.
 std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables&,
                                                    std::chrono::milliseconds deadline = std::chrono::seconds(60));
 
