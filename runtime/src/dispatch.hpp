@@ -1,0 +1,61 @@
+// Which prepared candidate serves a call: flat tables of intervals. Lookups take no lock and allocate nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arbiter/runtime/candidate.hpp"
+
+namespace arbiter {
+
+/// Candidates of one family, for every token count from 1 to family.max_tokens.
+class FamilyTable {
+ public:
+  FamilyTable(ProblemFamily family, const EpilogueEntry& pattern) : family_(std::move(family)), pattern_(&pattern) {}
+
+  /// Intervals in order, without gaps, the first beginning at 1. The candidate must outlive the table.
+  void append(std::int64_t tokens_max, RunnableCandidate&, Explanation);
+
+  /// `tokens` between 1 and family().max_tokens.
+  RunnableCandidate& candidate(std::int64_t tokens) const noexcept { return *candidates_[index(tokens)]; }
+  const Explanation& explanation(std::int64_t tokens) const noexcept { return explanations_[index(tokens)]; }
+
+  const ProblemFamily& family() const noexcept { return family_; }
+  const EpilogueEntry& pattern() const noexcept { return *pattern_; }
+  std::int64_t max_elements() const noexcept { return family_.max_tokens * family_.hidden; }
+  std::size_t intervals() const noexcept { return candidates_.size(); }
+  std::int64_t tokens_max(std::size_t interval) const noexcept { return tokens_max_[interval]; }
+
+ private:
+  std::size_t index(std::int64_t tokens) const noexcept;
+
+  ProblemFamily family_;
+  const EpilogueEntry* pattern_;
+  std::vector<std::int64_t> tokens_max_;
+  std::vector<RunnableCandidate*> candidates_;
+  std::vector<Explanation> explanations_;
+};
+
+class DispatchTable {
+ public:
+  /// Replaces a table of the same pattern, dtype, hidden size and mode.
+  void put(FamilyTable);
+
+  /// The table of exactly this family; one of the other mode if this mode was not prepared. Null if there is none.
+  const FamilyTable* find(std::string_view pattern, Dtype, int hidden, Mode) const noexcept;
+
+  /// For a flat pattern: the smallest table of this dtype that covers `elements`, preferably of this mode. Null if
+  /// there is none.
+  const FamilyTable* covering(std::string_view pattern, Dtype, std::int64_t elements, Mode) const noexcept;
+
+  const std::vector<FamilyTable>& tables() const noexcept { return tables_; }
+  /// "allreduce bf16 hidden=8192 up to 1024 tokens (graph); ..." for messages.
+  std::string describe() const;
+
+ private:
+  std::vector<FamilyTable> tables_;
+};
+
+}  // namespace arbiter

@@ -1,0 +1,265 @@
+#include "resolve.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "arbiter/error.hpp"
+#include "loaded_kernel.hpp"
+
+namespace arbiter {
+namespace {
+
+std::string describe(const Decision& decision) {
+  return decision.pattern + " " + std::string(to_string(decision.dtype)) +
+         " hidden=" + std::to_string(decision.hidden) + " tokens=" + std::to_string(decision.tokens_min) + ".." +
+         std::to_string(decision.tokens_max) + " world=" + std::to_string(decision.world) + " " +
+         std::string(to_string(decision.mode)) + ": " + decision.candidate.name;
+}
+
+bool same_choice(const PlannedInterval& a, const PlannedInterval& b) {
+  return a.spec == b.spec && a.rule == b.rule && a.reason == b.reason && a.decision == b.decision;
+}
+
+std::int64_t row_bytes(int hidden, Dtype dtype) {
+  return static_cast<std::int64_t>(hidden) * static_cast<std::int64_t>(element_bytes(dtype));
+}
+
+std::int64_t divide_up(std::int64_t value, std::int64_t by) { return value / by + (value % by != 0 ? 1 : 0); }
+
+}  // namespace
+
+std::string refusal_key(const CandidateSpec& spec, const ProblemFamily& family) {
+  // A flat kernel does not know the hidden size, so its failure holds for all of them.
+  const bool flat = !spec.epilogue && (!spec.kernel || spec.kernel->hidden == 0);
+  return family.pattern + " " + std::string(to_string(family.dtype)) + " " +
+         (flat ? std::string("flat") : std::to_string(family.hidden)) + " " + spec.name();
+}
+
+const std::string& SourceHashes::of(const CandidateSpec& spec) {
+  std::string key;
+  if (spec.kernel) key += spec.kernel->full_name();
+  if (spec.epilogue) key += "+" + spec.epilogue->full_name();
+  const auto found = known_.find(key);
+  if (found != known_.end()) return found->second;
+  return known_.emplace(std::move(key), candidate_source_hash(group_, spec)).first->second;
+}
+
+Resolver::Resolver(const Group& group, std::span<const DecisionSet> sets, ChoicePolicy policy)
+    : group_(group), policy_(policy), hashes_(group) {
+  // Sets measured in an equal environment come before those that are only compatible.
+  for (const Compatibility wanted : {Compatibility::equal, Compatibility::compatible}) {
+    for (const DecisionSet& set : sets) {
+      const CompatibilityReport report = compatibility(group.environment(), set.environment);
+      if (report.verdict != wanted) continue;
+      std::string differences;
+      if (wanted == Compatibility::compatible) {
+        for (const std::string& difference : report.differences) {
+          differences += (differences.empty() ? "" : "; ") + difference;
+        }
+      }
+      for (const Decision& decision : set.decisions) {
+        if (decision.world == group.size()) decisions_.push_back({&decision, differences});
+      }
+    }
+  }
+  for (const DecisionSet& set : sets) {
+    const CompatibilityReport report = compatibility(group.environment(), set.environment);
+    if (report.verdict != Compatibility::incompatible) continue;
+    std::string differences;
+    for (const std::string& difference : report.differences) {
+      differences += (differences.empty() ? "" : "; ") + difference;
+    }
+    ignored_.push_back({std::to_string(set.decisions.size()) + " decisions for " + set.environment.gpu_name,
+                        "measured in another environment: " + differences});
+  }
+}
+
+void Resolver::ignore(const Decision& decision, const std::string& reason) {
+  const std::string text = describe(decision);
+  for (const IgnoredDecision& known : ignored_) {
+    if (known.decision == text) return;
+  }
+  ignored_.push_back({text, reason});
+}
+
+/// The decision's candidate for `family`, if policy, catalogue, source and device allow it.
+std::optional<CandidateSpec> Resolver::accept(const Decision& decision, const ProblemFamily& family,
+                                              const Refusals& refusals) {
+  if (policy_.backend != Backend::automatic && decision.candidate.backend != policy_.backend) return std::nullopt;
+  if (policy_.numerics == NumericsPolicy::strict && decision.candidate.numerics != Numerics::rank_order_fp32) {
+    return std::nullopt;
+  }
+  try {
+    ProblemFamily measured = family;
+    measured.hidden = decision.hidden;
+    const CandidateSpec as_measured =
+        CandidateSpec::parse(group_.catalogue(), decision.candidate.name, measured, group_.size());
+    const CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size());
+    for (const std::optional<Variant>* variant : {&spec.kernel, &spec.epilogue}) {
+      if (!*variant) continue;
+      if (const auto reason = unavailable(group_.catalogue(), **variant, group_.limits())) {
+        if (decision.hidden == family.hidden) ignore(decision, *reason);
+        return std::nullopt;
+      }
+    }
+    if (spec.kernel && !group_.symmetric_provider()) {
+      ignore(decision, "it needs symmetric memory: " + group_.symmetric_reason());
+      return std::nullopt;
+    }
+    if (!spec.nccl.empty() && !group_.nccl_reason().empty()) {
+      ignore(decision, "it needs NCCL: " + group_.nccl_reason());
+      return std::nullopt;
+    }
+    if (hashes_.of(as_measured) != decision.candidate.source_hash) {
+      ignore(decision, "the source of its kernel has changed since it was measured; tune again");
+      return std::nullopt;
+    }
+    if (const auto refused = refusals.find(refusal_key(spec, family)); refused != refusals.end()) {
+      ignore(decision, refused->second);
+      return std::nullopt;
+    }
+    return spec;
+  } catch (const Error& error) {
+    ignore(decision, error.what());
+    return std::nullopt;
+  }
+}
+
+Resolver::Layer Resolver::decisions_layer(const ProblemFamily& family, const Refusals& refusals) {
+  Layer layer;
+  for (const auto& [decision, differences] : decisions_) {
+    if (decision->pattern != family.pattern || decision->dtype != family.dtype || decision->mode != family.mode ||
+        decision->hidden != family.hidden || decision->tokens_min > family.max_tokens) {
+      continue;
+    }
+    const std::optional<CandidateSpec> spec = accept(*decision, family, refusals);
+    if (!spec) continue;
+    std::string reason = "measured for this problem";
+    if (!differences.empty()) reason += " in a compatible environment (" + differences + ")";
+    layer.push_back({decision->tokens_min, decision->tokens_max, *spec, "decision", reason, *decision});
+  }
+  return layer;
+}
+
+/// Decisions for another hidden size, translated by communicated bytes.
+Resolver::Layer Resolver::nearest_layer(const ProblemFamily& family, int hidden, const Refusals& refusals) {
+  std::vector<const Decision*> tuned;
+  for (const auto& [decision, differences] : decisions_) {
+    if (decision->pattern == family.pattern && decision->dtype == family.dtype && decision->mode == family.mode &&
+        decision->hidden == hidden) {
+      tuned.push_back(decision);
+    }
+  }
+  std::stable_sort(tuned.begin(), tuned.end(),
+                   [](const Decision* a, const Decision* b) { return a->tokens_min < b->tokens_min; });
+  const std::int64_t here = row_bytes(family.hidden, family.dtype);
+  const std::int64_t there = row_bytes(hidden, family.dtype);
+  Layer layer;
+  for (std::size_t i = 0; i < tuned.size(); ++i) {
+    const Decision& decision = *tuned[i];
+    const std::optional<CandidateSpec> spec = accept(decision, family, refusals);
+    if (!spec) continue;
+    // The smallest measured message also stands for smaller ones, and an interval reaches up to the next one's start:
+    // between two measured messages of another row length lie some of this one.
+    const std::int64_t first = decision.tokens_min <= 1 ? 1 : divide_up(decision.tokens_min * there, here);
+    const bool adjacent = i + 1 < tuned.size() && tuned[i + 1]->tokens_min == decision.tokens_max + 1;
+    const std::int64_t last = adjacent ? divide_up(tuned[i + 1]->tokens_min * there, here) - 1
+                                       : decision.tokens_max * there / here;
+    if (last < first) continue;
+    layer.push_back({first, last, *spec, "nearest_hidden",
+                     "nothing was measured for hidden=" + std::to_string(family.hidden) +
+                         "; taken from hidden=" + std::to_string(hidden) + " at the same number of bytes",
+                     decision});
+  }
+  return layer;
+}
+
+Resolver::Layer Resolver::heuristic_layer(const ProblemFamily& family, const Refusals& refusals,
+                                          std::string* why_not) const {
+  const auto usable = [&](const CandidateSpec& spec) { return !refusals.contains(refusal_key(spec, family)); };
+  const bool pinned = policy_.backend != Backend::automatic;
+  std::string pinned_reason;
+  std::vector<HeuristicStep> steps = heuristic_steps(group_, family, policy_, usable, &pinned_reason);
+  std::string rule = pinned ? "pinned" : "heuristic";
+  std::string prefix = pinned ? "backend " + std::string(to_string(policy_.backend)) + " is pinned; " : "";
+  if (steps.empty()) {
+    // Every request is served: first without the pin, then without the numerics class.
+    for (const ChoicePolicy relaxed : {ChoicePolicy{Backend::automatic, policy_.numerics}, ChoicePolicy{}}) {
+      steps = heuristic_steps(group_, family, relaxed, usable, why_not);
+      if (!steps.empty()) break;
+    }
+    rule = "fallback";
+    prefix = pinned_reason + "; ";
+  }
+  Layer layer;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const std::int64_t last = i + 1 < steps.size() ? steps[i + 1].tokens_min - 1 : family.max_tokens;
+    layer.push_back({steps[i].tokens_min, last, steps[i].spec, rule, prefix + steps[i].reason, std::nullopt});
+  }
+  return layer;
+}
+
+std::vector<PlannedInterval> Resolver::plan(const ProblemFamily& family, const Refusals& refusals) {
+  std::vector<Layer> layers;
+  layers.push_back(decisions_layer(family, refusals));
+
+  // Other hidden sizes, nearest first (by ratio); the smaller one first when two are equally near.
+  std::set<std::pair<double, int>> others;
+  for (const auto& [decision, differences] : decisions_) {
+    if (decision->pattern == family.pattern && decision->dtype == family.dtype && decision->mode == family.mode &&
+        decision->hidden != family.hidden && decision->hidden > 0) {
+      others.emplace(std::abs(std::log(static_cast<double>(decision->hidden) / family.hidden)), decision->hidden);
+    }
+  }
+  for (const auto& [distance, hidden] : others) layers.push_back(nearest_layer(family, hidden, refusals));
+
+  std::string why_not;
+  layers.push_back(heuristic_layer(family, refusals, &why_not));
+  std::vector<PlannedInterval> intervals = overlay(layers, family.max_tokens);
+  std::int64_t next = 1;
+  for (const PlannedInterval& interval : intervals) {
+    if (interval.tokens_min != next) break;
+    next = interval.tokens_max + 1;
+  }
+  if (next != family.max_tokens + 1) {
+    for (const auto& [key, reason] : refusals) why_not += "\n  " + key + ": " + reason;
+    throw Unsupported(why_not);
+  }
+  return intervals;
+}
+
+std::vector<PlannedInterval> overlay(const std::vector<std::vector<PlannedInterval>>& layers,
+                                     std::int64_t tokens_max) {
+  std::set<std::int64_t> starts = {1};
+  for (const auto& layer : layers) {
+    for (const PlannedInterval& interval : layer) {
+      starts.insert(interval.tokens_min);
+      if (interval.tokens_max < tokens_max) starts.insert(interval.tokens_max + 1);
+    }
+  }
+  std::vector<PlannedInterval> result;
+  for (auto start = starts.begin(); start != starts.end(); ++start) {
+    if (*start < 1 || *start > tokens_max) continue;
+    const auto following = std::next(start);
+    const std::int64_t last = following == starts.end() ? tokens_max : std::min(*following - 1, tokens_max);
+    const PlannedInterval* found = nullptr;
+    for (const auto& layer : layers) {
+      for (const PlannedInterval& interval : layer) {
+        if (found == nullptr && interval.tokens_min <= *start && interval.tokens_max >= *start) found = &interval;
+      }
+      if (found != nullptr) break;
+    }
+    if (found == nullptr) continue;
+    if (!result.empty() && result.back().tokens_max + 1 == *start && same_choice(result.back(), *found)) {
+      result.back().tokens_max = last;
+      continue;
+    }
+    result.push_back(*found);
+    result.back().tokens_min = *start;
+    result.back().tokens_max = last;
+  }
+  return result;
+}
+
+}  // namespace arbiter
