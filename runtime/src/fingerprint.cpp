@@ -1,0 +1,254 @@
+#include "arbiter/runtime/fingerprint.hpp"
+
+#include <cuda_runtime_api.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <exception>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "arbiter/error.hpp"
+#include "arbiter/generator/compile.hpp"
+#include "arbiter/runtime/communicator.hpp"
+#include "arbiter/runtime/nccl.hpp"
+#include "collective.hpp"
+#include "nvml.hpp"
+#include "process_identity.hpp"
+#include "topology.hpp"
+
+namespace arbiter {
+namespace {
+
+// Only what changes the path or the shape of NCCL's work. Logging, interface names and host lists are left out: they
+// differ from run to run and would make every measurement look foreign.
+constexpr std::array behaviour_variables = {
+    "NCCL_ALGO",           "NCCL_BUFFSIZE",         "NCCL_CGA_CLUSTER_SIZE",  "NCCL_COLLNET_ENABLE",
+    "NCCL_CROSS_NIC",      "NCCL_CTA_POLICY",       "NCCL_CUMEM_ENABLE",      "NCCL_DMABUF_ENABLE",
+    "NCCL_GRAPH_FILE",     "NCCL_IB_DISABLE",       "NCCL_LAUNCH_MODE",       "NCCL_LL128_BUFFSIZE",
+    "NCCL_LL_BUFFSIZE",    "NCCL_MAX_CTAS",         "NCCL_MAX_NCHANNELS",     "NCCL_MAX_NRINGS",
+    "NCCL_MIN_CTAS",       "NCCL_MIN_NCHANNELS",    "NCCL_MIN_NRINGS",        "NCCL_MNNVL_ENABLE",
+    "NCCL_NCHANNELS_PER_NET_PEER", "NCCL_NET",      "NCCL_NET_GDR_LEVEL",     "NCCL_NET_PLUGIN",
+    "NCCL_NTHREADS",       "NCCL_NVLS_ENABLE",      "NCCL_NVLS_NCHANNELS",    "NCCL_P2P_DISABLE",
+    "NCCL_P2P_LEVEL",      "NCCL_PROTO",            "NCCL_PXN_DISABLE",       "NCCL_SHM_DISABLE",
+    "NCCL_THREAD_THRESHOLDS", "NCCL_TOPO_FILE",     "NCCL_TUNER_CONFIG_FILE", "NCCL_TUNER_PLUGIN",
+    "NCCL_WIN_ENABLE",     "NCCL_WORK_FIFO_BYTES",
+};
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    if (!line.starts_with("model name") && !line.starts_with("Model")) continue;
+    const std::size_t colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    const std::size_t begin = line.find_first_not_of(" \t", colon + 1);
+    if (begin != std::string::npos) return line.substr(begin);
+  }
+  return "unknown processor";
+}
+
+std::string cuda_version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+std::string host_compiler_identity() {
+  try {
+    return make_host_compiler()->identity();
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+std::string driver_version(const Nvml* nvml) {
+  if (nvml != nullptr) {
+    if (std::optional<std::string> version = nvml->driver_version()) return *version;
+  }
+  int version = 0;
+  if (cudaDriverGetVersion(&version) != cudaSuccess) {
+    cudaGetLastError();
+    return {};
+  }
+  return "CUDA " + cuda_version_text(version);  // all that is known without NVML
+}
+
+// What this rank sees by itself, before the ranks compare.
+Environment local_view(Device& device) {
+  const DeviceProperties& properties = device.properties();
+  Environment here;
+  here.device = to_string(device.kind());
+  here.sm_count = properties.sm_count;
+  here.compute_capability = properties.compute_capability;
+  here.arbiter_version = version();
+  if (device.kind() == DeviceKind::cpu) {
+    here.gpu_name = processor_name();
+    here.compiler_version = host_compiler_identity();
+    here.ranks_per_node = static_cast<int>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
+    return here;
+  }
+  here.gpu_name = properties.name;
+  const std::unique_ptr<Nvml> nvml = Nvml::open();
+  if (nvml) {
+    here.memory_clock_mhz = nvml->max_memory_clock_mhz(properties.unique_id).value_or(0);
+    here.power_limit_watts = nvml->power_limit_watts(properties.unique_id).value_or(0);
+  }
+  if (here.memory_clock_mhz == 0) {
+    int kilohertz = 0;
+    if (cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, properties.ordinal) == cudaSuccess) {
+      here.memory_clock_mhz = kilohertz / 1000;
+    }
+    cudaGetLastError();
+  }
+  here.driver_version = driver_version(nvml.get());
+  int runtime = 0;
+  if (cudaRuntimeGetVersion(&runtime) == cudaSuccess) here.cuda_runtime = cuda_version_text(runtime);
+  here.compiler_version = nvrtc_version();
+  here.nccl_version = nccl_version();
+  here.nccl_variables = nccl_variables();
+  here.topology = gpu_link_class(nvml.get(), properties.ordinal, properties.unique_id);
+  here.ranks_per_node = nvml ? nvml->device_count().value_or(cuda_device_count()) : cuda_device_count();
+  return here;
+}
+
+// Of the whole group. Bridges often join pairs only: then two GPUs without a common bridge go over PCIe.
+std::string group_topology(const std::vector<std::string>& classes, const std::vector<std::string>& gpus) {
+  if (classes.size() < 2) return "single";
+  std::string topology = weakest_link_class(classes);
+  if (topology != "nvlink_bridge") return topology;
+  std::vector<int> ordinals;
+  for (int ordinal = 0; ordinal < cuda_device_count(); ++ordinal) {
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, ordinal) != cudaSuccess) continue;
+    const std::string uuid(properties.uuid.bytes, sizeof(properties.uuid.bytes));
+    if (std::find(gpus.begin(), gpus.end(), uuid) != gpus.end()) ordinals.push_back(ordinal);
+  }
+  return all_pairs_nvlink(ordinals) ? topology : "pcie";
+}
+
+std::string raw_uuid(Device& device) {
+  if (device.kind() != DeviceKind::cuda) return {};
+  cudaDeviceProp properties{};
+  if (cudaGetDeviceProperties(&properties, device.properties().ordinal) != cudaSuccess) {
+    cudaGetLastError();
+    return {};
+  }
+  return {properties.uuid.bytes, sizeof(properties.uuid.bytes)};
+}
+
+std::string to_text(const Environment& environment) {
+  std::vector<std::string> fields = {
+      environment.device,        environment.gpu_name,
+      std::to_string(environment.sm_count),         std::to_string(environment.compute_capability),
+      std::to_string(environment.memory_clock_mhz), std::to_string(environment.power_limit_watts),
+      environment.driver_version, environment.cuda_runtime, environment.compiler_version, environment.nccl_version,
+      environment.topology,      std::to_string(environment.nodes), std::to_string(environment.ranks_per_node),
+      environment.symmetric_memory, environment.multicast ? "1" : "0", environment.arbiter_version,
+      environment.catalogue_hash};
+  for (const auto& [name, value] : environment.nccl_variables) {
+    fields.push_back(name);
+    fields.push_back(value);
+  }
+  return pack(fields);
+}
+
+Environment from_text(const std::string& text) {
+  const std::vector<std::string> fields = unpack(text);
+  std::size_t next = 0;
+  const auto take = [&] { return fields.at(next++); };
+  Environment environment;
+  environment.device = take();
+  environment.gpu_name = take();
+  environment.sm_count = std::stoi(take());
+  environment.compute_capability = std::stoi(take());
+  environment.memory_clock_mhz = std::stoi(take());
+  environment.power_limit_watts = std::stoi(take());
+  environment.driver_version = take();
+  environment.cuda_runtime = take();
+  environment.compiler_version = take();
+  environment.nccl_version = take();
+  environment.topology = take();
+  environment.nodes = std::stoi(take());
+  environment.ranks_per_node = std::stoi(take());
+  environment.symmetric_memory = take();
+  environment.multicast = take() == "1";
+  environment.arbiter_version = take();
+  environment.catalogue_hash = take();
+  while (next + 1 < fields.size()) {
+    std::string name = take();
+    environment.nccl_variables[std::move(name)] = take();
+  }
+  return environment;
+}
+
+}  // namespace
+
+std::map<std::string, std::string> nccl_variables() {
+  std::map<std::string, std::string> found;
+  for (const char* name : behaviour_variables) {
+    if (const char* value = std::getenv(name)) found[name] = value;
+  }
+  return found;
+}
+
+Environment fingerprint(Device& device, Bootstrap& bootstrap, const std::string& provider,
+                        const std::string& catalogue_hash) {
+  Environment here;
+  std::string host;
+  everywhere(bootstrap, "describe its environment", [&] {
+    here = local_view(device);
+    host = process_identity().host;
+    if (host.empty()) host = "unknown host of rank " + std::to_string(bootstrap.rank());
+  });
+  require_equal(bootstrap, "describing the environment",
+                {{"device", here.device},
+                 {"gpu_name", here.gpu_name},
+                 {"sm_count", std::to_string(here.sm_count)},
+                 {"compute_capability", std::to_string(here.compute_capability)},
+                 {"driver_version", here.driver_version},
+                 {"symmetric_memory", provider},
+                 {"catalogue_hash", catalogue_hash}});
+
+  const std::vector<std::string> all =
+      bootstrap.allgather(pack({host, here.topology, raw_uuid(device), std::to_string(here.ranks_per_node)}));
+  std::set<std::string> hosts;
+  std::vector<std::string> classes;
+  std::vector<std::string> gpus;
+  for (const std::string& text : all) {
+    const std::vector<std::string> fields = unpack(text);
+    hosts.insert(fields.at(0));
+    classes.push_back(fields.at(1));
+    gpus.push_back(fields.at(2));
+    here.ranks_per_node = std::max(here.ranks_per_node, std::stoi(fields.at(3)));
+  }
+  here.nodes = static_cast<int>(hosts.size());
+  here.symmetric_memory = provider;
+  here.catalogue_hash = catalogue_hash;
+  if (device.kind() == DeviceKind::cpu) {
+    here.topology = bootstrap.size() > 1 ? "shared_memory" : "single";
+  } else {
+    here.topology = group_topology(classes, gpus);
+  }
+  return from_text(bootstrap.broadcast(to_text(here), 0));
+}
+
+ClockSample sample_clocks(Device& device) noexcept {
+  ClockSample sample;
+  try {
+    if (device.kind() != DeviceKind::cuda) return sample;
+    const std::unique_ptr<Nvml> nvml = Nvml::open();
+    if (!nvml) return sample;
+    const std::string& gpu = device.properties().unique_id;
+    sample.sm_clock_mhz = nvml->sm_clock_mhz(gpu).value_or(0);
+    sample.memory_clock_mhz = nvml->memory_clock_mhz(gpu).value_or(0);
+    sample.power_watts = nvml->power_watts(gpu).value_or(0);
+  } catch (const std::exception&) {  // a record without clocks is better than none
+  }
+  return sample;
+}
+
+}  // namespace arbiter
