@@ -1,0 +1,97 @@
+// May a decision measured there be used here?
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/records.hpp"
+#include "digest.hpp"
+
+namespace arbiter {
+namespace {
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/// A version text taken apart: what stands before the first number, and the dotted numbers.
+struct Version {
+  std::string prefix;
+  std::vector<std::string> parts;
+};
+
+Version take_apart(const std::string& text) {
+  Version version;
+  auto at = std::find_if(text.begin(), text.end(), is_digit);
+  version.prefix.assign(text.begin(), at);
+  while (at != text.end() && is_digit(*at)) {
+    const auto end = std::find_if_not(at, text.end(), is_digit);
+    version.parts.emplace_back(at, end);
+    at = end;
+    if (at != text.end() && *at == '.') ++at;
+  }
+  return version;
+}
+
+/// Equal up to the patch level: the first `significant` numbers are the same.
+bool same_release(const std::string& here, const std::string& there, std::size_t significant) {
+  const Version a = take_apart(here);
+  const Version b = take_apart(there);
+  if (a.prefix != b.prefix || a.parts.size() < significant || b.parts.size() < significant) return false;
+  return std::equal(a.parts.begin(), a.parts.begin() + static_cast<std::ptrdiff_t>(significant), b.parts.begin());
+}
+
+std::string shown(const std::string& text) { return text.empty() ? "none" : text; }
+
+class Comparison {
+ public:
+  void exact(const char* field, const std::string& here, const std::string& measured) {
+    if (here != measured) differ(field, here, measured, Compatibility::incompatible);
+  }
+  void exact(const char* field, int here, int measured) {
+    exact(field, std::to_string(here), std::to_string(measured));
+  }
+  void release(const char* field, const std::string& here, const std::string& measured, std::size_t significant) {
+    if (here == measured) return;
+    differ(field, here, measured,
+           same_release(here, measured, significant) ? Compatibility::compatible : Compatibility::incompatible);
+  }
+  void tolerated(const char* field, const std::string& here, const std::string& measured) {
+    if (here != measured) differ(field, here, measured, Compatibility::compatible);
+  }
+  CompatibilityReport report() { return std::move(report_); }
+
+ private:
+  void differ(const char* field, const std::string& here, const std::string& measured, Compatibility verdict) {
+    report_.verdict = std::max(report_.verdict, verdict);
+    report_.differences.push_back(std::string(field) + ": " + shown(here) + " here, " + shown(measured) + " measured");
+  }
+  CompatibilityReport report_{.verdict = Compatibility::equal, .differences = {}};
+};
+
+}  // namespace
+
+CompatibilityReport compatibility(const Environment& here, const Environment& measured) {
+  Comparison compare;
+  compare.exact("device", here.device, measured.device);
+  compare.exact("gpu_name", here.gpu_name, measured.gpu_name);
+  compare.exact("sm_count", here.sm_count, measured.sm_count);
+  compare.exact("compute_capability", here.compute_capability, measured.compute_capability);
+  compare.exact("memory_clock_mhz", here.memory_clock_mhz, measured.memory_clock_mhz);
+  compare.tolerated("power_limit_watts", std::to_string(here.power_limit_watts),
+                    std::to_string(measured.power_limit_watts));
+  // A driver release is its first number (580.82 and 580.95 are one branch); the others count two (13.0, 2.28).
+  compare.release("driver_version", here.driver_version, measured.driver_version, 1);
+  compare.release("cuda_runtime", here.cuda_runtime, measured.cuda_runtime, 2);
+  compare.release("compiler_version", here.compiler_version, measured.compiler_version, 2);
+  compare.release("nccl_version", here.nccl_version, measured.nccl_version, 2);
+  compare.exact("topology", here.topology, measured.topology);
+  compare.exact("nodes", here.nodes, measured.nodes);
+  compare.exact("ranks_per_node", here.ranks_per_node, measured.ranks_per_node);
+  compare.exact("symmetric_memory", here.symmetric_memory, measured.symmetric_memory);
+  compare.exact("multicast", here.multicast ? "usable" : "not usable", measured.multicast ? "usable" : "not usable");
+  compare.exact("nccl_variables", db::nccl_variables_text(here.nccl_variables),
+                db::nccl_variables_text(measured.nccl_variables));
+  compare.tolerated("arbiter_version", here.arbiter_version, measured.arbiter_version);
+  compare.tolerated("catalogue_hash", here.catalogue_hash, measured.catalogue_hash);
+  return compare.report();
+}
+
+}  // namespace arbiter

@@ -1,0 +1,55 @@
+// The public functions that read decisions.
+#include "arbiter/db/database.hpp"
+#include "reader.hpp"
+#include "rows.hpp"
+#include "snapshot.hpp"
+
+namespace arbiter {
+namespace {
+
+std::vector<DecisionSet> decisions_of(db::Connection& view, db::FileKind kind) {
+  if (kind == db::FileKind::empty) {
+    throw DatabaseError(view.name() +
+                        ": there is nothing in it, neither tables nor Arbiter's mark. Check its name, or "
+                        "tune first.");
+  }
+  std::optional<db::Connection> migrated;
+  return db::load_decisions(db::prepare_view(view, migrated));
+}
+
+}  // namespace
+
+std::vector<DecisionSet> read_decisions(const std::filesystem::path& path) {
+  db::require_sqlite_features();
+  std::vector<DecisionSet> result;
+  db::with_reader(path, [&](db::Connection& view, db::FileKind kind) { result = decisions_of(view, kind); });
+  return result;
+}
+
+std::vector<DecisionSet> read_decisions_from_bytes(const std::string& bytes, const std::string& name_for_messages) {
+  db::require_sqlite_features();
+  const std::string name = "'" + name_for_messages + "'";
+  const auto refuse = [&](const std::string& why) {
+    throw DatabaseError(name + ": " + why + ". Restore a copy of it, or remove it and tune again.");
+  };
+  if (bytes.empty()) refuse("it is empty (0 bytes), expected a database or snapshot");
+  const db::FileHeader header = db::parse_header(bytes, bytes.size());
+  if (!header.is_sqlite) refuse("it is not an SQLite database (it starts with other bytes)");
+  if (const std::string problem = db::size_problem(header); !problem.empty()) refuse(problem);
+  db::Connection view = db::Connection::from_image(bytes, /*writable=*/false, name);
+  return decisions_of(view, db::identify(view));
+}
+
+std::string read_for_broadcast(const std::filesystem::path& path) {
+  db::require_sqlite_features();
+  std::string bytes;
+  db::with_reader(path, [&](db::Connection& view, db::FileKind kind) {
+    const bool work = kind == db::FileKind::ours && view.integer("PRAGMA user_version") != 0 &&
+                      view.integer("SELECT EXISTS (SELECT 1 FROM run)") != 0;
+    // A work database is large and mostly samples: only its decisions travel.
+    bytes = work ? db::snapshot_image(decisions_of(view, kind)) : view.serialize();
+  });
+  return bytes;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,38 @@
+// Records to rows and back. Reading trusts nothing: spellings, ranges, keys and intervals are all checked, so that a
+// damaged or edited row is an error and never a decision that makes no sense.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/database.hpp"
+#include "sqlite.hpp"
+
+namespace arbiter::db {
+
+// Each throws DatabaseError (without a file name) saying which field of what is wrong.
+void validate(const Environment&);
+void validate(const Problem&);
+void validate(const Candidate&);
+void validate(const Trial&);
+/// Every decision by itself, and that the intervals of a family do not overlap. Sorts them into the order of
+/// DecisionSet::decisions.
+void validate_and_sort(std::vector<Decision>&);
+
+// Insert unless it is there. Throw DatabaseError when another content is stored under the same key.
+void insert_environment(Connection&, const Environment&);
+void insert_problem(Connection&, const Problem&);
+void insert_candidate(Connection&, const Candidate&);
+void insert_decision(Connection&, const std::string& environment_key, const Decision&);
+
+std::vector<Environment> load_environments(Connection&);
+/// Columns, in this order, from `first`: backend, algorithm, name, numerics, source_hash.
+Candidate candidate_from(const Statement&, int first);
+/// Columns, in this order, from `first`: pattern, dtype, hidden, tokens, world, mode, in_place.
+Problem problem_from(const Statement&, int first);
+
+/// Environments without decisions are left out. Ordered by environment key. Throws DatabaseError naming the file.
+std::vector<DecisionSet> load_decisions(Connection&);
+
+}  // namespace arbiter::db

@@ -1,0 +1,19 @@
+// Decisions as a database of their own: the same decisions give the same bytes.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/database.hpp"
+
+namespace arbiter::db {
+
+/// The bytes of a snapshot.
+std::string snapshot_image(const std::vector<DecisionSet>&);
+
+/// The same as a file that appears complete or not at all. Refuses to replace anything but a snapshot: measurements
+/// are never overwritten. Throws DatabaseError.
+void write_snapshot_file(const std::filesystem::path&, const std::vector<DecisionSet>&);
+
+}  // namespace arbiter::db

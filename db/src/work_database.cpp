@@ -1,0 +1,330 @@
+#include <ctime>
+#include <random>
+
+#include "arbiter/db/database.hpp"
+#include "digest.hpp"
+#include "files.hpp"
+#include "reader.hpp"
+#include "rows.hpp"
+#include "snapshot.hpp"
+
+namespace arbiter {
+
+namespace fs = std::filesystem;
+using db::Connection;
+using db::Statement;
+using db::Transaction;
+
+struct WorkDatabase::Impl {
+  fs::path path;
+  std::string name;
+  std::unique_ptr<db::WriterLock> lock;  // released after the connection below has closed
+  Connection connection;
+
+  /// Checks are shared with the reader and do not know the file's name.
+  template <typename Action>
+  auto with_name(Action&& action) {
+    try {
+      return action();
+    } catch (const Error& error) {
+      const std::string what = error.what();
+      if (what.starts_with(name)) throw;
+      throw DatabaseError(name + ": " + what);
+    }
+  }
+};
+
+namespace {
+
+constexpr std::string_view trial_columns =
+    "p.pattern, p.dtype, p.hidden, p.tokens, p.world, p.mode, p.in_place, c.backend, c.algorithm, c.name, c.numerics, "
+    "c.source_hash, t.status, t.reason, t.calls_per_sample, t.blocks, t.key";
+constexpr std::string_view trial_tables =
+    "trial t JOIN problem p ON p.key = t.problem JOIN candidate c ON c.key = t.candidate JOIN run r ON r.id = t.run";
+
+Trial trial_from(const Connection& connection, const Statement& row) {
+  Trial trial;
+  trial.problem = db::problem_from(row, 0);
+  trial.candidate = db::candidate_from(row, 7);
+  trial.status = parse_trial_status(row.text(12));
+  trial.reason = row.text(13);
+  trial.calls_per_sample = row.small_integer(14);
+  trial.blocks = row.small_integer(15);
+  Statement samples(connection, "SELECT us FROM sample WHERE trial = ? ORDER BY ordinal");
+  samples.bind(row.text(16));
+  while (samples.step()) trial.samples_us.push_back(samples.real(0));
+  return trial;
+}
+
+/// Random, version 4.
+std::string make_uuid() {
+  static constexpr std::string_view digits = "0123456789abcdef";
+  std::random_device random;
+  std::string uuid = "xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx";
+  for (char& c : uuid) {
+    const unsigned value = random() & 15U;
+    if (c == 'x') c = digits[value];
+    if (c == 'y') c = digits[8U | (value & 3U)];
+  }
+  return uuid;
+}
+
+std::int64_t now() { return static_cast<std::int64_t>(std::time(nullptr)); }
+
+/// Refuse a file that is not ours, or newer, before anything could touch it.
+void require_ours(const fs::path& path, const std::string& name) {
+  std::error_code error;
+  if (!fs::exists(path, error) || (fs::is_regular_file(path, error) && db::bytes_of(path) == 0)) return;
+  try {
+    db::with_reader(path, [](Connection&, db::FileKind) {});
+  } catch (const DatabaseError& problem) {
+    const std::string what = problem.what();
+    if (what.starts_with(name)) throw;
+    throw DatabaseError(name + what.substr(std::min(what.find("':") + 1, what.size())));
+  }
+}
+
+Connection open_for_writing(const fs::path& path, const std::string& name) {
+  Connection connection = Connection::open(path, db::Access::write, name);
+  const bool network = db::on_network_filesystem(path);
+  // WAL keeps an index in memory shared by its users, which other hosts do not see.
+  const std::string journal = connection.text(network ? "PRAGMA journal_mode = DELETE" : "PRAGMA journal_mode = WAL");
+  // NORMAL is safe from corruption in WAL mode; with a rollback journal it is not quite.
+  connection.execute(journal == "wal" ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL");
+  connection.execute("PRAGMA foreign_keys = ON");
+  db::migrate(connection);
+  db::require_schema(connection);
+  return connection;
+}
+
+}  // namespace
+
+WorkDatabase WorkDatabase::open(const fs::path& given) {
+  db::require_sqlite_features();
+  const fs::path path = db::resolve(given);
+  const std::string name = "'" + given.string() + "'";
+  std::error_code error;
+  if (fs::exists(path, error) && !fs::is_regular_file(path, error)) {
+    throw DatabaseError(name + ": it is not a regular file, expected a database file or a name for a new one.");
+  }
+  auto lock = std::make_unique<db::WriterLock>(path);
+  require_ours(path, name);
+  Connection connection = open_for_writing(path, name);
+  return WorkDatabase(std::unique_ptr<Impl>(new Impl{path, name, std::move(lock), std::move(connection)}));
+}
+
+WorkDatabase::WorkDatabase(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+WorkDatabase::WorkDatabase(WorkDatabase&&) noexcept = default;
+WorkDatabase& WorkDatabase::operator=(WorkDatabase&&) noexcept = default;
+WorkDatabase::~WorkDatabase() = default;
+const fs::path& WorkDatabase::path() const noexcept { return impl_->path; }
+
+std::string WorkDatabase::begin_run(const Environment& environment, const Run& run) {
+  return impl_->with_name([&] {
+    Connection& connection = impl_->connection;
+    const std::string id = run.id.empty() ? make_uuid() : run.id;
+    const std::string key = environment.key();
+    Transaction transaction(connection);
+    db::insert_environment(connection, environment);
+    Statement insert(
+        connection,
+        "INSERT OR IGNORE INTO run (id, environment, host, command, started, finished, sm_clock_start_mhz, "
+        "sm_clock_end_mhz, power_start_watts, power_end_watts, clocks_dropped) "
+        "VALUES (?,?,?,?,?,?,?,?,?,?,?)");
+    insert
+        .bind(id, key, run.host, run.command, run.started != 0 ? run.started : now(), run.finished,
+              run.sm_clock_start_mhz, run.sm_clock_end_mhz, run.power_start_watts, run.power_end_watts,
+              static_cast<int>(run.clocks_dropped))
+        .run();
+    if (connection.changes() == 0) {
+      throw DatabaseError("run '" + id + "' exists already. Leave Run::id empty to get a new one.");
+    }
+    Statement crashed(connection,
+                      "UPDATE trial SET status = 'crashed', reason = 'the process ended during this trial' "
+                      "WHERE status = 'running' AND environment = ?");
+    crashed.bind(key).run();
+    transaction.commit();
+    return id;
+  });
+}
+
+void WorkDatabase::finish_run(const std::string& run_id, const Run& run) {
+  impl_->with_name([&] {
+    Connection& connection = impl_->connection;
+    Transaction transaction(connection);
+    Statement update(connection,
+                     "UPDATE run SET finished = ?, sm_clock_end_mhz = ?, power_end_watts = ?, clocks_dropped = ? "
+                     "WHERE id = ?");
+    update
+        .bind(run.finished != 0 ? run.finished : now(), run.sm_clock_end_mhz, run.power_end_watts,
+              static_cast<int>(run.clocks_dropped), run_id)
+        .run();
+    if (connection.changes() == 0) {
+      throw DatabaseError("there is no run '" + run_id + "' to finish. Call begin_run first.");
+    }
+    transaction.commit();
+  });
+}
+
+void WorkDatabase::begin_trial(const std::string& run_id, const Environment& environment, const Problem& problem,
+                               const Candidate& candidate) {
+  impl_->with_name([&] {
+    Connection& connection = impl_->connection;
+    const std::string environment_key = environment.key();
+    const std::string problem_key = problem.key();
+    const std::string candidate_key = candidate.key();
+    Transaction transaction(connection);
+    Statement run(connection, "SELECT environment FROM run WHERE id = ?");
+    if (!run.bind(run_id).step()) {
+      throw DatabaseError("there is no run '" + run_id + "' to begin a trial in. Call begin_run first.");
+    }
+    if (run.text(0) != environment_key) {
+      throw DatabaseError("run '" + run_id + "' was begun in another environment than the trial's.");
+    }
+    db::insert_problem(connection, problem);
+    db::insert_candidate(connection, candidate);
+    Statement replace(connection,
+                      "DELETE FROM trial WHERE environment = ? AND problem = ? AND candidate = ? AND status <> 'done'");
+    replace.bind(environment_key, problem_key, candidate_key).run();
+    // A trial that is done stays: its samples are kept, and the new one gets the next number.
+    Statement last(
+        connection,
+        "SELECT coalesce(max(sequence), 0) FROM trial WHERE environment = ? AND problem = ? AND candidate = ?");
+    last.bind(environment_key, problem_key, candidate_key).step();
+    const std::int64_t sequence = last.integer(0) + 1;
+    Statement insert(connection,
+                     "INSERT INTO trial (key, environment, problem, candidate, run, sequence, status, reason, "
+                     "calls_per_sample, blocks) VALUES (?,?,?,?,?,?,'running','',0,0)");
+    insert
+        .bind(db::trial_key(environment_key, problem_key, candidate_key, run_id, sequence), environment_key,
+              problem_key, candidate_key, run_id, sequence)
+        .run();
+    transaction.commit();
+  });
+}
+
+void WorkDatabase::finish_trial(const std::string& run_id, const Environment& environment, const Trial& trial) {
+  impl_->with_name([&] {
+    db::validate(trial);
+    if (trial.status == TrialStatus::running) {
+      throw DatabaseError("a trial cannot be finished as 'running'. Give its outcome.");
+    }
+    Connection& connection = impl_->connection;
+    Transaction transaction(connection);
+    Statement query(connection,
+                    "SELECT key FROM trial WHERE environment = ? AND problem = ? AND candidate = ? AND run = ? AND "
+                    "status = 'running'");
+    if (!query.bind(environment.key(), trial.problem.key(), trial.candidate.key(), run_id).step()) {
+      throw DatabaseError("no trial of '" + trial.candidate.name + "' on '" + trial.problem.name() +
+                          "' was begun in run '" + run_id + "'. Call begin_trial before the first launch.");
+    }
+    const std::string key = query.text(0);
+    Statement update(connection,
+                     "UPDATE trial SET status = ?, reason = ?, calls_per_sample = ?, blocks = ? WHERE key = ?");
+    update.bind(to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, key).run();
+    Statement sample(connection, "INSERT INTO sample (trial, ordinal, us) VALUES (?,?,?)");
+    std::int64_t ordinal = 0;
+    for (const double us : trial.samples_us) sample.bind(key, ordinal++, us).run();
+    transaction.commit();
+  });
+}
+
+std::optional<Trial> WorkDatabase::trial(const Environment& environment, const Problem& problem,
+                                         const Candidate& candidate) const {
+  return impl_->with_name([&]() -> std::optional<Trial> {
+    Statement query(impl_->connection,
+                    "SELECT " + std::string(trial_columns) + " FROM " + std::string(trial_tables) +
+                        " WHERE t.environment = ? AND t.problem = ? AND t.candidate = ? AND t.status <> 'running' "
+                        "ORDER BY t.sequence DESC, r.started DESC, r.id DESC LIMIT 1");
+    query.bind(environment.key(), problem.key(), candidate.key());
+    if (!query.step()) return std::nullopt;
+    return trial_from(impl_->connection, query);
+  });
+}
+
+std::vector<Trial> WorkDatabase::trials(const Environment& environment, const Problem& problem) const {
+  return impl_->with_name([&] {
+    Statement query(impl_->connection, "SELECT " + std::string(trial_columns) + " FROM " + std::string(trial_tables) +
+                                           " WHERE t.environment = ? AND t.problem = ? "
+                                           "ORDER BY c.name, c.key, t.sequence DESC, r.started DESC, r.id DESC");
+    query.bind(environment.key(), problem.key());
+    std::vector<Trial> trials;
+    while (query.step()) {
+      Trial trial = trial_from(impl_->connection, query);
+      // The latest of a candidate comes first; what was measured before it stays in the database.
+      if (trials.empty() || trials.back().candidate != trial.candidate) trials.push_back(std::move(trial));
+    }
+    return trials;
+  });
+}
+
+std::vector<Problem> WorkDatabase::problems(const Environment& environment) const {
+  return impl_->with_name([&] {
+    Statement query(impl_->connection,
+                    "SELECT pattern, dtype, hidden, tokens, world, mode, in_place FROM problem WHERE key IN "
+                    "(SELECT problem FROM trial WHERE environment = ?) "
+                    "ORDER BY mode, world, dtype, pattern, hidden, tokens, in_place");
+    query.bind(environment.key());
+    std::vector<Problem> problems;
+    while (query.step()) problems.push_back(db::problem_from(query, 0));
+    return problems;
+  });
+}
+
+std::vector<Environment> WorkDatabase::environments() const {
+  return impl_->with_name([&] { return db::load_environments(impl_->connection); });
+}
+
+std::vector<Run> WorkDatabase::runs() const {
+  return impl_->with_name([&] {
+    Statement query(impl_->connection,
+                    "SELECT id, host, command, started, finished, sm_clock_start_mhz, sm_clock_end_mhz, "
+                    "power_start_watts, power_end_watts, clocks_dropped FROM run ORDER BY started, id");
+    std::vector<Run> runs;
+    while (query.step()) {
+      Run run;
+      run.id = query.text(0);
+      run.host = query.text(1);
+      run.command = query.text(2);
+      run.started = query.integer(3);
+      run.finished = query.integer(4);
+      run.sm_clock_start_mhz = query.small_integer(5);
+      run.sm_clock_end_mhz = query.small_integer(6);
+      run.power_start_watts = query.small_integer(7);
+      run.power_end_watts = query.small_integer(8);
+      run.clocks_dropped = query.integer(9) != 0;
+      runs.push_back(std::move(run));
+    }
+    return runs;
+  });
+}
+
+void WorkDatabase::replace_decisions(const Environment& environment, const std::vector<Decision>& decisions) {
+  impl_->with_name([&] {
+    std::vector<Decision> sorted = decisions;
+    db::validate_and_sort(sorted);
+    Connection& connection = impl_->connection;
+    const std::string key = environment.key();
+    Transaction transaction(connection);
+    db::insert_environment(connection, environment);
+    Statement remove(connection, "DELETE FROM decision WHERE environment = ?");
+    remove.bind(key).run();
+    for (const Decision& decision : sorted) db::insert_decision(connection, key, decision);
+    transaction.commit();
+  });
+}
+
+std::vector<DecisionSet> WorkDatabase::decisions() const {
+  return impl_->with_name([&] { return db::load_decisions(impl_->connection); });
+}
+
+void WorkDatabase::write_snapshot(const fs::path& target) const {
+  if (db::resolve(target) == impl_->path) {
+    throw DatabaseError("'" + target.string() +
+                        "': the snapshot would replace the work database itself. Choose another "
+                        "name for the snapshot.");
+  }
+  db::write_snapshot_file(target, decisions());
+}
+
+}  // namespace arbiter

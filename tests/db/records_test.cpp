@@ -1,0 +1,189 @@
+// Keys, names, bytes, spellings and compatibility of the records.
+#include "arbiter/db/records.hpp"
+
+#include <limits>
+#include <set>
+
+#include "db/fixtures.hpp"
+
+namespace arbiter::test {
+namespace {
+
+/// One environment for every field, each different from the example in that field only.
+std::vector<Environment> one_field_changed() {
+  std::vector<Environment> all;
+  const auto change = [&](auto&& spoil) {
+    all.push_back(example_environment());
+    spoil(all.back());
+  };
+  change([](Environment& e) { e.device = "cpu"; });
+  change([](Environment& e) { e.gpu_name += "x"; });
+  change([](Environment& e) { e.sm_count++; });
+  change([](Environment& e) { e.compute_capability++; });
+  change([](Environment& e) { e.memory_clock_mhz++; });
+  change([](Environment& e) { e.power_limit_watts++; });
+  change([](Environment& e) { e.driver_version += "1"; });
+  change([](Environment& e) { e.cuda_runtime += "1"; });
+  change([](Environment& e) { e.compiler_version += "1"; });
+  change([](Environment& e) { e.nccl_version += "1"; });
+  change([](Environment& e) { e.topology = "pcie"; });
+  change([](Environment& e) { e.nodes++; });
+  change([](Environment& e) { e.ranks_per_node++; });
+  change([](Environment& e) { e.symmetric_memory = "cuda_ipc"; });
+  change([](Environment& e) { e.multicast = true; });
+  change([](Environment& e) { e.nccl_variables["NCCL_ALGO"] = "Tree"; });
+  change([](Environment& e) { e.nccl_variables["NCCL_NEW"]; });
+  change([](Environment& e) { e.arbiter_version += "1"; });
+  change([](Environment& e) { e.catalogue_hash += "1"; });
+  return all;
+}
+
+TEST(RecordsTest, EveryFieldOfAnEnvironmentIsInItsKey) {
+  EXPECT_EQ(example_environment().key(), example_environment().key());
+  EXPECT_EQ(example_environment().key().size(), 64U);
+  std::set<std::string> keys = {example_environment().key()};
+  for (const Environment& environment : one_field_changed()) {
+    EXPECT_TRUE(keys.insert(environment.key()).second) << "two environments share a key";
+  }
+}
+
+TEST(RecordsTest, TextCannotMoveBetweenFieldsUnnoticed) {
+  Environment a;
+  a.device = "ab";
+  a.gpu_name = "c";
+  Environment b;
+  b.device = "a";
+  b.gpu_name = "bc";
+  EXPECT_NE(a.key(), b.key());
+  Candidate c;
+  c.name = "x";
+  c.source_hash = "yz";
+  Candidate d;
+  d.name = "xy";
+  d.source_hash = "z";
+  EXPECT_NE(c.key(), d.key());
+}
+
+TEST(RecordsTest, KeysNeverChange) {
+  // Databases in the field hold these: a change here needs a migration.
+  EXPECT_EQ(example_environment().key(), "d36d064de9d6969ba6bc46f98afce11ac1d5f58b90e5addf95ad2e42deca2bc6");
+  EXPECT_EQ(example_problem().key(), "e0752a3134395b4800c1a277607b55da789a78409e19df74dd7b99d3587c9d69");
+  EXPECT_EQ(example_candidate().key(), "9a12b644a0e1f62de203fc240810914ef3b51335d7cf44849b78330a0ef738ad");
+}
+
+TEST(RecordsTest, EveryFieldOfAProblemIsInItsKey) {
+  std::set<std::string> keys = {example_problem().key()};
+  const auto differs = [&](auto&& spoil) {
+    Problem problem = example_problem();
+    spoil(problem);
+    EXPECT_TRUE(keys.insert(problem.key()).second);
+  };
+  differs([](Problem& p) { p.pattern = "allreduce"; });
+  differs([](Problem& p) { p.dtype = Dtype::fp16; });
+  differs([](Problem& p) { p.hidden++; });
+  differs([](Problem& p) { p.tokens++; });
+  differs([](Problem& p) { p.world++; });
+  differs([](Problem& p) { p.mode = Mode::eager; });
+  differs([](Problem& p) { p.in_place = true; });
+}
+
+TEST(RecordsTest, ProblemNameAndBytes) {
+  Problem problem = example_problem();
+  EXPECT_EQ(problem.name(), "allreduce_residual_rmsnorm bf16 hidden=8192 tokens=64 world=4 graph");
+  EXPECT_EQ(problem.bytes(), 64 * 8192 * 2);
+  problem.in_place = true;
+  problem.dtype = Dtype::fp32;
+  problem.mode = Mode::eager;
+  EXPECT_EQ(problem.name(), "allreduce_residual_rmsnorm fp32 hidden=8192 tokens=64 world=4 eager in_place");
+  EXPECT_EQ(problem.bytes(), 64 * 8192 * 4);
+}
+
+TEST(RecordsTest, BytesOfAnOpenEndedIntervalSaturate) {
+  Decision decision = example_decisions(1)[0];
+  EXPECT_EQ(decision.bytes_min(), 8192 * 2);
+  EXPECT_EQ(decision.bytes_max(), 100 * 8192 * 2);
+  decision.tokens_max = std::numeric_limits<std::int64_t>::max();
+  EXPECT_EQ(decision.bytes_max(), std::numeric_limits<std::int64_t>::max());
+}
+
+TEST(RecordsTest, TrialStatusSpellings) {
+  for (const char* word : {"running", "done", "wrong", "failed", "crashed", "pruned"}) {
+    EXPECT_EQ(to_string(parse_trial_status(word)), word);
+  }
+  try {
+    parse_trial_status("dnoe");
+    FAIL() << "accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_CONTAINS(error.what(), "'done'");
+  }
+  EXPECT_THROW(parse_trial_status(""), InvalidArgument);
+}
+
+TEST(CompatibilityTest, EqualIsEqual) {
+  const auto report = compatibility(example_environment(), example_environment());
+  EXPECT_EQ(report.verdict, Compatibility::equal);
+  EXPECT_TRUE(report.differences.empty());
+}
+
+TEST(CompatibilityTest, PatchLevelsAreCompatibleAndSaid) {
+  const auto verdict = [](auto&& spoil) {
+    Environment measured = example_environment();
+    spoil(measured);
+    const auto report = compatibility(example_environment(), measured);
+    EXPECT_EQ(report.differences.size(), 1U);
+    return report.verdict;
+  };
+  EXPECT_EQ(verdict([](auto& e) { e.driver_version = "580.82"; }), Compatibility::compatible);
+  EXPECT_EQ(verdict([](auto& e) { e.driver_version = "580.95.05"; }), Compatibility::compatible);
+  EXPECT_EQ(verdict([](auto& e) { e.driver_version = "575.95"; }), Compatibility::incompatible);
+  EXPECT_EQ(verdict([](auto& e) { e.driver_version = ""; }), Compatibility::incompatible);
+  EXPECT_EQ(verdict([](auto& e) { e.cuda_runtime = "13.0.48"; }), Compatibility::compatible);
+  EXPECT_EQ(verdict([](auto& e) { e.cuda_runtime = "13.1"; }), Compatibility::incompatible);
+  EXPECT_EQ(verdict([](auto& e) { e.compiler_version = "13.0.1"; }), Compatibility::compatible);
+  EXPECT_EQ(verdict([](auto& e) { e.compiler_version = "12.9"; }), Compatibility::incompatible);
+  EXPECT_EQ(verdict([](auto& e) { e.nccl_version = "2.28.7"; }), Compatibility::compatible);
+  EXPECT_EQ(verdict([](auto& e) { e.nccl_version = "2.2.3"; }), Compatibility::incompatible) << "2.2 is not 2.28";
+  EXPECT_EQ(verdict([](auto& e) { e.nccl_version = "2.27.3"; }), Compatibility::incompatible);
+  EXPECT_EQ(verdict([](auto& e) { e.nccl_version = ""; }), Compatibility::incompatible);
+  EXPECT_EQ(verdict([](auto& e) { e.power_limit_watts = 600; }), Compatibility::compatible);
+  EXPECT_EQ(verdict([](auto& e) { e.arbiter_version = "9.0"; }), Compatibility::compatible);
+  EXPECT_EQ(verdict([](auto& e) { e.catalogue_hash = "0"; }), Compatibility::compatible);
+}
+
+TEST(CompatibilityTest, HostCompilersAreComparedByName) {
+  Environment here = example_environment();
+  Environment measured = here;
+  here.compiler_version = "g++ (Debian 12.2.0-14) 12.2.0";
+  measured.compiler_version = "g++ (Debian 12.2.1-1) 12.2.1";
+  EXPECT_EQ(compatibility(here, measured).verdict, Compatibility::compatible);
+  measured.compiler_version = "clang 12.2.0";
+  EXPECT_EQ(compatibility(here, measured).verdict, Compatibility::incompatible);
+}
+
+TEST(CompatibilityTest, EveryOtherFieldMustBeEqual) {
+  const std::set<std::string> tolerant = {"power_limit_watts", "driver_version",  "cuda_runtime",  "compiler_version",
+                                          "nccl_version",      "arbiter_version", "catalogue_hash"};
+  for (const Environment& measured : one_field_changed()) {
+    const auto report = compatibility(example_environment(), measured);
+    ASSERT_EQ(report.differences.size(), 1U);
+    const std::string field = report.differences[0].substr(0, report.differences[0].find(':'));
+    if (tolerant.count(field) == 0) {
+      EXPECT_EQ(report.verdict, Compatibility::incompatible) << field;
+    }
+  }
+}
+
+TEST(CompatibilityTest, TheWorstDifferenceDecides) {
+  Environment measured = example_environment();
+  measured.driver_version = "580.82";
+  measured.sm_count = 100;
+  measured.power_limit_watts = 1;
+  const auto report = compatibility(example_environment(), measured);
+  EXPECT_EQ(report.verdict, Compatibility::incompatible);
+  EXPECT_EQ(report.differences,
+            (std::vector<std::string>{"sm_count: 132 here, 100 measured", "power_limit_watts: 700 here, 1 measured",
+                                      "driver_version: 580.95 here, 580.82 measured"}));
+}
+
+}  // namespace
+}  // namespace arbiter::test

@@ -1,0 +1,17 @@
+# Some tests look below the public interface: migrations, file kinds, and databases damaged with raw SQL.
+function(arbiter_add_db_test subject)
+  arbiter_add_test(db/${subject} LINKS arbiter_db arbiter::sqlite arbiter::llvm ${ARGN})
+  target_include_directories(db_${subject}_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)
+endfunction()
+
+arbiter_add_db_test(records)
+#arbiter_add_db_test(json)
+arbiter_add_db_test(work_database)
+#arbiter_add_db_test(writer)
+#arbiter_add_db_test(migration)
+#arbiter_add_db_test(crash)
+#arbiter_add_db_test(disk_full)
+#arbiter_add_db_test(snapshot)
+#arbiter_add_db_test(reader)
+#arbiter_add_db_test(corruption)
+#arbiter_add_db_test(bad_rows)
