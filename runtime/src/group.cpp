@@ -5,9 +5,9 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/runtime/candidate.hpp"
+#include "arbiter/runtime/fingerprint.hpp"
 #include "collective.hpp"
 #include "fault.hpp"
-#include "fingerprint.hpp"
 #include "workspace.hpp"
 
 namespace arbiter {
