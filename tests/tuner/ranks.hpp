@@ -1,0 +1,71 @@
+// Several ranks as threads of this process, each with a CPU device.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "arbiter/runtime/candidate.hpp"
+
+namespace arbiter::testing {
+
+/// A folder that disappears with its scope.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "arbiter-tuner-XXXXXX").string();
+    path_ = ::mkdtemp(pattern.data());
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// Kernels compiled by any test of the tuner are found by all others.
+inline std::filesystem::path shared_cache() { return std::filesystem::temp_directory_path() / "arbiter-test-cache"; }
+
+inline EnvironmentVariables test_variables(std::chrono::milliseconds timeout) {
+  EnvironmentVariables variables;
+  variables.cache_dir = shared_cache();
+  variables.timeout = timeout;
+  return variables;
+}
+
+/// Runs `body` on `size` ranks, each with its own group; rethrows the first exception after all have ended.
+inline void on_ranks(int size, const std::function<void(Group&)>& body,
+                     std::chrono::milliseconds timeout = std::chrono::seconds(20)) {
+  auto bootstraps = make_in_process_bootstraps(size, std::chrono::seconds(60));
+  std::vector<std::exception_ptr> failures(static_cast<std::size_t>(size));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto at = static_cast<std::size_t>(rank);
+      try {
+        std::shared_ptr<Bootstrap> bootstrap = std::move(bootstraps[at]);
+        std::shared_ptr<Device> device = make_cpu_device(rank);
+        GroupOptions options;
+        options.variables = test_variables(timeout);
+        options.nccl = false;
+        const std::unique_ptr<Group> group = make_group(bootstrap, device, options);
+        body(*group);
+      } catch (...) {
+        failures[at] = std::current_exception();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
+}
+
+}  // namespace arbiter::testing

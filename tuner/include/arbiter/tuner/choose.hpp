@@ -1,0 +1,62 @@
+// From measurements to decisions. Pure: the same measurements give the same decisions on every rank and machine.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/records.hpp"
+#include "arbiter/runtime/communicator.hpp"
+#include "arbiter/tuner/statistics.hpp"
+
+namespace arbiter {
+
+/// A verified candidate with its samples, at one size.
+struct Measured {
+  Candidate candidate;
+  int blocks = 0;  ///< thread blocks it occupies at this size; 0 for nccl
+  Summary summary;
+};
+
+struct ChoiceRules {
+  double gain = 0.02;         ///< smaller differences do not count as faster
+  double largest_tie = 0.05;  ///< a larger difference is never a tie, however wide the intervals are
+};
+
+struct Choice {
+  std::size_t index = 0;  ///< into the measurements
+  std::string reason;     ///< one sentence for people
+};
+
+/// The lowest median wins if its interval lies apart from every other's and it gains more than `gain`. Otherwise, among
+/// the candidates that it does not beat so: the incumbent, then the stricter numerics class, then fewer blocks, then
+/// the lower median, then the name. Empty for no measurements.
+std::optional<Choice> choose(std::span<const Measured>, const std::optional<Candidate>& incumbent,
+                             const ChoiceRules& = {});
+
+/// The token counts that are measured: powers of two and the midpoints between them (1, 2, 3, 4, 6, 8, 12, 16, ...)
+/// below `max_tokens`, and `max_tokens` itself. Throws InvalidArgument unless max_tokens >= 1.
+std::vector<std::int64_t> token_grid(std::int64_t max_tokens);
+
+/// Where one winner ends between two measured sizes with different winners: the last token count that still belongs to
+/// the smaller one, floor(sqrt(below * above)). No time is interpolated to find it.
+std::int64_t boundary(std::int64_t below, std::int64_t above);
+
+/// What was measured at one size.
+struct SizeResult {
+  std::int64_t tokens = 0;
+  std::vector<Measured> candidates;
+};
+
+/// Decisions that cover 1..family.max_tokens without gaps; empty if nothing was measured. `sizes` in any order. The
+/// incumbent at a size is the candidate of the decision in `previous` (same family and world) that covers it, if it was
+/// measured again; else the winner of the next smaller size.
+std::vector<Decision> decide(const ProblemFamily&, int world, std::span<const SizeResult> sizes,
+                             std::span<const Decision> previous, const ChoiceRules& = {});
+
+/// Decisions that belong to this family and world.
+bool belongs(const Decision&, const ProblemFamily&, int world) noexcept;
+
+}  // namespace arbiter

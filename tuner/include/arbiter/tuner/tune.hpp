@@ -1,0 +1,87 @@
+// Measure and decide: the tuner.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/database.hpp"
+#include "arbiter/runtime/candidate.hpp"
+#include "arbiter/tuner/choose.hpp"
+#include "arbiter/tuner/measure.hpp"
+#include "arbiter/tuner/progress.hpp"
+
+namespace arbiter {
+
+/// Where candidates come from. Both functions give equal results on all ranks; load() is collective.
+struct CandidateSource {
+  std::function<std::vector<CandidateSpec>(Group&, const ProblemFamily&, std::span<const CandidateSpec> best_plain)>
+      enumerate;
+  std::function<LoadResult(Group&, const CandidateSpec&, const ProblemFamily&)> load;
+
+  /// The catalogue and the runtime.
+  static CandidateSource runtime();
+};
+
+/// How much is tried at one problem.
+struct SearchEffort {
+  int anchor_candidates = 96;  ///< screened at the first sizes of a family, where no neighbour gives a hint
+  int candidates = 24;         ///< screened at the other sizes
+  int anchors = 2;             ///< how many sizes of a family count as first ones
+  int finalists = 3;           ///< measured again together, besides NCCL and the incumbents
+  int final_samples = 30;      ///< at least, per finalist
+  int compiles = 1000;         ///< most kernels loaded for one family
+
+  /// The defaults above for cuda; a handful for cpu, where each kernel costs a run of the C++ compiler.
+  static SearchEffort for_device(DeviceKind) noexcept;
+};
+
+struct ClockSample {
+  int sm_clock_mhz = 0;
+  int power_watts = 0;
+};
+
+struct TuneOptions {
+  std::vector<ProblemFamily> families;   ///< each with its mode; plain patterns are tuned before fused ones
+  std::vector<std::int64_t> tokens;      ///< sizes to measure; empty: token_grid(max_tokens) of each family
+  std::filesystem::path database;        ///< used on rank 0 only
+  bool resume = false;                   ///< keep finished trials of an earlier run; skip crashed, wrong and failed ones
+  std::chrono::milliseconds budget{0};   ///< 0: none. When it is spent, what was measured decides
+  std::uint64_t seed = 1;                ///< of the order of blocks and the choice of unexplored candidates
+  SearchEffort effort;
+  MeasureSettings measure;
+  ChoiceRules rules;
+  CandidateSource source = CandidateSource::runtime();
+  std::function<ClockSample()> clocks;   ///< sampled at start and end on rank 0; may be empty
+  std::string command;                   ///< provenance
+  std::string host;                      ///< provenance
+  const std::atomic<bool>* cancel = nullptr;  ///< on any rank: finish the trial at hand, decide, return
+};
+
+struct TuneResult {
+  std::vector<Decision> decisions;     ///< of the tuned families, equal on all ranks
+  std::size_t problems = 0;            ///< in all
+  std::size_t measured = 0;            ///< problems measured in this run
+  std::size_t resumed = 0;             ///< problems that were already finished
+  std::size_t trials = 0;              ///< candidates launched
+  std::size_t wrong = 0, failed = 0, pruned = 0;
+  std::size_t never_tried = 0;         ///< candidates of the catalogue that no measurement suggested, over all problems
+  std::size_t kernels_loaded = 0;
+  bool budget_spent = false;
+  bool cancelled = false;
+  double seconds = 0;
+  std::vector<std::string> notes;      ///< one sentence each: wrong and failed candidates, dropped clocks, skipped families
+};
+
+/// Collective: every rank calls it with equal options (database, clocks, cancel and source excepted) and gets equal
+/// decisions. Create the group with a short device-side deadline (2 s): a candidate that hangs costs one of them.
+/// Every trial is committed as `running` before its first launch; a finished one is never lost. Decisions of other
+/// families in the database stay. Throws InvalidArgument for options that cannot work, DatabaseError (on every rank),
+/// DeviceError (on every rank) when a device is lost: the database then names the candidate as crashed on resume.
+TuneResult tune(Group&, const TuneOptions&, ProgressSink* = nullptr);
+
+}  // namespace arbiter

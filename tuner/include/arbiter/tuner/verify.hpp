@@ -1,0 +1,82 @@
+// Is a candidate's result what it must be? Asked before it is timed, always: these kernels fail wrong and fast.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "arbiter/runtime/candidate.hpp"
+
+namespace arbiter {
+
+/// Something that performs calls on this rank: a candidate, or a communicator. `enqueue` only launches.
+struct Subject {
+  std::string name;
+  Numerics numerics = Numerics::rank_order_fp32;
+  std::function<void(const Call&, StreamHandle)> enqueue;
+};
+
+/// The subject refers to the candidate, which must outlive it.
+Subject subject_of(RunnableCandidate&);
+
+/// What the inputs hold. All are pure functions of seed, rank and place, so that every rank knows every rank's.
+enum class Content : std::uint8_t {
+  integers,      ///< -8..8: every sum is exact in every dtype, order and numerics class
+  random,        ///< uniform in [-1, 1)
+  mixed,         ///< 16-byte vectors of integers, of random values, and of values that upset kernels, in turn: -0,
+                 ///< subnormals, sentinel words
+  special,       ///< mixed; every third row also has the largest finite value (on one rank only), infinities and NaNs of
+                 ///< many payloads (not every row: a norm over them would leave nothing to compare)
+  cancellation,  ///< 2^24 (2^11 in fp16), 1, -2^24, 1 by rank: the sum depends on its order
+};
+
+struct VerifyRequest {
+  std::int64_t tokens = 1;
+  Content content = Content::mixed;
+  std::uint64_t seed = 1;
+  bool in_place = false;          ///< output is input; residual_out is residual_in
+  std::size_t shift_vectors = 0;  ///< tensors start this many 16-byte vectors (< 32) behind a 512-byte boundary
+  float epsilon = 1e-6F;
+  float weight_bias = 0.0F;
+  /// Calls issued back to back; the last result is checked. 1 when in place: a sum must not be summed again.
+  int calls = 1;
+};
+
+struct Verification {
+  TrialStatus status = TrialStatus::done;  ///< done, wrong or failed; the worst over the ranks
+  std::string reason;                      ///< which rank, what was expected and what was found; empty if done
+  bool ok() const noexcept { return status == TrialStatus::done; }
+};
+
+/// Verifies subjects of one family. Outputs are poisoned with NaN first, and regions before and behind each must stay
+/// untouched. The expected result:
+/// - numerics class rank_order_fp32: bit for bit the sum in fp32 from +0 in rank order, rounded once, with the sentinel
+///   word replaced by 0; for a fused pattern, bit for bit the stand-alone epilogue kernel applied to that sum;
+/// - other classes: the same bits for content `integers`; otherwise a relative L2 error against float64 of at most
+///   2^-8 (bf16), 2^-11 (fp16), 2^-22 (fp32) per rounding step, every element near its place, never NaN.
+/// NaNs of any payload are equal. Collective: every rank makes the same calls, on one thread each.
+class Verifier {
+ public:
+  /// Collective: loads the stand-alone epilogue of a fused pattern. Throws Unsupported if there is none.
+  /// The group must outlive the verifier. family.hidden is a positive multiple of the 16-byte vector.
+  Verifier(Group&, const ProblemFamily& family);
+  ~Verifier();
+  Verifier(const Verifier&) = delete;
+  Verifier& operator=(const Verifier&) = delete;
+
+  /// Collective. The group's workspace must be large enough. A deadline that passes makes the verdict `failed` and
+  /// the group recovers. Throws DeviceError on every rank if a device is lost.
+  Verification verify(const Subject&, const VerifyRequest&);
+
+  /// What the tuner asks before it times: `mixed` for the class rank_order_fp32, `integers` and `random` for others.
+  Verification verify_before_timing(const Subject&, std::int64_t tokens);
+
+  StreamHandle stream() const noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace arbiter

@@ -1,0 +1,153 @@
+#include "arbiter/tuner/choose.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+namespace {
+
+/// The intervals lie apart and the gain counts: `fast` is faster than `slow` beyond noise.
+bool beats(const Summary& fast, const Summary& slow, const ChoiceRules& rules) {
+  const double gain = (slow.median_us - fast.median_us) / slow.median_us;
+  if (gain > rules.largest_tie) return true;
+  return fast.ci_high_us < slow.ci_low_us && gain > rules.gain;
+}
+
+std::size_t fastest(std::span<const Measured> measured) {
+  const auto less = [](const Measured& a, const Measured& b) {
+    return std::tie(a.summary.median_us, a.candidate.name) < std::tie(b.summary.median_us, b.candidate.name);
+  };
+  return static_cast<std::size_t>(std::min_element(measured.begin(), measured.end(), less) - measured.begin());
+}
+
+/// The enumerators of Numerics are ordered from strict to loose.
+auto tie_break(const Measured& measured) {
+  return std::make_tuple(static_cast<int>(measured.candidate.numerics), measured.blocks, measured.summary.median_us,
+                         std::cref(measured.candidate.name).get());
+}
+
+struct Winner {
+  std::int64_t tokens = 0;
+  const Measured* measured = nullptr;
+  const SizeResult* size = nullptr;
+};
+
+/// The fastest candidate of another algorithm: what one would use without the winner's.
+const Measured* runner_up(const Winner& winner) {
+  const Measured* best = nullptr;
+  for (const Measured& other : winner.size->candidates) {
+    const Candidate& a = other.candidate;
+    const Candidate& b = winner.measured->candidate;
+    if (a.backend == b.backend && a.algorithm == b.algorithm) continue;
+    if (best == nullptr || other.summary.median_us < best->summary.median_us) best = &other;
+  }
+  return best;
+}
+
+std::optional<Candidate> previous_candidate(std::span<const Decision> previous, const ProblemFamily& family, int world,
+                                            std::int64_t tokens) {
+  for (const Decision& decision : previous) {
+    if (belongs(decision, family, world) && decision.tokens_min <= tokens && tokens <= decision.tokens_max) {
+      return decision.candidate;
+    }
+  }
+  return std::nullopt;
+}
+
+bool measured_here(const SizeResult& size, const Candidate& candidate) {
+  return std::any_of(size.candidates.begin(), size.candidates.end(),
+                     [&](const Measured& measured) { return measured.candidate.name == candidate.name; });
+}
+
+}  // namespace
+
+bool belongs(const Decision& decision, const ProblemFamily& family, int world) noexcept {
+  return decision.pattern == family.pattern && decision.dtype == family.dtype && decision.hidden == family.hidden &&
+         decision.mode == family.mode && decision.world == world;
+}
+
+std::optional<Choice> choose(std::span<const Measured> measured, const std::optional<Candidate>& incumbent,
+                             const ChoiceRules& rules) {
+  if (measured.empty()) return std::nullopt;
+  const std::size_t first = fastest(measured);
+  std::vector<std::size_t> ties;
+  for (std::size_t i = 0; i < measured.size(); ++i) {
+    if (i == first || !beats(measured[first].summary, measured[i].summary, rules)) ties.push_back(i);
+  }
+  if (ties.size() == 1) return Choice{first, "fastest beyond noise"};
+  if (incumbent) {
+    for (const std::size_t i : ties) {
+      if (measured[i].candidate.name == incumbent->name) return Choice{i, "within noise of the fastest: incumbent kept"};
+    }
+  }
+  const auto best = std::min_element(ties.begin(), ties.end(), [&](std::size_t a, std::size_t b) {
+    return tie_break(measured[a]) < tie_break(measured[b]);
+  });
+  return Choice{*best, "within noise of the fastest: stricter numerics, then fewer blocks"};
+}
+
+std::vector<std::int64_t> token_grid(std::int64_t max_tokens) {
+  if (max_tokens < 1) {
+    throw InvalidArgument("max_tokens is " + std::to_string(max_tokens) + "; expected at least 1");
+  }
+  std::vector<std::int64_t> grid;
+  for (std::int64_t power = 1; power < max_tokens; power *= 2) {
+    grid.push_back(power);
+    const std::int64_t middle = power + power / 2;
+    if (power >= 2 && middle < max_tokens) grid.push_back(middle);
+    if (power > max_tokens / 2) break;  // the next doubling would pass max_tokens, or overflow
+  }
+  grid.push_back(max_tokens);
+  return grid;
+}
+
+std::int64_t boundary(std::int64_t below, std::int64_t above) {
+  const auto middle = static_cast<std::int64_t>(std::sqrt(static_cast<double>(below) * static_cast<double>(above)));
+  return std::clamp(middle, below, above - 1);
+}
+
+std::vector<Decision> decide(const ProblemFamily& family, int world, std::span<const SizeResult> sizes,
+                             std::span<const Decision> previous, const ChoiceRules& rules) {
+  std::vector<const SizeResult*> order;
+  for (const SizeResult& size : sizes) {
+    if (!size.candidates.empty()) order.push_back(&size);
+  }
+  std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return a->tokens < b->tokens; });
+
+  std::vector<Winner> winners;
+  for (const SizeResult* size : order) {
+    std::optional<Candidate> incumbent = previous_candidate(previous, family, world, size->tokens);
+    if (incumbent && !measured_here(*size, *incumbent)) incumbent.reset();
+    if (!incumbent && !winners.empty()) incumbent = winners.back().measured->candidate;
+    const std::optional<Choice> choice = choose(size->candidates, incumbent, rules);
+    winners.push_back({size->tokens, &size->candidates[choice->index], size});
+  }
+
+  std::vector<Decision> decisions;
+  for (std::size_t i = 0; i < winners.size(); ++i) {
+    const Winner& winner = winners[i];
+    const bool last = i + 1 == winners.size();
+    if (!last && winners[i + 1].measured->candidate.name == winner.measured->candidate.name) continue;
+    Decision decision;
+    decision.pattern = family.pattern;
+    decision.dtype = family.dtype;
+    decision.hidden = family.hidden;
+    decision.world = world;
+    decision.mode = family.mode;
+    decision.tokens_min = decisions.empty() ? 1 : decisions.back().tokens_max + 1;
+    decision.tokens_max = last ? family.max_tokens : boundary(winner.tokens, winners[i + 1].tokens);
+    decision.candidate = winner.measured->candidate;
+    decision.median_us = winner.measured->summary.median_us;
+    if (const Measured* second = runner_up(winner)) {
+      decision.runner_up = second->candidate;
+      decision.runner_up_median_us = second->summary.median_us;
+    }
+    decisions.push_back(std::move(decision));
+  }
+  return decisions;
+}
+
+}  // namespace arbiter

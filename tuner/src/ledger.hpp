@@ -1,0 +1,54 @@
+// The tuner's book-keeping: rank 0 owns the database, all ranks follow it.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/database.hpp"
+#include "arbiter/tuner/tune.hpp"
+
+namespace arbiter::tuning {
+
+/// What the ranks tell each other between two trials.
+struct Signals {
+  double elapsed_s = 0;    ///< rank 0's clock, so that all ranks stop at the same trial
+  bool cancelled = false;  ///< on any rank
+};
+
+/// All functions are collective and throw DatabaseError on every rank when rank 0's database fails.
+class Ledger {
+ public:
+  Ledger(Group&, const TuneOptions&);
+  /// Marks the run as finished if finish() was not called; errors are ignored.
+  ~Ledger();
+  Ledger(const Ledger&) = delete;
+  Ledger& operator=(const Ledger&) = delete;
+
+  /// Commits the trial as `running`. Must return before the candidate's first launch on any rank.
+  void begin(const Problem&, const Candidate&);
+  void finish(const Trial&);
+  std::vector<Trial> previous(const Problem&);
+  const std::vector<Decision>& previous_decisions() const noexcept { return previous_decisions_; }
+  /// Replaces this environment's decisions of `families`; the others stay.
+  void store(const std::vector<Decision>&, const std::vector<ProblemFamily>& families);
+  Signals signals();
+  /// Closes the run. Returns true if the SM clock fell by more than 5% during it.
+  bool finish_run();
+
+ private:
+  void on_root(const std::function<void()>& action);
+  void sample_clocks(int* sm_clock, int* power) const;
+
+  Group& group_;
+  const TuneOptions& options_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::optional<WorkDatabase> database_;  ///< rank 0
+  Run run_;
+  bool open_ = false;
+  std::vector<Decision> previous_decisions_;
+};
+
+}  // namespace arbiter::tuning

@@ -1,0 +1,53 @@
+// Inputs with known sums, and what the sum must be: computed on the host, for a tile of rows that a message repeats.
+//
+// A message of any size repeats one tile, whose number of rows is prime. So the host computes a few hundred kilobytes
+// whatever the message, and a row that lands where it does not belong (off by a power of two, a rank's share, a
+// buffer) still differs from what is expected there. Rows are independent of each other in every pattern, so results
+// repeat with the same period.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "args.h"
+#include "arbiter/tuner/verify.hpp"
+#include "arbiter/vocabulary.hpp"
+
+namespace arbiter::tuning {
+
+using Bytes = std::vector<unsigned char>;
+
+/// A 32-bit word of a message that equals the kernels' "not arrived yet" becomes 0, on input and in the rounded sum:
+/// a negative zero becomes a positive one, which changes no number.
+inline constexpr std::uint32_t sentinel = arbiter_abi::sentinel_word;
+
+/// Rows of a tile: the largest prime whose rows fit 512 KB; at least 2.
+std::int64_t tile_rows(int hidden, Dtype) noexcept;
+
+/// `rank`'s tile: `rows` rows of `hidden` elements. A pure function of its arguments. `hidden` is a multiple of the
+/// vector.
+Bytes make_tile(Content, Dtype, std::int64_t rows, int hidden, int rank, std::uint64_t seed);
+
+/// Values in [0.5, 1.5) for gamma.
+Bytes make_gamma(Dtype, int hidden, std::uint64_t seed);
+
+/// The class rank_order_fp32: summed in fp32 from +0 in rank order, rounded once.
+Bytes sum_in_rank_order(std::span<const Bytes> tiles, Dtype);
+
+/// The exact sum for practical purposes.
+std::vector<double> sum_in_double(std::span<const Bytes> tiles, Dtype);
+
+/// residual_out and norm_out in double, for a tile of `rows` rows, from a sum in double.
+struct NormReference {
+  std::vector<double> residual_out;
+  std::vector<double> norm_out;
+};
+NormReference residual_rmsnorm_in_double(std::span<const double> sum, const Bytes& residual, const Bytes& gamma, Dtype,
+                                         int hidden, double epsilon, double weight_bias);
+
+/// Largest relative L2 error that `steps` roundings to `dtype` may leave.
+double tolerance(Dtype, int steps) noexcept;
+
+}  // namespace arbiter::tuning
