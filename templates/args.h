@@ -6,7 +6,7 @@ namespace arbiter_abi {
 constexpr unsigned max_world = 16;
 
 // Largest grid of a kernel that keeps protocol state. Every block owns one epoch, advanced by every call.
-constexpr unsigned max_blocks = 2560;
+constexpr unsigned max_blocks = 1280;
 
 // Written by the first thread that gives up waiting; read by the host at any time (host-visible memory).
 struct FaultRecord {
@@ -26,7 +26,7 @@ struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
   unsigned reserved[30];
-  unsigned push_epoch[max_blocks];                  // 4 * epochs issued so far by the push protocol + buffer in use
+  unsigned push_epoch[max_blocks];                  // push protocol: 4 * epochs issued so far + buffer in use
   unsigned barrier_epoch[max_blocks];               // barriers passed so far
   unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
 };
@@ -48,11 +48,12 @@ struct Arguments {
   float weight_bias;         // the norm multiplies by (gamma + weight_bias)
   unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
   unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
-  unsigned long long vectors;            // 16-byte vectors of the message
+  unsigned vectors;                      // 16-byte vectors of the message: at most 64 GiB - 16
+  unsigned push_epochs;                  // epochs this launch uses: iterations / push_iterations, rounded up
   unsigned char* workspace[max_world];   // every rank's workspace as this rank addresses it; [rank] is local
   unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
   unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
-  unsigned reserved;
+  unsigned push_iterations;              // iterations that fit one rotating buffer side by side, >= 1
   unsigned long long staging_offset;     // barrier algorithms: own data, then results
   unsigned long long timeout_ns;         // deadline of one wait; 0 means none
   FaultRecord* fault;

@@ -1,3 +1,23 @@
+// The arguments in registers. Reading them is a miss of the constant cache in every launch; done before the grid
+// dependency is waited for, it costs nothing.
+ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
+  Arguments a = arguments;
+  a.input = pinned(arguments.input);
+  a.output = pinned(arguments.output);
+  a.vectors = pinned(arguments.vectors);
+  a.rows = pinned(arguments.rows);
+  a.iterations = pinned(arguments.iterations);
+#pragma unroll
+  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = pinned(arguments.workspace[r]);
+  if (config::row_vectors != 0) {
+    a.residual_in = pinned(arguments.residual_in);
+    a.residual_out = pinned(arguments.residual_out);
+    a.gamma = pinned(arguments.gamma);
+    a.norm_out = pinned(arguments.norm_out);
+  }
+  return a;
+}
+
 // Which thread handles which vector. A message is a list of rows; a cluster handles one row (or, with two-shot, one row
 // per rank) in one iteration. A flat message is cut into rows of exactly one cluster's width.
 
@@ -13,9 +33,9 @@ ARBITER_DEVICE unsigned column(unsigned k) {
 }
 
 // Index of a vector in the message. The row's own length is a constant when the hidden size is.
-ARBITER_DEVICE unsigned long long vector_index(unsigned row, unsigned col) {
+ARBITER_DEVICE unsigned vector_index(unsigned row, unsigned col) {
   constexpr unsigned width = config::row_vectors != 0 ? config::row_vectors : cluster_width;
-  return static_cast<unsigned long long>(row) * width + col;
+  return row * width + col;
 }
 
 ARBITER_DEVICE bool in_message(const Arguments& arguments, unsigned row, unsigned col) {
@@ -24,10 +44,10 @@ ARBITER_DEVICE bool in_message(const Arguments& arguments, unsigned row, unsigne
 }
 
 ARBITER_DEVICE const void* vector_at(const void* base, unsigned row, unsigned col) {
-  return static_cast<const unsigned char*>(base) + vector_index(row, col) * sizeof(Vector);
+  return static_cast<const unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
 }
 ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
-  return static_cast<unsigned char*>(base) + vector_index(row, col) * sizeof(Vector);
+  return static_cast<unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
 }
 
 ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {

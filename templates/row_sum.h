@@ -3,6 +3,7 @@
 // algorithm do not change a bit.
 
 constexpr unsigned partials = (config::row_vectors + 31) / 32;
+constexpr unsigned warps = config::threads / 32;
 constexpr unsigned round_up_power(unsigned n) {
   unsigned p = 32;
   while (p < n) p *= 2;
@@ -16,18 +17,38 @@ ARBITER_DEVICE float warp_sum(float x) {
   return x;
 }
 
+// The tree over the partial sums: leaf i is added to leaf i + width / 2, until one is left. Absent leaves are 0.
+// (One thread reading all of them was up to 3 us slower: a thousand threads, 32 loads each.)
+ARBITER_DEVICE float partial_tree(const float* leaves) {
+  const unsigned lane = thread_index() % 32;
+  float leaf[tree_width / 32];
+#pragma unroll
+  for (unsigned i = 0; i < tree_width / 32; ++i)
+    leaf[i] = lane + 32 * i < partials ? load_shared(leaves + lane + 32 * i) : 0.0f;
+#pragma unroll
+  for (unsigned width = tree_width / 64; width != 0; width /= 2) {
+#pragma unroll
+    for (unsigned i = 0; i < width; ++i) leaf[i] = add(leaf[i], leaf[i + width]);
+  }
+  return warp_sum(leaf[0]);
+}
+
 // Call first in a kernel that uses row_sums: shared memory of another block may be written only once that block runs.
 ARBITER_DEVICE void row_sums_begin() {
-  if (config::cluster != 1) cluster_arrive();
+  if (config::cluster == 1) return;
+  if (thread_index() == 0) gather_init(warps);
+  cluster_arrive();
 }
 
 // Sums of kRows rows at once: in[row][k] is this thread's sum over its k-th vector (0 where it has none).
-// Every thread of the cluster calls this, once per iteration; `iteration` separates the buffers of two calls.
+// Every thread of the cluster calls this, once per iteration. Dynamic shared memory: gather_bytes if a row is spread
+// over a cluster, then two buffers of kRows * partials floats.
 template <unsigned kRows>
 ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[kRows], unsigned iteration) {
-  float* buffer = shared_floats() + (iteration & 1u) * (kRows * partials);
+  constexpr unsigned stride = (partials + 3) / 4 * 4;
+  const unsigned which = iteration & 1u;
+  float* buffer = shared_floats() + (config::cluster == 1 ? 0 : gather_bytes / 4) + which * (kRows * stride);
   const unsigned lane = thread_index() % 32, warp = thread_index() / 32;
-  constexpr unsigned warps = config::threads / 32;
   if (config::cluster != 1 && iteration == 0) cluster_wait();
 #pragma unroll
   for (unsigned row = 0; row < kRows; ++row) {
@@ -37,29 +58,18 @@ ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[k
       const unsigned partial = (k * config::cluster + rank_in_cluster()) * warps + warp;
       if (partial >= partials) continue;
       if (config::cluster == 1) {
-        if (lane == 0) buffer[row * partials + partial] = sum;
+        if (lane == 0) buffer[row * stride + partial] = sum;
       } else {
-        if (lane < config::cluster) store_cluster(buffer + row * partials + partial, lane, sum);
+        if (lane < config::cluster) gather_send(which, buffer + row * stride + partial, lane, sum);
       }
     }
   }
   if (config::cluster == 1) {
     block_barrier();
   } else {
-    cluster_arrive();
-    cluster_wait();
+    if (lane == 0) gather_arrive(which, warp == 0 ? kRows * partials * 4 : 0);
+    gather_wait(which, iteration / 2);
   }
 #pragma unroll
-  for (unsigned row = 0; row < kRows; ++row) {
-    float leaf[tree_width / 32];
-#pragma unroll
-    for (unsigned i = 0; i < tree_width / 32; ++i)
-      leaf[i] = lane + 32 * i < partials ? load_shared(buffer + row * partials + lane + 32 * i) : 0.0f;
-#pragma unroll
-    for (unsigned width = tree_width / 64; width != 0; width /= 2) {
-#pragma unroll
-      for (unsigned i = 0; i < width; ++i) leaf[i] = add(leaf[i], leaf[i + width]);
-    }
-    out[row] = warp_sum(leaf[0]);
-  }
+  for (unsigned row = 0; row < kRows; ++row) out[row] = partial_tree(buffer + row * stride);
 }

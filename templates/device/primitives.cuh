@@ -78,6 +78,20 @@ ARBITER_DEVICE void store_relaxed(unsigned* address, unsigned v) {
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
 ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
+// The value, computed by now: the compiler may not move the work behind the next wait.
+ARBITER_DEVICE unsigned pinned(unsigned v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+ARBITER_DEVICE unsigned long long pinned(unsigned long long v) {
+  asm volatile("" : "+l"(v));
+  return v;
+}
+template <class T>
+ARBITER_DEVICE T* pinned(T* address) {
+  return reinterpret_cast<T*>(pinned(reinterpret_cast<unsigned long long>(address)));
+}
+
 // --- order between kernels --------------------------------------------------------------------------------------
 ARBITER_DEVICE void grid_dependency_wait() {
 #if __CUDA_ARCH__ >= 900
@@ -98,16 +112,49 @@ ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
   return __shfl_xor_sync(0xffffffffu, v, static_cast<int>(mask));
 }
 ARBITER_DEVICE float* shared_floats() {
-  extern __shared__ float arbiter_shared[];
+  extern __shared__ __align__(16) float arbiter_shared[];
   return arbiter_shared;
 }
 ARBITER_DEVICE float load_shared(const float* address) { return *address; }
-// Store into the shared memory of block `rank` of the cluster, at the place `address` has in this block.
-ARBITER_DEVICE void store_cluster(float* address, unsigned rank, float v) {
+
+// A gather of floats into the shared memory of every block of a cluster: cheaper than stores and a cluster barrier,
+// because the data carries its own completion. Two of them alternate; each lives in the first 16 bytes of the dynamic
+// shared memory. Every warp arrives once in every round, so that nobody can be a round behind unnoticed.
+constexpr unsigned gather_bytes = 16;
+ARBITER_DEVICE unsigned gather_object(unsigned which) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared_floats())) + 8 * which;
+}
+// By one thread, before cluster_arrive().
+ARBITER_DEVICE void gather_init(unsigned warps) {
+  for (unsigned which = 0; which < 2; ++which)
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(gather_object(which)), "r"(warps) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+// Store `v` where `address` is in block `rank` of the cluster.
+ARBITER_DEVICE void gather_send(unsigned which, float* address, unsigned rank, float v) {
   const unsigned local = static_cast<unsigned>(__cvta_generic_to_shared(address));
-  unsigned remote;
+  unsigned remote, object;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(local), "r"(rank));
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(remote), "f"(v) : "memory");
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(object) : "r"(gather_object(which)), "r"(rank));
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(remote),
+               "r"(__float_as_uint(v)), "r"(object)
+               : "memory");
+}
+// By one thread of every warp; `bytes` that will arrive in this block, named by exactly one of them (0 by the others).
+ARBITER_DEVICE void gather_arrive(unsigned which, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(gather_object(which)), "r"(bytes)
+               : "memory");
+}
+// `round`: how often this gather has completed before.
+ARBITER_DEVICE void gather_wait(unsigned which, unsigned round) {
+  unsigned done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{.reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+        : "=r"(done)
+        : "r"(gather_object(which)), "r"(round & 1u)
+        : "memory");
+  }
 }
 
 // --- time -------------------------------------------------------------------------------------------------------

@@ -50,6 +50,11 @@ ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
 }
 ARBITER_DEVICE void fence_system() { arbiter_current->fence_system(arbiter_current); }
 
+template <class T>
+ARBITER_DEVICE T pinned(T v) {
+  return v;
+}
+
 // --- order between kernels --------------------------------------------------------------------------------------
 ARBITER_DEVICE void grid_dependency_wait() { arbiter_current->grid_dependency_wait(arbiter_current); }
 ARBITER_DEVICE void grid_dependency_trigger() { arbiter_current->grid_dependency_trigger(arbiter_current); }
@@ -73,9 +78,14 @@ ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
 }
 ARBITER_DEVICE float* shared_floats() { return static_cast<float*>(arbiter_current->shared); }
 ARBITER_DEVICE float load_shared(const float* address) { return *address; }
-ARBITER_DEVICE void store_cluster(float* address, unsigned rank, float v) {
+
+constexpr unsigned gather_bytes = 16;
+ARBITER_DEVICE void gather_init(unsigned) {}
+ARBITER_DEVICE void gather_send(unsigned, float* address, unsigned rank, float v) {
   static_cast<float*>(arbiter_current->cluster_shared[rank])[address - shared_floats()] = v;
 }
+ARBITER_DEVICE void gather_arrive(unsigned, unsigned) {}
+ARBITER_DEVICE void gather_wait(unsigned, unsigned) { arbiter_current->cluster_barrier(arbiter_current); }
 
 // --- time -------------------------------------------------------------------------------------------------------
 ARBITER_DEVICE unsigned long long now_ns() { return arbiter_current->now_ns(arbiter_current); }
