@@ -1,0 +1,652 @@
+// trtllm/twoshot_barrier:cluster=1,early_trigger=2,threads=512,vectors=1 allreduce fp32 world=2
+// Arbiter 0.1.0: trtllm/twoshot_barrier for allreduce. Stage, barrier, sum every world-th row from the peers, store the result to all, barrier.
+// Rendered; edit the templates, not this text.
+
+// What the host hands to every kernel, by value. The same text is compiled into kernels and into the runtime, so it
+// includes nothing and uses only types that are the same on both sides.
+
+namespace arbiter_abi {
+
+constexpr unsigned max_world = 16;
+
+// Largest grid of a kernel that keeps protocol state. Every block owns one epoch, advanced by every call.
+constexpr unsigned max_blocks = 1280;
+
+// Written by the first thread that gives up waiting; read by the host at any time (host-visible memory).
+struct FaultRecord {
+  unsigned state;         // 0: none, 1: a wait passed its deadline, 2: a peer asked to abort
+  unsigned waiting_rank;  // who waited
+  unsigned waited_for;    // for whom
+  unsigned block;
+  unsigned thread;
+  unsigned phase;         // 1: data pushed by a peer, 2: result broadcast by a peer, 3: barrier
+  unsigned epoch;
+  unsigned reserved;
+};
+
+// Start of every rank's workspace; the rotating buffers and the staging area lie behind it.
+// Zero-filled at creation.
+struct Control {
+  unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
+  unsigned reported;  // not 0: a thread of this rank has written the fault record
+  unsigned reserved[30];
+  unsigned push_epoch[max_blocks];                  // push protocol: 4 * epochs issued so far + buffer in use
+  unsigned barrier_epoch[max_blocks];               // barriers passed so far
+  unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
+};
+
+// Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
+// fp32 and as (+0, -0) in a pair of 16-bit values, so replacing it by 0 in a payload changes no number. Buffers are
+// filled with it at creation; whoever reads a word puts it back.
+constexpr unsigned push_buffers = 3;
+constexpr unsigned sentinel_word = 0x80000000u;
+
+struct Arguments {
+  const void* input;         // [rows, hidden] or a flat message, activation dtype
+  void* output;              // the sum; may be input; null if the pattern has no such tensor
+  const void* residual_in;   // [rows, hidden]
+  void* residual_out;        // [rows, hidden]
+  const void* gamma;         // [hidden]
+  void* norm_out;            // [rows, hidden]
+  float epsilon;
+  float weight_bias;         // the norm multiplies by (gamma + weight_bias)
+  unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
+  unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
+  unsigned vectors;                      // 16-byte vectors of the message: at most 64 GiB - 16
+  unsigned push_epochs;                  // epochs this launch uses: iterations / push_iterations, rounded up
+  unsigned char* workspace[max_world];   // every rank's workspace as this rank addresses it; [rank] is local
+  unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
+  unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
+  unsigned push_iterations;              // iterations that fit one rotating buffer side by side, >= 1
+  unsigned long long staging_offset;     // barrier algorithms: own data, then results
+  unsigned long long timeout_ns;         // deadline of one wait; 0 means none
+  FaultRecord* fault;
+};
+
+}  // namespace arbiter_abi
+
+// The device primitives for the CPU device: the same names as device/primitives.cuh, on top of the fiber executor.
+
+// The contract between a kernel compiled for the CPU device and the fiber executor that runs it.
+// Compiled into both sides, so it includes nothing.
+//
+// An image exports, with C linkage:
+//   arbiter_thread** arbiter_current_slot();                  address of this OS thread's "current CUDA thread" pointer
+//   void arbiter_kernel_rank<r>(const void* arguments);       body of one CUDA thread of rank r; `arguments` points to
+//                                                             one arbiter_abi::Arguments
+// Before a fiber runs or resumes, the executor stores its arbiter_thread into the slot.
+
+extern "C" {
+
+struct arbiter_thread {
+  // Where this CUDA thread is.
+  unsigned thread_index, block_threads;      // threadIdx.x, blockDim.x
+  unsigned block_index, grid_blocks;         // blockIdx.x, gridDim.x
+  unsigned cluster_rank, cluster_blocks;     // rank of this block in its cluster; 0 and 1 without clusters
+  void* shared;                              // dynamic shared memory of this block
+  void* const* cluster_shared;               // [cluster_blocks] shared memory of every block of the cluster
+
+  // Services of the executor. All may switch to other fibers.
+  void (*yield)(arbiter_thread*);            // called between two polls
+  void (*block_barrier)(arbiter_thread*);    // __syncthreads
+  void (*cluster_barrier)(arbiter_thread*);  // arrive.release + wait.acquire of all threads of the cluster
+  // Exchange within the warp of 32 consecutive threads (all of them call it): the value of lane ^ mask.
+  unsigned (*shuffle_xor)(arbiter_thread*, unsigned value, unsigned mask);
+  unsigned long long (*now_ns)(arbiter_thread*);
+  // A store of 4 or 16 bytes to memory that a peer reads (or that peers read here). release != 0: not visible before
+  // anything this thread stored or observed earlier.
+  void (*store_symmetric)(arbiter_thread*, void* destination, const unsigned* words, unsigned count, int release);
+  void (*fence_system)(arbiter_thread*);
+  void (*grid_dependency_wait)(arbiter_thread*);
+  void (*grid_dependency_trigger)(arbiter_thread*);
+
+  void* executor;                            // for the executor alone
+};
+}
+
+#define ARBITER_DEVICE inline __attribute__((always_inline))
+#define ARBITER_COLD __attribute__((noinline))
+
+struct alignas(16) Vector {
+  unsigned word[4];
+};
+
+static __thread arbiter_thread* arbiter_current;
+extern "C" arbiter_thread** arbiter_current_slot() { return &arbiter_current; }
+
+// --- where this thread is ---------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned thread_index() { return arbiter_current->thread_index; }
+ARBITER_DEVICE unsigned block_index() { return arbiter_current->block_index; }
+ARBITER_DEVICE unsigned grid_blocks() { return arbiter_current->grid_blocks; }
+ARBITER_DEVICE unsigned cluster_rank() { return arbiter_current->cluster_rank; }
+
+// --- plain memory -----------------------------------------------------------------------------------------------
+ARBITER_DEVICE Vector load(const void* address) { return *static_cast<const Vector*>(address); }
+ARBITER_DEVICE void store(void* address, const Vector& v) { *static_cast<Vector*>(address) = v; }
+ARBITER_DEVICE unsigned load_word(const unsigned* address) { return *address; }
+ARBITER_DEVICE void store_word(unsigned* address, unsigned v) { *address = v; }
+
+// --- memory shared with peers -----------------------------------------------------------------------------------
+ARBITER_DEVICE Vector load_polled(const void* address) {
+  const unsigned* words = static_cast<const unsigned*>(address);
+  Vector v;
+  for (int i = 0; i < 4; ++i) v.word[i] = __atomic_load_n(words + i, __ATOMIC_RELAXED);
+  return v;
+}
+ARBITER_DEVICE void store_shared_vector(void* address, const Vector& v) {
+  arbiter_current->store_symmetric(arbiter_current, address, v.word, 4, 0);
+}
+ARBITER_DEVICE void store_symmetric_local(void* address, const Vector& v) {
+  arbiter_current->store_symmetric(arbiter_current, address, v.word, 4, 0);
+}
+ARBITER_DEVICE unsigned load_acquire(const unsigned* address) { return __atomic_load_n(address, __ATOMIC_ACQUIRE); }
+ARBITER_DEVICE unsigned load_relaxed(const unsigned* address) { return __atomic_load_n(address, __ATOMIC_RELAXED); }
+ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
+  arbiter_current->store_symmetric(arbiter_current, address, &v, 1, 1);
+}
+ARBITER_DEVICE void store_relaxed(unsigned* address, unsigned v) {
+  arbiter_current->store_symmetric(arbiter_current, address, &v, 1, 0);
+}
+ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
+  return __atomic_exchange_n(address, v, __ATOMIC_RELAXED);
+}
+ARBITER_DEVICE void fence_system() { arbiter_current->fence_system(arbiter_current); }
+
+template <class T>
+ARBITER_DEVICE T pinned(T v) {
+  return v;
+}
+
+// --- order between kernels --------------------------------------------------------------------------------------
+ARBITER_DEVICE void grid_dependency_wait() { arbiter_current->grid_dependency_wait(arbiter_current); }
+ARBITER_DEVICE void grid_dependency_trigger() { arbiter_current->grid_dependency_trigger(arbiter_current); }
+
+// --- threads of a block and of a cluster ------------------------------------------------------------------------
+ARBITER_DEVICE void block_barrier() { arbiter_current->block_barrier(arbiter_current); }
+ARBITER_DEVICE void cluster_arrive() {}
+ARBITER_DEVICE void cluster_wait() { arbiter_current->cluster_barrier(arbiter_current); }
+ARBITER_DEVICE float bits_to_float(unsigned bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+ARBITER_DEVICE unsigned float_to_bits(float x) {
+  unsigned bits;
+  __builtin_memcpy(&bits, &x, 4);
+  return bits;
+}
+ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
+  return bits_to_float(arbiter_current->shuffle_xor(arbiter_current, float_to_bits(v), mask));
+}
+ARBITER_DEVICE float* shared_floats() { return static_cast<float*>(arbiter_current->shared); }
+ARBITER_DEVICE float load_shared(const float* address) { return *address; }
+
+constexpr unsigned gather_bytes = 16;
+ARBITER_DEVICE void gather_init(unsigned) {}
+ARBITER_DEVICE void gather_send(unsigned, float* address, unsigned rank, float v) {
+  static_cast<float*>(arbiter_current->cluster_shared[rank])[address - shared_floats()] = v;
+}
+ARBITER_DEVICE void gather_arrive(unsigned, unsigned) {}
+ARBITER_DEVICE void gather_wait(unsigned, unsigned) { arbiter_current->cluster_barrier(arbiter_current); }
+
+// --- time -------------------------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned long long now_ns() { return arbiter_current->now_ns(arbiter_current); }
+ARBITER_DEVICE void poll_pause() { arbiter_current->yield(arbiter_current); }
+
+// --- arithmetic whose rounding is fixed (compiled with -ffp-contract=off) ---------------------------------------
+ARBITER_DEVICE float add(float a, float b) { return a + b; }
+ARBITER_DEVICE float multiply(float a, float b) { return a * b; }
+ARBITER_DEVICE float reciprocal_sqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
+
+ARBITER_DEVICE float bf16_lo(unsigned word) { return bits_to_float(word << 16); }
+ARBITER_DEVICE float bf16_hi(unsigned word) { return bits_to_float(word & 0xffff0000u); }
+ARBITER_DEVICE unsigned bf16_bits(float x) {
+  const unsigned bits = float_to_bits(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffu;  // the NaN that cvt.rn.bf16 returns
+  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+ARBITER_DEVICE unsigned pack_bf16(float lo, float hi) { return bf16_bits(lo) | (bf16_bits(hi) << 16); }
+
+ARBITER_DEVICE float fp16_value(unsigned half) {
+  const unsigned sign = (half & 0x8000u) << 16, exponent = (half >> 10) & 31u, fraction = half & 0x3ffu;
+  if (exponent == 31u) return bits_to_float(sign | 0x7f800000u | (fraction << 13));
+  if (exponent != 0u) return bits_to_float(sign | ((exponent + 112u) << 23) | (fraction << 13));
+  const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
+  return bits_to_float(sign | float_to_bits(magnitude));
+}
+ARBITER_DEVICE unsigned fp16_bits(float x) {
+  const unsigned bits = float_to_bits(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return 0x7fffu;  // the NaN that cvt.rn.f16 returns
+  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // 65520 and above round to infinity
+  if (magnitude < 0x38800000u) {  // below 2^-14: a multiple of 2^-24, rounded by adding and removing 0.5
+    return sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u);
+  }
+  return sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13);
+}
+ARBITER_DEVICE float fp16_lo(unsigned word) { return fp16_value(word & 0xffffu); }
+ARBITER_DEVICE float fp16_hi(unsigned word) { return fp16_value(word >> 16); }
+ARBITER_DEVICE unsigned pack_fp16(float lo, float hi) { return fp16_bits(lo) | (fp16_bits(hi) << 16); }
+
+using namespace arbiter_abi;
+
+namespace config {
+constexpr unsigned world = 2;
+constexpr unsigned threads = 512;         // per block
+constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
+constexpr unsigned cluster = 1;         // blocks that share a row
+constexpr unsigned early_trigger = 2;  // when dependents may launch (they wait themselves): 0 at the end,
+                                                       // 1 once the inputs are ready, 2 at once
+constexpr unsigned hidden = 0;           // elements of a row; 0 if the message is flat
+constexpr unsigned row_vectors = 0;      // vectors of a row; 0 if the message is flat
+}  // namespace config
+
+// Elements, vectors and their rounding.
+
+constexpr unsigned elements = 4;  // of a vector
+
+// A vector as fp32 values.
+struct Values {
+  float at[elements];
+};
+
+ARBITER_DEVICE Values unpack(const Vector& v) {
+  Values x;
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) {
+    x.at[i] = bits_to_float(v.word[i]);
+  }
+  return x;
+}
+
+// Rounds to nearest even, once.
+ARBITER_DEVICE Vector pack(const Values& x) {
+  Vector v;
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) {
+    v.word[i] = float_to_bits(x.at[i]);
+  }
+  return v;
+}
+
+ARBITER_DEVICE Values zero() {
+  Values x;
+#pragma unroll
+  for (unsigned i = 0; i < elements; ++i) x.at[i] = 0.0f;
+  return x;
+}
+
+ARBITER_DEVICE Values plus(const Values& a, const Values& b) {
+  Values x;
+#pragma unroll
+  for (unsigned i = 0; i < elements; ++i) x.at[i] = add(a.at[i], b.at[i]);
+  return x;
+}
+
+ARBITER_DEVICE Vector zero_vector() { return Vector{ {0u, 0u, 0u, 0u} }; }
+
+// The sentinel is compared and replaced as an integer, word by word: no payload may look like "nothing has arrived".
+ARBITER_DEVICE Vector sanitised(Vector v) {
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) v.word[i] = v.word[i] == sentinel_word ? 0u : v.word[i];
+  return v;
+}
+ARBITER_DEVICE bool arrived(const Vector& v) {
+  return v.word[0] != sentinel_word && v.word[1] != sentinel_word && v.word[2] != sentinel_word &&
+         v.word[3] != sentinel_word;
+}
+ARBITER_DEVICE Vector sentinel() { return Vector{ {sentinel_word, sentinel_word, sentinel_word, sentinel_word} }; }
+
+// The sum as every algorithm returns it: fp32 in rank order starting from +0, rounded once, sanitised.
+ARBITER_DEVICE Vector rounded_sum(const Values& sum) { return sanitised(pack(sum)); }
+// The arguments in registers. Reading them is a miss of the constant cache in every launch; done before the grid
+// dependency is waited for, it costs nothing.
+ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
+  Arguments a = arguments;
+  a.input = pinned(arguments.input);
+  a.output = pinned(arguments.output);
+  a.vectors = pinned(arguments.vectors);
+  a.rows = pinned(arguments.rows);
+  a.iterations = pinned(arguments.iterations);
+#pragma unroll
+  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = pinned(arguments.workspace[r]);
+  if (config::row_vectors != 0) {
+    a.residual_in = pinned(arguments.residual_in);
+    a.residual_out = pinned(arguments.residual_out);
+    a.gamma = pinned(arguments.gamma);
+    a.norm_out = pinned(arguments.norm_out);
+  }
+  return a;
+}
+
+// Which thread handles which vector. A message is a list of rows; a cluster handles one row (or, with two-shot, one row
+// per rank) in one iteration. A flat message is cut into rows of exactly one cluster's width.
+
+constexpr unsigned cluster_width = config::threads * config::vectors * config::cluster;
+
+ARBITER_DEVICE unsigned rank_in_cluster() { return config::cluster == 1 ? 0u : cluster_rank(); }
+ARBITER_DEVICE unsigned cluster_index() { return block_index() / config::cluster; }
+ARBITER_DEVICE unsigned grid_clusters() { return grid_blocks() / config::cluster; }
+
+// Column of this thread's k-th vector within a row. 32 consecutive columns always belong to one warp.
+ARBITER_DEVICE unsigned column(unsigned k) {
+  return (k * config::cluster + rank_in_cluster()) * config::threads + thread_index();
+}
+
+// Index of a vector in the message. The row's own length is a constant when the hidden size is.
+ARBITER_DEVICE unsigned vector_index(unsigned row, unsigned col) {
+  constexpr unsigned width = config::row_vectors != 0 ? config::row_vectors : cluster_width;
+  return row * width + col;
+}
+
+ARBITER_DEVICE bool in_message(const Arguments& arguments, unsigned row, unsigned col) {
+  if (config::row_vectors != 0) return row < arguments.rows && col < config::row_vectors;
+  return vector_index(row, col) < arguments.vectors;
+}
+
+ARBITER_DEVICE const void* vector_at(const void* base, unsigned row, unsigned col) {
+  return static_cast<const unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
+}
+ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
+  return static_cast<unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
+}
+
+ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
+  return reinterpret_cast<Control*>(arguments.workspace[rank]);
+}
+
+// Every block owns one counter of protocol state; a call advances all of them, also those of blocks that did not run,
+// so that the next call may have any grid. `epoch` is the value this block read.
+ARBITER_DEVICE void advance_epochs(unsigned* epochs, unsigned epoch) {
+  for (unsigned block = block_index() + grid_blocks() * thread_index(); block < max_blocks;
+       block += grid_blocks() * config::threads)
+    store_word(epochs + block, epoch);
+}
+// Every wait has a deadline. The fast path costs one counter; clock and abort word are read every 256 polls.
+
+enum Phase : unsigned { phase_push = 1, phase_broadcast = 2, phase_barrier = 3 };
+
+// What a thread remembers of its current wait, and whether it has given up: then it no longer waits for anybody and
+// only runs to its end.
+struct Wait {
+  unsigned polls = 0;
+  bool given_up = false;
+  unsigned long long started = 0;
+};
+
+// True when waiting makes no sense any more: the deadline has passed, or somebody else gave up.
+template <unsigned kRank>
+ARBITER_COLD bool give_up(const Arguments& arguments, unsigned waited_for, unsigned phase, unsigned epoch,
+                          unsigned long long waited_ns) {
+  Control* control = reinterpret_cast<Control*>(arguments.workspace[kRank]);
+  const bool aborted = load_relaxed(&control->abort) != 0u;
+  if (!aborted && (arguments.timeout_ns == 0 || waited_ns < arguments.timeout_ns)) return false;
+  if (exchange(&control->reported, 1u) == 0u) {
+    FaultRecord* fault = arguments.fault;
+    store_relaxed(&fault->waiting_rank, kRank);
+    store_relaxed(&fault->waited_for, waited_for);
+    store_relaxed(&fault->block, block_index());
+    store_relaxed(&fault->thread, thread_index());
+    store_relaxed(&fault->phase, phase);
+    store_relaxed(&fault->epoch, epoch);
+    store_release(&fault->state, aborted ? 2u : 1u);
+    for (unsigned r = 0; r < config::world; ++r)
+      store_relaxed(&reinterpret_cast<Control*>(arguments.workspace[r])->abort, 1u);
+  }
+  return true;
+}
+
+// Call between two polls.
+template <unsigned kRank>
+ARBITER_DEVICE bool expired(const Arguments& arguments, Wait& wait, unsigned waited_for, Phase phase, unsigned epoch) {
+  poll_pause();
+  if ((++wait.polls & 255u) != 0u) return false;
+  const unsigned long long now = now_ns();
+  if (wait.polls == 256u) wait.started = now;
+  wait.given_up = give_up<kRank>(arguments, waited_for, phase, epoch, now - wait.started);
+  return wait.given_up;
+}
+// The push protocol: data is its own flag. A rank stores vectors into slots of a peer's rotating buffer; the owner of
+// the slot polls its local copy until no word is the sentinel, takes the vector, and puts the sentinel back.
+//
+// An epoch is what goes through one rotating buffer: up to `push_iterations` iterations of a launch side by side. Why
+// three buffers are enough, and why nothing else is needed:
+// - A slot is read and re-armed by one thread. The peer's next store to the same slot is three epochs later, and a rank
+//   finishes an epoch only with data from every peer, so it is at most one epoch ahead.
+// - Within a launch, a fence orders the re-arming of one epoch before the stores of the next (it waits for the links
+//   and is expensive, so there is one an epoch, not one an iteration); between launches, the end of the kernel does.
+// - The last rows of a message may leave threads without work in a launch's last epoch; such a thread may lag one more
+//   epoch behind, which is what the third buffer is for.
+// - All of it holds for any sequence of grids and algorithms, because the epoch is one number for all of them.
+
+// The protocol state of a block: the epoch in the upper 30 bits, the buffer it uses (epoch mod 3) in the lower two, so
+// that nothing has to be divided between reading it and the first store.
+struct PushEpoch {
+  unsigned word;
+  ARBITER_DEVICE unsigned buffer() const { return word & 3u; }
+  ARBITER_DEVICE PushEpoch next() const {
+    return PushEpoch{(word & ~3u) + 4u + (buffer() + 1u == push_buffers ? 0u : buffer() + 1u)};
+  }
+  ARBITER_DEVICE PushEpoch after(unsigned epochs) const {
+    return PushEpoch{(word & ~3u) + 4u * epochs + (buffer() + epochs) % push_buffers};
+  }
+};
+
+// Slots of an iteration: every leg has one per peer (not for the own rank) and vector of a thread.
+template <unsigned kRank, unsigned kLegs>
+struct Push {
+  static constexpr unsigned leg_slots = (config::world - 1) * config::vectors;
+
+  const Arguments& arguments;       // in registers
+  const Arguments& constants;       // the kernel's parameter, for the slow path
+  unsigned slot_stride;             // bytes between two slots of one thread
+  unsigned buffer_stride;
+  unsigned iterations_per_epoch;
+  unsigned long long first_place;   // of this thread's slot 0 in buffer 0, from the start of the workspace
+  unsigned long long place;         // the same for the current iteration
+  PushEpoch epoch;
+  unsigned in_epoch = 0;            // iterations of this epoch behind us
+
+  // Everything that does not depend on the epoch is computed here, while the previous kernel still runs.
+  ARBITER_DEVICE Push(const Arguments& a, const Arguments& constants_) : arguments(a), constants(constants_) {
+    slot_stride = pinned(grid_blocks() * config::threads * static_cast<unsigned>(sizeof(Vector)));
+    buffer_stride = pinned(a.push_stride);
+    iterations_per_epoch = pinned(a.push_iterations);
+    first_place = pinned(a.push_offset + (block_index() * config::threads + thread_index()) *
+                                             static_cast<unsigned>(sizeof(Vector)));
+  }
+
+  ARBITER_DEVICE void begin(PushEpoch first) {
+    epoch = first;
+    place = first_place + static_cast<unsigned long long>(first.buffer()) * buffer_stride;
+  }
+  // The epoch that the next launch begins with.
+  ARBITER_DEVICE PushEpoch behind(PushEpoch first) const {
+    return first.after(constants.push_epochs);
+  }
+  // The next iteration's slots. With a new epoch comes the fence.
+  ARBITER_DEVICE void advance() {
+    if (++in_epoch == iterations_per_epoch) {
+      in_epoch = 0;
+      fence_system();
+      begin(epoch.next());
+    } else {
+      place += static_cast<unsigned long long>(slot_stride) * (kLegs * leg_slots);
+    }
+  }
+
+  ARBITER_DEVICE void step_to(const Push& next) {
+    place = next.place;
+    epoch = next.epoch;
+    in_epoch = next.in_epoch;
+  }
+
+  ARBITER_DEVICE unsigned long long slot(unsigned leg, unsigned receiver, unsigned sender, unsigned k) const {
+    const unsigned index = leg * leg_slots + (sender < receiver ? sender : sender - 1) * config::vectors + k;
+    return place + static_cast<unsigned long long>(index) * slot_stride;
+  }
+  ARBITER_DEVICE void send(unsigned leg, unsigned peer, unsigned k, const Vector& sanitised_vector) const {
+    store_shared_vector(arguments.workspace[peer] + slot(leg, peer, kRank, k), sanitised_vector);
+  }
+  ARBITER_DEVICE Vector poll(unsigned leg, unsigned peer, unsigned k) const {
+    return load_polled(arguments.workspace[kRank] + slot(leg, kRank, peer, k));
+  }
+
+  // Fill data[r] with what peer r has sent, for every peer that is wanted, and re-arm those slots; the own rank is left
+  // alone. All slots are polled together, so that the wait is one round trip and not one per peer.
+  ARBITER_DEVICE void receive(unsigned leg, unsigned k, const bool (&wanted)[config::world],
+                              Vector (&data)[config::world], Wait& wait) const {
+    unsigned waited_for = 0;
+    bool missing;
+    wait.polls = 0;
+#pragma unroll
+    for (unsigned r = 0; r < config::world; ++r) {
+      if (r != kRank && wanted[r]) data[r] = sentinel();
+    }
+    do {
+      missing = false;
+#pragma unroll
+      for (unsigned r = 0; r < config::world; ++r) {
+        if (r != kRank && wanted[r] && !arrived(data[r])) data[r] = poll(leg, r, k);
+      }
+#pragma unroll
+      for (unsigned r = 0; r < config::world; ++r) {
+        if (r == kRank || !wanted[r] || arrived(data[r])) continue;
+        missing = true;
+        waited_for = r;
+      }
+    } while (missing && !wait.given_up &&
+             !expired<kRank>(constants, wait, waited_for, leg == 0 ? phase_push : phase_broadcast, epoch.word >> 2));
+    // Ordered before a peer's next store to the same slots by the fence or the end of the kernel: an ordinary store.
+#pragma unroll
+    for (unsigned r = 0; r < config::world; ++r) {
+      if (r != kRank && wanted[r]) store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
+    }
+  }
+};
+
+// --- what follows the sum ----------------------------------------------------------------------------------------
+// The sum itself.
+template <unsigned kRows>
+struct Epilogue {
+  ARBITER_DEVICE void begin() {}
+  ARBITER_DEVICE void prepare(const Arguments&) {}
+  ARBITER_DEVICE void prefetch(const Arguments&, const unsigned (&)[kRows]) {}
+
+  ARBITER_DEVICE void apply(const Arguments& arguments, const unsigned (&row)[kRows],
+                            const Vector (&sum)[kRows][config::vectors], unsigned) {
+#pragma unroll
+    for (unsigned i = 0; i < kRows; ++i) {
+#pragma unroll
+      for (unsigned k = 0; k < config::vectors; ++k) {
+        if (in_message(arguments, row[i], column(k))) store(vector_at(arguments.output, row[i], column(k)), sum[i][k]);
+      }
+    }
+  }
+};
+
+// --- how the ranks exchange data ----------------------------------------------------------------------------------
+// Copy to the own staging area, barrier, sum every world-th row by reading the peers, store the result to all, barrier.
+// Blocks with the same index work on the same vectors on every rank, so a barrier joins only those.
+template <unsigned kRank>
+struct Barrier {
+  const Arguments& constants;
+  unsigned epoch;
+
+  // Everything that any thread of this block stored before is visible to the same block of every peer afterwards.
+  ARBITER_DEVICE void pass(Wait& wait) {
+    ++epoch;
+    block_barrier();
+    const unsigned peer = thread_index();
+    if (peer < config::world && peer != kRank) {
+      fence_system();
+      store_release(&control_of(constants, peer)->barrier_flag[kRank][block_index()], epoch);
+      const unsigned* flag = &control_of(constants, kRank)->barrier_flag[peer][block_index()];
+      wait.polls = 0;
+      while (static_cast<int>(load_acquire(flag) - epoch) < 0) {
+        if (wait.given_up || expired<kRank>(constants, wait, peer, phase_barrier, epoch)) break;
+      }
+    }
+    block_barrier();
+  }
+};
+
+template <unsigned kRank>
+ARBITER_DEVICE void run(const Arguments& constants) {
+  const Arguments arguments = in_registers(constants);
+  constexpr unsigned world = config::world, vectors = config::vectors;
+  Epilogue<world> epilogue;
+  Wait wait;
+  Control* control = control_of(arguments, kRank);
+
+  epilogue.begin();
+  if (config::early_trigger == 2) grid_dependency_trigger();
+  grid_dependency_wait();
+  if (config::early_trigger == 1) grid_dependency_trigger();
+  Barrier<kRank> barrier{constants, load_word(&control->barrier_epoch[block_index()])};
+
+  // Staging: the own data, then the results, both as whole tiles.
+  const unsigned long long tile_bytes = static_cast<unsigned long long>(world) * cluster_width * sizeof(Vector);
+  const unsigned long long copy_bytes = tile_bytes * ((arguments.rows + world - 1) / world);
+  const auto staged = [&](unsigned rank, unsigned copy, unsigned row, unsigned col) {
+    return arguments.workspace[rank] + arguments.staging_offset + copy * copy_bytes +
+           (static_cast<unsigned long long>(row) * cluster_width + col) * sizeof(Vector);
+  };
+  const auto row_of = [&](unsigned iteration, unsigned r) {
+    return (cluster_index() + iteration * grid_clusters()) * world + r;
+  };
+
+  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
+#pragma unroll
+    for (unsigned r = 0; r < world; ++r) {
+      const unsigned row = row_of(iteration, r);
+#pragma unroll
+      for (unsigned k = 0; k < vectors; ++k) {
+        if (in_message(arguments, row, column(k))) {
+          const Vector mine = load(vector_at(arguments.input, row, column(k)));
+          store_shared_vector(staged(kRank, 0, row, column(k)), mine);
+        }
+      }
+    }
+  }
+  barrier.pass(wait);
+  advance_epochs(control->barrier_epoch, barrier.epoch + 1);
+  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
+    const unsigned row = row_of(iteration, kRank);
+#pragma unroll
+    for (unsigned k = 0; k < vectors; ++k) {
+      if (!in_message(arguments, row, column(k))) continue;
+      Vector contribution[world];
+#pragma unroll
+      for (unsigned r = 0; r < world; ++r) contribution[r] = load(staged(r, 0, row, column(k)));
+      Values total = zero();
+#pragma unroll
+      for (unsigned r = 0; r < world; ++r) total = plus(total, unpack(contribution[r]));
+      const Vector sum = rounded_sum(total);
+#pragma unroll
+      for (unsigned distance = 0; distance < world; ++distance) {
+        store_shared_vector(staged((kRank + distance) % world, 1, row, column(k)), sum);
+      }
+    }
+  }
+  barrier.pass(wait);
+
+  epilogue.prepare(arguments);
+  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
+    unsigned row[world];
+    Vector sum[world][vectors];
+#pragma unroll
+    for (unsigned r = 0; r < world; ++r) row[r] = row_of(iteration, r);
+    epilogue.prefetch(arguments, row);
+#pragma unroll
+    for (unsigned r = 0; r < world; ++r) {
+#pragma unroll
+      for (unsigned k = 0; k < vectors; ++k) {
+        if (in_message(arguments, row[r], column(k))) sum[r][k] = load(staged(kRank, 1, row[r], column(k)));
+      }
+    }
+    epilogue.apply(arguments, row, sum, iteration);
+  }
+}
+
+extern "C" void arbiter_kernel_rank0(const void* arguments) { run<0>(*static_cast<const Arguments*>(arguments)); }
+extern "C" void arbiter_kernel_rank1(const void* arguments) { run<1>(*static_cast<const Arguments*>(arguments)); }

@@ -1,0 +1,828 @@
+// mnnvl/twoshot_push:cluster=2,early_trigger=2,threads=256,vectors=1 allreduce_residual_rmsnorm bf16 world=3 hidden=2880
+// Arbiter 0.1.0: mnnvl/twoshot_push for allreduce_residual_rmsnorm. Every row has an owner rank that sums it and sends the result to all; no barrier.
+// Rendered; edit the templates, not this text.
+
+// What the host hands to every kernel, by value. The same text is compiled into kernels and into the runtime, so it
+// includes nothing and uses only types that are the same on both sides.
+
+namespace arbiter_abi {
+
+constexpr unsigned max_world = 16;
+
+// Largest grid of a kernel that keeps protocol state. Every block owns one epoch, advanced by every call.
+constexpr unsigned max_blocks = 1280;
+
+// Written by the first thread that gives up waiting; read by the host at any time (host-visible memory).
+struct FaultRecord {
+  unsigned state;         // 0: none, 1: a wait passed its deadline, 2: a peer asked to abort
+  unsigned waiting_rank;  // who waited
+  unsigned waited_for;    // for whom
+  unsigned block;
+  unsigned thread;
+  unsigned phase;         // 1: data pushed by a peer, 2: result broadcast by a peer, 3: barrier
+  unsigned epoch;
+  unsigned reserved;
+};
+
+// Start of every rank's workspace; the rotating buffers and the staging area lie behind it.
+// Zero-filled at creation.
+struct Control {
+  unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
+  unsigned reported;  // not 0: a thread of this rank has written the fault record
+  unsigned reserved[30];
+  unsigned push_epoch[max_blocks];                  // push protocol: 4 * epochs issued so far + buffer in use
+  unsigned barrier_epoch[max_blocks];               // barriers passed so far
+  unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
+};
+
+// Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
+// fp32 and as (+0, -0) in a pair of 16-bit values, so replacing it by 0 in a payload changes no number. Buffers are
+// filled with it at creation; whoever reads a word puts it back.
+constexpr unsigned push_buffers = 3;
+constexpr unsigned sentinel_word = 0x80000000u;
+
+struct Arguments {
+  const void* input;         // [rows, hidden] or a flat message, activation dtype
+  void* output;              // the sum; may be input; null if the pattern has no such tensor
+  const void* residual_in;   // [rows, hidden]
+  void* residual_out;        // [rows, hidden]
+  const void* gamma;         // [hidden]
+  void* norm_out;            // [rows, hidden]
+  float epsilon;
+  float weight_bias;         // the norm multiplies by (gamma + weight_bias)
+  unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
+  unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
+  unsigned vectors;                      // 16-byte vectors of the message: at most 64 GiB - 16
+  unsigned push_epochs;                  // epochs this launch uses: iterations / push_iterations, rounded up
+  unsigned char* workspace[max_world];   // every rank's workspace as this rank addresses it; [rank] is local
+  unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
+  unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
+  unsigned push_iterations;              // iterations that fit one rotating buffer side by side, >= 1
+  unsigned long long staging_offset;     // barrier algorithms: own data, then results
+  unsigned long long timeout_ns;         // deadline of one wait; 0 means none
+  FaultRecord* fault;
+};
+
+}  // namespace arbiter_abi
+
+// Device primitives: everything that is not plain C++ on a GPU. Inline PTX lives here and nowhere else.
+// host/primitives.h offers the same names to the CPU device.
+
+#define ARBITER_DEVICE __device__ __forceinline__
+#define ARBITER_COLD __device__ __noinline__
+
+struct alignas(16) Vector {
+  unsigned word[4];
+};
+
+// --- where this thread is ---------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned thread_index() { return threadIdx.x; }
+ARBITER_DEVICE unsigned block_index() { return blockIdx.x; }
+ARBITER_DEVICE unsigned grid_blocks() { return gridDim.x; }
+ARBITER_DEVICE unsigned cluster_rank() {
+  unsigned rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+// --- plain memory -----------------------------------------------------------------------------------------------
+ARBITER_DEVICE Vector load(const void* address) {
+  Vector v;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
+ARBITER_DEVICE void store(void* address, const Vector& v) {
+  asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(address), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]),
+               "r"(v.word[3])
+               : "memory");
+}
+ARBITER_DEVICE unsigned load_word(const unsigned* address) {
+  unsigned v;
+  asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE void store_word(unsigned* address, unsigned v) {
+  asm volatile("st.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
+}
+
+// --- memory shared with peers -----------------------------------------------------------------------------------
+// A vector that a peer stores: each 32-bit word is read whole; nothing is promised about all four together.
+ARBITER_DEVICE Vector load_polled(const void* address) {
+  Vector v;
+  asm volatile("ld.relaxed.sys.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
+// A store into the own part of shared memory that a peer touches only after a fence or after the kernel.
+ARBITER_DEVICE void store_symmetric_local(void* address, const Vector& v) { store(address, v); }
+// A store that a peer polls.
+ARBITER_DEVICE void store_shared_vector(void* address, const Vector& v) {
+  asm volatile("st.relaxed.sys.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(address), "r"(v.word[0]), "r"(v.word[1]),
+               "r"(v.word[2]), "r"(v.word[3])
+               : "memory");
+}
+ARBITER_DEVICE unsigned load_acquire(const unsigned* address) {
+  unsigned v;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE unsigned load_relaxed(const unsigned* address) {
+  unsigned v;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
+}
+ARBITER_DEVICE void store_relaxed(unsigned* address, unsigned v) {
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
+}
+ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
+ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
+
+// The value, computed by now: the compiler may not move the work behind the next wait.
+ARBITER_DEVICE unsigned pinned(unsigned v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+ARBITER_DEVICE unsigned long long pinned(unsigned long long v) {
+  asm volatile("" : "+l"(v));
+  return v;
+}
+template <class T>
+ARBITER_DEVICE T* pinned(T* address) {
+  return reinterpret_cast<T*>(pinned(reinterpret_cast<unsigned long long>(address)));
+}
+
+// --- order between kernels --------------------------------------------------------------------------------------
+ARBITER_DEVICE void grid_dependency_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+ARBITER_DEVICE void grid_dependency_trigger() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// --- threads of a block and of a cluster ------------------------------------------------------------------------
+ARBITER_DEVICE void block_barrier() { __syncthreads(); }
+ARBITER_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+ARBITER_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
+  return __shfl_xor_sync(0xffffffffu, v, static_cast<int>(mask));
+}
+ARBITER_DEVICE float* shared_floats() {
+  extern __shared__ __align__(16) float arbiter_shared[];
+  return arbiter_shared;
+}
+ARBITER_DEVICE float load_shared(const float* address) { return *address; }
+
+// A gather of floats into the shared memory of every block of a cluster: cheaper than stores and a cluster barrier,
+// because the data carries its own completion. Two of them alternate; each lives in the first 16 bytes of the dynamic
+// shared memory. Every warp arrives once in every round, so that nobody can be a round behind unnoticed.
+constexpr unsigned gather_bytes = 16;
+ARBITER_DEVICE unsigned gather_object(unsigned which) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared_floats())) + 8 * which;
+}
+// By one thread, before cluster_arrive().
+ARBITER_DEVICE void gather_init(unsigned warps) {
+  for (unsigned which = 0; which < 2; ++which)
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(gather_object(which)), "r"(warps) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+// Store `v` where `address` is in block `rank` of the cluster.
+ARBITER_DEVICE void gather_send(unsigned which, float* address, unsigned rank, float v) {
+  const unsigned local = static_cast<unsigned>(__cvta_generic_to_shared(address));
+  unsigned remote, object;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(local), "r"(rank));
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(object) : "r"(gather_object(which)), "r"(rank));
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(remote),
+               "r"(__float_as_uint(v)), "r"(object)
+               : "memory");
+}
+// By one thread of every warp; `bytes` that will arrive in this block, named by exactly one of them (0 by the others).
+ARBITER_DEVICE void gather_arrive(unsigned which, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(gather_object(which)), "r"(bytes)
+               : "memory");
+}
+// `round`: how often this gather has completed before.
+ARBITER_DEVICE void gather_wait(unsigned which, unsigned round) {
+  unsigned done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{.reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+        : "=r"(done)
+        : "r"(gather_object(which)), "r"(round & 1u)
+        : "memory");
+  }
+}
+
+// --- time -------------------------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned long long now_ns() {
+  unsigned long long t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  return t;
+}
+ARBITER_DEVICE void poll_pause() {}
+
+// --- arithmetic whose rounding is fixed -------------------------------------------------------------------------
+ARBITER_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
+ARBITER_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
+ARBITER_DEVICE float reciprocal_sqrt(float x) { return rsqrtf(x); }
+ARBITER_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
+ARBITER_DEVICE unsigned float_to_bits(float x) { return __float_as_uint(x); }
+
+// Two 16-bit values of one word; `lo` is the one with the smaller index.
+ARBITER_DEVICE float bf16_lo(unsigned word) { return __uint_as_float(word << 16); }
+ARBITER_DEVICE float bf16_hi(unsigned word) { return __uint_as_float(word & 0xffff0000u); }
+ARBITER_DEVICE unsigned pack_bf16(float lo, float hi) {
+  unsigned word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(hi), "f"(lo));
+  return word;
+}
+ARBITER_DEVICE float fp16_lo(unsigned word) {
+  float x;
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l;}" : "=f"(x) : "r"(word));
+  return x;
+}
+ARBITER_DEVICE float fp16_hi(unsigned word) {
+  float x;
+  asm("{.reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h;}" : "=f"(x) : "r"(word));
+  return x;
+}
+ARBITER_DEVICE unsigned pack_fp16(float lo, float hi) {
+  unsigned word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(hi), "f"(lo));
+  return word;
+}
+
+using namespace arbiter_abi;
+
+namespace config {
+constexpr unsigned world = 3;
+constexpr unsigned threads = 256;         // per block
+constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
+constexpr unsigned cluster = 2;         // blocks that share a row
+constexpr unsigned early_trigger = 2;  // when dependents may launch (they wait themselves): 0 at the end,
+                                                       // 1 once the inputs are ready, 2 at once
+constexpr unsigned hidden = 2880;           // elements of a row; 0 if the message is flat
+constexpr unsigned row_vectors = 360;      // vectors of a row; 0 if the message is flat
+}  // namespace config
+
+// Elements, vectors and their rounding.
+
+constexpr unsigned elements = 8;  // of a vector
+
+// A vector as fp32 values.
+struct Values {
+  float at[elements];
+};
+
+ARBITER_DEVICE Values unpack(const Vector& v) {
+  Values x;
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) {
+    x.at[2 * i] = bf16_lo(v.word[i]);
+    x.at[2 * i + 1] = bf16_hi(v.word[i]);
+  }
+  return x;
+}
+
+// Rounds to nearest even, once.
+ARBITER_DEVICE Vector pack(const Values& x) {
+  Vector v;
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) {
+    v.word[i] = pack_bf16(x.at[2 * i], x.at[2 * i + 1]);
+  }
+  return v;
+}
+
+ARBITER_DEVICE Values zero() {
+  Values x;
+#pragma unroll
+  for (unsigned i = 0; i < elements; ++i) x.at[i] = 0.0f;
+  return x;
+}
+
+ARBITER_DEVICE Values plus(const Values& a, const Values& b) {
+  Values x;
+#pragma unroll
+  for (unsigned i = 0; i < elements; ++i) x.at[i] = add(a.at[i], b.at[i]);
+  return x;
+}
+
+ARBITER_DEVICE Vector zero_vector() { return Vector{ {0u, 0u, 0u, 0u} }; }
+
+// The sentinel is compared and replaced as an integer, word by word: no payload may look like "nothing has arrived".
+ARBITER_DEVICE Vector sanitised(Vector v) {
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) v.word[i] = v.word[i] == sentinel_word ? 0u : v.word[i];
+  return v;
+}
+ARBITER_DEVICE bool arrived(const Vector& v) {
+  return v.word[0] != sentinel_word && v.word[1] != sentinel_word && v.word[2] != sentinel_word &&
+         v.word[3] != sentinel_word;
+}
+ARBITER_DEVICE Vector sentinel() { return Vector{ {sentinel_word, sentinel_word, sentinel_word, sentinel_word} }; }
+
+// The sum as every algorithm returns it: fp32 in rank order starting from +0, rounded once, sanitised.
+ARBITER_DEVICE Vector rounded_sum(const Values& sum) { return sanitised(pack(sum)); }
+// The arguments in registers. Reading them is a miss of the constant cache in every launch; done before the grid
+// dependency is waited for, it costs nothing.
+ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
+  Arguments a = arguments;
+  a.input = pinned(arguments.input);
+  a.output = pinned(arguments.output);
+  a.vectors = pinned(arguments.vectors);
+  a.rows = pinned(arguments.rows);
+  a.iterations = pinned(arguments.iterations);
+#pragma unroll
+  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = pinned(arguments.workspace[r]);
+  if (config::row_vectors != 0) {
+    a.residual_in = pinned(arguments.residual_in);
+    a.residual_out = pinned(arguments.residual_out);
+    a.gamma = pinned(arguments.gamma);
+    a.norm_out = pinned(arguments.norm_out);
+  }
+  return a;
+}
+
+// Which thread handles which vector. A message is a list of rows; a cluster handles one row (or, with two-shot, one row
+// per rank) in one iteration. A flat message is cut into rows of exactly one cluster's width.
+
+constexpr unsigned cluster_width = config::threads * config::vectors * config::cluster;
+
+ARBITER_DEVICE unsigned rank_in_cluster() { return config::cluster == 1 ? 0u : cluster_rank(); }
+ARBITER_DEVICE unsigned cluster_index() { return block_index() / config::cluster; }
+ARBITER_DEVICE unsigned grid_clusters() { return grid_blocks() / config::cluster; }
+
+// Column of this thread's k-th vector within a row. 32 consecutive columns always belong to one warp.
+ARBITER_DEVICE unsigned column(unsigned k) {
+  return (k * config::cluster + rank_in_cluster()) * config::threads + thread_index();
+}
+
+// Index of a vector in the message. The row's own length is a constant when the hidden size is.
+ARBITER_DEVICE unsigned vector_index(unsigned row, unsigned col) {
+  constexpr unsigned width = config::row_vectors != 0 ? config::row_vectors : cluster_width;
+  return row * width + col;
+}
+
+ARBITER_DEVICE bool in_message(const Arguments& arguments, unsigned row, unsigned col) {
+  if (config::row_vectors != 0) return row < arguments.rows && col < config::row_vectors;
+  return vector_index(row, col) < arguments.vectors;
+}
+
+ARBITER_DEVICE const void* vector_at(const void* base, unsigned row, unsigned col) {
+  return static_cast<const unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
+}
+ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
+  return static_cast<unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
+}
+
+ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
+  return reinterpret_cast<Control*>(arguments.workspace[rank]);
+}
+
+// Every block owns one counter of protocol state; a call advances all of them, also those of blocks that did not run,
+// so that the next call may have any grid. `epoch` is the value this block read.
+ARBITER_DEVICE void advance_epochs(unsigned* epochs, unsigned epoch) {
+  for (unsigned block = block_index() + grid_blocks() * thread_index(); block < max_blocks;
+       block += grid_blocks() * config::threads)
+    store_word(epochs + block, epoch);
+}
+// Every wait has a deadline. The fast path costs one counter; clock and abort word are read every 256 polls.
+
+enum Phase : unsigned { phase_push = 1, phase_broadcast = 2, phase_barrier = 3 };
+
+// What a thread remembers of its current wait, and whether it has given up: then it no longer waits for anybody and
+// only runs to its end.
+struct Wait {
+  unsigned polls = 0;
+  bool given_up = false;
+  unsigned long long started = 0;
+};
+
+// True when waiting makes no sense any more: the deadline has passed, or somebody else gave up.
+template <unsigned kRank>
+ARBITER_COLD bool give_up(const Arguments& arguments, unsigned waited_for, unsigned phase, unsigned epoch,
+                          unsigned long long waited_ns) {
+  Control* control = reinterpret_cast<Control*>(arguments.workspace[kRank]);
+  const bool aborted = load_relaxed(&control->abort) != 0u;
+  if (!aborted && (arguments.timeout_ns == 0 || waited_ns < arguments.timeout_ns)) return false;
+  if (exchange(&control->reported, 1u) == 0u) {
+    FaultRecord* fault = arguments.fault;
+    store_relaxed(&fault->waiting_rank, kRank);
+    store_relaxed(&fault->waited_for, waited_for);
+    store_relaxed(&fault->block, block_index());
+    store_relaxed(&fault->thread, thread_index());
+    store_relaxed(&fault->phase, phase);
+    store_relaxed(&fault->epoch, epoch);
+    store_release(&fault->state, aborted ? 2u : 1u);
+    for (unsigned r = 0; r < config::world; ++r)
+      store_relaxed(&reinterpret_cast<Control*>(arguments.workspace[r])->abort, 1u);
+  }
+  return true;
+}
+
+// Call between two polls.
+template <unsigned kRank>
+ARBITER_DEVICE bool expired(const Arguments& arguments, Wait& wait, unsigned waited_for, Phase phase, unsigned epoch) {
+  poll_pause();
+  if ((++wait.polls & 255u) != 0u) return false;
+  const unsigned long long now = now_ns();
+  if (wait.polls == 256u) wait.started = now;
+  wait.given_up = give_up<kRank>(arguments, waited_for, phase, epoch, now - wait.started);
+  return wait.given_up;
+}
+// The push protocol: data is its own flag. A rank stores vectors into slots of a peer's rotating buffer; the owner of
+// the slot polls its local copy until no word is the sentinel, takes the vector, and puts the sentinel back.
+//
+// An epoch is what goes through one rotating buffer: up to `push_iterations` iterations of a launch side by side. Why
+// three buffers are enough, and why nothing else is needed:
+// - A slot is read and re-armed by one thread. The peer's next store to the same slot is three epochs later, and a rank
+//   finishes an epoch only with data from every peer, so it is at most one epoch ahead.
+// - Within a launch, a fence orders the re-arming of one epoch before the stores of the next (it waits for the links
+//   and is expensive, so there is one an epoch, not one an iteration); between launches, the end of the kernel does.
+// - The last rows of a message may leave threads without work in a launch's last epoch; such a thread may lag one more
+//   epoch behind, which is what the third buffer is for.
+// - All of it holds for any sequence of grids and algorithms, because the epoch is one number for all of them.
+
+// The protocol state of a block: the epoch in the upper 30 bits, the buffer it uses (epoch mod 3) in the lower two, so
+// that nothing has to be divided between reading it and the first store.
+struct PushEpoch {
+  unsigned word;
+  ARBITER_DEVICE unsigned buffer() const { return word & 3u; }
+  ARBITER_DEVICE PushEpoch next() const {
+    return PushEpoch{(word & ~3u) + 4u + (buffer() + 1u == push_buffers ? 0u : buffer() + 1u)};
+  }
+  ARBITER_DEVICE PushEpoch after(unsigned epochs) const {
+    return PushEpoch{(word & ~3u) + 4u * epochs + (buffer() + epochs) % push_buffers};
+  }
+};
+
+// Slots of an iteration: every leg has one per peer (not for the own rank) and vector of a thread.
+template <unsigned kRank, unsigned kLegs>
+struct Push {
+  static constexpr unsigned leg_slots = (config::world - 1) * config::vectors;
+
+  const Arguments& arguments;       // in registers
+  const Arguments& constants;       // the kernel's parameter, for the slow path
+  unsigned slot_stride;             // bytes between two slots of one thread
+  unsigned buffer_stride;
+  unsigned iterations_per_epoch;
+  unsigned long long first_place;   // of this thread's slot 0 in buffer 0, from the start of the workspace
+  unsigned long long place;         // the same for the current iteration
+  PushEpoch epoch;
+  unsigned in_epoch = 0;            // iterations of this epoch behind us
+
+  // Everything that does not depend on the epoch is computed here, while the previous kernel still runs.
+  ARBITER_DEVICE Push(const Arguments& a, const Arguments& constants_) : arguments(a), constants(constants_) {
+    slot_stride = pinned(grid_blocks() * config::threads * static_cast<unsigned>(sizeof(Vector)));
+    buffer_stride = pinned(a.push_stride);
+    iterations_per_epoch = pinned(a.push_iterations);
+    first_place = pinned(a.push_offset + (block_index() * config::threads + thread_index()) *
+                                             static_cast<unsigned>(sizeof(Vector)));
+  }
+
+  ARBITER_DEVICE void begin(PushEpoch first) {
+    epoch = first;
+    place = first_place + static_cast<unsigned long long>(first.buffer()) * buffer_stride;
+  }
+  // The epoch that the next launch begins with.
+  ARBITER_DEVICE PushEpoch behind(PushEpoch first) const {
+    return first.after(constants.push_epochs);
+  }
+  // The next iteration's slots. With a new epoch comes the fence.
+  ARBITER_DEVICE void advance() {
+    if (++in_epoch == iterations_per_epoch) {
+      in_epoch = 0;
+      fence_system();
+      begin(epoch.next());
+    } else {
+      place += static_cast<unsigned long long>(slot_stride) * (kLegs * leg_slots);
+    }
+  }
+
+  ARBITER_DEVICE void step_to(const Push& next) {
+    place = next.place;
+    epoch = next.epoch;
+    in_epoch = next.in_epoch;
+  }
+
+  ARBITER_DEVICE unsigned long long slot(unsigned leg, unsigned receiver, unsigned sender, unsigned k) const {
+    const unsigned index = leg * leg_slots + (sender < receiver ? sender : sender - 1) * config::vectors + k;
+    return place + static_cast<unsigned long long>(index) * slot_stride;
+  }
+  ARBITER_DEVICE void send(unsigned leg, unsigned peer, unsigned k, const Vector& sanitised_vector) const {
+    store_shared_vector(arguments.workspace[peer] + slot(leg, peer, kRank, k), sanitised_vector);
+  }
+  ARBITER_DEVICE Vector poll(unsigned leg, unsigned peer, unsigned k) const {
+    return load_polled(arguments.workspace[kRank] + slot(leg, kRank, peer, k));
+  }
+
+  // Fill data[r] with what peer r has sent, for every peer that is wanted, and re-arm those slots; the own rank is left
+  // alone. All slots are polled together, so that the wait is one round trip and not one per peer.
+  ARBITER_DEVICE void receive(unsigned leg, unsigned k, const bool (&wanted)[config::world],
+                              Vector (&data)[config::world], Wait& wait) const {
+    unsigned waited_for = 0;
+    bool missing;
+    wait.polls = 0;
+#pragma unroll
+    for (unsigned r = 0; r < config::world; ++r) {
+      if (r != kRank && wanted[r]) data[r] = sentinel();
+    }
+    do {
+      missing = false;
+#pragma unroll
+      for (unsigned r = 0; r < config::world; ++r) {
+        if (r != kRank && wanted[r] && !arrived(data[r])) data[r] = poll(leg, r, k);
+      }
+#pragma unroll
+      for (unsigned r = 0; r < config::world; ++r) {
+        if (r == kRank || !wanted[r] || arrived(data[r])) continue;
+        missing = true;
+        waited_for = r;
+      }
+    } while (missing && !wait.given_up &&
+             !expired<kRank>(constants, wait, waited_for, leg == 0 ? phase_push : phase_broadcast, epoch.word >> 2));
+    // Ordered before a peer's next store to the same slots by the fence or the end of the kernel: an ordinary store.
+#pragma unroll
+    for (unsigned r = 0; r < config::world; ++r) {
+      if (r != kRank && wanted[r]) store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
+    }
+  }
+};
+// Sums over a row, in an order that depends on nothing but the hidden size: first the elements of a vector, then 32
+// consecutive vectors (one warp) as a binary tree, then those partial sums as a binary tree. Batch, block, cluster and
+// algorithm do not change a bit.
+
+constexpr unsigned partials = (config::row_vectors + 31) / 32;
+constexpr unsigned warps = config::threads / 32;
+constexpr unsigned round_up_power(unsigned n) {
+  unsigned p = 32;
+  while (p < n) p *= 2;
+  return p;
+}
+constexpr unsigned tree_width = round_up_power(partials);
+
+ARBITER_DEVICE float warp_sum(float x) {
+#pragma unroll
+  for (unsigned mask = 16; mask != 0; mask /= 2) x = add(x, shuffle_xor(x, mask));
+  return x;
+}
+
+// The tree over the partial sums: leaf i is added to leaf i + width / 2, until one is left. Absent leaves are 0.
+// (One thread reading all of them was up to 3 us slower: a thousand threads, 32 loads each.)
+ARBITER_DEVICE float partial_tree(const float* leaves) {
+  const unsigned lane = thread_index() % 32;
+  float leaf[tree_width / 32];
+#pragma unroll
+  for (unsigned i = 0; i < tree_width / 32; ++i)
+    leaf[i] = lane + 32 * i < partials ? load_shared(leaves + lane + 32 * i) : 0.0f;
+#pragma unroll
+  for (unsigned width = tree_width / 64; width != 0; width /= 2) {
+#pragma unroll
+    for (unsigned i = 0; i < width; ++i) leaf[i] = add(leaf[i], leaf[i + width]);
+  }
+  return warp_sum(leaf[0]);
+}
+
+// Call first in a kernel that uses row_sums: shared memory of another block may be written only once that block runs.
+ARBITER_DEVICE void row_sums_begin() {
+  if (config::cluster == 1) return;
+  if (thread_index() == 0) gather_init(warps);
+  cluster_arrive();
+}
+
+// Sums of kRows rows at once: in[row][k] is this thread's sum over its k-th vector (0 where it has none).
+// Every thread of the cluster calls this, once per iteration. Dynamic shared memory: gather_bytes if a row is spread
+// over a cluster, then two buffers of kRows * partials floats.
+template <unsigned kRows>
+ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[kRows], unsigned iteration) {
+  constexpr unsigned stride = (partials + 3) / 4 * 4;
+  const unsigned which = iteration & 1u;
+  float* buffer = shared_floats() + (config::cluster == 1 ? 0 : gather_bytes / 4) + which * (kRows * stride);
+  const unsigned lane = thread_index() % 32, warp = thread_index() / 32;
+  if (config::cluster != 1 && iteration == 0) cluster_wait();
+#pragma unroll
+  for (unsigned row = 0; row < kRows; ++row) {
+#pragma unroll
+    for (unsigned k = 0; k < config::vectors; ++k) {
+      const float sum = warp_sum(in[row][k]);
+      const unsigned partial = (k * config::cluster + rank_in_cluster()) * warps + warp;
+      if (partial >= partials) continue;
+      if (config::cluster == 1) {
+        if (lane == 0) buffer[row * stride + partial] = sum;
+      } else {
+        if (lane < config::cluster) gather_send(which, buffer + row * stride + partial, lane, sum);
+      }
+    }
+  }
+  if (config::cluster == 1) {
+    block_barrier();
+  } else {
+    if (lane == 0) gather_arrive(which, warp == 0 ? kRows * partials * 4 : 0);
+    gather_wait(which, iteration / 2);
+  }
+#pragma unroll
+  for (unsigned row = 0; row < kRows; ++row) out[row] = partial_tree(buffer + row * stride);
+}
+
+// --- what follows the sum ----------------------------------------------------------------------------------------
+// residual_out = sum + residual_in;  norm_out = residual_out / sqrt(mean(residual_out^2) + epsilon) * (gamma + bias).
+// Each is rounded as if it had been written and read back, so the result is that of the separate operations.
+constexpr bool writes_norm = 1 != 0;
+
+template <unsigned kRows>
+struct Epilogue {
+  Vector residual[kRows][config::vectors];
+  Vector gamma[config::vectors];
+
+  // First thing in the kernel.
+  ARBITER_DEVICE void begin() {
+    if (writes_norm) row_sums_begin();
+  }
+
+  // Once per launch, after the inputs may be read.
+  ARBITER_DEVICE void prepare(const Arguments& arguments) {
+    if (!writes_norm) return;
+#pragma unroll
+    for (unsigned k = 0; k < config::vectors; ++k) {
+      gamma[k] = column(k) < config::row_vectors ? load(vector_at(arguments.gamma, 0, column(k))) : zero_vector();
+    }
+  }
+
+  // Once per iteration, before the wait for the peers.
+  ARBITER_DEVICE void prefetch(const Arguments& arguments, const unsigned (&row)[kRows]) {
+#pragma unroll
+    for (unsigned i = 0; i < kRows; ++i) {
+#pragma unroll
+      for (unsigned k = 0; k < config::vectors; ++k) {
+        residual[i][k] = in_message(arguments, row[i], column(k))
+                             ? load(vector_at(arguments.residual_in, row[i], column(k)))
+                             : zero_vector();
+      }
+    }
+  }
+
+  ARBITER_DEVICE void apply(const Arguments& arguments, const unsigned (&row)[kRows],
+                            const Vector (&sum)[kRows][config::vectors], unsigned iteration) {
+    float squares[kRows][config::vectors];
+#pragma unroll
+    for (unsigned i = 0; i < kRows; ++i) {
+#pragma unroll
+      for (unsigned k = 0; k < config::vectors; ++k) {
+        squares[i][k] = 0.0f;
+        if (!in_message(arguments, row[i], column(k))) continue;
+        residual[i][k] = pack(plus(unpack(sum[i][k]), unpack(residual[i][k])));
+        store(vector_at(arguments.residual_out, row[i], column(k)), residual[i][k]);
+        const Values x = unpack(residual[i][k]);
+#pragma unroll
+        for (unsigned e = 0; e < elements; ++e) squares[i][k] = add(squares[i][k], multiply(x.at[e], x.at[e]));
+      }
+    }
+    if (!writes_norm) return;
+
+    float total[kRows];
+    row_sums(squares, total, iteration);
+#pragma unroll
+    for (unsigned i = 0; i < kRows; ++i) {
+      const float scale = reciprocal_sqrt(add(multiply(total[i], 1.0f / config::hidden), arguments.epsilon));
+#pragma unroll
+      for (unsigned k = 0; k < config::vectors; ++k) {
+        if (!in_message(arguments, row[i], column(k))) continue;
+        Values x = unpack(residual[i][k]);
+        const Values weight = unpack(gamma[k]);
+#pragma unroll
+        for (unsigned e = 0; e < elements; ++e) {
+          x.at[e] = multiply(multiply(x.at[e], scale), add(weight.at[e], arguments.weight_bias));
+        }
+        store(vector_at(arguments.norm_out, row[i], column(k)), pack(x));
+      }
+    }
+  }
+};
+
+// --- how the ranks exchange data ----------------------------------------------------------------------------------
+// Row i belongs to rank i mod world: every rank sends it there (leg 0), the owner sums it in rank order and sends the
+// result to all (leg 1). Neither leg has a barrier, and the next rows leave before the results of these arrive, so that
+// the links never rest.
+template <unsigned kRank>
+ARBITER_DEVICE void run(const Arguments& constants) {
+  constexpr unsigned world = config::world, vectors = config::vectors;
+  const Arguments arguments = in_registers(constants);
+  unsigned* const epoch_state = pinned(&control_of(arguments, kRank)->push_epoch[0]);
+  Epilogue<world> epilogue;
+  Push<kRank, 2> push(arguments, constants);
+  Wait wait;
+
+  const auto row_of = [&](unsigned iteration, unsigned r) {
+    return (cluster_index() + iteration * grid_clusters()) * world + r;
+  };
+  const auto read = [&](unsigned iteration, Vector(&data)[vectors][world]) {
+#pragma unroll
+    for (unsigned r = 0; r < world; ++r) {
+#pragma unroll
+      for (unsigned k = 0; k < vectors; ++k) {
+        const unsigned row = row_of(iteration, r);
+        if (in_message(arguments, row, column(k))) data[k][r] = load(vector_at(arguments.input, row, column(k)));
+      }
+    }
+  };
+  const auto scatter = [&](const Push<kRank, 2>& to, unsigned iteration, const Vector(&data)[vectors][world]) {
+#pragma unroll
+    for (unsigned k = 0; k < vectors; ++k) {
+#pragma unroll
+      for (unsigned distance = 1; distance < world; ++distance) {
+        const unsigned owner = (kRank + distance) % world;
+        if (in_message(arguments, row_of(iteration, owner), column(k))) to.send(0, owner, k, sanitised(data[k][owner]));
+      }
+    }
+  };
+
+  epilogue.begin();
+  if (config::early_trigger == 2) grid_dependency_trigger();
+  grid_dependency_wait();
+  if (config::early_trigger == 1) grid_dependency_trigger();
+  const PushEpoch epoch{load_word(&epoch_state[block_index()])};
+  Vector mine[vectors][world];  // this rank's contribution to every owner
+  read(0, mine);
+  push.begin(epoch);
+  scatter(push, 0, mine);
+  epilogue.prepare(arguments);
+  block_barrier();  // every thread of the block has read the epoch
+  advance_epochs(epoch_state, push.behind(epoch).word);
+
+  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
+    const bool more = iteration + 1 < arguments.iterations;
+    Vector following[vectors][world];
+    if (more) read(iteration + 1, following);
+
+    // Sum the own row.
+    Vector sum[world][vectors];
+#pragma unroll
+    for (unsigned k = 0; k < vectors; ++k) {
+      if (!in_message(arguments, row_of(iteration, kRank), column(k))) continue;
+      Vector contribution[world];
+      bool wanted[world];
+#pragma unroll
+      for (unsigned r = 0; r < world; ++r) wanted[r] = true;
+      contribution[kRank] = mine[k][kRank];
+      push.receive(0, k, wanted, contribution, wait);
+      Values total = zero();
+#pragma unroll
+      for (unsigned r = 0; r < world; ++r) total = plus(total, unpack(contribution[r]));
+      sum[kRank][k] = rounded_sum(total);
+#pragma unroll
+      for (unsigned distance = 1; distance < world; ++distance) {
+        push.send(1, (kRank + distance) % world, k, sum[kRank][k]);
+      }
+    }
+
+    // The next rows leave. The fence that comes with a new epoch does not cover the results of these rows, which are
+    // re-armed below; the fence of the epoch after does, still in time for the third buffer.
+    Push<kRank, 2> next = push;
+    if (more) {
+      next.advance();
+      scatter(next, iteration + 1, following);
+    }
+
+    // Collect everybody else's rows.
+    unsigned row[world];
+#pragma unroll
+    for (unsigned r = 0; r < world; ++r) row[r] = row_of(iteration, r);
+    epilogue.prefetch(arguments, row);
+#pragma unroll
+    for (unsigned k = 0; k < vectors; ++k) {
+      Vector result[world];
+      bool wanted[world];
+#pragma unroll
+      for (unsigned r = 0; r < world; ++r) wanted[r] = in_message(arguments, row[r], column(k));
+      push.receive(1, k, wanted, result, wait);
+#pragma unroll
+      for (unsigned r = 0; r < world; ++r) {
+        if (r != kRank) sum[r][k] = result[r];
+      }
+    }
+    epilogue.apply(arguments, row, sum, iteration);
+
+    push.step_to(next);
+#pragma unroll
+    for (unsigned k = 0; k < vectors; ++k) {
+#pragma unroll
+      for (unsigned r = 0; r < world; ++r) mine[k][r] = following[k][r];
+    }
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(256) arbiter_kernel(const __grid_constant__ Arguments arguments) {
+  run<2>(arguments);
+}

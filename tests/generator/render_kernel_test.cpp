@@ -1,0 +1,186 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "arbiter/error.hpp"
+#include "arbiter/generator/render.hpp"
+#include "arbiter/generator/variant.hpp"
+#include "digest.hpp"
+#include "expect_error.hpp"
+#include "sample_catalogue.hpp"
+
+namespace arbiter {
+namespace {
+
+using test::expect_error;
+using test::sample_templates;
+
+const TargetLimits hopper{90, 1024, {}};
+
+class RenderKernel : public ::testing::Test {
+ protected:
+  const Catalogue catalogue = Catalogue::parse(test::sample_json, sample_templates());
+  const Variant rows = enumerate(catalogue, "allreduce_norm", Dtype::bf16, 2, 2048, hopper).variants.front();
+  const Variant flat = enumerate(catalogue, "allreduce", Dtype::fp32, 4, 2048, hopper).variants.front();
+};
+
+TEST_F(RenderKernel, CudaHasOneRank) {
+  const Source source = render_kernel(catalogue, rows, 1, Dialect::cuda, sample_templates());
+  EXPECT_EQ(source.text,
+            "// trtllm/push:cluster=2,threads=128 allreduce_norm bf16 world=2 hidden=2048\n"
+            "device bf16\n"
+            "norm 1 hidden=2048 row_vectors=256 rows=1\n"
+            "push threads=128 cluster=2 world=2\n"
+            "kernel rank=1\n");
+  EXPECT_EQ(source.entry, "arbiter_kernel");
+  EXPECT_EQ(source.hash, sha256_hex(source.text));
+}
+
+TEST_F(RenderKernel, HostHasAllRanks) {
+  const Source source = render_kernel(catalogue, flat, 3, Dialect::host, sample_templates());
+  EXPECT_EQ(source.text,
+            "// trtllm/push:cluster=1,threads=128 allreduce fp32 world=4\n"
+            "host fp32\n"
+            "none 0\n"  // a constant that only another epilogue sets
+            "push threads=128 cluster=1 world=4\n"
+            "kernel rank=0 host\nkernel rank=1 host\nkernel rank=2 host\nkernel rank=3 host\n");
+  EXPECT_EQ(source.entry, "arbiter_kernel_rank");
+}
+
+TEST_F(RenderKernel, FlatPatternsHaveNoHiddenSize) {
+  TemplateMap templates = sample_templates();
+  templates["kernel.mustache"] = "[{{hidden}}|{{row_vectors}}|{{rows}}|{{#rows}}rows{{/rows}}|{{#cuda}}cuda{{/cuda}}{{#host}}host{{/host}}|{{dtype_fp32}}{{dtype_bf16}}]";
+  EXPECT_EQ(render_kernel(catalogue, flat, 0, Dialect::cuda, templates).text, "[0|0|0||cuda|1]");
+  EXPECT_EQ(render_kernel(catalogue, rows, 0, Dialect::host, templates).text, "[2048|256|1|rows|host|1]");
+}
+
+TEST_F(RenderKernel, LaunchAxesAreNotCompiledIn) {
+  TemplateMap templates = sample_templates();
+  templates["kernel.mustache"] = "{{blocks}}";
+  expect_error<CompileError>([&] { render_kernel(catalogue, flat, 0, Dialect::cuda, templates); }, {"unknown key 'blocks'"});
+}
+
+TEST_F(RenderKernel, RankOutsideOfRanksIsAnErrorOnTheHost) {
+  TemplateMap templates = sample_templates();
+  templates["kernel.mustache"] = "{{rank}}";
+  EXPECT_EQ(render_kernel(catalogue, flat, 2, Dialect::cuda, templates).text, "2");
+  expect_error<CompileError>([&] { render_kernel(catalogue, flat, 2, Dialect::host, templates); }, {"unknown key 'rank'"});
+}
+
+TEST_F(RenderKernel, RefusesBadRequests) {
+  const auto render_changed = [&](auto change, int rank) {
+    Variant variant = rows;
+    change(variant);
+    render_kernel(catalogue, variant, rank, Dialect::cuda, sample_templates());
+  };
+  const auto same = [](Variant&) {};
+  for (const int rank : {-1, 2})
+    expect_error<InvalidArgument>([&] { render_changed(same, rank); }, {"rank " + std::to_string(rank), "0 to 1"});
+  EXPECT_THROW(render_changed([](Variant& v) { v.algorithm = "pull"; }, 0), InvalidArgument);
+  EXPECT_THROW(render_changed([](Variant& v) { v.pattern = "pull"; }, 0), InvalidArgument);
+  EXPECT_THROW(render_changed([](Variant& v) { v.parameters.clear(); }, 0), InvalidArgument);
+  EXPECT_THROW(render_changed([](Variant& v) { v.hidden = 2047; }, 0), InvalidArgument);
+  EXPECT_THROW(render_changed([](Variant& v) { v.hidden = 0; }, 0), InvalidArgument);
+  EXPECT_THROW(render_changed([](Variant& v) { v.world = 17; }, 0), InvalidArgument);
+  EXPECT_THROW(render_changed([](Variant& v) { v.world = 0; }, 0), InvalidArgument);
+}
+
+TEST_F(RenderKernel, MissingTemplatesAreNamed) {
+  TemplateMap templates = sample_templates();
+  templates.erase("epilogues/norm.mustache");
+  expect_error<CompileError>([&] { render_kernel(catalogue, rows, 0, Dialect::cuda, templates); },
+                             {"templates/kernel.mustache:3", "'epilogues/norm.mustache'"});
+}
+
+TEST(BuiltinKernels, AllRenderAndDiffer) {
+  const Catalogue& catalogue = Catalogue::builtin();
+  std::set<std::string> hashes;
+  std::size_t count = 0;
+  const auto begin = std::chrono::steady_clock::now();
+  for (const EpilogueEntry& epilogue : catalogue.epilogues()) {
+    for (const Dtype dtype : {Dtype::bf16, Dtype::fp32}) {
+      std::vector<Variant> variants = enumerate(catalogue, epilogue.pattern, dtype, 3, 4096, hopper).variants;
+      for (Variant& variant : enumerate_standalone(catalogue, epilogue.pattern, dtype, 4096, hopper).variants)
+        variants.push_back(std::move(variant));
+      for (const Variant& variant : variants) {
+        for (const Dialect dialect : {Dialect::cuda, Dialect::host}) {
+          // The host source holds all ranks; a kernel of the first and of the last rank must differ.
+          for (const int rank : std::set<int>{0, dialect == Dialect::cuda ? variant.world - 1 : 0}) {
+            const Source source = render_kernel(catalogue, variant, rank, dialect);
+            EXPECT_EQ(source.text.find("{{"), std::string::npos) << variant.full_name();
+            EXPECT_EQ(source.text.find("#include"), std::string::npos) << variant.full_name();
+            EXPECT_NE(source.text.find(variant.full_name()), std::string::npos);
+            hashes.insert(source.hash);
+            ++count;
+          }
+        }
+      }
+    }
+  }
+  EXPECT_EQ(hashes.size(), count);
+  const double milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  RecordProperty("milliseconds_per_kernel", std::to_string(milliseconds / static_cast<double>(count)));
+  EXPECT_LT(milliseconds / static_cast<double>(count), 20) << "rendering should take less than 1 ms";
+}
+
+// Golden files: a change of templates or renderer shows as a difference that can be reviewed.
+struct Golden {
+  const char* file;
+  Backend backend;
+  const char* pattern;
+  Dtype dtype;
+  int world;
+  int hidden;
+  Dialect dialect;
+};
+
+class GoldenKernels : public ::testing::TestWithParam<Golden> {};
+
+TEST_P(GoldenKernels, RenderAsRecorded) {
+  const Golden& golden = GetParam();
+  const Catalogue& catalogue = Catalogue::builtin();
+  const Enumeration all = golden.world == 1
+                              ? enumerate_standalone(catalogue, golden.pattern, golden.dtype, golden.hidden, hopper)
+                              : enumerate(catalogue, golden.pattern, golden.dtype, golden.world, golden.hidden, hopper, golden.backend);
+  const std::string algorithm(golden.file, std::string_view(golden.file).find('-'));
+  const auto variant = std::find_if(all.variants.begin(), all.variants.end(), [&](const Variant& v) { return v.algorithm == algorithm; });
+  ASSERT_NE(variant, all.variants.end()) << "no variant of " << algorithm;
+  const Source source = render_kernel(catalogue, *variant, golden.world - 1, golden.dialect);
+
+  const std::filesystem::path path = std::filesystem::path(ARBITER_GOLDEN_FOLDER) / golden.file;
+  if (const char* update = std::getenv("ARBITER_UPDATE_GOLDEN"); update != nullptr && std::string(update) == "1") {
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream(path, std::ios::binary) << source.text;
+    return;
+  }
+  std::ifstream stream(path, std::ios::binary);
+  ASSERT_TRUE(stream) << path << " is missing; run this test with ARBITER_UPDATE_GOLDEN=1 and review what it writes";
+  const std::string recorded{std::istreambuf_iterator<char>(stream), {}};
+  if (recorded == source.text) return;
+  const auto difference = std::mismatch(recorded.begin(), recorded.end(), source.text.begin(), source.text.end());
+  const auto line = 1 + std::count(recorded.begin(), difference.first, '\n');
+  FAIL() << path << " differs from line " << line << " on; if that is meant, run this test with ARBITER_UPDATE_GOLDEN=1 "
+         << "and review the change";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , GoldenKernels,
+    ::testing::Values(
+        Golden{"oneshot_push-allreduce-bf16-4.cu", Backend::trtllm, "allreduce", Dtype::bf16, 4, 0, Dialect::cuda},
+        Golden{"oneshot_push-cluster-fp16-2.cu", Backend::mnnvl, "allreduce_residual_rmsnorm", Dtype::fp16, 2, 8192, Dialect::cuda},
+        Golden{"twoshot_push-residual_rmsnorm-bf16-3.cu", Backend::mnnvl, "allreduce_residual_rmsnorm", Dtype::bf16, 3, 2880, Dialect::cuda},
+        Golden{"twoshot_barrier-allreduce-fp32-2.cpp", Backend::trtllm, "allreduce", Dtype::fp32, 2, 0, Dialect::host},
+        Golden{"epilogue-residual_rmsnorm-bf16.cu", Backend::custom, "allreduce_residual_rmsnorm", Dtype::bf16, 1, 4096, Dialect::cuda}),
+    [](const ::testing::TestParamInfo<Golden>& param) {
+      std::string name = param.param.file;
+      std::replace_if(name.begin(), name.end(), [](char c) { return c == '-' || c == '.'; }, '_');
+      return name;
+    });
+
+}  // namespace
+}  // namespace arbiter

@@ -1,0 +1,67 @@
+// A small catalogue and templates for it, independent of the real ones.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "arbiter/generator/catalogue.hpp"
+
+namespace arbiter::test {
+
+inline constexpr std::string_view sample_json = R"({
+  "schema": 1,
+  "algorithms": [
+    {
+      "backend": "trtllm", "name": "push", "template": "algorithms/push", "summary": "Pushes.",
+      "numerics": "rank_order_fp32", "exchange": true, "worlds": [2, 4], "capabilities": [],
+      "axes": [
+        {"name": "threads", "values": [128, 256]},
+        {"name": "cluster", "values": [1, 2]},
+        {"name": "blocks", "values": [0, 8], "launch": true}
+      ],
+      "constraints": [
+        {"require": "threads <= max_threads", "reason": "too many threads"},
+        {"require": "cluster == 1 || sm == 0 || sm >= 90", "reason": "clusters need SM 90"},
+        {"require": "rows == 0 || threads * cluster >= row_vectors", "reason": "a row does not fit"}
+      ],
+      "tile_rows": "1", "push_slots": "2 * world", "staging_copies": "0", "shared_bytes": "4 * partials"
+    },
+    {
+      "backend": "nvls", "name": "multimem", "template": "algorithms/multimem", "summary": "Switch.",
+      "numerics": "multimem", "worlds": [2, 4], "capabilities": ["multicast"],
+      "axes": [{"name": "threads", "values": [512]}]
+    },
+    {
+      "backend": "custom", "name": "epilogue", "template": "algorithms/standalone", "summary": "Alone.",
+      "numerics": "rank_order_fp32", "exchange": false, "worlds": [1],
+      "axes": [{"name": "threads", "values": [64]}]
+    }
+  ],
+  "epilogues": [
+    {"pattern": "allreduce", "template": "epilogues/none", "summary": "Sum.", "rows": false, "tensors": ["output"]},
+    {"pattern": "allreduce_norm", "template": "epilogues/norm", "summary": "Norm.", "rows": true,
+     "tensors": ["residual_in", "residual_out", "gamma", "norm_out"], "constants": {"norm_out": 1}}
+  ]
+})";
+
+inline const TemplateMap& sample_templates() {
+  static const TemplateMap templates{
+      {"kernel.mustache", "// {{variant_name}}\n{{> @primitives}}\n{{> @epilogue}}\n{{> @algorithm}}\n"
+                          "{{#ranks}}\nkernel rank={{rank}}{{#host}} host{{/host}}\n{{/ranks}}\n"},
+      {"device/primitives.cuh", "device {{dtype}}\n"},
+      {"host/primitives.h", "host {{dtype}}\n"},
+      {"epilogues/none.mustache", "none {{norm_out}}\n"},
+      {"epilogues/norm.mustache", "norm {{norm_out}} hidden={{hidden}} row_vectors={{row_vectors}} rows={{rows}}\n"},
+      {"algorithms/push.mustache", "push threads={{threads}} cluster={{cluster}} world={{world}}\n"},
+      {"algorithms/multimem.mustache", "multimem {{threads}}\n"},
+      {"algorithms/standalone.mustache", "alone {{threads}}\n"}};
+  return templates;
+}
+
+/// sample_json with the first `from` replaced by `to`.
+inline std::string sample_with(std::string_view from, std::string_view to) {
+  std::string text(sample_json);
+  return text.replace(text.find(from), from.size(), to);
+}
+
+}  // namespace arbiter::test

@@ -1,0 +1,137 @@
+#include "arbiter/generator/variant.hpp"
+
+#include <set>
+
+#include "arbiter/error.hpp"
+#include "expect_error.hpp"
+#include "sample_catalogue.hpp"
+
+namespace arbiter {
+namespace {
+
+using test::expect_error;
+
+class VariantTest : public ::testing::Test {
+ protected:
+  const Catalogue catalogue = Catalogue::parse(test::sample_json, test::sample_templates());
+  TargetLimits hopper{90, 1024, {}};
+
+  std::vector<std::string> names(const Enumeration& enumeration) const {
+    std::vector<std::string> result;
+    for (const Variant& variant : enumeration.variants) result.push_back(variant.name());
+    return result;
+  }
+};
+
+TEST_F(VariantTest, EnumeratesInCatalogueOrder) {
+  const Enumeration all = enumerate(catalogue, "allreduce", Dtype::bf16, 2, 4096, hopper);
+  EXPECT_EQ(names(all), (std::vector<std::string>{
+                            "trtllm/push:cluster=1,threads=128", "trtllm/push:cluster=2,threads=128",
+                            "trtllm/push:cluster=1,threads=256", "trtllm/push:cluster=2,threads=256"}));
+  EXPECT_EQ(all.variants[0].hidden, 0);  // flat
+  EXPECT_EQ(all.variants[0].full_name(), "trtllm/push:cluster=1,threads=128 allreduce bf16 world=2");
+  ASSERT_EQ(all.excluded.size(), 1u);  // multimem, once
+  EXPECT_TRUE(all.excluded[0].variant.parameters.empty());
+  EXPECT_NE(all.excluded[0].reason.find("multicast"), std::string::npos);
+}
+
+TEST_F(VariantTest, ConstraintsExcludeWithTheirReason) {
+  // 2048 bf16 elements are 256 vectors.
+  const Enumeration rows = enumerate(catalogue, "allreduce_norm", Dtype::bf16, 4, 2048, hopper, Backend::trtllm);
+  EXPECT_EQ(rows.variants.size(), 3u);
+  ASSERT_EQ(rows.excluded.size(), 1u);
+  EXPECT_EQ(rows.excluded[0].variant.name(), "trtllm/push:cluster=1,threads=128");
+  EXPECT_EQ(rows.excluded[0].reason, "a row does not fit");
+  EXPECT_EQ(rows.variants[0].full_name(), "trtllm/push:cluster=2,threads=128 allreduce_norm bf16 world=4 hidden=2048");
+
+  const TargetLimits ampere{80, 128, {}};
+  const Enumeration old = enumerate(catalogue, "allreduce", Dtype::bf16, 2, 0, ampere, Backend::trtllm);
+  EXPECT_EQ(names(old), std::vector<std::string>{"trtllm/push:cluster=1,threads=128"});
+  EXPECT_EQ(old.excluded[0].reason, "clusters need SM 90");
+  EXPECT_EQ(old.excluded[1].reason, "too many threads");
+}
+
+TEST_F(VariantTest, CapabilitiesAndWorlds) {
+  TargetLimits limits = hopper;
+  limits.capabilities = {"multicast"};
+  EXPECT_EQ(names(enumerate(catalogue, "allreduce", Dtype::fp16, 2, 0, limits, Backend::nvls)),
+            std::vector<std::string>{"nvls/multimem:threads=512"});
+  const Enumeration three = enumerate(catalogue, "allreduce", Dtype::fp16, 3, 0, limits);
+  EXPECT_TRUE(three.variants.empty());
+  ASSERT_EQ(three.excluded.size(), 2u);
+  EXPECT_NE(three.excluded[0].reason.find("2, 4"), std::string::npos);
+}
+
+TEST_F(VariantTest, StandaloneHasOneRank) {
+  const Enumeration alone = enumerate_standalone(catalogue, "allreduce_norm", Dtype::fp32, 4096, hopper);
+  ASSERT_EQ(alone.variants.size(), 1u);
+  EXPECT_EQ(alone.variants[0].world, 1);
+  EXPECT_EQ(alone.variants[0].name(), "custom/epilogue:threads=64");
+  // And it is never offered as a way to exchange data.
+  EXPECT_TRUE(enumerate(catalogue, "allreduce", Dtype::fp32, 2, 0, hopper, Backend::custom).variants.empty());
+}
+
+TEST_F(VariantTest, RefusesBadRequests) {
+  expect_error<InvalidArgument>([&] { enumerate(catalogue, "allreduce_nrom", Dtype::bf16, 2, 64, hopper); },
+                                {"did you mean 'allreduce_norm'"});
+  for (const int hidden : {0, -8, 4, 2049})
+    expect_error<InvalidArgument>([&] { enumerate(catalogue, "allreduce_norm", Dtype::bf16, 2, hidden, hopper); },
+                                  {"multiple of 8", std::to_string(hidden)});
+  EXPECT_NO_THROW(enumerate(catalogue, "allreduce_norm", Dtype::fp32, 2, 4, hopper));
+  for (const int world : {-1, 0, 1, 17}) EXPECT_THROW(enumerate(catalogue, "allreduce", Dtype::bf16, world, 0, hopper), InvalidArgument);
+}
+
+TEST_F(VariantTest, UnavailableAgreesWithEnumeration) {
+  for (const char* pattern : {"allreduce", "allreduce_norm"}) {
+    const Enumeration all = enumerate(catalogue, pattern, Dtype::bf16, 4, 2048, hopper);
+    for (const Variant& variant : all.variants) EXPECT_EQ(unavailable(catalogue, variant, hopper), std::nullopt);
+    for (const Excluded& excluded : all.excluded) {
+      if (excluded.variant.parameters.empty()) continue;
+      EXPECT_EQ(unavailable(catalogue, excluded.variant, hopper), excluded.reason);
+    }
+  }
+}
+
+TEST_F(VariantTest, UnavailableExplainsForeignVariants) {
+  const Variant good = enumerate(catalogue, "allreduce", Dtype::bf16, 2, 0, hopper).variants[0];
+  const auto reason = [&](auto change) {
+    Variant variant = good;
+    change(variant);
+    return unavailable(catalogue, variant, hopper).value_or("");
+  };
+  EXPECT_NE(reason([](Variant& v) { v.algorithm = "pull"; }).find("unknown algorithm"), std::string::npos);
+  EXPECT_NE(reason([](Variant& v) { v.pattern = "x"; }).find("unknown pattern"), std::string::npos);
+  EXPECT_NE(reason([](Variant& v) { v.parameters["threads"] = 96; }).find("threads=96"), std::string::npos);
+  EXPECT_NE(reason([](Variant& v) { v.parameters.erase("threads"); }).find("no value for 'threads'"), std::string::npos);
+  EXPECT_NE(reason([](Variant& v) { v.parameters["blocks"] = 8; }).find("no compile-time axis"), std::string::npos);
+  EXPECT_NE(reason([](Variant& v) { v.hidden = 8; }).find("flat"), std::string::npos);
+  EXPECT_NE(reason([](Variant& v) { v.world = 3; }).find("world size 3"), std::string::npos);
+}
+
+TEST_F(VariantTest, ParametersByName) {
+  const Variant variant = enumerate(catalogue, "allreduce", Dtype::bf16, 2, 0, hopper).variants[1];
+  EXPECT_EQ(variant.parameter("cluster"), 2);
+  expect_error<InvalidArgument>([&] { variant.parameter("thread"); }, {"did you mean 'threads'?"});
+}
+
+TEST(BuiltinVariants, NamesAreUniqueAndEnumerationIsPure) {
+  const Catalogue& catalogue = Catalogue::builtin();
+  const TargetLimits hopper{90, 1024, {}};
+  std::set<std::string> names;
+  std::size_t count = 0;
+  for (const EpilogueEntry& epilogue : catalogue.epilogues())
+    for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32})
+      for (const int world : {2, 3, 4, 8})
+        for (const int hidden : {2880, 4096, 7168, 8192}) {
+          const Enumeration once = enumerate(catalogue, epilogue.pattern, dtype, world, hidden, hopper);
+          EXPECT_EQ(once.variants, enumerate(catalogue, epilogue.pattern, dtype, world, hidden, hopper).variants);
+          EXPECT_FALSE(once.variants.empty()) << epilogue.pattern << " world " << world << " hidden " << hidden;
+          for (const Variant& variant : once.variants) names.insert(variant.full_name());
+          count += once.variants.size();
+          if (!epilogue.rows) break;
+        }
+  EXPECT_EQ(names.size(), count);
+}
+
+}  // namespace
+}  // namespace arbiter
