@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cfenv>
 #include <chrono>
 #include <cstring>
 #include <thread>
@@ -30,6 +31,21 @@ constexpr std::chrono::microseconds idle_sleep{50};
 constexpr std::uint64_t virtual_switch_ns = 20;
 constexpr std::uint64_t virtual_idle_ns = 100'000;
 
+/// Kernels round as a GPU does, whatever mode (such as flush-to-zero) the host program has set for itself.
+class DefaultFloatingPoint {
+ public:
+  DefaultFloatingPoint() {
+    std::fegetenv(&saved_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  DefaultFloatingPoint(const DefaultFloatingPoint&) = delete;
+  DefaultFloatingPoint& operator=(const DefaultFloatingPoint&) = delete;
+  ~DefaultFloatingPoint() { std::fesetenv(&saved_); }
+
+ private:
+  std::fenv_t saved_{};
+};
+
 std::uint64_t steady_ns() noexcept {
   return static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
@@ -39,11 +55,12 @@ std::uint64_t steady_ns() noexcept {
 }  // namespace
 
 void FiberScheduler::run(std::span<const FiberLaunch> launches, std::uint64_t seed, SymmetricStores* stores) {
-  random_ = SmallRandom(seed);
+  random_ = OrderRandom(seed);
   stores_ = stores;
   stuck_ = nullptr;
   prepare(launches);
   if (live_ != 0) {
+    const DefaultFloatingPoint floating_point;
     Fiber* first = pick();
     save_to_ = &main_;
     void* fake_stack = nullptr;

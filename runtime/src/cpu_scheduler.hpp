@@ -170,7 +170,7 @@ class FiberScheduler {
   bool progress_ = false;         // something else than polling happened in this round
   std::uint64_t idle_since_ns_ = 0;  // 0: not idle
   std::uint64_t virtual_ns_ = 0;     // the clock when stores_ is set, so that deadlines are deterministic too
-  SmallRandom random_;
+  OrderRandom random_;
   SymmetricStores* stores_ = nullptr;
 
   Context main_ = nullptr;

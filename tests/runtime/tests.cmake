@@ -1,0 +1,15 @@
+# Private headers of the runtime, for tests of its inner parts.
+set(arbiter_runtime_internals ${CMAKE_SOURCE_DIR}/runtime/src ${CMAKE_SOURCE_DIR}/templates)
+foreach(subject geometry candidate_spec)
+  arbiter_add_test(runtime/${subject} LINKS arbiter_runtime)
+  target_include_directories(runtime_${subject}_test PRIVATE ${arbiter_runtime_internals})
+endforeach()
+
+# The CPU device, bootstraps, shared memory, environment.
+foreach(subject cpu_kernels cpu_device cpu_ranks bootstrap environment shared_memory logging)
+  arbiter_add_test(runtime/${subject} LINKS arbiter_runtime)
+endforeach()
+foreach(subject cpu_kernels cpu_device cpu_ranks)
+  target_compile_definitions(runtime_${subject}_test PRIVATE ARBITER_TEMPLATES="${CMAKE_SOURCE_DIR}/templates")
+endforeach()
+target_include_directories(runtime_logging_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/src)
