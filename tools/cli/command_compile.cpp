@@ -3,15 +3,14 @@
 #include <chrono>
 #include <cstdio>
 #include <map>
-#include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "arbiter/generator/cache.hpp"
 #include "arbiter/generator/compile.hpp"
-#include "arbiter/generator/render.hpp"
 #include "arbiter/runtime/environment.hpp"
 #include "command.hpp"
+#include "compile_jobs.hpp"
 #include "json.hpp"
 #include "options.hpp"
 #include "text.hpp"
@@ -20,57 +19,24 @@
 namespace arbiter::cli {
 namespace {
 
-struct Outcome {
-  std::string target;
-  Variant variant;
-  bool cached = false;
-  double milliseconds = 0;  ///< compiling, or reading from the cache
-  std::size_t image_bytes = 0;
-  KernelResources resources;
-  std::string error;  ///< empty when it compiled
-};
-
-double milliseconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+std::string one_decimal(double number) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%.1f", number);
+  return digits;
 }
 
-Outcome compile_one(const Variant& variant, int rank, const std::string& target, const Compiler& compiler,
-                    KernelCache& cache) {
-  Outcome outcome;
-  outcome.target = target;
-  outcome.variant = variant;
-  const auto start = std::chrono::steady_clock::now();
-  try {
-    const Dialect dialect = target == "cpu" ? Dialect::host : Dialect::cuda;
-    const int compiled_rank = std::min(rank, variant.world - 1);  // a stand-alone epilogue has rank 0 only
-    const Source source = render_kernel(Catalogue::builtin(), variant, compiled_rank, dialect);
-    const std::uint64_t misses = cache.statistics().misses;
-    const CompiledKernel kernel =
-        cache.get(source, compiler, variant.full_name() + " rank=" + std::to_string(compiled_rank));
-    outcome.cached = cache.statistics().misses == misses;
-    outcome.image_bytes = kernel.image.size();
-    outcome.resources = kernel.resources;
-  } catch (const Unavailable&) {
-    throw;  // no compiler at all: no other variant will fare better
-  } catch (const std::exception& error) {
-    outcome.error = error.what();
-  }
-  outcome.milliseconds = milliseconds_since(start);
-  return outcome;
-}
-
-void print_as_json(const std::vector<Outcome>& outcomes, double seconds) {
+void print_as_json(const std::vector<CompileOutcome>& outcomes, double seconds) {
   print_json([&](llvm::json::OStream& json) {
     json.attribute("schema", json_schema);
     write_text(json, "nvrtc", nvrtc_version());
-    write_microseconds(json, "seconds", seconds);
+    write_number(json, "seconds", seconds);
     json.attributeArray("kernels", [&] {
-      for (const Outcome& outcome : outcomes) {
+      for (const CompileOutcome& outcome : outcomes) {
         json.object([&] {
-          write_text(json, "target", outcome.target);
-          write_text(json, "variant", outcome.variant.full_name());
+          write_text(json, "target", outcome.task.target);
+          write_text(json, "variant", outcome.task.variant.full_name());
           json.attribute("cached", outcome.cached);
-          write_microseconds(json, "milliseconds", outcome.milliseconds);
+          write_number(json, "milliseconds", outcome.milliseconds);
           json.attribute("registers", outcome.resources.registers);
           json.attribute("shared_bytes", outcome.resources.shared_bytes);
           json.attribute("spill_bytes", outcome.resources.spill_bytes);
@@ -82,13 +48,12 @@ void print_as_json(const std::vector<Outcome>& outcomes, double seconds) {
   });
 }
 
-void print_each(const std::vector<Outcome>& outcomes) {
+void print_each(const std::vector<CompileOutcome>& outcomes) {
   Table table({"target", "variant", "ms", "registers", "shared bytes", "spilled bytes", ""});
-  for (const Outcome& outcome : outcomes) {
-    char milliseconds[32];
-    std::snprintf(milliseconds, sizeof milliseconds, "%.1f", outcome.milliseconds);
-    table.add({outcome.target, outcome.variant.full_name(), milliseconds, std::to_string(outcome.resources.registers),
-               std::to_string(outcome.resources.shared_bytes), std::to_string(outcome.resources.spill_bytes),
+  for (const CompileOutcome& outcome : outcomes) {
+    table.add({outcome.task.target, outcome.task.variant.full_name(), one_decimal(outcome.milliseconds),
+               std::to_string(outcome.resources.registers), std::to_string(outcome.resources.shared_bytes),
+               std::to_string(outcome.resources.spill_bytes),
                !outcome.error.empty() ? "failed"
                : outcome.cached       ? "cached"
                                       : ""});
@@ -96,16 +61,18 @@ void print_each(const std::vector<Outcome>& outcomes) {
   table.print();
 }
 
-void print_by_algorithm(const std::vector<Outcome>& outcomes) {
+void print_by_algorithm(const std::vector<CompileOutcome>& outcomes) {
   struct Sum {
-    int kernels = 0, compiled = 0, failed = 0, spilled = 0, least = 1 << 20, most = 0;
+    int kernels = 0, compiled = 0, failed = 0, spilling = 0, least = 1 << 20, most = 0;
     double milliseconds = 0;
   };
-  std::map<std::pair<std::string, std::string>, Sum> sums;
-  std::vector<std::pair<std::string, std::string>> order;
-  for (const Outcome& outcome : outcomes) {
-    const auto key = std::pair(outcome.target, std::string(to_string(outcome.variant.backend)) + "/" +
-                                                   outcome.variant.algorithm + " " + outcome.variant.pattern);
+  using Key = std::pair<std::string, std::string>;
+  std::map<Key, Sum> sums;
+  std::vector<Key> order;
+  for (const CompileOutcome& outcome : outcomes) {
+    const Variant& variant = outcome.task.variant;
+    const Key key(outcome.task.target,
+                  std::string(to_string(variant.backend)) + "/" + variant.algorithm + " " + variant.pattern);
     if (!sums.contains(key)) order.push_back(key);
     Sum& sum = sums[key];
     ++sum.kernels;
@@ -117,38 +84,65 @@ void print_by_algorithm(const std::vector<Outcome>& outcomes) {
       ++sum.compiled;
       sum.milliseconds += outcome.milliseconds;
     }
-    sum.spilled += outcome.resources.spill_bytes > 0 ? 1 : 0;
+    sum.spilling += outcome.resources.spill_bytes > 0 ? 1 : 0;
     sum.least = std::min(sum.least, outcome.resources.registers);
     sum.most = std::max(sum.most, outcome.resources.registers);
   }
   Table table({"target", "algorithm and pattern", "kernels", "compiled", "ms each", "registers", "spilling", "failed"});
-  for (const auto& key : order) {
+  for (const Key& key : order) {
     const Sum& sum = sums[key];
-    char each[32] = "-";
-    if (sum.compiled > 0) std::snprintf(each, sizeof each, "%.1f", sum.milliseconds / sum.compiled);
-    table.add({key.first, key.second, std::to_string(sum.kernels), std::to_string(sum.compiled), each,
+    table.add({key.first, key.second, std::to_string(sum.kernels), std::to_string(sum.compiled),
+               sum.compiled == 0 ? "-" : one_decimal(sum.milliseconds / sum.compiled),
                sum.most == 0 ? "-" : std::to_string(sum.least) + "-" + std::to_string(sum.most),
-               std::to_string(sum.spilled), std::to_string(sum.failed)});
+               std::to_string(sum.spilling), std::to_string(sum.failed)});
   }
   table.print();
 }
 
-void print_summary(const std::vector<Outcome>& outcomes, double seconds) {
+void print_summary(const std::vector<CompileOutcome>& outcomes, double seconds) {
   double milliseconds = 0;
   int compiled = 0;
-  for (const Outcome& outcome : outcomes) {
-    if (outcome.cached || !outcome.error.empty()) continue;
-    ++compiled;
-    milliseconds += outcome.milliseconds;
+  int cached = 0;
+  for (const CompileOutcome& outcome : outcomes) {
+    if (!outcome.error.empty()) continue;
+    compiled += outcome.cached ? 0 : 1;
+    cached += outcome.cached ? 1 : 0;
+    milliseconds += outcome.cached ? 0 : outcome.milliseconds;
   }
-  std::printf("\n%zu kernels in %s: %d compiled", outcomes.size(), format_seconds(seconds).c_str(), compiled);
-  if (compiled > 0) std::printf(" (%.1f ms each)", milliseconds / compiled);
-  std::printf(", the others from the cache\n");
-  for (const Outcome& outcome : outcomes) {
+  std::printf("\n%zu kernels in %s: %d compiled%s, %d from the cache\n", outcomes.size(),
+              format_seconds(seconds).c_str(), compiled,
+              compiled == 0 ? "" : (" (" + one_decimal(milliseconds / compiled) + " ms each)").c_str(), cached);
+  for (const CompileOutcome& outcome : outcomes) {
     if (outcome.error.empty()) continue;
-    std::fprintf(stderr, "\n%s for %s:\n%s\n", outcome.variant.full_name().c_str(), outcome.target.c_str(),
+    std::fprintf(stderr, "\n%s for %s:\n%s\n", outcome.task.variant.full_name().c_str(), outcome.task.target.c_str(),
                  outcome.error.c_str());
   }
+}
+
+VariantQuery whole_catalogue() {
+  VariantQuery query;
+  for (const EpilogueEntry& epilogue : Catalogue::builtin().epilogues()) query.patterns.push_back(epilogue.pattern);
+  query.dtypes = {Dtype::bf16, Dtype::fp16, Dtype::fp32};
+  query.worlds = {2, 4, 8};
+  query.hiddens = {8192};
+  return query;
+}
+
+std::vector<CompileTask> read_tasks(const Options& options) {
+  if (!options.has("all") && !options.has("algorithm") && !options.has("variant")) {
+    throw UsageError("say what to compile: --all, --algorithm NAME or --variant NAME");
+  }
+  const VariantQuery query = read_variant_options(options, options.has("all") ? whole_catalogue() : one_problem());
+  const auto rank = static_cast<int>(options.integer("rank", 0, max_world - 1, 0));
+  std::vector<std::string> targets = options.texts("target");
+  if (targets.empty()) targets.emplace_back("sm_90a");
+  for (const std::string& target : targets) check_target(target);
+  std::vector<CompileTask> tasks;
+  for (const std::string& target : targets) {
+    for (const Variant& variant : find_variants(query, limits_of(target))) tasks.push_back({target, variant, rank});
+  }
+  if (tasks.empty()) throw UsageError("no variant matches; see what there is with: arbiter render --list");
+  return tasks;
 }
 
 }  // namespace
@@ -168,65 +162,41 @@ int run_compile(Arguments arguments) {
             "every variant of the catalogue: all patterns and dtypes, 2, 4 and 8 ranks, hidden size 8192,\n"
             "each of which --pattern, --dtype, --world and --hidden narrow or change")
       .flag("each", "with --all: one line for each kernel instead of one for each algorithm")
+      .value("jobs", "N", "processes that compile at the same time (default: one for each processor)")
       .flag("no-cache", "compile even what is in the cache, and store nothing")
       .flag("json", "for programs; see docs/cli.md");
   if (!options.parse(arguments)) return exit_success;
 
-  VariantQuery everything;
-  for (const EpilogueEntry& epilogue : Catalogue::builtin().epilogues())
-    everything.patterns.push_back(epilogue.pattern);
-  everything.dtypes = {Dtype::bf16, Dtype::fp16, Dtype::fp32};
-  everything.worlds = {2, 4, 8};
-  everything.hiddens = {8192};
-  const VariantQuery one{.patterns = {"allreduce"},
-                         .dtypes = {Dtype::bf16},
-                         .worlds = {2},
-                         .hiddens = {8192},
-                         .algorithm = {},
-                         .name = {}};
-  const bool all = options.has("all");
-  if (!all && !options.has("algorithm") && !options.has("variant")) {
-    throw UsageError("say what to compile: --all, --algorithm NAME or --variant NAME");
-  }
-  const VariantQuery query = read_variant_options(options, all ? everything : one);
-  const auto rank = static_cast<int>(options.integer("rank", 0, max_world - 1, 0));
-  std::vector<std::string> targets = options.texts("target");
-  if (targets.empty()) targets.emplace_back("sm_90a");
-  for (const std::string& target : targets) check_target(target);
-
+  const std::vector<CompileTask> tasks = read_tasks(options);
+  const int processors = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 64);
+  const auto jobs = static_cast<int>(options.integer("jobs", 1, 256, processors));
   const EnvironmentVariables variables = EnvironmentVariables::read();
-  CacheOptions cache_options;
-  if (!options.has("no-cache")) cache_options.directory = variables.cache_dir;
-  cache_options.compile_on_miss = variables.jit;
-  KernelCache cache(cache_options);
+  CacheOptions cache;
+  if (!options.has("no-cache")) cache.directory = variables.cache_dir;
+  cache.compile_on_miss = variables.jit;
 
-  std::vector<Outcome> outcomes;
   const auto start = std::chrono::steady_clock::now();
+  std::vector<CompileOutcome> outcomes;
   {
-    Progress progress;
-    for (const std::string& target : targets) {
-      const std::vector<Variant> variants = find_variants(query, limits_of(target));
-      const std::unique_ptr<Compiler> compiler = target == "cpu" ? make_host_compiler() : make_nvrtc_compiler(target);
-      for (std::size_t i = 0; i < variants.size(); ++i) {
-        progress.update(target + " " + std::to_string(i + 1) + "/" + std::to_string(variants.size()) + " " +
-                        variants[i].full_name());
-        outcomes.push_back(compile_one(variants[i], rank, target, *compiler, cache));
-      }
-    }
+    ProgressLine progress;
+    outcomes = compile_all(tasks, cache, jobs, [&](const CompileOutcome& outcome, std::size_t done) {
+      progress.update(std::to_string(done) + "/" + std::to_string(tasks.size()) + " " + outcome.task.target + " " +
+                      outcome.task.variant.full_name());
+    });
   }
-  const double seconds = milliseconds_since(start) / 1000;
-  if (outcomes.empty()) throw UsageError("no variant matches; see what there is with: arbiter render --list");
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   if (options.has("json")) {
-    print_as_json(outcomes, seconds);
+    print_as_json(outcomes, elapsed.count());
   } else {
-    if (all && !options.has("each")) {
+    if (options.has("all") && !options.has("each")) {
       print_by_algorithm(outcomes);
     } else {
       print_each(outcomes);
     }
-    print_summary(outcomes, seconds);
+    print_summary(outcomes, elapsed.count());
   }
-  const bool failed = std::any_of(outcomes.begin(), outcomes.end(), [](const Outcome& o) { return !o.error.empty(); });
+  const bool failed = std::any_of(outcomes.begin(), outcomes.end(),
+                                  [](const CompileOutcome& outcome) { return !outcome.error.empty(); });
   return failed ? exit_failure : exit_success;
 }
 

@@ -72,12 +72,7 @@ int run_render(Arguments arguments) {
       .flag("json", "with --list: for programs; see docs/cli.md");
   if (!options.parse(arguments)) return exit_success;
 
-  const VariantQuery query = read_variant_options(options, {.patterns = {"allreduce"},
-                                                            .dtypes = {Dtype::bf16},
-                                                            .worlds = {2},
-                                                            .hiddens = {8192},
-                                                            .algorithm = {},
-                                                            .name = {}});
+  const VariantQuery query = read_variant_options(options, one_problem());
   const Dialect dialect = parse_dialect(options.text("dialect", "cuda"));
   const std::string target = check_target(options.text("target", dialect == Dialect::host ? "cpu" : "sm_90a"));
   const auto rank = static_cast<int>(options.integer("rank", 0, max_world - 1, 0));

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "arbiter/db/database.hpp"
+#include "arbiter/db/json.hpp"
 #include "arbiter/generator/catalogue.hpp"
 #include "command.hpp"
 #include "database_option.hpp"
-#include "json.hpp"
 #include "options.hpp"
 #include "text.hpp"
 
@@ -49,61 +49,6 @@ std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& f
   return sets;
 }
 
-void write_decision(llvm::json::OStream& json, const Decision& decision) {
-  json.object([&] {
-    write_text(json, "mode", to_string(decision.mode));
-    json.attribute("world", decision.world);
-    write_text(json, "dtype", to_string(decision.dtype));
-    write_text(json, "pattern", decision.pattern);
-    json.attribute("hidden", decision.hidden);
-    json.attribute("tokens_min", decision.tokens_min);
-    json.attribute("tokens_max", decision.tokens_max);
-    json.attribute("bytes_min", decision.bytes_min());
-    json.attribute("bytes_max", decision.bytes_max());
-    write_text(json, "backend", to_string(decision.candidate.backend));
-    write_text(json, "algorithm", decision.candidate.algorithm);
-    write_text(json, "candidate", decision.candidate.name);
-    write_text(json, "numerics", to_string(decision.candidate.numerics));
-    write_microseconds(json, "median_us", decision.median_us);
-    if (!decision.runner_up) {
-      json.attribute("runner_up", nullptr);
-      return;
-    }
-    json.attributeObject("runner_up", [&] {
-      write_text(json, "backend", to_string(decision.runner_up->backend));
-      write_text(json, "algorithm", decision.runner_up->algorithm);
-      write_text(json, "candidate", decision.runner_up->name);
-      write_microseconds(json, "median_us", decision.runner_up_median_us);
-    });
-  });
-}
-
-void write_decisions(llvm::json::OStream& json, const std::vector<Decision>& decisions) {
-  json.attributeArray("decisions", [&] {
-    for (const Decision& decision : decisions) write_decision(json, decision);
-  });
-}
-
-void print_as_json(const std::vector<DecisionSet>& sets) {
-  const DecisionSet& first = sets.front();
-  print_json(first.environment, [&](llvm::json::OStream& json) {
-    write_decisions(json, first.decisions);
-    json.attributeArray("others", [&] {
-      for (std::size_t i = 1; i < sets.size(); ++i) {
-        json.object([&] {
-          write_environment(json, "environment", sets[i].environment);
-          write_decisions(json, sets[i].decisions);
-        });
-      }
-    });
-  });
-}
-
-std::string tokens_text(const Decision& decision) {
-  if (decision.tokens_min == decision.tokens_max) return std::to_string(decision.tokens_min);
-  return std::to_string(decision.tokens_min) + "-" + std::to_string(decision.tokens_max);
-}
-
 std::string describe(const Environment& environment) {
   std::string text = environment.gpu_name + " (" + environment.device + ")";
   if (environment.device == "cuda") {
@@ -111,6 +56,23 @@ std::string describe(const Environment& environment) {
             (environment.nccl_version.empty() ? "none" : environment.nccl_version);
   }
   return text + ", " + environment.topology + ", " + environment.symmetric_memory;
+}
+
+/// The promised shape holds one environment; a file with more is narrowed by --device or --environment.
+void print_as_json(const std::vector<DecisionSet>& sets) {
+  std::fputs(decisions_json(sets.front()).c_str(), stdout);
+  if (sets.size() > 1) {
+    std::fprintf(stderr, "arbiter: this is one of %zu environments; choose with --environment:\n", sets.size());
+    for (const DecisionSet& set : sets) {
+      std::fprintf(stderr, "  %s  %s\n", set.environment.key().substr(0, 12).c_str(),
+                   describe(set.environment).c_str());
+    }
+  }
+}
+
+std::string tokens_text(const Decision& decision) {
+  if (decision.tokens_min == decision.tokens_max) return std::to_string(decision.tokens_min);
+  return std::to_string(decision.tokens_min) + "-" + std::to_string(decision.tokens_max);
 }
 
 void print_as_tables(const std::vector<DecisionSet>& sets) {

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <string>
 
+#include "arbiter/db/json.hpp"
+
 namespace arbiter::cli {
 namespace {
 
@@ -34,38 +36,18 @@ void write_text(llvm::json::OStream& json, std::string_view name, std::string_vi
 }
 
 void write_environment(llvm::json::OStream& json, std::string_view name, const Environment& environment) {
-  json.attributeObject(view(name), [&] {
-    write_text(json, "key", environment.key());
-    write_text(json, "device", environment.device);
-    write_text(json, "gpu_name", environment.gpu_name);
-    json.attribute("sm_count", environment.sm_count);
-    json.attribute("compute_capability", environment.compute_capability);
-    json.attribute("memory_clock_mhz", environment.memory_clock_mhz);
-    json.attribute("power_limit_watts", environment.power_limit_watts);
-    write_text(json, "driver_version", environment.driver_version);
-    write_text(json, "cuda_runtime", environment.cuda_runtime);
-    write_text(json, "compiler_version", environment.compiler_version);
-    write_text(json, "nccl_version", environment.nccl_version);
-    write_text(json, "topology", environment.topology);
-    json.attribute("nodes", environment.nodes);
-    json.attribute("ranks_per_node", environment.ranks_per_node);
-    write_text(json, "symmetric_memory", environment.symmetric_memory);
-    json.attribute("multicast", environment.multicast);
-    json.attributeObject("nccl_variables", [&] {
-      for (const auto& [variable, value] : environment.nccl_variables) write_text(json, variable, value);
-    });
-    write_text(json, "arbiter_version", environment.arbiter_version);
-    write_text(json, "catalogue_hash", environment.catalogue_hash);
-  });
+  json.attributeBegin(view(name));
+  json.rawValue(environment_json(environment, 2));
+  json.attributeEnd();
 }
 
-void write_microseconds(llvm::json::OStream& json, std::string_view name, double microseconds) {
-  if (!std::isfinite(microseconds)) {
+void write_number(llvm::json::OStream& json, std::string_view name, double number) {
+  if (!std::isfinite(number)) {
     json.attribute(view(name), nullptr);
     return;
   }
   char digits[32];
-  std::snprintf(digits, sizeof digits, "%.6g", microseconds);
+  std::snprintf(digits, sizeof digits, "%.6g", number);
   json.attributeBegin(view(name));
   json.rawValue(llvm::StringRef(digits));
   json.attributeEnd();

@@ -22,8 +22,8 @@ void print_json(const Environment& environment, const std::function<void(llvm::j
 /// "environment": every field of the fingerprint, and its key.
 void write_environment(llvm::json::OStream& json, std::string_view name, const Environment& environment);
 
-/// A time with six significant digits; null when it is not finite.
-void write_microseconds(llvm::json::OStream& json, std::string_view name, double microseconds);
+/// Six significant digits; null when it is not finite.
+void write_number(llvm::json::OStream& json, std::string_view name, double number);
 
 void write_text(llvm::json::OStream& json, std::string_view name, std::string_view text);
 

@@ -1,7 +1,8 @@
 #include "rank_session.hpp"
 
 #include <algorithm>
-#include <atomic>
+#include <csignal>
+#include <cstdio>
 #include <exception>
 #include <set>
 #include <thread>
@@ -16,7 +17,7 @@
 namespace arbiter::cli {
 namespace {
 
-constexpr int exit_status_poll_ms = 50;
+constexpr int signal_wait_ms = 50;
 
 std::vector<int> default_worlds(int gpus) {
   std::set<int> worlds{std::min(gpus, max_world)};
@@ -91,22 +92,31 @@ SessionOptions read_rank_options(const Options& options, const std::vector<std::
     if (options.has("gpus")) throw UsageError("--gpus needs --device cuda, and a GPU");
     session.in_process = true;
     if (session.worlds.empty()) session.worlds = {2};
+    session.shares = session.worlds.size();
     return session;
   }
   read_cuda_ranks(options, session, visible);
-  const LauncherVariables launcher = read_launcher_variables();
-  if (session.worker || (!launcher.launcher.empty() && !session.in_process)) {
-    if (session.worlds.empty() || session.worker) session.worlds = {launcher.size};
+  const LauncherVariables launcher = session.in_process ? LauncherVariables{} : read_launcher_variables();
+  if (session.worker) {
+    if (session.worlds.empty()) session.worlds = default_worlds(static_cast<int>(session.gpus.size()));
+    session.shares = session.worlds.size();
+    session.worlds = {launcher.size};
+    return session;
+  }
+  if (!launcher.launcher.empty()) {
+    if (session.worlds.empty()) session.worlds = {launcher.size};
     for (const int world : session.worlds) {
       if (world > launcher.size) {
         throw UsageError(std::to_string(world) + " ranks were asked for, but " + launcher.launcher + " started " +
                          std::to_string(launcher.size));
       }
     }
+    session.shares = session.worlds.size();
     return session;
   }
   if (session.worlds.empty()) session.worlds = default_worlds(static_cast<int>(session.gpus.size()));
   check_gpus(session, visible);
+  session.shares = session.worlds.size();
   return session;
 }
 
@@ -135,32 +145,40 @@ std::shared_ptr<Device> make_device(const SessionOptions& session, int rank) {
   return make_cuda_device(session.gpus[static_cast<std::size_t>(rank) % session.gpus.size()]);
 }
 
-std::string run_threads(const SessionOptions& session, int world, const RankBody& body) {
+/// Waits for signals until `running` is 0. The first Ctrl-C asks the ranks to stop if they listen; the next ends all.
+void watch(const SignalWatch& signals, const SessionOptions& session, const std::atomic<int>& running,
+           std::atomic<bool>& cancel) {
+  while (running > 0) {
+    const int signal = signals.wait(signal_wait_ms);
+    if (signal != SIGINT && signal != SIGTERM) continue;
+    if (!session.cancellable || cancel.exchange(true)) end_interrupted(signal, session.on_interrupt);
+    std::fprintf(stderr, "\nstopping after the measurement at hand; press Ctrl-C again to stop at once\n");
+  }
+}
+
+std::string run_threads(const SessionOptions& session, int world, const RankBody& body, std::atomic<bool>& cancel) {
   const SignalWatch signals;
   auto bootstraps = make_in_process_bootstraps(world);
   std::vector<std::exception_ptr> errors(static_cast<std::size_t>(world));
   std::string result;
   std::atomic<int> running{world};
   std::vector<std::thread> threads;
+  const auto run_rank = [&](int rank, std::shared_ptr<Bootstrap> bootstrap) {
+    try {
+      RankContext context{std::move(bootstrap), make_device(session, rank), 0, &cancel};
+      context.device->activate();
+      std::string mine = body(context);
+      if (rank == 0) result = std::move(mine);
+    } catch (...) {
+      errors[static_cast<std::size_t>(rank)] = std::current_exception();
+    }
+    --running;
+  };
   for (int rank = 0; rank < world; ++rank) {
-    const auto index = static_cast<std::size_t>(rank);
-    threads.emplace_back(
-        [&, rank, index, bootstrap = std::shared_ptr<Bootstrap>(std::move(bootstraps[index]))]() mutable {
-          try {
-            RankContext context{std::move(bootstrap), make_device(session, rank)};
-            context.device->activate();
-            std::string mine = body(context);
-            if (rank == 0) result = std::move(mine);
-          } catch (...) {
-            errors[index] = std::current_exception();
-          }
-          --running;
-        });
+    threads.emplace_back(run_rank, rank,
+                         std::shared_ptr<Bootstrap>(std::move(bootstraps[static_cast<std::size_t>(rank)])));
   }
-  while (running > 0) {
-    const int signal = signals.wait(exit_status_poll_ms);
-    if (signal == SIGINT || signal == SIGTERM) end_interrupted(signal, session.on_interrupt);
-  }
+  watch(signals, session, running, cancel);
   for (std::thread& thread : threads) thread.join();
   rethrow_first(errors);
   return result;
@@ -168,20 +186,27 @@ std::string run_threads(const SessionOptions& session, int world, const RankBody
 
 /// This process is one rank among those that a launcher started; the first `world` of them take part.
 std::string run_launched(const SessionOptions& session, LauncherVariables launcher, int world, int restarts,
-                         const RankBody& body) {
+                         const RankBody& body, std::atomic<bool>& cancel) {
   launcher.size = world;
   launcher.local_size = std::min(launcher.local_size, world);
   auto device = make_device(session, launcher.local_rank);
   device->activate();
-  RankContext context{make_launcher_bootstrap(launcher), std::move(device), restarts};
+  RankContext context{make_launcher_bootstrap(launcher), std::move(device), restarts, &cancel};
   return body(context);
 }
 
 [[noreturn]] void run_worker(const SessionOptions& session, const RankBody& body) {
   const WorkerPlace place = worker_place();
   const LauncherVariables launcher = read_launcher_variables();
+  std::atomic<bool> cancel{false};
+  const SignalWatch signals;  // the parent asks a worker to stop with SIGTERM
+  std::thread([&] {
+    for (;;) {
+      if (signals.wait(signal_wait_ms) == SIGTERM) cancel = true;
+    }
+  }).detach();  // a worker ends by _Exit, with this thread in it
   try {
-    end_worker(place, run_launched(session, launcher, launcher.size, place.restarts, body));
+    end_worker(place, run_launched(session, launcher, launcher.size, place.restarts, body, cancel));
   } catch (const Poisoned& error) {
     fail_worker(place, error.what(), false, false, true);
   } catch (const InvalidArgument& error) {
@@ -195,9 +220,10 @@ std::string run_launched(const SessionOptions& session, LauncherVariables launch
   }
 }
 
-std::string run_processes(const SessionOptions& session, int world) {
+std::string run_processes(const SessionOptions& session, int world, bool& cancelled) {
   for (int restarts = 0;; ++restarts) {
-    WorkersReport report = run_workers(session.arguments, world, restarts, session.on_interrupt);
+    WorkersReport report = run_workers(session.arguments, world, restarts, session.cancellable, session.on_interrupt);
+    cancelled = report.cancelled;
     if (report.outcome == WorkersOutcome::succeeded) return std::move(report.result);
     if (report.usage) throw InvalidArgument(report.message);
     if (report.outcome == WorkersOutcome::failed || restarts >= session.most_restarts) {
@@ -213,16 +239,19 @@ SessionResult run_session(const SessionOptions& session, const RankBody& body) {
   if (session.worker) run_worker(session, body);
   SessionResult result;
   result.printer = true;
+  std::atomic<bool> cancel{false};
   const LauncherVariables launcher = session.in_process ? LauncherVariables{} : read_launcher_variables();
-  for (std::size_t index = 0; index < session.worlds.size(); ++index) {
-    const int world = session.worlds[index];
+  for (const int world : session.worlds) {
+    if (cancel) break;
     if (session.in_process) {
-      result.results.push_back(run_threads(session, world, body));
+      result.results.push_back(run_threads(session, world, body, cancel));
     } else if (launcher.launcher.empty()) {
-      result.results.push_back(run_processes(session, world));
+      bool cancelled = false;
+      result.results.push_back(run_processes(session, world, cancelled));
+      cancel = cancelled;
     } else {
       result.printer = launcher.rank == 0;
-      if (launcher.rank < world) result.results.push_back(run_launched(session, launcher, world, 0, body));
+      if (launcher.rank < world) result.results.push_back(run_launched(session, launcher, world, 0, body, cancel));
     }
   }
   return result;

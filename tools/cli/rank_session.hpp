@@ -2,6 +2,7 @@
 // itself, or the ranks that a launcher (torchrun, mpirun, srun) has already made. Commands only see `RankContext`.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -18,7 +19,8 @@ namespace arbiter::cli {
 struct RankContext {
   std::shared_ptr<Bootstrap> bootstrap;
   std::shared_ptr<Device> device;
-  int restarts = 0;  ///< how often the workers were started again after one of them died
+  int restarts = 0;                           ///< how often the workers were started again after one of them died
+  const std::atomic<bool>* cancel = nullptr;  ///< becomes true when a person pressed Ctrl-C (if cancellable)
 
   int rank() const noexcept { return bootstrap->rank(); }
   int size() const noexcept { return bootstrap->size(); }
@@ -30,21 +32,23 @@ using RankBody = std::function<std::string(RankContext&)>;
 
 struct SessionOptions {
   DeviceKind device = DeviceKind::cpu;
-  std::vector<int> gpus;     ///< CUDA ordinals, rank order; empty: the visible ones
-  std::vector<int> worlds;   ///< numbers of ranks, one after another
-  bool in_process = false;   ///< ranks are threads, on `cuda` too
-  bool worker = false;       ///< this process is one of the workers
-  std::uint64_t seed = 0;    ///< order of fibers on the CPU device
-  Arguments arguments;       ///< of the command, for the workers: its name comes first
-  int most_restarts = 0;     ///< how often dead workers may be started again before that is a failure
-  std::string on_interrupt;  ///< what to tell a person who pressed Ctrl-C
+  std::vector<int> gpus;               ///< CUDA ordinals, rank order; empty: the visible ones
+  std::vector<int> worlds;             ///< numbers of ranks, one after another
+  bool in_process = false;             ///< ranks are threads, on `cuda` too
+  bool worker = false;                 ///< this process is one of the workers
+  std::uint64_t seed = 0;              ///< order of fibers on the CPU device
+  std::vector<std::string> arguments;  ///< the command's name and what followed: what workers are started with
+  int most_restarts = 0;               ///< how often dead workers may be started again before that is a failure
+  bool cancellable = false;            ///< the body watches `cancel`: only a second Ctrl-C ends it at once
+  std::size_t shares = 1;              ///< numbers of ranks that the whole command goes through, in workers too
+  std::string on_interrupt;            ///< what to tell a person who pressed Ctrl-C
 };
 
 /// Declares --device, --gpus, --world (and --ranks), --in-process and --seed.
 void declare_rank_options(Options& options);
 
-/// Reads them. `command` is the command's name, `arguments` what followed it. Without --world: 2, 4, 8, ... and all
-/// GPUs; 2 ranks on the CPU device; what the launcher says under a launcher.
+/// Reads them. `command_line` is the command's name and what followed it. Without --world: 2, 4, 8, ... and all GPUs;
+/// 2 ranks on the CPU device; what the launcher says under a launcher.
 /// Throws UsageError for numbers that cannot work here, Unavailable for --device cuda without a GPU.
 SessionOptions read_rank_options(const Options& options, const std::vector<std::string>& command_line);
 

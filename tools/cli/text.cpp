@@ -77,11 +77,11 @@ std::string format_seconds(double seconds) {
   return std::to_string(whole / 3600) + " h " + std::to_string(whole / 60 % 60) + " min";
 }
 
-Progress::Progress() : enabled_(isatty(STDERR_FILENO) == 1) {}
+ProgressLine::ProgressLine() : enabled_(isatty(STDERR_FILENO) == 1) {}
 
-Progress::~Progress() { clear(); }
+ProgressLine::~ProgressLine() { clear(); }
 
-void Progress::update(const std::string& line) {
+void ProgressLine::update(const std::string& line) {
   const auto now = std::chrono::steady_clock::now();
   if (!enabled_ || now - last_ < std::chrono::milliseconds(100)) return;
   last_ = now;
@@ -93,7 +93,7 @@ void Progress::update(const std::string& line) {
   shown_ = true;
 }
 
-void Progress::clear() {
+void ProgressLine::clear() {
   if (shown_) std::fprintf(stderr, "\r\033[K");
   shown_ = false;
 }

@@ -25,12 +25,12 @@ std::string format_bytes(std::uint64_t bytes);         ///< "512 B", "16 KiB", "
 std::string format_seconds(double seconds);            ///< "0.4 s", "1 min 12 s"
 
 /// One line on standard error that is rewritten; nothing at all unless that is a terminal.
-class Progress {
+class ProgressLine {
  public:
-  Progress();
-  ~Progress();
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
+  ProgressLine();
+  ~ProgressLine();
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
   void update(const std::string& line);
   void clear();
 

@@ -38,6 +38,15 @@ bool matches(const VariantQuery& query, const Variant& variant) {
 
 }  // namespace
 
+VariantQuery one_problem() {
+  VariantQuery query;
+  query.patterns = {"allreduce"};
+  query.dtypes = {Dtype::bf16};
+  query.worlds = {2};
+  query.hiddens = {8192};
+  return query;
+}
+
 void declare_variant_options(Options& options) {
   options.value("algorithm", "NAME", "oneshot_push, or with its backend: trtllm/oneshot_push (default: all)")
       .value("variant", "NAME",

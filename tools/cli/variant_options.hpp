@@ -19,6 +19,9 @@ struct VariantQuery {
   std::string name;          ///< Variant::name(), exactly
 };
 
+/// Plain bf16 allreduce on 2 ranks, hidden size 8192: what is meant where nothing was said.
+VariantQuery one_problem();
+
 /// Declares --algorithm, --variant, --pattern, --dtype, --world and --hidden.
 void declare_variant_options(Options& options);
 

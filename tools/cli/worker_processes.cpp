@@ -173,10 +173,12 @@ Failure describe(const Worker& worker, const std::filesystem::path& directory, i
 
 }  // namespace
 
-WorkersReport run_workers(Arguments command_line, int world, int restarts, const std::string& on_interrupt) {
+WorkersReport run_workers(Arguments command_line, int world, int restarts, bool cancellable,
+                          const std::string& on_interrupt) {
   const ScratchDirectory scratch;
   const SignalWatch signals;
   std::fflush(nullptr);
+  WorkersReport report;
   std::vector<Worker> workers(static_cast<std::size_t>(world));
   for (int rank = 0; rank < world; ++rank) {
     Worker& worker = workers[static_cast<std::size_t>(rank)];
@@ -185,7 +187,13 @@ WorkersReport run_workers(Arguments command_line, int world, int restarts, const
   }
   for (;;) {
     const int signal = signals.wait(500);
-    if (signal == SIGINT || signal == SIGTERM) {
+    if ((signal == SIGINT || signal == SIGTERM) && cancellable && !report.cancelled) {
+      report.cancelled = true;
+      std::fprintf(stderr, "\nstopping after the measurement at hand; press Ctrl-C again to stop at once\n");
+      for (const Worker& worker : workers) {
+        if (worker.running) kill(worker.process, SIGTERM);
+      }
+    } else if (signal == SIGINT || signal == SIGTERM) {
       stop_all(workers, std::chrono::milliseconds(0));
       std::error_code ignored;
       std::filesystem::remove_all(scratch.path(), ignored);
@@ -209,7 +217,6 @@ WorkersReport run_workers(Arguments command_line, int world, int restarts, const
   for (const Worker& worker : workers) ended_alone.push_back(!worker.running);
   stop_all(workers, std::chrono::milliseconds(0));
 
-  WorkersReport report;
   std::vector<Failure> failures;
   for (int rank = 0; rank < world; ++rank) {
     const auto index = static_cast<std::size_t>(rank);

@@ -14,15 +14,18 @@ enum class WorkersOutcome : std::uint8_t { succeeded, failed, died };
 
 struct WorkersReport {
   WorkersOutcome outcome{};
-  std::string result;   ///< what rank 0 returned
-  std::string message;  ///< of the rank that failed first; names the rank
-  bool usage = false;   ///< the failure was wrong usage
+  std::string result;      ///< what rank 0 returned
+  std::string message;     ///< of the rank that failed first; names the rank
+  bool usage = false;      ///< the failure was wrong usage
+  bool cancelled = false;  ///< they were asked to stop, and did
 };
 
 /// Starts `world` workers, waits for all, and forwards nothing: rank 0 shares this process's terminal. When one fails,
-/// the others are stopped. SIGINT and SIGTERM stop all workers and then this process, after printing `on_interrupt`.
+/// the others are stopped. SIGINT and SIGTERM stop all workers and then this process, after printing `on_interrupt`;
+/// if the workers are `cancellable`, the first one asks them to come to an end.
 /// `restarts` is handed to the workers.
-WorkersReport run_workers(Arguments command_line, int world, int restarts, const std::string& on_interrupt);
+WorkersReport run_workers(Arguments command_line, int world, int restarts, bool cancellable,
+                          const std::string& on_interrupt);
 
 /// In a worker: where its result and its error go, and how many restarts there were.
 struct WorkerPlace {

@@ -1,0 +1,184 @@
+// arbiter tune: measure every candidate on the ranks of this session, and store what won.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/json.hpp"
+#include "arbiter/runtime/fingerprint.hpp"
+#include "arbiter/tuner/tune.hpp"
+#include "command.hpp"
+#include "database_option.hpp"
+#include "json.hpp"
+#include "options.hpp"
+#include "problem_options.hpp"
+#include "rank_session.hpp"
+#include "rank_tools.hpp"
+#include "result_text.hpp"
+#include "text.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+constexpr int exit_interrupted = 130;
+
+std::string command_text(Arguments arguments) {
+  std::string text = "arbiter tune";
+  for (const std::string& argument : arguments) {
+    const bool plain = !argument.empty() && argument.find_first_of(" \t\n'\"\\$`*?&|;<>()") == std::string::npos;
+    text += plain ? " " + argument : " '" + argument + "'";
+  }
+  return text;
+}
+
+std::string host_name() {
+  char name[256] = "";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+/// Two documents: the environment, and what was done.
+std::string result_documents(const Group& group, const TuneResult& result) {
+  return join_documents({environment_json(group.environment()), json_text([&](llvm::json::OStream& json) {
+                           json.attribute("world", group.size());
+                           json.attribute("problems", static_cast<std::int64_t>(result.problems));
+                           json.attribute("measured", static_cast<std::int64_t>(result.measured));
+                           json.attribute("resumed", static_cast<std::int64_t>(result.resumed));
+                           json.attribute("trials", static_cast<std::int64_t>(result.trials));
+                           json.attribute("wrong", static_cast<std::int64_t>(result.wrong));
+                           json.attribute("failed", static_cast<std::int64_t>(result.failed));
+                           json.attribute("pruned", static_cast<std::int64_t>(result.pruned));
+                           json.attribute("never_tried", static_cast<std::int64_t>(result.never_tried));
+                           json.attribute("kernels_loaded", static_cast<std::int64_t>(result.kernels_loaded));
+                           json.attribute("decisions", static_cast<std::int64_t>(result.decisions.size()));
+                           json.attribute("budget_spent", result.budget_spent);
+                           json.attribute("cancelled", result.cancelled);
+                           write_number(json, "seconds", result.seconds);
+                           json.attributeArray("notes", [&] {
+                             for (const std::string& note : result.notes) json.value(llvm::json::fixUTF8(note));
+                           });
+                         })});
+}
+
+struct Runs {
+  std::string environment;
+  std::vector<std::string> documents;
+  bool cancelled = false;
+  std::int64_t decisions = 0;
+};
+
+Runs collect(const SessionResult& session) {
+  Runs runs;
+  for (const std::string& result : session.results) {
+    const std::vector<std::string> documents = split_documents(result);
+    if (documents.size() != 2) continue;
+    if (runs.environment.empty()) runs.environment = documents[0];
+    const llvm::json::Object run = parse_document(documents[1]);
+    runs.cancelled = runs.cancelled || run.getBoolean("cancelled").value_or(false);
+    runs.decisions += run.getInteger("decisions").value_or(0);
+    runs.documents.push_back(documents[1]);
+  }
+  return runs;
+}
+
+void print_tables(const Runs& runs, const std::string& database) {
+  Table table(
+      {"ranks", "problems", "measured", "resumed", "trials", "wrong", "failed", "pruned", "never tried", "time"});
+  std::vector<std::string> notes;
+  for (const std::string& document : runs.documents) {
+    const llvm::json::Object run = parse_document(document);
+    const auto number = [&](const char* key) { return std::to_string(run.getInteger(key).value_or(0)); };
+    table.add({number("world"), number("problems"), number("measured"), number("resumed"), number("trials"),
+               number("wrong"), number("failed"), number("pruned"), number("never_tried"),
+               format_seconds(run.getNumber("seconds").value_or(0))});
+    if (run.getBoolean("budget_spent").value_or(false)) {
+      notes.push_back(number("world") + " ranks: the budget is spent; go on with --resume");
+    }
+    if (const llvm::json::Array* list = run.getArray("notes")) {
+      for (const llvm::json::Value& note : *list) notes.push_back(note.getAsString().value_or("").str());
+    }
+  }
+  table.print();
+  for (const std::string& note : notes) std::printf("note: %s\n", note.c_str());
+  std::printf("\n%lld decisions in %s; see them with: arbiter show --db %s\n", static_cast<long long>(runs.decisions),
+              database.c_str(), database.c_str());
+}
+
+}  // namespace
+
+int run_tune(Arguments arguments) {
+  Options options(
+      "tune",
+      "Measures every candidate on every problem, after checking that its results are right, and stores what won.\n"
+      "Starts one process per GPU itself; under torchrun, mpirun or srun it uses the ranks it is given.\n"
+      "Every finished measurement is kept at once: a tune that was stopped goes on with --resume.",
+      "arbiter tune --gpus 0-3 --world 2,4 --db cluster.db\n"
+      "arbiter tune --device cpu --ranks 2,4 --quick\n"
+      "torchrun --nproc-per-node 8 --no-python arbiter tune --hidden 4096,8192 --budget 30m");
+  declare_database(options, "work database to write");
+  declare_problem_options(options);
+  declare_rank_options(options);
+  options.value("budget", "TIME", "stop measuring after this long (90s, 30m, 2h), shared by the numbers of ranks")
+      .flag("resume", "keep what an earlier run has finished here; skip what crashed or was wrong")
+      .flag("json", "for programs; see docs/cli.md");
+  if (!options.parse(arguments)) return exit_success;
+
+  std::vector<std::string> command_line{"tune"};
+  command_line.insert(command_line.end(), arguments.begin(), arguments.end());
+  const std::string database = database_path(options).string();
+  SessionOptions session = read_rank_options(options, command_line);
+  session.most_restarts = 8;
+  session.cancellable = true;
+  session.on_interrupt = "what is finished is kept in " + database + "; go on with: " + command_text(arguments) +
+                         (options.has("resume") ? "" : " --resume");
+  const Problems problems = read_problems(options, session.device);
+  const EnvironmentVariables variables = measuring_variables(session.device);
+  const std::shared_ptr<KernelCache> cache = make_cache(variables);
+  const std::chrono::milliseconds budget =
+      options.duration("budget").value_or(std::chrono::milliseconds(0)) / static_cast<int>(session.shares);
+
+  const SessionResult result = run_session(session, [&](RankContext& context) {
+    GroupOptions group_options;
+    group_options.variables = variables;
+    group_options.nccl = session.device == DeviceKind::cuda;
+    group_options.cache = cache;
+    const auto group = make_group(context.bootstrap, context.device, group_options);
+    TuneOptions tuning;
+    tuning.families = problems.families;
+    tuning.tokens = problems.tokens;
+    tuning.database = database;
+    tuning.resume = options.has("resume") || context.restarts > 0;
+    tuning.budget = budget;
+    tuning.seed = session.seed + 1;
+    tuning.effort = SearchEffort::for_device(session.device);
+    tuning.measure = MeasureSettings::for_device(session.device);
+    tuning.command = command_text(arguments);
+    tuning.host = host_name();
+    tuning.cancel = context.cancel;
+    TerminalProgress progress(context.leader());
+    const TuneResult tuned = tune(*group, tuning, &progress);
+    return context.leader() ? result_documents(*group, tuned) : std::string();
+  });
+  if (!result.printer) return exit_success;
+
+  const Runs runs = collect(result);
+  if (options.has("json")) {
+    print_json([&](llvm::json::OStream& json) {
+      json.attribute("schema", json_schema);
+      json.attributeBegin("environment");
+      json.rawValue(runs.environment);
+      json.attributeEnd();
+      write_text(json, "database", database);
+      write_documents(json, "runs", runs.documents);
+    });
+  } else {
+    print_tables(runs, database);
+  }
+  if (runs.cancelled) std::fprintf(stderr, "interrupted; %s\n", session.on_interrupt.c_str());
+  return runs.cancelled ? exit_interrupted : exit_success;
+}
+
+}  // namespace arbiter::cli

@@ -1,0 +1,26 @@
+// What a rank body hands back: JSON documents, one behind the other, as text that travels between processes.
+// They are printed as they are, so numbers and the order of members survive.
+#pragma once
+
+#include <llvm/Support/JSON.h>
+#include <functional>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace arbiter::cli {
+
+/// One compact JSON object.
+std::string json_text(const std::function<void(llvm::json::OStream&)>& body);
+
+std::string join_documents(const std::vector<std::string>& documents);
+std::vector<std::string> split_documents(const std::string& text);
+
+/// For reading: the document as a value. Throws Error if it is not an object.
+llvm::json::Object parse_document(const std::string& document);
+
+/// An array of documents as the attribute `name`.
+void write_documents(llvm::json::OStream& json, std::string_view name, const std::vector<std::string>& documents);
+
+}  // namespace arbiter::cli
