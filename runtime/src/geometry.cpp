@@ -52,6 +52,10 @@ unsigned largest_cluster_count(const KernelShape& shape, std::uint64_t tiles, in
   return static_cast<unsigned>(std::min(tiles, limit / shape.cluster));
 }
 
+// A rotating buffer holds several iterations of a long launch, because each change of buffer costs a fence that waits
+// for the links; up to this size, where one fence in many iterations no longer shows (2% at 32 MiB, 0.5% at 64 MiB).
+constexpr std::uint64_t push_buffer_budget = std::uint64_t{64} << 20;
+
 struct Tiling {
   std::uint64_t rows = 0;
   std::uint64_t tiles = 0;
@@ -62,9 +66,12 @@ Tiling tiling(const KernelShape& shape, std::uint64_t vectors) {
   Tiling result;
   result.rows = divide_up(vectors, shape.rows_pattern ? shape.row_vectors : shape.padded_vectors);
   result.tiles = divide_up(result.rows, shape.tile_rows);
-  if (result.rows > std::numeric_limits<unsigned>::max()) {
-    throw InvalidArgument("a message of " + std::to_string(vectors) + " vectors of 16 bytes has " +
-                          std::to_string(result.rows) + " rows; kernels count rows in 32 bits");
+  // Kernels number vectors in 32 bits, those of the last tile that do not exist included.
+  const std::uint64_t width = shape.rows_pattern ? shape.row_vectors : shape.padded_vectors;
+  constexpr std::uint64_t most = std::uint64_t{1} << 32;
+  if (vectors >= most || result.tiles >= most / shape.tile_rows / width) {
+    throw InvalidArgument("a message of " + std::to_string(vectors) +
+                          " vectors of 16 bytes; kernels take less than 64 GiB");
   }
   return result;
 }
@@ -133,7 +140,12 @@ Geometry geometry(const KernelShape& shape, std::uint64_t vectors, int block_lim
   result.iterations = static_cast<unsigned>(iterations);
   result.rows = static_cast<unsigned>(rows);
   result.vectors = vectors;
-  result.push_bytes = product({vector_bytes, result.blocks, shape.threads, shape.vectors, shape.push_slots});
+  const std::uint64_t iteration_bytes =
+      product({vector_bytes, result.blocks, shape.threads, shape.vectors, shape.push_slots});
+  const std::uint64_t side_by_side = iteration_bytes == 0 ? iterations : push_buffer_budget / iteration_bytes;
+  result.push_iterations = static_cast<unsigned>(std::clamp<std::uint64_t>(side_by_side, 1, iterations));
+  result.push_epochs = static_cast<unsigned>(divide_up(iterations, result.push_iterations));
+  result.push_bytes = product({iteration_bytes, result.push_iterations});
   result.staging_bytes = product({vector_bytes, shape.staging_copies, tiles, shape.tile_rows, shape.padded_vectors});
   return result;
 }
@@ -142,7 +154,14 @@ WorkspaceNeeds workspace_needs(const KernelShape& shape, std::uint64_t vectors, 
   // The grid does not grow steadily with the message, so take the largest that any smaller message can have.
   const std::uint64_t tiles = tiling(shape, vectors).tiles;
   const std::uint64_t clusters = largest_cluster_count(shape, tiles, block_limit);
-  return {product({vector_bytes, clusters, shape.cluster, shape.threads, shape.vectors, shape.push_slots}),
+  const std::uint64_t iterations = divide_up(tiles, clusters);
+  const std::uint64_t tile_bytes =
+      product({vector_bytes, shape.cluster, shape.threads, shape.vectors, shape.push_slots});
+  std::uint64_t push = product({tile_bytes, clusters});  // one iteration of the largest grid
+  // A smaller grid may put more iterations side by side: up to the budget, and never more than all tiles and one idle
+  // place per iteration.
+  if (iterations > 1) push = std::max(push, std::min(push_buffer_budget, product({tile_bytes, tiles + iterations})));
+  return {push,
           product({vector_bytes, shape.staging_copies, tiles, shape.tile_rows, shape.padded_vectors})};
 }
 

@@ -27,7 +27,7 @@ struct KernelShape {
 KernelShape kernel_shape(const Catalogue&, const Variant&, const TargetLimits&);
 
 /// `vectors` 16-byte vectors in all; for a rows pattern a multiple of shape.row_vectors.
-/// Throws InvalidArgument for a message that is empty or too large for the kernels' 32-bit row numbers.
+/// Throws InvalidArgument for a message that is empty or too large for the kernels' 32-bit numbers.
 Geometry geometry(const KernelShape&, std::uint64_t vectors, int block_limit);
 
 /// Upper bound of what geometry() may ask for with up to `vectors`.

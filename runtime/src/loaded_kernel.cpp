@@ -90,7 +90,9 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
   }
   arguments.rows = grid.rows;
   arguments.iterations = grid.iterations;
-  arguments.vectors = grid.vectors;
+  arguments.push_iterations = grid.push_iterations;
+  arguments.push_epochs = grid.push_epochs;
+  arguments.vectors = static_cast<unsigned>(grid.vectors);
   Launch launch = launch_;
   launch.blocks = grid.blocks;
   device_.launch(*kernel_, launch, &arguments, sizeof(arguments), stream);

@@ -37,6 +37,8 @@ struct Geometry {
   unsigned iterations = 0;
   unsigned rows = 0;
   std::uint64_t vectors = 0;
+  unsigned push_iterations = 1;     ///< iterations side by side in one rotating buffer
+  unsigned push_epochs = 1;         ///< rotating buffers that the launch goes through
   std::uint64_t push_bytes = 0;     ///< of one rotating buffer
   std::uint64_t staging_bytes = 0;
 };
