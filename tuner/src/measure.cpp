@@ -128,6 +128,8 @@ struct Timing::Impl {
       event(i).record(stream);
     }
     group.device().synchronize(stream);
+    group.check();
+    if (entry.subject.check) entry.subject.check();
     std::vector<double> samples;
     for (std::size_t i = 1; i <= replays; ++i) {
       samples.push_back(event(i).microseconds_since(event(i - 1)) / entry.calls);
@@ -213,7 +215,6 @@ void Timing::sample(std::span<const std::size_t> which, int rounds, std::uint64_
     Outcome mine = attempt(impl_->group, impl_->stream, [&]() -> Outcome {
       for (current = 0; current < order.size(); ++current) {
         const std::vector<double> block = impl_->block(entries_[order[current]], order[current]);
-        impl_->group.check();
         std::copy(block.begin(), block.end(), samples.begin() + static_cast<std::ptrdiff_t>(current * replays));
       }
       return {};

@@ -41,7 +41,8 @@ struct Reference {
 
 Subject subject_of(RunnableCandidate& candidate) {
   return {candidate.record().name, candidate.record().numerics,
-          [&candidate](const Call& call, StreamHandle stream) { candidate.enqueue(call, stream); }};
+          [&candidate](const Call& call, StreamHandle stream) { candidate.enqueue(call, stream); },
+          {}};
 }
 
 struct Verifier::Impl {
@@ -153,6 +154,7 @@ struct Verifier::Impl {
     for (int i = 0; i < (request.in_place ? 1 : request.calls); ++i) subject.enqueue(call, stream);
     group.device().synchronize(stream);
     group.check();
+    if (subject.check) subject.check();
 
     const bool exact = subject.numerics == Numerics::rank_order_fp32 || request.content == Content::integers;
     for (const Slot slot : outputs_of(epilogue)) {

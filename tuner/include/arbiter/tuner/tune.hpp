@@ -11,6 +11,7 @@
 
 #include "arbiter/db/database.hpp"
 #include "arbiter/runtime/candidate.hpp"
+#include "arbiter/runtime/fingerprint.hpp"
 #include "arbiter/tuner/choose.hpp"
 #include "arbiter/tuner/measure.hpp"
 #include "arbiter/tuner/progress.hpp"
@@ -38,11 +39,6 @@ struct SearchEffort {
 
   /// The defaults above for cuda; a handful for cpu, where each kernel costs a run of the C++ compiler.
   static SearchEffort for_device(DeviceKind) noexcept;
-};
-
-struct ClockSample {
-  int sm_clock_mhz = 0;
-  int power_watts = 0;
 };
 
 struct TuneOptions {

@@ -15,6 +15,9 @@ struct Subject {
   std::string name;
   Numerics numerics = Numerics::rank_order_fp32;
   std::function<void(const Call&, StreamHandle)> enqueue;
+  /// After the stream has been waited for: throws Poisoned if the subject's own deadline passed. May be empty: the
+  /// group is asked in any case.
+  std::function<void()> check;
 };
 
 /// The subject refers to the candidate, which must outlive it.
