@@ -152,7 +152,8 @@ View open_view(const fs::path& path, const std::string& name, const FileState& s
       } else if (no_locks_here(error) && state.wal_bytes == 0) {
         immutable();
       } else if (const std::string problem = size_problem(plain.header());
-                 error.primary_code() == SQLITE_CORRUPT && state.wal_bytes == 0 && !problem.empty()) {
+                 (error.primary_code() == SQLITE_CORRUPT || error.primary_code() == SQLITE_NOTADB) &&
+                 state.wal_bytes == 0 && !problem.empty()) {
         refuse(name, problem + ". Restore a copy of it, or remove it and tune again.");
       } else {
         throw;

@@ -51,7 +51,7 @@ inline void write_file(const std::filesystem::path& path, const std::string& byt
 inline std::vector<std::pair<std::string, std::string>> contents(const std::filesystem::path& directory) {
   std::vector<std::pair<std::string, std::string>> all;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    all.emplace_back(entry.path().filename().string(), read_file(entry.path()));
+    all.emplace_back(entry.path().filename().string(), entry.is_regular_file() ? read_file(entry.path()) : "");
   }
   std::sort(all.begin(), all.end());
   return all;
@@ -153,10 +153,6 @@ inline std::vector<Decision> example_decisions(int count = 12) {
     }
   }
   return decisions;
-}
-
-inline bool operator==(const DecisionSet& a, const DecisionSet& b) {
-  return a.environment == b.environment && a.decisions == b.decisions;
 }
 
 /// The message of the DatabaseError that `action` throws; fails the test if it throws none.

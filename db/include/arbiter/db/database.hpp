@@ -20,6 +20,7 @@ inline constexpr int database_schema_version = 1;
 struct DecisionSet {
   Environment environment;
   std::vector<Decision> decisions;  ///< ordered by mode, world, dtype, pattern, hidden, tokens_min
+  bool operator==(const DecisionSet&) const = default;
 };
 
 class WorkDatabase {

@@ -1,0 +1,166 @@
+// Recognising files, and bringing old ones up to date without ever harming one.
+#include <array>
+
+#include "db/fixtures.hpp"
+#include "reader.hpp"
+#include "schema.hpp"
+
+namespace arbiter::test {
+namespace {
+
+using db::Access;
+using db::Connection;
+using db::Migration;
+
+constexpr std::array<Migration, 2> two_steps = {{
+    {"the first", "CREATE TABLE first (a INTEGER NOT NULL) STRICT; INSERT INTO first VALUES (7)"},
+    {"the second", "ALTER TABLE first ADD COLUMN b INTEGER NOT NULL DEFAULT 5; CREATE TABLE second (c TEXT) STRICT"},
+}};
+constexpr std::array<Migration, 2> second_fails = {{
+    two_steps[0],
+    {"the broken one", "CREATE TABLE second (c TEXT) STRICT; UPDATE first SET a = 8; SELECT nonsense FROM nowhere"},
+}};
+
+Connection raw(const std::filesystem::path& path) { return Connection::open(path, Access::write, "raw"); }
+
+TEST(MigrationTest, StepsBuildOnEachOther) {
+  Connection connection = Connection::memory("memory");
+  db::migrate(connection, std::span(two_steps).first(1));
+  EXPECT_EQ(connection.integer("PRAGMA user_version"), 1);
+  db::migrate(connection, two_steps);
+  EXPECT_EQ(connection.integer("PRAGMA user_version"), 2);
+  EXPECT_EQ(connection.integer("PRAGMA application_id"), database_application_id);
+  EXPECT_EQ(connection.integer("SELECT a * 10 + b FROM first"), 75);
+  db::migrate(connection, two_steps);  // nothing left to do
+  EXPECT_EQ(connection.integer("PRAGMA user_version"), 2);
+  EXPECT_NO_THROW(db::require_schema(connection, two_steps));
+}
+
+TEST(MigrationTest, AFailedStepIsUndoneAndSaid) {
+  Connection connection = Connection::memory("memory");
+  const std::string message = message_of([&] { db::migrate(connection, second_fails); });
+  EXPECT_CONTAINS(message, "from schema version 1 to 2 (the broken one)");
+  EXPECT_EQ(connection.integer("PRAGMA user_version"), 1) << "the first step stays";
+  EXPECT_EQ(connection.integer("SELECT a FROM first"), 7) << "the second left nothing";
+  EXPECT_EQ(connection.integer("SELECT count(*) FROM sqlite_schema"), 1);
+  EXPECT_FALSE(connection.in_transaction());
+}
+
+TEST(MigrationTest, ADifferentSchemaIsNoticed) {
+  Connection connection = Connection::memory("memory");
+  db::migrate(connection, two_steps);
+  connection.execute("CREATE INDEX extra ON first (a)");
+  EXPECT_CONTAINS(message_of([&] { db::require_schema(connection, two_steps); }), "edited by hand");
+}
+
+TEST(MigrationTest, AnOlderViewIsMigratedInMemoryOnly) {
+  ScratchDirectory scratch;
+  const auto path = scratch / "old.db";
+  {
+    Connection old = raw(path);
+    db::migrate(old);
+  }
+  const std::array<Migration, 2> newer = {
+      {db::migrations()[0], {"a later column", "ALTER TABLE decision ADD COLUMN later INTEGER NOT NULL DEFAULT 5"}}};
+  const auto before = contents(scratch.path());
+  db::with_reader(path, [&](Connection& view, db::FileKind) {
+    std::optional<Connection> migrated;
+    Connection& prepared = db::prepare_view(view, migrated, newer);
+    EXPECT_EQ(prepared.integer("PRAGMA user_version"), 2);
+    EXPECT_EQ(prepared.integer("SELECT count(later) FROM decision"), 0);
+    EXPECT_EQ(view.integer("PRAGMA user_version"), 1);
+  });
+  EXPECT_EQ(contents(scratch.path()), before);
+}
+
+TEST(MigrationTest, VersionZeroIsUpgraded) {
+  ScratchDirectory scratch;
+  const auto marked = scratch / "marked.db";  // killed between being marked and being filled
+  raw(marked).execute("PRAGMA application_id = 0x41524254");
+  EXPECT_TRUE(read_decisions(marked).empty()) << "a reader migrates a copy in memory";
+  EXPECT_TRUE(WorkDatabase::open(marked).decisions().empty());
+  const auto empty = scratch / "empty.db";  // an SQLite file with nothing in it
+  raw(empty).execute("VACUUM");
+  EXPECT_TRUE(WorkDatabase::open(empty).decisions().empty());
+  const auto nothing = scratch / "nothing.db";
+  write_file(nothing, "");
+  EXPECT_TRUE(WorkDatabase::open(nothing).decisions().empty());
+  for (const auto& path : {marked, empty, nothing}) {
+    Connection connection = raw(path);
+    EXPECT_EQ(connection.integer("PRAGMA user_version"), database_schema_version);
+    EXPECT_EQ(connection.integer("PRAGMA application_id"), database_application_id);
+    EXPECT_NO_THROW(db::require_schema(connection));
+  }
+}
+
+/// Every way to use `path` is refused with a message that contains `part`, and no byte changes, in or beside it.
+void expect_refused_untouched(const ScratchDirectory& scratch, const std::filesystem::path& path, const char* part) {
+  const auto before = contents(scratch.path());
+  EXPECT_CONTAINS(message_of([&] { WorkDatabase::open(path); }), part);
+  EXPECT_CONTAINS(message_of([&] { WorkDatabase::open(path); }), path.filename().string());
+  EXPECT_CONTAINS(message_of([&] { read_decisions(path); }), part);
+  EXPECT_CONTAINS(message_of([&] { read_for_broadcast(path); }), part);
+  EXPECT_CONTAINS(message_of([&] { read_decisions_from_bytes(read_file(path), path.string()); }), part);
+  EXPECT_CONTAINS(message_of([&] { read_decisions_from_bytes(read_file(path), path.string()); }),
+                  path.filename().string());
+  EXPECT_EQ(contents(scratch.path()), before);
+}
+
+TEST(MigrationTest, ANewerVersionIsRefusedAndLeftUntouched) {
+  for (const char* journal : {"DELETE", "WAL"}) {
+    ScratchDirectory scratch;
+    const auto path = scratch / "newer.db";
+    { WorkDatabase::open(path).replace_decisions(example_environment(), example_decisions()); }
+    {
+      Connection connection = raw(path);
+      connection.text("PRAGMA journal_mode = " + std::string(journal));
+      connection.execute("PRAGMA user_version = 2; CREATE TABLE later (x)");
+    }
+    expect_refused_untouched(scratch, path, "newer Arbiter (schema version 2");
+  }
+}
+
+TEST(MigrationTest, ANewerVersionInUseIsLeftUntouchedToo) {
+  ScratchDirectory scratch;
+  const auto path = scratch / "newer.db";
+  { WorkDatabase::open(path); }
+  Connection other = raw(path);
+  other.execute("PRAGMA user_version = 2; CREATE TABLE later (x)");  // sits in the -wal
+  ASSERT_GT(std::filesystem::file_size(scratch / "newer.db-wal"), 0U);
+  const auto main_before = read_file(path);
+  const auto wal_before = read_file(scratch / "newer.db-wal");
+  EXPECT_CONTAINS(message_of([&] { WorkDatabase::open(path); }), "newer Arbiter");
+  EXPECT_EQ(read_file(path), main_before);
+  EXPECT_EQ(read_file(scratch / "newer.db-wal"), wal_before);
+}
+
+TEST(MigrationTest, AnotherProgramsDatabaseIsRefused) {
+  ScratchDirectory scratch;
+  const auto path = scratch / "theirs.db";
+  raw(path).execute("PRAGMA application_id = 0x12345678; CREATE TABLE decision (x)");
+  expect_refused_untouched(scratch, path, "0x12345678");
+  const auto plain = scratch / "plain.db";
+  raw(plain).execute("CREATE TABLE decision (x)");  // no application id at all
+  expect_refused_untouched(scratch, plain, "another program");
+}
+
+TEST(MigrationTest, FilesThatAreNotSqliteAreRefused) {
+  ScratchDirectory scratch;
+  write_file(scratch / "notes.txt", "buy milk");
+  expect_refused_untouched(scratch, scratch / "notes.txt", "not an SQLite database");
+  write_file(scratch / "long.bin", std::string(100'000, 'x'));
+  expect_refused_untouched(scratch, scratch / "long.bin", "not an SQLite database");
+  write_file(scratch / "start.db", std::string("SQLite format 3\0", 16));
+  expect_refused_untouched(scratch, scratch / "start.db", "truncated");
+}
+
+TEST(MigrationTest, AnImpossibleVersionIsRefused) {
+  ScratchDirectory scratch;
+  const auto path = scratch / "odd.db";
+  { WorkDatabase::open(path); }
+  raw(path).execute("PRAGMA user_version = -3");
+  EXPECT_CONTAINS(message_of([&] { WorkDatabase::open(path); }), "-3");
+}
+
+}  // namespace
+}  // namespace arbiter::test
