@@ -13,3 +13,10 @@ foreach(subject cpu_kernels cpu_device cpu_ranks)
   target_compile_definitions(runtime_${subject}_test PRIVATE ARBITER_TEMPLATES="${CMAKE_SOURCE_DIR}/templates")
 endforeach()
 target_include_directories(runtime_logging_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/src)
+
+# CUDA, NCCL, launchers, doctor. Tests that need GPUs skip without them and say how many they need.
+foreach(subject launcher_variables id_exchange descriptor_exchange nccl_layout link_class without_cuda cuda_device
+        cuda_symmetric cuda_processes)
+  arbiter_add_test(runtime/${subject} LINKS arbiter_runtime arbiter::cudart)
+  target_include_directories(runtime_${subject}_test PRIVATE ${arbiter_runtime_internals})
+endforeach()

@@ -1,0 +1,41 @@
+// Small kernels for tests of the CUDA device.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "arbiter/generator/compile.hpp"
+#include "arbiter/runtime/device.hpp"
+
+namespace arbiter::test {
+
+/// Skips the test when this machine has fewer GPUs.
+#define ARBITER_NEEDS_GPUS(needed)                                                                         \
+  if (::arbiter::cuda_device_count() < (needed))                                                           \
+  GTEST_SKIP() << "needs " << (needed) << " CUDA device(s), found " << ::arbiter::cuda_device_count()
+
+/// What fill and copy kernels take.
+struct FillArguments {
+  unsigned* out = nullptr;
+  unsigned value = 0;
+  unsigned count = 0;
+};
+
+inline constexpr const char* fill_source = R"(
+struct Arguments { unsigned* out; unsigned value; unsigned count; };
+extern "C" __global__ void arbiter_kernel(const __grid_constant__ Arguments a) {
+  extern __shared__ unsigned shared[];
+  if (threadIdx.x == 0) shared[0] = a.value;
+  __syncthreads();
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < a.count; i += gridDim.x * blockDim.x)
+    a.out[i] = shared[0] + i;
+}
+)";
+
+inline std::unique_ptr<Kernel> load_source(Device& device, const std::string& text) {
+  const Source source{text, "arbiter_kernel", "test"};
+  return device.load(make_nvrtc_compiler(device.properties().compile_target)->compile(source), 0);
+}
+
+}  // namespace arbiter::test
