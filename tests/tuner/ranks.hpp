@@ -40,9 +40,8 @@ inline EnvironmentVariables test_variables(std::chrono::milliseconds timeout) {
   return variables;
 }
 
-/// Runs `body` on `size` ranks, each with its own group; rethrows the first exception after all have ended.
-inline void on_ranks(int size, const std::function<void(Group&)>& body,
-                     std::chrono::milliseconds timeout = std::chrono::seconds(20)) {
+/// Runs `body` on `size` ranks, each a thread with a CPU device; rethrows the first exception after all have ended.
+inline void on_devices(int size, const std::function<void(std::shared_ptr<Bootstrap>, std::shared_ptr<Device>)>& body) {
   auto bootstraps = make_in_process_bootstraps(size, std::chrono::seconds(60));
   std::vector<std::exception_ptr> failures(static_cast<std::size_t>(size));
   std::vector<std::thread> threads;
@@ -50,13 +49,7 @@ inline void on_ranks(int size, const std::function<void(Group&)>& body,
     threads.emplace_back([&, rank] {
       const auto at = static_cast<std::size_t>(rank);
       try {
-        std::shared_ptr<Bootstrap> bootstrap = std::move(bootstraps[at]);
-        std::shared_ptr<Device> device = make_cpu_device(rank);
-        GroupOptions options;
-        options.variables = test_variables(timeout);
-        options.nccl = false;
-        const std::unique_ptr<Group> group = make_group(bootstrap, device, options);
-        body(*group);
+        body(std::move(bootstraps[at]), make_cpu_device(rank));
       } catch (...) {
         failures[at] = std::current_exception();
       }
@@ -66,6 +59,18 @@ inline void on_ranks(int size, const std::function<void(Group&)>& body,
   for (const std::exception_ptr& failure : failures) {
     if (failure) std::rethrow_exception(failure);
   }
+}
+
+/// The same with a group on every rank.
+inline void on_ranks(int size, const std::function<void(Group&)>& body,
+                     std::chrono::milliseconds timeout = std::chrono::seconds(20)) {
+  on_devices(size, [&](std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device) {
+    GroupOptions options;
+    options.variables = test_variables(timeout);
+    options.nccl = false;
+    const std::unique_ptr<Group> group = make_group(std::move(bootstrap), std::move(device), options);
+    body(*group);
+  });
 }
 
 }  // namespace arbiter::testing

@@ -1,6 +1,6 @@
 # Private headers of the tuner (float formats, search) and args.h are tested directly.
 function(arbiter_add_tuner_test name)
-  arbiter_add_test(tuner/${name} LINKS arbiter_tuner ${ARGN})
+  arbiter_add_test(tuner/${name} ${ARGN} LINKS arbiter_tuner)
   target_include_directories(tuner_${name}_test PRIVATE ${CMAKE_SOURCE_DIR}/tuner/src ${CMAKE_SOURCE_DIR}/templates)
 endfunction()
 
@@ -9,3 +9,4 @@ arbiter_add_tuner_test(choose)
 arbiter_add_tuner_test(float_formats)
 arbiter_add_tuner_test(search)
 arbiter_add_tuner_test(tune)
+arbiter_add_tuner_test(conformance TIMEOUT 300)

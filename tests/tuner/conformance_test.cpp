@@ -1,0 +1,103 @@
+// The conformance cases on the CPU device: what CI runs of `arbiter verify`.
+#include "arbiter/tuner/conformance.hpp"
+
+#include <gtest/gtest.h>
+
+#include "arbiter/error.hpp"
+#include "ranks.hpp"
+
+namespace arbiter {
+namespace {
+
+ConformanceReport run(int world, const ConformanceOptions& options) {
+  ConformanceReport report;
+  testing::on_devices(world, [&](std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device) {
+    GroupOptions group;
+    group.variables = testing::test_variables(std::chrono::seconds(20));
+    group.nccl = false;
+    const int rank = bootstrap->rank();
+    ConformanceReport mine = run_conformance(std::move(bootstrap), std::move(device), group, options);
+    if (rank == 0) report = std::move(mine);
+  });
+  return report;
+}
+
+std::string text_of(const CaseResult& item) {
+  return item.area + " " + std::string(to_string(item.backend)) + "/" + item.algorithm + " " + item.pattern + " " +
+         std::string(to_string(item.dtype)) + " hidden=" + std::to_string(item.hidden) +
+         " tokens=" + std::to_string(item.tokens) + " " + item.detail + " [" + item.candidate + "]: " + item.reason;
+}
+
+void expect_clean(const ConformanceReport& report) {
+  for (const CaseResult& item : report.cases) {
+    if (item.status == CaseStatus::failed) ADD_FAILURE() << text_of(item);
+    if (item.status == CaseStatus::skipped) {
+      EXPECT_FALSE(item.reason.empty()) << text_of(item);
+    }
+  }
+  EXPECT_GT(report.count(CaseStatus::passed), 0U);
+}
+
+TEST(Conformance, EveryAreaPassesWithTwoRanks) {
+  const ConformanceReport report = run(2, {});
+  expect_clean(report);
+  for (const std::string_view area : conformance_areas()) {
+    std::size_t passed = 0;
+    for (const CaseResult& item : report.cases) {
+      if (item.area == area && item.status == CaseStatus::passed) ++passed;
+    }
+    EXPECT_GT(passed, 0U) << "nothing was checked in area '" << area << "'";
+  }
+}
+
+TEST(Conformance, FiltersByAreaAndAlgorithm) {
+  ConformanceOptions options;
+  options.areas = {"numerics"};
+  options.algorithms = {"mnnvl/twoshot_push"};
+  const ConformanceReport report = run(3, options);
+  expect_clean(report);
+  for (const CaseResult& item : report.cases) {
+    EXPECT_EQ(item.area, "numerics");
+    EXPECT_EQ(item.algorithm, "twoshot_push");
+    EXPECT_EQ(item.world, 3);
+  }
+}
+
+TEST(Conformance, RefusesAnUnknownAreaAndSuggestsTheNearest) {
+  ConformanceOptions options;
+  options.areas = {"numeric"};
+  try {
+    run(2, options);
+    FAIL() << "expected InvalidArgument";
+  } catch (const InvalidArgument& error) {
+    EXPECT_NE(std::string(error.what()).find("did you mean 'numerics'"), std::string::npos) << error.what();
+  }
+  options.areas.clear();
+  options.algorithms = {"threeshot_push"};
+  EXPECT_THROW(run(2, options), InvalidArgument);
+}
+
+TEST(Conformance, JsonHasThePromisedShape) {
+  CaseResult item;
+  item.area = "plain";
+  item.backend = Backend::trtllm;
+  item.algorithm = "oneshot_push";
+  item.pattern = "allreduce";
+  item.world = 2;
+  item.hidden = 8;
+  item.tokens = 64;
+  item.status = CaseStatus::failed;
+  item.reason = "rank 1: a \"quoted\" reason";
+  ConformanceReport report;
+  report.cases = {item};
+  const std::string text = conformance_json({report, report}, "arbiter verify");
+  for (const char* part : {"\"schema\": 1", "\"environment\"", "\"passed\": 0", "\"failed\": 2", "\"skipped\": 0",
+                           "\"backend\": \"trtllm\"", "\"status\": \"failed\"", "\\\"quoted\\\"",
+                           "\"command\": \"arbiter verify\""}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in " << text;
+  }
+  EXPECT_THROW(conformance_json({}), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace arbiter

@@ -1,0 +1,52 @@
+// One conformance case: what it is, and how it is run.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arbiter/tuner/conformance.hpp"
+#include "arbiter/tuner/verify.hpp"
+
+namespace arbiter::tuning {
+
+/// What cases share while they run: loaded candidates, verifiers, a communicator. Functions are collective.
+class ConformanceBench {
+ public:
+  ConformanceBench(std::shared_ptr<Bootstrap>, std::shared_ptr<Device>, const GroupOptions&);
+
+  Group& group() noexcept { return *group_; }
+  bool on_cpu() const noexcept { return on_cpu_; }
+
+  /// Loaded once, and kept at least until the case ends. Throws, on every rank, Unsupported if a device cannot run it,
+  /// CompileError if it cannot be loaded for any other reason.
+  RunnableCandidate& candidate(const CandidateSpec&, const ProblemFamily&);
+  Verifier& verifier(const ProblemFamily&);
+  /// With the families prepared. A new one each time: its workspace may have to grow.
+  Communicator& communicator(const std::vector<ProblemFamily>&);
+  /// Between cases: drops the communicator, and candidates and verifiers that are many by now.
+  void trim();
+
+ private:
+  std::shared_ptr<Bootstrap> bootstrap_;
+  std::shared_ptr<Device> device_;
+  GroupOptions options_;
+  std::unique_ptr<Group> group_;
+  bool on_cpu_;
+  std::map<std::string, std::unique_ptr<RunnableCandidate>> candidates_;
+  std::vector<std::pair<ProblemFamily, std::unique_ptr<Verifier>>> verifiers_;  ///< latest last
+  std::unique_ptr<Communicator> communicator_;
+};
+
+struct ConformanceCase {
+  CaseResult description;   ///< status and reason are filled when it has run
+  std::string impossible;   ///< not empty: skipped, with this reason
+  std::function<Verification(ConformanceBench&)> run;
+};
+
+/// The cases of one world size, in order. A pure function of its arguments, equal on all ranks.
+std::vector<ConformanceCase> conformance_cases(const Group&, const ConformanceOptions&);
+
+}  // namespace arbiter::tuning
