@@ -229,8 +229,9 @@ class NcclBootstrap final : public Bootstrap {
 std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables& variables,
                                                    std::chrono::milliseconds deadline) {
   if (variables.launcher.empty()) {
-    throw InvalidArgument("no launcher started this process: neither torchrun, mpirun nor srun variables are set; "
-                          "start the ranks with one of them, or use --gpus on one host");
+    throw InvalidArgument(
+        "no launcher started this process: neither torchrun, mpirun nor srun variables are set; "
+        "start the ranks with one of them, or use --gpus on one host");
   }
   if (variables.size < 1 || variables.rank < 0 || variables.rank >= variables.size) {
     throw InvalidArgument("rank " + std::to_string(variables.rank) + " of " + std::to_string(variables.size) +

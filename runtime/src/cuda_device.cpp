@@ -114,8 +114,8 @@ void* CudaDevice::allocate(std::size_t bytes) {
     std::size_t total = 0;
     cudaMemGetInfo(&free_bytes, &total);
     throw Unavailable("not enough memory on " + properties_.name + " " + std::to_string(properties_.ordinal) + " for " +
-                      std::to_string(bytes) + " bytes: " + std::to_string(free_bytes) + " of " +
-                      std::to_string(total) + " are free; close other programs or use a smaller problem");
+                      std::to_string(bytes) + " bytes: " + std::to_string(free_bytes) + " of " + std::to_string(total) +
+                      " are free; close other programs or use a smaller problem");
   }
   cuda_check(error, "cudaMalloc(" + std::to_string(bytes) + ")");
   if (reinterpret_cast<std::uintptr_t>(memory) % alignment != 0) {
@@ -161,10 +161,10 @@ void CudaDevice::copy(void* destination, const void* source, std::size_t bytes, 
 void CudaDevice::fill_words(void* destination, std::uint32_t value, std::size_t words, StreamHandle stream) {
   if (words == 0) return;
   activate();
-  cuda_check(driver_,
-             driver_.memset_d32_async(reinterpret_cast<CUdeviceptr>(destination), value, words,
-                                      static_cast<CUstream>(stream)),
-             "cuMemsetD32Async(" + std::to_string(words) + " words)");
+  cuda_check(
+      driver_,
+      driver_.memset_d32_async(reinterpret_cast<CUdeviceptr>(destination), value, words, static_cast<CUstream>(stream)),
+      "cuMemsetD32Async(" + std::to_string(words) + " words)");
 }
 
 StreamHandle CudaDevice::create_stream() {
@@ -239,11 +239,13 @@ void CudaDevice::launch(const Kernel& kernel, const Launch& launch, const void* 
   // that load() cannot produce, so the cast is not checked.
   const auto& cuda = static_cast<const CudaKernel&>(kernel);
   // The driver copies as many bytes as the kernel declares; it must not read past the caller's struct.
-  if (cuda.parameter_bytes() != 0 && cuda.parameter_bytes() != bytes) [[unlikely]] wrong_parameter(cuda, bytes);
+  if (cuda.parameter_bytes() != 0 && cuda.parameter_bytes() != bytes) [[unlikely]]
+    wrong_parameter(cuda, bytes);
   const CudaLaunchConfig shape(launch, stream);
   void* parameters[1] = {const_cast<void*>(arguments)};
   const CUresult result = driver_.launch_kernel_ex(&shape.config, cuda.function(), parameters, nullptr);
-  if (result != CUDA_SUCCESS) [[unlikely]] launch_failed(driver_, cuda, launch, result);
+  if (result != CUDA_SUCCESS) [[unlikely]]
+    launch_failed(driver_, cuda, launch, result);
 }
 
 PointerKind CudaDevice::classify(const void* pointer) {

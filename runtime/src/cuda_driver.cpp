@@ -12,8 +12,7 @@ void* resolve(const char* symbol, unsigned version) {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
-  const cudaError_t error =
-      cudaGetDriverEntryPointByVersion(symbol, &function, version, cudaEnableDefault, &found);
+  const cudaError_t error = cudaGetDriverEntryPointByVersion(symbol, &function, version, cudaEnableDefault, &found);
 #else
   static_cast<void>(version);
   const cudaError_t error = cudaGetDriverEntryPoint(symbol, &function, cudaEnableDefault, &found);
@@ -68,7 +67,8 @@ std::string_view advice(int code) {
     case cudaErrorECCUncorrectable:
       return "The GPU has a memory error: nvidia-smi -q -d ECC tells more; it needs a reset.";
     case cudaErrorInitializationError:
-      return "CUDA cannot be used in a process that was forked after CUDA was initialised; start the workers with exec.";
+      return "CUDA cannot be used in a process that was forked after CUDA was initialised; start the workers with "
+             "exec.";
     case cudaErrorSystemNotReady:
       return "The system is not ready: on NVSwitch machines check that nvidia-fabricmanager is running.";
     case cudaErrorDevicesUnavailable:
@@ -152,13 +152,15 @@ std::string cuda_missing() {
 }
 
 void cuda_check(cudaError_t error, std::string_view call) {
-  if (error == cudaSuccess) [[likely]] return;
+  if (error == cudaSuccess) [[likely]]
+    return;
   cudaGetLastError();
   throw DeviceError(cuda_message(call, error));
 }
 
 void cuda_check(const CudaDriver& driver, CUresult error, std::string_view call) {
-  if (error == CUDA_SUCCESS) [[likely]] return;
+  if (error == CUDA_SUCCESS) [[likely]]
+    return;
   throw DeviceError(cuda_message(driver, call, error));
 }
 

@@ -14,11 +14,11 @@ CUlibrary load_library(const CudaDriver& driver, const CompiledKernel& compiled)
   std::array<CUjit_option, 2> options{CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
   std::array<void*, 2> values{log.data(), reinterpret_cast<void*>(log.size())};
   CUlibrary library = nullptr;
-  const CUresult result =
-      driver.library_load_data(&library, compiled.image.c_str(), options.data(), values.data(),
-                               static_cast<unsigned>(options.size()), nullptr, nullptr, 0);
+  const CUresult result = driver.library_load_data(&library, compiled.image.c_str(), options.data(), values.data(),
+                                                   static_cast<unsigned>(options.size()), nullptr, nullptr, 0);
   if (result == CUDA_SUCCESS) return library;
-  std::string message = cuda_message(driver, "cuLibraryLoadData (" + compiled.target + ", " + compiled.entry + ")", result);
+  std::string message =
+      cuda_message(driver, "cuLibraryLoadData (" + compiled.target + ", " + compiled.entry + ")", result);
   log.back() = '\0';
   if (log.front() != '\0') message.append("\n").append(log.data());
   throw DeviceError(message);
@@ -35,7 +35,8 @@ CudaKernel::CudaKernel(const CudaDriver& driver, const DeviceProperties& device,
   library_ = load_library(driver_, compiled);
   try {
     CUkernel kernel = nullptr;
-    cuda_check(driver_, driver_.library_get_kernel(&kernel, library_, name_.c_str()), "cuLibraryGetKernel(" + name_ + ")");
+    cuda_check(driver_, driver_.library_get_kernel(&kernel, library_, name_.c_str()),
+               "cuLibraryGetKernel(" + name_ + ")");
     cuda_check(driver_, driver_.kernel_get_function(&function_, kernel), "cuKernelGetFunction(" + name_ + ")");
     if (driver_.func_load != nullptr) cuda_check(driver_, driver_.func_load(function_), "cuFuncLoad(" + name_ + ")");
 

@@ -124,9 +124,9 @@ std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstr
     (shares ? here : abroad).push_back(peer);
   }
 
-  const std::unique_ptr<CudaShareMethod> method =
-      provider == SymmetricProvider::vmm ? make_vmm_method(cuda, self.rank, mailbox ? &*mailbox : nullptr)
-                                         : make_cuda_ipc_method(cuda);
+  const std::unique_ptr<CudaShareMethod> method = provider == SymmetricProvider::vmm
+                                                      ? make_vmm_method(cuda, self.rank, mailbox ? &*mailbox : nullptr)
+                                                      : make_cuda_ipc_method(cuda);
   std::shared_ptr<CudaMapping> mine;
   together(bootstrap, what, [&] {
     require_reachable(self, peers, provider == SymmetricProvider::vmm);
@@ -137,8 +137,8 @@ std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstr
   // Ranks of this process pick the mapping up through this pointer. It is weak and on the heap, so that a rank that
   // gives up in between (the bootstrap throws) leaves its peers something valid to look at: a few leaked bytes then.
   auto* published = new std::weak_ptr<CudaMapping>(mine);
-  const std::vector<std::string> offers = bootstrap.allgather(
-      pack({std::to_string(reinterpret_cast<std::uintptr_t>(published)), method->handle()}));
+  const std::vector<std::string> offers =
+      bootstrap.allgather(pack({std::to_string(reinterpret_cast<std::uintptr_t>(published)), method->handle()}));
 
   std::vector<std::shared_ptr<CudaMapping>> ranks(peers.size());
   const auto attach = [&] {

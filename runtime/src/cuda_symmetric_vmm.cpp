@@ -84,7 +84,8 @@ class VmmMethod final : public CudaShareMethod {
   std::shared_ptr<CudaMapping> create(std::size_t bytes, const std::vector<CudaPeer>& here, bool exported) override {
     device_.activate();
     require(CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, "virtual memory management");
-    require(CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, "memory that is shared as a file descriptor");
+    require(CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED,
+            "memory that is shared as a file descriptor");
     const std::size_t granularity = granularity_of(device_.ordinal());
     bytes_ = (bytes + granularity - 1) / granularity * granularity;
 
@@ -99,9 +100,10 @@ class VmmMethod final : public CudaShareMethod {
     mapping->map(granularity, ordinals);
     if (exported) {
       int descriptor = -1;
-      cuda_check(device_.driver(),
-                 device_.driver().mem_export(&descriptor, mapping->memory(), CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
-                 "cuMemExportToShareableHandle");
+      cuda_check(
+          device_.driver(),
+          device_.driver().mem_export(&descriptor, mapping->memory(), CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
+          "cuMemExportToShareableHandle");
       descriptor_ = FileDescriptor(descriptor);
     }
     return mapping;

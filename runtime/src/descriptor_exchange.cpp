@@ -59,8 +59,8 @@ bool try_send(int socket, const std::string& name, Message message, int descript
 }
 
 struct Received {
-  bool any = false;      // a datagram was taken from the queue
-  bool complete = false; // it was a whole message
+  bool any = false;       // a datagram was taken from the queue
+  bool complete = false;  // it was a whole message
   Message message{};
   FileDescriptor descriptor;
 };

@@ -84,7 +84,8 @@ void look_at_database(Capability& database, const std::string& path) {
   std::size_t decisions = 0;
   const std::vector<DecisionSet> sets = read_decisions(path);
   for (const DecisionSet& set : sets) decisions += set.decisions.size();
-  database.value += ": " + std::to_string(decisions) + " decisions of " + std::to_string(sets.size()) + " environment(s)";
+  database.value +=
+      ": " + std::to_string(decisions) + " decisions of " + std::to_string(sets.size()) + " environment(s)";
 }
 
 // Several capabilities at once; if looking fails halfway, all of `names` that are missing are reported with the reason.

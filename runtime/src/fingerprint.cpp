@@ -28,16 +28,44 @@ namespace {
 // Only what changes the path or the shape of NCCL's work. Logging, interface names and host lists are left out: they
 // differ from run to run and would make every measurement look foreign.
 constexpr std::array behaviour_variables = {
-    "NCCL_ALGO",           "NCCL_BUFFSIZE",         "NCCL_CGA_CLUSTER_SIZE",  "NCCL_COLLNET_ENABLE",
-    "NCCL_CROSS_NIC",      "NCCL_CTA_POLICY",       "NCCL_CUMEM_ENABLE",      "NCCL_DMABUF_ENABLE",
-    "NCCL_GRAPH_FILE",     "NCCL_IB_DISABLE",       "NCCL_LAUNCH_MODE",       "NCCL_LL128_BUFFSIZE",
-    "NCCL_LL_BUFFSIZE",    "NCCL_MAX_CTAS",         "NCCL_MAX_NCHANNELS",     "NCCL_MAX_NRINGS",
-    "NCCL_MIN_CTAS",       "NCCL_MIN_NCHANNELS",    "NCCL_MIN_NRINGS",        "NCCL_MNNVL_ENABLE",
-    "NCCL_NCHANNELS_PER_NET_PEER", "NCCL_NET",      "NCCL_NET_GDR_LEVEL",     "NCCL_NET_PLUGIN",
-    "NCCL_NTHREADS",       "NCCL_NVLS_ENABLE",      "NCCL_NVLS_NCHANNELS",    "NCCL_P2P_DISABLE",
-    "NCCL_P2P_LEVEL",      "NCCL_PROTO",            "NCCL_PXN_DISABLE",       "NCCL_SHM_DISABLE",
-    "NCCL_THREAD_THRESHOLDS", "NCCL_TOPO_FILE",     "NCCL_TUNER_CONFIG_FILE", "NCCL_TUNER_PLUGIN",
-    "NCCL_WIN_ENABLE",     "NCCL_WORK_FIFO_BYTES",
+    "NCCL_ALGO",
+    "NCCL_BUFFSIZE",
+    "NCCL_CGA_CLUSTER_SIZE",
+    "NCCL_COLLNET_ENABLE",
+    "NCCL_CROSS_NIC",
+    "NCCL_CTA_POLICY",
+    "NCCL_CUMEM_ENABLE",
+    "NCCL_DMABUF_ENABLE",
+    "NCCL_GRAPH_FILE",
+    "NCCL_IB_DISABLE",
+    "NCCL_LAUNCH_MODE",
+    "NCCL_LL128_BUFFSIZE",
+    "NCCL_LL_BUFFSIZE",
+    "NCCL_MAX_CTAS",
+    "NCCL_MAX_NCHANNELS",
+    "NCCL_MAX_NRINGS",
+    "NCCL_MIN_CTAS",
+    "NCCL_MIN_NCHANNELS",
+    "NCCL_MIN_NRINGS",
+    "NCCL_MNNVL_ENABLE",
+    "NCCL_NCHANNELS_PER_NET_PEER",
+    "NCCL_NET",
+    "NCCL_NET_GDR_LEVEL",
+    "NCCL_NET_PLUGIN",
+    "NCCL_NTHREADS",
+    "NCCL_NVLS_ENABLE",
+    "NCCL_NVLS_NCHANNELS",
+    "NCCL_P2P_DISABLE",
+    "NCCL_P2P_LEVEL",
+    "NCCL_PROTO",
+    "NCCL_PXN_DISABLE",
+    "NCCL_SHM_DISABLE",
+    "NCCL_THREAD_THRESHOLDS",
+    "NCCL_TOPO_FILE",
+    "NCCL_TUNER_CONFIG_FILE",
+    "NCCL_TUNER_PLUGIN",
+    "NCCL_WIN_ENABLE",
+    "NCCL_WORK_FIFO_BYTES",
 };
 
 std::string processor_name() {
@@ -141,14 +169,23 @@ std::string raw_uuid(Device& device) {
 }
 
 std::string to_text(const Environment& environment) {
-  std::vector<std::string> fields = {
-      environment.device,        environment.gpu_name,
-      std::to_string(environment.sm_count),         std::to_string(environment.compute_capability),
-      std::to_string(environment.memory_clock_mhz), std::to_string(environment.power_limit_watts),
-      environment.driver_version, environment.cuda_runtime, environment.compiler_version, environment.nccl_version,
-      environment.topology,      std::to_string(environment.nodes), std::to_string(environment.ranks_per_node),
-      environment.symmetric_memory, environment.multicast ? "1" : "0", environment.arbiter_version,
-      environment.catalogue_hash};
+  std::vector<std::string> fields = {environment.device,
+                                     environment.gpu_name,
+                                     std::to_string(environment.sm_count),
+                                     std::to_string(environment.compute_capability),
+                                     std::to_string(environment.memory_clock_mhz),
+                                     std::to_string(environment.power_limit_watts),
+                                     environment.driver_version,
+                                     environment.cuda_runtime,
+                                     environment.compiler_version,
+                                     environment.nccl_version,
+                                     environment.topology,
+                                     std::to_string(environment.nodes),
+                                     std::to_string(environment.ranks_per_node),
+                                     environment.symmetric_memory,
+                                     environment.multicast ? "1" : "0",
+                                     environment.arbiter_version,
+                                     environment.catalogue_hash};
   for (const auto& [name, value] : environment.nccl_variables) {
     fields.push_back(name);
     fields.push_back(value);

@@ -15,7 +15,8 @@ NcclId exchange_id(const IdExchange& exchange, const NcclId& mine) {
   throw InvalidArgument(exchange.rendezvous.empty()
                             ? "the launcher does not say where the ranks meet; set MASTER_ADDR and MASTER_PORT to a "
                               "host and a free port of rank 0"
-                            : "'" + exchange.rendezvous + "' is no meeting point; expected tcp://host:port or file:///path");
+                            : "'" + exchange.rendezvous +
+                                  "' is no meeting point; expected tcp://host:port or file:///path");
 }
 
 int id_exchange_port(int port, int attempt) noexcept {

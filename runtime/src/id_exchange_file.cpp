@@ -28,7 +28,7 @@ constexpr std::size_t most_bytes = 1U << 20U;
 // Content of both kinds of file: magic, then `words`, then, in the answer, the id.
 std::optional<std::string> read_own_file(const std::string& path) {
   const FileDescriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  struct stat info{};
+  struct stat info {};
   // In a folder that others may write to, somebody else's file is no message of ours.
   if (!fd || fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid()) return std::nullopt;
   if (info.st_size < 0 || static_cast<std::size_t>(info.st_size) > most_bytes) return std::nullopt;

@@ -66,7 +66,8 @@ Place parse(const std::string& rendezvous) {
     const auto parsed = std::from_chars(rest.data() + colon + 1, end, place.port);
     good = parsed.ec == std::errc() && parsed.ptr == end && place.port > 0 && place.port < 65536;
   }
-  if (!good) throw InvalidArgument("'" + rendezvous + "' is no address; expected tcp://host:port with a port from 1 to 65535");
+  if (!good)
+    throw InvalidArgument("'" + rendezvous + "' is no address; expected tcp://host:port with a port from 1 to 65535");
   return place;
 }
 
@@ -108,7 +109,7 @@ struct Connection {
   FileDescriptor fd;
   std::array<char, sizeof(Greeting)> buffer{};
   std::size_t filled = 0;
-  int rank = -1;         // once greeted
+  int rank = -1;  // once greeted
   bool closing = false;
 };
 

@@ -55,8 +55,8 @@ std::optional<Claim> claim(const char* launcher, const char* rank_name, const ch
   const std::optional<int> size = number(size_name);
   if (!rank && !size) return std::nullopt;
   if (!rank || !size) {
-    throw InvalidArgument(std::string(rank ? rank_name : size_name) + " is set, but " +
-                          (rank ? size_name : rank_name) + " is not; set both, or neither");
+    throw InvalidArgument(std::string(rank ? rank_name : size_name) + " is set, but " + (rank ? size_name : rank_name) +
+                          " is not; set both, or neither");
   }
   if (*size < 1 || *rank >= *size) {
     throw InvalidArgument(std::string(rank_name) + "=" + std::to_string(*rank) + " and " + size_name + "=" +
@@ -100,10 +100,12 @@ std::string file_rendezvous(const std::string& launcher) {
 }
 
 std::optional<Claim> read_arbiter() {
-  std::optional<Claim> made = claim("arbiter", "ARBITER_WORKER_RANK", "ARBITER_WORKER_SIZE", std::nullopt, std::nullopt);
+  std::optional<Claim> made =
+      claim("arbiter", "ARBITER_WORKER_RANK", "ARBITER_WORKER_SIZE", std::nullopt, std::nullopt);
   if (!made) return made;
   made->variables.rendezvous = text("ARBITER_WORKER_RENDEZVOUS");
-  if (made->variables.rendezvous.empty()) throw InvalidArgument("ARBITER_WORKER_RANK is set, but ARBITER_WORKER_RENDEZVOUS is not");
+  if (made->variables.rendezvous.empty())
+    throw InvalidArgument("ARBITER_WORKER_RANK is set, but ARBITER_WORKER_RENDEZVOUS is not");
   made->variables.job = made->variables.rendezvous;
   return made;
 }
@@ -126,7 +128,8 @@ std::optional<Claim> read_open_mpi() {
   LauncherVariables& variables = made->variables;
   variables.job = "open_mpi " + text("PMIX_NAMESPACE") + " " + text("OMPI_MCA_ess_base_jobid");
   variables.rendezvous = master_rendezvous();
-  if (variables.rendezvous.empty() && variables.local_size == variables.size) variables.rendezvous = file_rendezvous("open_mpi");
+  if (variables.rendezvous.empty() && variables.local_size == variables.size)
+    variables.rendezvous = file_rendezvous("open_mpi");
   return made;
 }
 
@@ -134,8 +137,8 @@ std::optional<Claim> read_slurm() {
   // A batch script has SLURM_PROCID=0 and SLURM_NTASKS too, but is no task: only srun sets a step.
   if (!present("SLURM_STEP_ID") && !present("SLURM_STEPID")) return std::nullopt;
   const char* size_name = present("SLURM_STEP_NUM_TASKS") ? "SLURM_STEP_NUM_TASKS" : "SLURM_NTASKS";
-  const std::string per_node = present("SLURM_STEP_TASKS_PER_NODE") ? text("SLURM_STEP_TASKS_PER_NODE")
-                                                                    : text("SLURM_TASKS_PER_NODE");
+  const std::string per_node =
+      present("SLURM_STEP_TASKS_PER_NODE") ? text("SLURM_STEP_TASKS_PER_NODE") : text("SLURM_TASKS_PER_NODE");
   std::optional<int> local_size;
   if (const std::optional<int> node = number("SLURM_NODEID")) local_size = slurm_tasks_of_node(per_node, *node);
   const std::optional<int> local_rank = number("SLURM_LOCALID");
@@ -146,7 +149,8 @@ std::optional<Claim> read_slurm() {
   }
   std::optional<Claim> made = claim("slurm", "SLURM_PROCID", size_name, local_rank, local_size);
   if (!made) return made;
-  const std::string job = text("SLURM_JOB_ID") + "." + (present("SLURM_STEP_ID") ? text("SLURM_STEP_ID") : text("SLURM_STEPID"));
+  const std::string job =
+      text("SLURM_JOB_ID") + "." + (present("SLURM_STEP_ID") ? text("SLURM_STEP_ID") : text("SLURM_STEPID"));
   LauncherVariables& variables = made->variables;
   variables.job = "slurm " + job;
   variables.rendezvous = master_rendezvous();

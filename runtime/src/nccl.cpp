@@ -101,7 +101,8 @@ class NcclCommunicatorImpl final : public NcclCommunicator {
     if (comm == nullptr) throw Poisoned("this NCCL communicator was aborted after a failure; create a new one");
     const int result = shared_->library->all_reduce(input, output, count, nccl_type(dtype), nccl_sum, comm,
                                                     static_cast<cudaStream_t>(stream));
-    if (result != nccl_success) [[unlikely]] throw DeviceError(shared_->library->message("ncclAllReduce", result, comm));
+    if (result != nccl_success) [[unlikely]]
+      throw DeviceError(shared_->library->message("ncclAllReduce", result, comm));
   }
 
   std::unique_ptr<SymmetricBuffers> register_symmetric(std::size_t bytes) override {
@@ -183,7 +184,8 @@ NcclComm set_up(const std::shared_ptr<const NcclLibrary>& library, int ordinal, 
 }
 
 // Everything that would make NCCL fail late or hang, found while it can still be said plainly.
-void require_usable(Bootstrap& bootstrap, const std::string& gpu, const std::string& version, const std::string& missing) {
+void require_usable(Bootstrap& bootstrap, const std::string& gpu, const std::string& version,
+                    const std::string& missing) {
   const std::vector<std::string> all = bootstrap.allgather(pack({gpu, version, missing}));
   std::vector<std::vector<std::string>> ranks;
   for (const std::string& text : all) ranks.push_back(unpack(text));
@@ -193,8 +195,8 @@ void require_usable(Bootstrap& bootstrap, const std::string& gpu, const std::str
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
     for (std::size_t other = 0; other < rank; ++other) {
       if (ranks[rank].at(0) == ranks[other].at(0)) {
-        throw Unavailable("ranks " + std::to_string(other) + " and " + std::to_string(rank) + " share one GPU (" + ranks[rank].at(0) +
-                          "), which NCCL does not allow; give every rank its own GPU");
+        throw Unavailable("ranks " + std::to_string(other) + " and " + std::to_string(rank) + " share one GPU (" +
+                          ranks[rank].at(0) + "), which NCCL does not allow; give every rank its own GPU");
       }
     }
     if (ranks[rank].at(1) != ranks[0].at(1)) {

@@ -126,7 +126,8 @@ std::vector<std::string> nccl_candidates() {
   for (const fs::path& site : sites) {
     std::string path = (site / wheel_folder / file_name).string();
     if (!fs::exists(path, error)) continue;
-    if (std::find(candidates.begin(), candidates.end(), path) == candidates.end()) candidates.push_back(std::move(path));
+    if (std::find(candidates.begin(), candidates.end(), path) == candidates.end())
+      candidates.push_back(std::move(path));
   }
   for (const char* variable : {"CUDA_HOME", "CUDA_PATH"}) {
     const char* root = std::getenv(variable);
@@ -155,8 +156,10 @@ std::shared_ptr<const NcclLibrary> open_nccl(const std::vector<std::string>& can
     const char* reason = dlerror();
     tried.append("\n  ").append(reason == nullptr ? candidate.c_str() : reason);
   }
-  throw Unavailable("NCCL (libnccl.so.2) was not found; install libnccl2 or the nvidia-nccl-cu13 wheel, or add its "
-                    "folder to LD_LIBRARY_PATH. Tried:" + tried);
+  throw Unavailable(
+      "NCCL (libnccl.so.2) was not found; install libnccl2 or the nvidia-nccl-cu13 wheel, or add its "
+      "folder to LD_LIBRARY_PATH. Tried:" +
+      tried);
 }
 
 }  // namespace arbiter

@@ -132,7 +132,8 @@ std::optional<std::vector<LinkRemote>> Nvml::active_links(const std::string& gpu
     if (result == nvml_invalid_argument) break;  // past the last link
     if (result != nvml_success || active == 0) continue;
     int remote = -1;
-    if (functions_->link_remote == nullptr || functions_->link_remote(device, link, &remote) != nvml_success) remote = -1;
+    if (functions_->link_remote == nullptr || functions_->link_remote(device, link, &remote) != nvml_success)
+      remote = -1;
     links.push_back(remote == remote_gpu           ? LinkRemote::gpu
                     : remote == remote_bridge_chip ? LinkRemote::bridge_chip
                     : remote == remote_switch      ? LinkRemote::nvswitch

@@ -16,6 +16,15 @@ namespace {
 
 using test::FillArguments;
 
+TEST(CudaTestKernels, CompileWithoutAGpu) {
+  if (nvrtc_version().empty() || nvrtc_version().front() < '0' || nvrtc_version().front() > '9') {
+    GTEST_SKIP() << "NVRTC is not installed";
+  }
+  for (const char* source : {test::fill_source, test::cluster_source, test::empty_source}) {
+    EXPECT_FALSE(make_nvrtc_compiler("sm_90a")->compile({source, "arbiter_kernel", "test"}).image.empty());
+  }
+}
+
 class CudaDeviceTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -43,7 +52,8 @@ class CudaDeviceTest : public testing::Test {
 
 TEST_F(CudaDeviceTest, DescribesItself) {
   const DeviceProperties& properties = device_->properties();
-  EXPECT_TRUE(properties.unique_id.starts_with("GPU-") || properties.unique_id.starts_with("MIG-")) << properties.unique_id;
+  EXPECT_TRUE(properties.unique_id.starts_with("GPU-") || properties.unique_id.starts_with("MIG-"))
+      << properties.unique_id;
   EXPECT_EQ(properties.unique_id.size(), 40U);
   EXPECT_GE(properties.compute_capability, 70);
   EXPECT_GT(properties.sm_count, 0);
@@ -111,14 +121,7 @@ TEST_F(CudaDeviceTest, SharedMemoryBeyond48KilobytesIsGiven) {
 
 TEST_F(CudaDeviceTest, ClustersAreLaunchedAndCounted) {
   if (device_->properties().max_cluster < 8) GTEST_SKIP() << "this GPU has no clusters";
-  const std::unique_ptr<Kernel> kernel = test::load_source(*device_, R"(
-struct Arguments { unsigned* out; unsigned value; unsigned count; };
-extern "C" __global__ void arbiter_kernel(const __grid_constant__ Arguments a) {
-  unsigned rank, size;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
-  if (threadIdx.x == 0) a.out[blockIdx.x] = size * 100 + rank;
-})");
+  const std::unique_ptr<Kernel> kernel = test::load_source(*device_, test::cluster_source);
   const DeviceMemory memory(*device_, 64);
   const FillArguments arguments{static_cast<unsigned*>(memory.data()), 0, 0};
   Launch launch;
@@ -176,7 +179,9 @@ TEST_F(CudaDeviceTest, GraphsReplayWithProgrammaticLaunches) {
   }
 }
 
-TEST_F(CudaDeviceTest, TheDefaultStreamIsNotCaptured) { EXPECT_THROW(device_->begin_capture(nullptr), InvalidArgument); }
+TEST_F(CudaDeviceTest, TheDefaultStreamIsNotCaptured) {
+  EXPECT_THROW(device_->begin_capture(nullptr), InvalidArgument);
+}
 
 TEST_F(CudaDeviceTest, EventsMeasureMicroseconds) {
   const std::unique_ptr<Event> begin = device_->create_event();
@@ -186,7 +191,7 @@ TEST_F(CudaDeviceTest, EventsMeasureMicroseconds) {
   for (int i = 0; i < 20; ++i) device_->fill_words(memory.data(), 1, std::size_t{16} << 20U, stream_);
   end->record(stream_);
   const double microseconds = end->microseconds_since(*begin);
-  EXPECT_GT(microseconds, 20);      // 1.3 GB cannot be written faster
+  EXPECT_GT(microseconds, 20);  // 1.3 GB cannot be written faster
   EXPECT_LT(microseconds, 1e6);
 }
 
@@ -224,7 +229,8 @@ TEST_F(CudaDeviceTest, BrokenImagesAreRefused) {
   EXPECT_THROW(device_->load(broken, 0), DeviceError);
   broken.image.clear();
   EXPECT_THROW(device_->load(broken, 0), InvalidArgument);
-  CompiledKernel good = make_nvrtc_compiler(device_->properties().compile_target)->compile({test::fill_source, "arbiter_kernel", "t"});
+  CompiledKernel good =
+      make_nvrtc_compiler(device_->properties().compile_target)->compile({test::fill_source, "arbiter_kernel", "t"});
   good.entry = "no_such_kernel";
   EXPECT_THROW(device_->load(good, 0), DeviceError);
   good.target = "cpu";
@@ -232,7 +238,7 @@ TEST_F(CudaDeviceTest, BrokenImagesAreRefused) {
 }
 
 TEST_F(CudaDeviceTest, TheHostPathOfALaunchIsLean) {
-  const std::unique_ptr<Kernel> kernel = test::load_source(*device_, "struct A{unsigned* o;unsigned v,c;};\nextern \"C\" __global__ void arbiter_kernel(const __grid_constant__ A a) {}");
+  const std::unique_ptr<Kernel> kernel = test::load_source(*device_, test::empty_source);
   const auto& cuda = static_cast<const CudaKernel&>(*kernel);
   const CudaDriver& driver = as_cuda(*device_).driver();
   FillArguments arguments;

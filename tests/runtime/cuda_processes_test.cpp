@@ -17,9 +17,9 @@ namespace {
 
 constexpr int skipped = 77;
 
-#define EXPECT_ALL_OK(codes)                                                                   \
-  if (std::find((codes).begin(), (codes).end(), skipped) != (codes).end())                     \
-    GTEST_SKIP() << "the ranks found too few CUDA devices, or no NCCL";                        \
+#define EXPECT_ALL_OK(codes)                                               \
+  if (std::find((codes).begin(), (codes).end(), skipped) != (codes).end()) \
+    GTEST_SKIP() << "the ranks found too few CUDA devices, or no NCCL";    \
   EXPECT_EQ(codes, std::vector<int>((codes).size(), 0))
 
 int exchange_patterns(Bootstrap& bootstrap, SymmetricProvider provider, int gpus_needed) {
@@ -40,7 +40,8 @@ int exchange_patterns(Bootstrap& bootstrap, SymmetricProvider provider, int gpus
   bootstrap.barrier();
   for (int from = 0; from < bootstrap.size(); ++from) {
     for (int i = 0; i < 1024; ++i) {
-      if (found[static_cast<std::size_t>(from * 1024 + i)] != static_cast<unsigned>(100 * from + bootstrap.rank() + 1)) return 1;
+      if (found[static_cast<std::size_t>(from * 1024 + i)] != static_cast<unsigned>(100 * from + bootstrap.rank() + 1))
+        return 1;
     }
   }
   for (const ProviderProbe& probe : probe_symmetric_memory(*device, bootstrap)) {
@@ -54,22 +55,26 @@ int exchange_patterns(Bootstrap& bootstrap, SymmetricProvider provider, int gpus
 }
 
 TEST(CudaProcesses, VmmOnOneGpu) {
-  const auto codes = test::run_processes(3, [](Bootstrap& b) { return exchange_patterns(b, SymmetricProvider::vmm, 1); });
+  const auto codes =
+      test::run_processes(3, [](Bootstrap& b) { return exchange_patterns(b, SymmetricProvider::vmm, 1); });
   EXPECT_ALL_OK(codes);
 }
 
 TEST(CudaProcesses, CudaIpcOnOneGpu) {
-  const auto codes = test::run_processes(3, [](Bootstrap& b) { return exchange_patterns(b, SymmetricProvider::cuda_ipc, 1); });
+  const auto codes =
+      test::run_processes(3, [](Bootstrap& b) { return exchange_patterns(b, SymmetricProvider::cuda_ipc, 1); });
   EXPECT_ALL_OK(codes);
 }
 
 TEST(CudaProcesses, VmmAcrossTwoGpus) {
-  const auto codes = test::run_processes(2, [](Bootstrap& b) { return exchange_patterns(b, SymmetricProvider::vmm, 2); });
+  const auto codes =
+      test::run_processes(2, [](Bootstrap& b) { return exchange_patterns(b, SymmetricProvider::vmm, 2); });
   EXPECT_ALL_OK(codes);
 }
 
 TEST(CudaProcesses, CudaIpcAcrossTwoGpus) {
-  const auto codes = test::run_processes(2, [](Bootstrap& b) { return exchange_patterns(b, SymmetricProvider::cuda_ipc, 2); });
+  const auto codes =
+      test::run_processes(2, [](Bootstrap& b) { return exchange_patterns(b, SymmetricProvider::cuda_ipc, 2); });
   EXPECT_ALL_OK(codes);
 }
 
@@ -105,7 +110,8 @@ TEST(LauncherProcesses, NcclCarriesTheBootstrap) {
   const auto codes = test::run_processes(2, [](Bootstrap& outer) {
     if (cuda_device_count() < 2 || nccl_version().empty()) return skipped;
     const std::unique_ptr<Device> device = make_cuda_device(outer.rank());
-    const auto bootstrap = make_launcher_bootstrap(worker(outer.rank(), 2, "arbiter-test-launcher"), std::chrono::seconds(60));
+    const auto bootstrap =
+        make_launcher_bootstrap(worker(outer.rank(), 2, "arbiter-test-launcher"), std::chrono::seconds(60));
     for (const std::size_t bytes : {std::size_t{1}, std::size_t{5}, std::size_t{4096}, std::size_t{3} << 20U}) {
       const std::string mine(bytes, static_cast<char>('a' + bootstrap->rank()));
       std::string all(2 * bytes, '\0');
@@ -128,7 +134,8 @@ TEST(LauncherProcesses, AKilledRankPoisonsTheOthersInTime) {
   const auto codes = test::run_processes(2, [](Bootstrap& outer) {
     if (cuda_device_count() < 2 || nccl_version().empty()) return skipped;
     const std::unique_ptr<Device> device = make_cuda_device(outer.rank());
-    const auto bootstrap = make_launcher_bootstrap(worker(outer.rank(), 2, "arbiter-test-killed"), std::chrono::seconds(10));
+    const auto bootstrap =
+        make_launcher_bootstrap(worker(outer.rank(), 2, "arbiter-test-killed"), std::chrono::seconds(10));
     bootstrap->barrier();
     if (outer.rank() == 1) raise(SIGKILL);
     try {

@@ -28,7 +28,8 @@ void write_everywhere(Bootstrap& bootstrap, SymmetricProvider provider) {
   const std::unique_ptr<Kernel> kernel = test::load_source(*device, test::fill_source);
   constexpr unsigned words = 1 << 16;
   const auto size = static_cast<unsigned>(bootstrap.size());
-  const std::unique_ptr<SymmetricMemory> memory = allocate_symmetric(*device, bootstrap, provider, std::size_t{words} * 4 * size);
+  const std::unique_ptr<SymmetricMemory> memory =
+      allocate_symmetric(*device, bootstrap, provider, std::size_t{words} * 4 * size);
   EXPECT_EQ(memory->provider(), provider);
   EXPECT_EQ(memory->peer(bootstrap.rank()), memory->local());
   const StreamHandle stream = device->create_stream();
@@ -62,14 +63,16 @@ void write_everywhere(Bootstrap& bootstrap, SymmetricProvider provider) {
 }
 
 TEST_P(CudaSymmetricTest, ThreeRanksShareOneGpu) {
-  const std::vector<std::string> failures = test::run_threads(3, [&](Bootstrap& bootstrap) { write_everywhere(bootstrap, GetParam()); });
+  const std::vector<std::string> failures =
+      test::run_threads(3, [&](Bootstrap& bootstrap) { write_everywhere(bootstrap, GetParam()); });
   EXPECT_EQ(failures, nothing(3));
 }
 
 TEST_P(CudaSymmetricTest, OneRankOnEveryGpu) {
   ARBITER_NEEDS_GPUS(2);
   const int size = std::min(cuda_device_count(), 8);
-  const std::vector<std::string> failures = test::run_threads(size, [&](Bootstrap& bootstrap) { write_everywhere(bootstrap, GetParam()); });
+  const std::vector<std::string> failures =
+      test::run_threads(size, [&](Bootstrap& bootstrap) { write_everywhere(bootstrap, GetParam()); });
   EXPECT_EQ(failures, nothing(size));
 }
 
@@ -125,7 +128,8 @@ TEST_P(CudaSymmetricTest, NothingLeaks) {
   EXPECT_LT(before - std::min(before, after), std::size_t{128} << 20U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Providers, CudaSymmetricTest, testing::Values(SymmetricProvider::vmm, SymmetricProvider::cuda_ipc),
+INSTANTIATE_TEST_SUITE_P(Providers, CudaSymmetricTest,
+                         testing::Values(SymmetricProvider::vmm, SymmetricProvider::cuda_ipc),
                          [](const auto& provider) { return std::string(to_string(provider.param)); });
 
 TEST(CudaSymmetricProbe, FindsBothProvidersUsable) {
@@ -134,7 +138,8 @@ TEST(CudaSymmetricProbe, FindsBothProvidersUsable) {
     const std::unique_ptr<Device> device = make_cuda_device(bootstrap.rank() % cuda_device_count());
     const std::vector<ProviderProbe> probes = probe_symmetric_memory(*device, bootstrap);
     ASSERT_EQ(probes.size(), 2U);
-    for (const ProviderProbe& probe : probes) EXPECT_TRUE(probe.usable) << to_string(probe.provider) << ": " << probe.reason;
+    for (const ProviderProbe& probe : probes)
+      EXPECT_TRUE(probe.usable) << to_string(probe.provider) << ": " << probe.reason;
   });
   EXPECT_EQ(failures, (std::vector<std::string>{"", ""}));
 }
@@ -205,7 +210,8 @@ void reduce(Bootstrap& bootstrap, bool symmetric) {
 
 TEST_F(NcclTest, ReducesWithOneThreadPerGpu) {
   ARBITER_NEEDS_GPUS(2);
-  const std::vector<std::string> failures = test::run_threads(2, [](Bootstrap& bootstrap) { reduce(bootstrap, false); });
+  const std::vector<std::string> failures =
+      test::run_threads(2, [](Bootstrap& bootstrap) { reduce(bootstrap, false); });
   EXPECT_EQ(failures, (std::vector<std::string>{"", ""}));
 }
 

@@ -32,7 +32,8 @@ int value_of(const FileDescriptor& fd) {
 }
 
 std::size_t open_descriptors() {
-  return static_cast<std::size_t>(std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator()));
+  return static_cast<std::size_t>(
+      std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator()));
 }
 
 TEST(DescriptorExchange, EveryProcessGetsEveryOthersMemory) {
@@ -137,7 +138,9 @@ TEST(ProcessIdentity, TellsProcessesApart) {
   EXPECT_TRUE(same_host(mine, process_identity()));
   const std::vector<int> codes = test::run_processes(1, [&](Bootstrap&) {
     const ProcessIdentity child = process_identity();
-    return !same_process(mine, child) && same_host(mine, child) && mine.network_namespace == child.network_namespace ? 0 : 1;
+    return !same_process(mine, child) && same_host(mine, child) && mine.network_namespace == child.network_namespace
+               ? 0
+               : 1;
   });
   EXPECT_EQ(codes, std::vector<int>{0});
 }

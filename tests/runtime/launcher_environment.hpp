@@ -15,15 +15,44 @@ namespace arbiter::test {
 class LauncherEnvironment {
  public:
   LauncherEnvironment(std::initializer_list<std::pair<const char*, const char*>> variables) {
-    for (const char* name :
-         {"ARBITER_WORKER_RANK", "ARBITER_WORKER_SIZE", "ARBITER_WORKER_RENDEZVOUS", "RANK", "WORLD_SIZE", "LOCAL_RANK",
-          "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT",
-          "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE",
-          "OMPI_MCA_ess_base_jobid", "PMIX_NAMESPACE", "SLURM_STEP_ID", "SLURM_STEPID", "SLURM_PROCID", "SLURM_NTASKS",
-          "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_TASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE",
-          "SLURM_NTASKS_PER_NODE", "SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST",
-          "SLURM_LAUNCH_NODE_IPADDR", "PMI_RANK", "PMI_SIZE", "PMI_PORT", "MPI_LOCALRANKID", "MPI_LOCALNRANKS",
-          "PMI_LOCAL_RANK", "PMI_LOCAL_SIZE"}) {
+    for (const char* name : {"ARBITER_WORKER_RANK",
+                             "ARBITER_WORKER_SIZE",
+                             "ARBITER_WORKER_RENDEZVOUS",
+                             "RANK",
+                             "WORLD_SIZE",
+                             "LOCAL_RANK",
+                             "LOCAL_WORLD_SIZE",
+                             "MASTER_ADDR",
+                             "MASTER_PORT",
+                             "TORCHELASTIC_RUN_ID",
+                             "TORCHELASTIC_RESTART_COUNT",
+                             "OMPI_COMM_WORLD_RANK",
+                             "OMPI_COMM_WORLD_SIZE",
+                             "OMPI_COMM_WORLD_LOCAL_RANK",
+                             "OMPI_COMM_WORLD_LOCAL_SIZE",
+                             "OMPI_MCA_ess_base_jobid",
+                             "PMIX_NAMESPACE",
+                             "SLURM_STEP_ID",
+                             "SLURM_STEPID",
+                             "SLURM_PROCID",
+                             "SLURM_NTASKS",
+                             "SLURM_STEP_NUM_TASKS",
+                             "SLURM_LOCALID",
+                             "SLURM_NODEID",
+                             "SLURM_TASKS_PER_NODE",
+                             "SLURM_STEP_TASKS_PER_NODE",
+                             "SLURM_NTASKS_PER_NODE",
+                             "SLURM_JOB_ID",
+                             "SLURM_STEP_NODELIST",
+                             "SLURM_JOB_NODELIST",
+                             "SLURM_LAUNCH_NODE_IPADDR",
+                             "PMI_RANK",
+                             "PMI_SIZE",
+                             "PMI_PORT",
+                             "MPI_LOCALRANKID",
+                             "MPI_LOCALNRANKS",
+                             "PMI_LOCAL_RANK",
+                             "PMI_LOCAL_SIZE"}) {
       change(name, nullptr);
     }
     for (const auto& [name, value] : variables) change(name, value);

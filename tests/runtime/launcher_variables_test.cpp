@@ -31,8 +31,13 @@ TEST(LauncherVariables, AreEmptyWithoutALauncher) {
 }
 
 TEST(LauncherVariables, OfTorchrun) {
-  const LauncherEnvironment environment({{"RANK", "9"}, {"WORLD_SIZE", "16"}, {"LOCAL_RANK", "1"}, {"LOCAL_WORLD_SIZE", "8"},
-                                         {"MASTER_ADDR", "node7"}, {"MASTER_PORT", "29500"}, {"TORCHELASTIC_RUN_ID", "none"}});
+  const LauncherEnvironment environment({{"RANK", "9"},
+                                         {"WORLD_SIZE", "16"},
+                                         {"LOCAL_RANK", "1"},
+                                         {"LOCAL_WORLD_SIZE", "8"},
+                                         {"MASTER_ADDR", "node7"},
+                                         {"MASTER_PORT", "29500"},
+                                         {"TORCHELASTIC_RUN_ID", "none"}});
   const LauncherVariables read = read_launcher_variables();
   EXPECT_EQ(read.launcher, "torchrun");
   EXPECT_EQ(read.rank, 9);
@@ -43,7 +48,8 @@ TEST(LauncherVariables, OfTorchrun) {
 }
 
 TEST(LauncherVariables, PortsStayPorts) {
-  const LauncherEnvironment environment({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "::1"}, {"MASTER_PORT", "65535"}});
+  const LauncherEnvironment environment(
+      {{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "::1"}, {"MASTER_PORT", "65535"}});
   EXPECT_EQ(read_launcher_variables().rendezvous, "tcp://[::1]:2023");
   for (int port : {1, 1024, 29500, 65535}) {
     for (int attempt = 0; attempt < id_exchange_port_count; ++attempt) {
@@ -54,8 +60,10 @@ TEST(LauncherVariables, PortsStayPorts) {
 }
 
 TEST(LauncherVariables, OfOpenMpiOnOneNodeMeetInAFile) {
-  const LauncherEnvironment environment({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "4"},
-                                         {"OMPI_COMM_WORLD_LOCAL_RANK", "1"}, {"OMPI_COMM_WORLD_LOCAL_SIZE", "4"},
+  const LauncherEnvironment environment({{"OMPI_COMM_WORLD_RANK", "1"},
+                                         {"OMPI_COMM_WORLD_SIZE", "4"},
+                                         {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+                                         {"OMPI_COMM_WORLD_LOCAL_SIZE", "4"},
                                          {"PMIX_NAMESPACE", "prterun-17@1"}});
   const LauncherVariables read = read_launcher_variables();
   EXPECT_EQ(read.launcher, "open_mpi");
@@ -65,8 +73,10 @@ TEST(LauncherVariables, OfOpenMpiOnOneNodeMeetInAFile) {
 }
 
 TEST(LauncherVariables, OfOpenMpiOnTwoNodesNeedAMeetingPoint) {
-  const LauncherEnvironment environment({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "4"},
-                                         {"OMPI_COMM_WORLD_LOCAL_RANK", "1"}, {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
+  const LauncherEnvironment environment({{"OMPI_COMM_WORLD_RANK", "1"},
+                                         {"OMPI_COMM_WORLD_SIZE", "4"},
+                                         {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+                                         {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
   const LauncherVariables read = read_launcher_variables();
   EXPECT_EQ(read.rendezvous, "");
   IdExchange exchange;
@@ -81,10 +91,15 @@ TEST(LauncherVariables, OfOpenMpiOnTwoNodesNeedAMeetingPoint) {
 }
 
 TEST(LauncherVariables, OfSlurmMeetOnTheFirstNode) {
-  const LauncherEnvironment environment(
-      {{"SLURM_STEP_ID", "0"}, {"SLURM_JOB_ID", "4711"}, {"SLURM_PROCID", "5"}, {"SLURM_NTASKS", "7"}, {"SLURM_LOCALID", "1"},
-       {"SLURM_NODEID", "1"}, {"SLURM_STEP_TASKS_PER_NODE", "4,3"}, {"SLURM_STEP_NODELIST", "gpu[08-09]"},
-       {"SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1"}});
+  const LauncherEnvironment environment({{"SLURM_STEP_ID", "0"},
+                                         {"SLURM_JOB_ID", "4711"},
+                                         {"SLURM_PROCID", "5"},
+                                         {"SLURM_NTASKS", "7"},
+                                         {"SLURM_LOCALID", "1"},
+                                         {"SLURM_NODEID", "1"},
+                                         {"SLURM_STEP_TASKS_PER_NODE", "4,3"},
+                                         {"SLURM_STEP_NODELIST", "gpu[08-09]"},
+                                         {"SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1"}});
   const LauncherVariables read = read_launcher_variables();
   EXPECT_EQ(read.launcher, "slurm");
   EXPECT_EQ(read.rank, 5);
@@ -101,8 +116,11 @@ TEST(LauncherVariables, OfABatchScriptAreNoTask) {
 }
 
 TEST(LauncherVariables, OfPmi) {
-  const LauncherEnvironment environment({{"PMI_RANK", "2"}, {"PMI_SIZE", "3"}, {"MPI_LOCALRANKID", "2"},
-                                         {"MPI_LOCALNRANKS", "3"}, {"PMI_PORT", "node:4242"}});
+  const LauncherEnvironment environment({{"PMI_RANK", "2"},
+                                         {"PMI_SIZE", "3"},
+                                         {"MPI_LOCALRANKID", "2"},
+                                         {"MPI_LOCALNRANKS", "3"},
+                                         {"PMI_PORT", "node:4242"}});
   const LauncherVariables read = read_launcher_variables();
   EXPECT_EQ(read.launcher, "pmi");
   EXPECT_EQ(read.rank, 2);
@@ -111,9 +129,13 @@ TEST(LauncherVariables, OfPmi) {
 }
 
 TEST(LauncherVariables, OfOurOwnWorkersWinOverEverything) {
-  const LauncherEnvironment environment({{"ARBITER_WORKER_RANK", "3"}, {"ARBITER_WORKER_SIZE", "4"},
-                                         {"ARBITER_WORKER_RENDEZVOUS", "file:///run/x"}, {"SLURM_STEP_ID", "0"},
-                                         {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "1"}, {"RANK", "nonsense"}});
+  const LauncherEnvironment environment({{"ARBITER_WORKER_RANK", "3"},
+                                         {"ARBITER_WORKER_SIZE", "4"},
+                                         {"ARBITER_WORKER_RENDEZVOUS", "file:///run/x"},
+                                         {"SLURM_STEP_ID", "0"},
+                                         {"SLURM_PROCID", "0"},
+                                         {"SLURM_NTASKS", "1"},
+                                         {"RANK", "nonsense"}});
   const LauncherVariables read = read_launcher_variables();
   EXPECT_EQ(read.launcher, "arbiter");
   EXPECT_EQ(read.rank, 3);
@@ -122,8 +144,8 @@ TEST(LauncherVariables, OfOurOwnWorkersWinOverEverything) {
 }
 
 TEST(LauncherVariables, OfTwoLaunchersThatDisagreeAreRefused) {
-  const LauncherEnvironment environment({{"RANK", "0"}, {"WORLD_SIZE", "8"}, {"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", "3"},
-                                         {"SLURM_NTASKS", "8"}});
+  const LauncherEnvironment environment(
+      {{"RANK", "0"}, {"WORLD_SIZE", "8"}, {"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", "3"}, {"SLURM_NTASKS", "8"}});
   const std::string message = message_of_reading<Disagreement>();
   EXPECT_NE(message.find("torchrun says rank 0 of 8"), std::string::npos) << message;
   EXPECT_NE(message.find("slurm says rank 3 of 8"), std::string::npos) << message;
@@ -131,16 +153,22 @@ TEST(LauncherVariables, OfTwoLaunchersThatDisagreeAreRefused) {
 
 TEST(LauncherVariables, HandSetVariablesDoNotHideALauncherOfFewerRanks) {
   // RANK and WORLD_SIZE that were exported by hand prove nothing; those of torchrun itself do.
-  const LauncherEnvironment hand({{"RANK", "0"}, {"WORLD_SIZE", "8"}, {"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}});
+  const LauncherEnvironment hand(
+      {{"RANK", "0"}, {"WORLD_SIZE", "8"}, {"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}});
   EXPECT_THROW(read_launcher_variables(), Disagreement);
-  const LauncherEnvironment nested({{"RANK", "5"}, {"WORLD_SIZE", "8"}, {"TORCHELASTIC_RUN_ID", "x"}, {"SLURM_STEP_ID", "0"},
-                                    {"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}});
+  const LauncherEnvironment nested({{"RANK", "5"},
+                                    {"WORLD_SIZE", "8"},
+                                    {"TORCHELASTIC_RUN_ID", "x"},
+                                    {"SLURM_STEP_ID", "0"},
+                                    {"SLURM_PROCID", "1"},
+                                    {"SLURM_NTASKS", "2"}});
   EXPECT_EQ(read_launcher_variables().launcher, "torchrun");
   EXPECT_EQ(read_launcher_variables().rank, 5);
 }
 
 TEST(LauncherVariables, TwoLaunchersThatAgreeAreFine) {
-  const LauncherEnvironment environment({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}, {"PMI_RANK", "1"}, {"PMI_SIZE", "2"}});
+  const LauncherEnvironment environment(
+      {{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}, {"PMI_RANK", "1"}, {"PMI_SIZE", "2"}});
   EXPECT_EQ(read_launcher_variables().launcher, "open_mpi");
 }
 
@@ -184,7 +212,8 @@ TEST(SlurmLists, TasksOfNode) {
   EXPECT_EQ(slurm_tasks_of_node("4(x2),3", 2), 3);
   EXPECT_EQ(slurm_tasks_of_node("4(x2),3", 3), std::nullopt);
   EXPECT_EQ(slurm_tasks_of_node("8", 0), 8);
-  for (const char* broken : {"", "x", "4(x", "4(x2", "4;3", "0"}) EXPECT_EQ(slurm_tasks_of_node(broken, 1), std::nullopt) << broken;
+  for (const char* broken : {"", "x", "4(x", "4(x2", "4;3", "0"})
+    EXPECT_EQ(slurm_tasks_of_node(broken, 1), std::nullopt) << broken;
 }
 
 }  // namespace

@@ -127,7 +127,8 @@ TEST_F(DoctorTest, ReportsEveryCapability) {
   EXPECT_FALSE(named(all, "multicast").ok);  // nothing may claim it without having tried
   EXPECT_FALSE(named(all, "database").ok);
   if (cuda_device_count() > 0) return;
-  for (const char* name : {"driver", "cuda_devices", "peer_access", "topology", "symmetric_memory_vmm", "symmetric_memory_cuda_ipc"}) {
+  for (const char* name :
+       {"driver", "cuda_devices", "peer_access", "topology", "symmetric_memory_vmm", "symmetric_memory_cuda_ipc"}) {
     EXPECT_FALSE(named(all, name).ok) << name;
     EXPECT_FALSE(named(all, name).reason.empty()) << name;
   }

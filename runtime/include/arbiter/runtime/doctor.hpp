@@ -9,7 +9,7 @@
 namespace arbiter {
 
 struct Capability {
-  std::string name;    ///< "driver", "cuda_device_0", "symmetric_memory_vmm", ...
+  std::string name;  ///< "driver", "cuda_device_0", "symmetric_memory_vmm", ...
   bool ok = false;
   std::string value;   ///< what was found; may be empty
   std::string reason;  ///< why not, and what to do; empty if ok
