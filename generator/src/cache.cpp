@@ -33,8 +33,7 @@ struct KernelCache::Counters {
   }
 };
 
-KernelCache::KernelCache(CacheOptions options)
-    : options_(std::move(options)), counters_(std::make_shared<Counters>()) {
+KernelCache::KernelCache(CacheOptions options) : options_(std::move(options)), counters_(std::make_shared<Counters>()) {
   if (!options_.warn) options_.warn = [](const std::string& text) { std::cerr << "arbiter: " << text << "\n"; };
   if (options_.directory.empty()) return;
   const CacheStore store(options_.directory);

@@ -24,9 +24,8 @@ namespace fs = std::filesystem;
 constexpr int format = 1;
 
 bool is_key(const std::string& name) {
-  return name.size() == 64 && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-  });
+  return name.size() == 64 &&
+         std::all_of(name.begin(), name.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 // Over everything that a load hands out, so that a manifest cannot be changed unnoticed either.
@@ -270,7 +269,8 @@ void CacheStore::shrink(std::uint64_t max_bytes, const std::string& keep) const 
   std::vector<Used> entries;
   std::uint64_t total = 0;
   for (const std::string& key : keys()) {  // without reading the manifests: this runs after every compile
-    struct stat manifest {}, image {};
+    struct stat manifest {
+    }, image{};
     if (lstat((entry(key) / "manifest.json").c_str(), &manifest) != 0) manifest = {};
     if (lstat((entry(key) / "image").c_str(), &image) != 0) image = {};
     const auto bytes = static_cast<std::uint64_t>(manifest.st_size + image.st_size);

@@ -1,7 +1,7 @@
 // The kernel cache on disk: entries as folders, and nothing about compiling.
 //
-//   <directory>/v1/entries/<key>/manifest.json, image     written once, never changed; the manifest's time is the last use
-//   <directory>/v1/locks/<key>                            only while somebody compiles
+//   <directory>/v1/entries/<key>/manifest.json, image     written once, never changed; the manifest's time is the last
+//   use <directory>/v1/locks/<key>                            only while somebody compiles
 //   <directory>/v1/temporary/<unique>                     being written, or being removed
 #pragma once
 

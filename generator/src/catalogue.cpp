@@ -9,11 +9,16 @@ namespace arbiter {
 
 std::string_view to_string(Tensor tensor) noexcept {
   switch (tensor) {
-    case Tensor::output: return "output";
-    case Tensor::residual_in: return "residual_in";
-    case Tensor::residual_out: return "residual_out";
-    case Tensor::gamma: return "gamma";
-    case Tensor::norm_out: return "norm_out";
+    case Tensor::output:
+      return "output";
+    case Tensor::residual_in:
+      return "residual_in";
+    case Tensor::residual_out:
+      return "residual_out";
+    case Tensor::gamma:
+      return "gamma";
+    case Tensor::norm_out:
+      return "norm_out";
   }
   return "invalid";
 }
@@ -53,8 +58,7 @@ const AlgorithmEntry& Catalogue::algorithm(Backend backend, std::string_view nam
     if (entry.name == name) return entry;
     valid.push_back(entry.name);
   }
-  throw InvalidArgument(
-      unknown_name_message("algorithm of backend " + std::string(to_string(backend)), name, valid));
+  throw InvalidArgument(unknown_name_message("algorithm of backend " + std::string(to_string(backend)), name, valid));
 }
 
 const AlgorithmEntry& Catalogue::standalone() const {

@@ -102,9 +102,9 @@ void read_capabilities(const JsonNode& node, AlgorithmEntry& entry) {
 }
 
 AlgorithmEntry read_algorithm(const JsonNode& node) {
-  node.require_keys({"backend", "name", "template", "summary", "numerics", "worlds", "axes"},
-                    {"exchange", "capabilities", "constraints", "tile_rows", "push_slots", "staging_copies",
-                     "shared_bytes"});
+  node.require_keys(
+      {"backend", "name", "template", "summary", "numerics", "worlds", "axes"},
+      {"exchange", "capabilities", "constraints", "tile_rows", "push_slots", "staging_copies", "shared_bytes"});
   AlgorithmEntry entry;
   entry.backend = read_word(node["backend"], [](std::string_view word) { return parse_backend(word); });
   if (entry.backend == Backend::automatic || entry.backend == Backend::nccl)

@@ -17,8 +17,8 @@ void check_hidden(const EpilogueEntry& epilogue, Dtype dtype, int hidden) {
   const int step = static_cast<int>(vector_elements(dtype));
   if (epilogue.rows && (hidden <= 0 || hidden % step != 0))
     throw InvalidArgument("pattern '" + epilogue.pattern + "' works on rows: hidden must be a positive multiple of " +
-                          std::to_string(step) + " elements of " + std::string(to_string(dtype)) +
-                          " (16 bytes), not " + std::to_string(hidden));
+                          std::to_string(step) + " elements of " + std::string(to_string(dtype)) + " (16 bytes), not " +
+                          std::to_string(hidden));
 }
 
 // What rules out every variant of an algorithm at once.
@@ -63,8 +63,7 @@ void enumerate_algorithm(const AlgorithmEntry& algorithm, const EpilogueEntry& e
   std::vector<std::size_t> wheel(axes.size(), 0);
   do {
     for (std::size_t i = 0; i < axes.size(); ++i) variant.parameters[axes[i]->name] = axes[i]->values[wheel[i]];
-    if (std::optional<std::string> reason =
-            constraint_broken(algorithm, bindings_of(variant, epilogue.rows, limits)))
+    if (std::optional<std::string> reason = constraint_broken(algorithm, bindings_of(variant, epilogue.rows, limits)))
       result.excluded.push_back({variant, std::move(*reason)});
     else
       result.variants.push_back(variant);
@@ -121,8 +120,7 @@ Enumeration enumerate_standalone(const Catalogue& catalogue, std::string_view pa
   return result;
 }
 
-std::optional<std::string> unavailable(const Catalogue& catalogue, const Variant& variant,
-                                       const TargetLimits& limits) {
+std::optional<std::string> unavailable(const Catalogue& catalogue, const Variant& variant, const TargetLimits& limits) {
   try {
     const AlgorithmEntry& algorithm = catalogue.algorithm(variant.backend, variant.algorithm);
     const EpilogueEntry& epilogue = catalogue.epilogue(variant.pattern);

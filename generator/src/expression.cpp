@@ -19,12 +19,8 @@ bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 bool is_letter(char c) noexcept { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 
 // Operators by binding strength, weakest first, as in C. Longer spellings come before their prefixes.
-constexpr std::array<std::array<std::string_view, 4>, 6> levels{{{"||"},
-                                                                 {"&&"},
-                                                                 {"==", "!="},
-                                                                 {"<=", ">=", "<", ">"},
-                                                                 {"+", "-"},
-                                                                 {"*", "/", "%"}}};
+constexpr std::array<std::array<std::string_view, 4>, 6> levels{
+    {{"||"}, {"&&"}, {"==", "!="}, {"<=", ">=", "<", ">"}, {"+", "-"}, {"*", "/", "%"}}};
 
 // Recursive descent. A sub-expression that short-circuiting skips is still parsed and its names are still looked up,
 // but nothing is computed: "rows == 0 || 8 % rows == 0" is fine with rows = 0.

@@ -28,7 +28,8 @@ FileLock::State FileLock::try_once() {
   State state = State::timed_out;
   if (flock(descriptor_, LOCK_EX | LOCK_NB) == 0) {
     // The last holder may have removed the file between open and flock: then this lock is on nothing.
-    struct stat held {}, named {};
+    struct stat held {
+    }, named{};
     const bool same = fstat(descriptor_, &held) == 0 && stat(file_.c_str(), &named) == 0 &&
                       held.st_ino == named.st_ino && held.st_dev == named.st_dev;
     if (same) return State::held;

@@ -103,8 +103,9 @@ std::unique_ptr<Compiler> make_host_compiler() {
   for (const char* name : {"c++", "g++", "clang++"})
     if (const std::optional<std::string> program = find_program(name))
       return std::make_unique<HostCompiler>(std::vector<std::string>{*program});
-  throw Unavailable("no C++ compiler was found (tried c++, g++ and clang++ in PATH): the CPU device needs one; install "
-                    "g++, or set CXX");
+  throw Unavailable(
+      "no C++ compiler was found (tried c++, g++ and clang++ in PATH): the CPU device needs one; install "
+      "g++, or set CXX");
 }
 
 }  // namespace arbiter

@@ -77,15 +77,20 @@ void JsonNode::fail(const std::string& what) const {
 
 std::string JsonNode::found() const {
   switch (value_->kind()) {
-    case llvm::json::Value::Null: return "null";
-    case llvm::json::Value::Boolean: return *value_->getAsBoolean() ? "true" : "false";
+    case llvm::json::Value::Null:
+      return "null";
+    case llvm::json::Value::Boolean:
+      return *value_->getAsBoolean() ? "true" : "false";
     case llvm::json::Value::Number: {
       if (const auto whole = value_->getAsInteger()) return "the number " + std::to_string(*whole);
       return "the number " + std::to_string(*value_->getAsNumber());
     }
-    case llvm::json::Value::String: return "the string '" + value_->getAsString()->substr(0, 80).str() + "'";
-    case llvm::json::Value::Array: return "an array";
-    case llvm::json::Value::Object: return "an object";
+    case llvm::json::Value::String:
+      return "the string '" + value_->getAsString()->substr(0, 80).str() + "'";
+    case llvm::json::Value::Array:
+      return "an array";
+    case llvm::json::Value::Object:
+      return "an object";
   }
   return "something else";
 }

@@ -8,12 +8,13 @@ namespace arbiter {
 
 /// Set by render_kernel for every kernel; axes and epilogue constants must not take these names.
 inline constexpr std::array<std::string_view, 18> reserved_keys{
-    "arbiter_version", "variant_name", "backend", "algorithm",   "pattern", "summary", "dtype", "dtype_bf16", "dtype_fp16",
-    "dtype_fp32",      "world",        "hidden",  "row_vectors", "rows",    "rank",    "ranks", "cuda",       "host"};
+    "arbiter_version", "variant_name", "backend",    "algorithm",  "pattern", "summary",
+    "dtype",           "dtype_bf16",   "dtype_fp16", "dtype_fp32", "world",   "hidden",
+    "row_vectors",     "rows",         "rank",       "ranks",      "cuda",    "host"};
 
 /// Names that expressions may use besides the axes; see Bindings.
-inline constexpr std::array<std::string_view, 8> binding_names{
-    "world", "hidden", "element_bytes", "row_vectors", "rows", "sm", "max_threads", "partials"};
+inline constexpr std::array<std::string_view, 8> binding_names{"world", "hidden", "element_bytes", "row_vectors",
+                                                               "rows",  "sm",     "max_threads",   "partials"};
 
 /// [a-z][a-z0-9_]*
 constexpr bool is_identifier(std::string_view name) noexcept {

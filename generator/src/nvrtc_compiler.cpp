@@ -22,14 +22,18 @@ constexpr std::array<const char*, 4> options{"--std=c++17", "-default-device", "
 void check_target(const std::string& target) {
   const bool real = target.starts_with("sm_");
   std::string_view number(target);
-  if (real) number.remove_prefix(3);
-  else if (target.starts_with("compute_")) number.remove_prefix(8);
-  else number = {};
+  if (real)
+    number.remove_prefix(3);
+  else if (target.starts_with("compute_"))
+    number.remove_prefix(8);
+  else
+    number = {};
   if (!number.empty() && (number.back() == 'a' || number.back() == 'f')) number.remove_suffix(1);
   const bool digits = number.size() >= 2 && number.size() <= 3 &&
                       std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (!digits)
-    throw InvalidArgument("'" + target + "' is not a target; expected for example sm_80, sm_90a, sm_100a or compute_90");
+    throw InvalidArgument("'" + target +
+                          "' is not a target; expected for example sm_80, sm_90a, sm_100a or compute_90");
 }
 
 class Program {
@@ -57,7 +61,8 @@ class Program {
     nvrtcResult result = size_of(program_, &size);
     std::string bytes(size, '\0');
     if (result == NVRTC_SUCCESS && size > 0) result = get(program_, bytes.data());
-    if (result != NVRTC_SUCCESS) throw CompileError(std::string("NVRTC kept its output: ") + nvrtc_.error_string(result));
+    if (result != NVRTC_SUCCESS)
+      throw CompileError(std::string("NVRTC kept its output: ") + nvrtc_.error_string(result));
     return bytes;
   }
 
@@ -111,8 +116,9 @@ std::string nvrtc_target(int compute_capability) {
   const std::vector<int> supported = open_nvrtc().supported();
   if (supported.empty()) throw Unavailable("NVRTC does not say for which architectures it compiles");
   if (compute_capability < supported.front())
-    throw Unsupported("compute capability " + std::to_string(compute_capability) + " is older than anything this NVRTC " +
-                      "compiles for (" + std::to_string(supported.front()) + ")");
+    throw Unsupported("compute capability " + std::to_string(compute_capability) +
+                      " is older than anything this NVRTC " + "compiles for (" + std::to_string(supported.front()) +
+                      ")");
   if (std::binary_search(supported.begin(), supported.end(), compute_capability)) {
     // The "a" variants exist from 90 on; kernels use what only they have.
     return "sm_" + std::to_string(compute_capability) + (compute_capability >= 90 ? "a" : "");

@@ -76,7 +76,8 @@ std::vector<fs::path> library_folders() {
 template <typename Function>
 void load(void* handle, const char* name, Function& function, const std::string& path) {
   function = reinterpret_cast<Function>(dlsym(handle, name));
-  if (function == nullptr) throw Unavailable("'" + path + "' has no function " + name + "; NVRTC 12.0 or newer is needed");
+  if (function == nullptr)
+    throw Unavailable("'" + path + "' has no function " + name + "; NVRTC 12.0 or newer is needed");
 }
 
 NvrtcLibrary load_functions(void* handle, std::string path) {
@@ -118,7 +119,8 @@ std::vector<std::string> nvrtc_candidates() {
       std::string path = (folder / name).string();
       std::error_code error;
       if (!fs::exists(path, error)) continue;
-      if (std::find(candidates.begin(), candidates.end(), path) == candidates.end()) candidates.push_back(std::move(path));
+      if (std::find(candidates.begin(), candidates.end(), path) == candidates.end())
+        candidates.push_back(std::move(path));
     }
   return candidates;
 }
@@ -135,8 +137,10 @@ NvrtcLibrary open_nvrtc(const std::vector<std::string>& candidates) {
     const char* reason = dlerror();
     tried.append("\n  ").append(reason == nullptr ? candidate : std::string(reason));
   }
-  throw Unavailable("NVRTC (libnvrtc.so.13 or .12) was not found; install the CUDA toolkit or the nvidia-cuda-nvrtc wheel, "
-                    "or set CUDA_HOME. Tried:" + tried);
+  throw Unavailable(
+      "NVRTC (libnvrtc.so.13 or .12) was not found; install the CUDA toolkit or the nvidia-cuda-nvrtc wheel, "
+      "or set CUDA_HOME. Tried:" +
+      tried);
 }
 
 NvrtcLibrary open_nvrtc() {

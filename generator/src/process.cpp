@@ -103,8 +103,10 @@ ProcessResult run_process(const std::vector<std::string>& arguments, const fs::p
     kill(-pid, SIGKILL);
     status = wait_for(pid, std::chrono::seconds(10));
   }
-  if (!status) result.exit_code = 128 + SIGKILL;
-  else result.exit_code = WIFEXITED(*status) ? WEXITSTATUS(*status) : 128 + WTERMSIG(*status);
+  if (!status)
+    result.exit_code = 128 + SIGKILL;
+  else
+    result.exit_code = WIFEXITED(*status) ? WEXITSTATUS(*status) : 128 + WTERMSIG(*status);
   result.output = read_output(folder / "output.log");
   return result;
 }

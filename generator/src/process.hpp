@@ -10,9 +10,9 @@
 namespace arbiter {
 
 struct ProcessResult {
-  int exit_code = 0;      ///< 128 + signal if a signal ended it
-  bool timed_out = false; ///< it and its children were killed
-  std::string output;     ///< standard output and error together, at most 1 MiB
+  int exit_code = 0;       ///< 128 + signal if a signal ended it
+  bool timed_out = false;  ///< it and its children were killed
+  std::string output;      ///< standard output and error together, at most 1 MiB
 };
 
 /// Run `arguments[0]` (an absolute path) in `folder`, which receives a file "output.log" with its output. Standard

@@ -15,8 +15,8 @@
 namespace arbiter {
 namespace {
 
-constexpr std::size_t max_depth = 64;                           // of partials in partials
-constexpr std::size_t max_rendered = std::size_t{64} << 20;     // bytes
+constexpr std::size_t max_depth = 64;                        // of partials in partials
+constexpr std::size_t max_rendered = std::size_t{64} << 20;  // bytes
 
 // One file, checked, and rewritten for llvm::mustache, which
 //  - takes a section for every string, even an empty one: sections are renamed to "key?", whose value is a boolean;
@@ -26,7 +26,7 @@ struct File {
   std::string_view path;
   std::string_view text;
   std::vector<Tag> tags;
-  std::string name;       // as a partial
+  std::string name;  // as a partial
   std::string rewritten;
 };
 
@@ -106,7 +106,9 @@ class Renderer {
     std::vector<bool> is_list;
     for (const Tag& tag : file.tags) {
       switch (tag.kind) {
-        case Tag::Kind::variable: bytes += value_size(file, tag); break;
+        case Tag::Kind::variable:
+          bytes += value_size(file, tag);
+          break;
         case Tag::Kind::section:
         case Tag::Kind::inverted_section:
           is_list.push_back(open_section(file, tag));
@@ -121,8 +123,11 @@ class Renderer {
           is_list.pop_back();
           outside.pop_back();
           break;
-        case Tag::Kind::partial: bytes += check(partial(file, tag)); break;
-        case Tag::Kind::comment: break;
+        case Tag::Kind::partial:
+          bytes += check(partial(file, tag));
+          break;
+        case Tag::Kind::comment:
+          break;
       }
       if (bytes > max_rendered) fail_at(file.path, tag.line, "the rendered text would be larger than 64 MiB");
     }
@@ -163,8 +168,7 @@ class Renderer {
 
   File& partial(const File& from, const Tag& tag) {
     const std::string_view path = partial_path(from, tag);
-    if (templates_.find(path) == templates_.end())
-      fail_at(from.path, tag.line, unknown_template("partial", path));
+    if (templates_.find(path) == templates_.end()) fail_at(from.path, tag.line, unknown_template("partial", path));
     if (std::find(active_.begin(), active_.end(), path) != active_.end()) {
       std::string chain;
       for (const std::string_view active : active_) chain.append(active).append(" -> ");
@@ -210,14 +214,24 @@ class Renderer {
       const bool list = context_.lists.find(tag.name) != context_.lists.end();
       const std::string section = std::string(tag.name) + (list ? "" : "?");
       switch (tag.kind) {
-        case Tag::Kind::variable: text.append("{{").append(tag.name).append("}}"); break;
-        case Tag::Kind::section: text.append("{{#").append(section).append("}}"); break;
-        case Tag::Kind::inverted_section: text.append("{{^").append(section).append("}}"); break;
-        case Tag::Kind::close: text.append("{{/").append(section).append("}}"); break;
+        case Tag::Kind::variable:
+          text.append("{{").append(tag.name).append("}}");
+          break;
+        case Tag::Kind::section:
+          text.append("{{#").append(section).append("}}");
+          break;
+        case Tag::Kind::inverted_section:
+          text.append("{{^").append(section).append("}}");
+          break;
+        case Tag::Kind::close:
+          text.append("{{/").append(section).append("}}");
+          break;
         case Tag::Kind::partial:
           text.append("{{>").append(files_.find(partial_path(file, tag))->second.name).append("}}");
           break;
-        case Tag::Kind::comment: text.append("{{!}}"); break;
+        case Tag::Kind::comment:
+          text.append("{{!}}");
+          break;
       }
     }
     return text.append(file.text.substr(copied));

@@ -34,19 +34,26 @@ std::string shown(std::string_view text) {
 
 Tag::Kind kind_of(char sigil) noexcept {
   switch (sigil) {
-    case '#': return Tag::Kind::section;
-    case '^': return Tag::Kind::inverted_section;
-    case '/': return Tag::Kind::close;
-    case '>': return Tag::Kind::partial;
-    case '!': return Tag::Kind::comment;
-    default: return Tag::Kind::variable;
+    case '#':
+      return Tag::Kind::section;
+    case '^':
+      return Tag::Kind::inverted_section;
+    case '/':
+      return Tag::Kind::close;
+    case '>':
+      return Tag::Kind::partial;
+    case '!':
+      return Tag::Kind::comment;
+    default:
+      return Tag::Kind::variable;
   }
 }
 
 Tag read_tag(std::string_view path, std::string_view text, std::size_t begin, std::size_t line) {
   const std::string_view rest = text.substr(begin);
   if (rest.starts_with("{{{"))
-    fail_at(path, line, "'{{{' is not allowed: text is never escaped, so write {{key}}, with a space after a brace of C++");
+    fail_at(path, line,
+            "'{{{' is not allowed: text is never escaped, so write {{key}}, with a space after a brace of C++");
   const std::size_t close = rest.find("}}");
   if (close == std::string_view::npos)
     fail_at(path, line, "the tag '" + shown(rest) + "' is not closed with '}}'; braces of C++ need a space: '{ {'");
@@ -62,7 +69,8 @@ Tag read_tag(std::string_view path, std::string_view text, std::size_t begin, st
   if (body.starts_with('=')) fail_at(path, line, "changing the delimiters ('" + shown(rest) + "') is not allowed");
   if (body.starts_with('&')) fail_at(path, line, quote(shown(rest)) + ": write {{key}}; text is never escaped here");
   fail_at(path, line,
-          quote(shown(rest.substr(0, close + 2))) + " is not a tag that is known here: expected {{key}}, {{#key}}, {{^key}}, " +
+          quote(shown(rest.substr(0, close + 2))) +
+              " is not a tag that is known here: expected {{key}}, {{#key}}, {{^key}}, " +
               "{{/key}}, {{> path}} or {{! comment}}; braces of C++ need a space: '{ {'");
 }
 
@@ -75,8 +83,9 @@ void check_sections(std::string_view path, const std::vector<Tag>& tags) {
     const std::string name(tag.name);
     if (open.empty()) fail_at(path, tag.line, "{{/" + name + "}} closes a section that was not opened");
     if (open.back()->name != tag.name)
-      fail_at(path, tag.line, "{{/" + name + "}} closes the section '" + std::string(open.back()->name) + "' opened in line " +
-                                  std::to_string(open.back()->line));
+      fail_at(path, tag.line,
+              "{{/" + name + "}} closes the section '" + std::string(open.back()->name) + "' opened in line " +
+                  std::to_string(open.back()->line));
     open.pop_back();
   }
   if (!open.empty())

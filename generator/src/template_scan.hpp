@@ -13,10 +13,10 @@ namespace arbiter {
 struct Tag {
   enum class Kind { variable, section, inverted_section, close, partial, comment };
   Kind kind{};
-  std::string_view name;   ///< key or partial path; empty for comments
-  std::size_t begin = 0;   ///< offset of "{{"
-  std::size_t end = 0;     ///< offset behind "}}"
-  std::size_t line = 0;    ///< counted from 1
+  std::string_view name;  ///< key or partial path; empty for comments
+  std::size_t begin = 0;  ///< offset of "{{"
+  std::size_t end = 0;    ///< offset behind "}}"
+  std::size_t line = 0;   ///< counted from 1
 };
 
 /// All tags of `text` in order; `path` is for messages. The views point into `text`.

@@ -22,9 +22,8 @@ constexpr Spellings<Backend, 6> backends{{{Backend::automatic, "auto"},
                                           {Backend::custom, "custom"},
                                           {Backend::nvls, "nvls"},
                                           {Backend::nccl, "nccl"}}};
-constexpr Spellings<Numerics, 3> numerics_classes{{{Numerics::rank_order_fp32, "rank_order_fp32"},
-                                                   {Numerics::multimem, "multimem"},
-                                                   {Numerics::nccl, "nccl"}}};
+constexpr Spellings<Numerics, 3> numerics_classes{
+    {{Numerics::rank_order_fp32, "rank_order_fp32"}, {Numerics::multimem, "multimem"}, {Numerics::nccl, "nccl"}}};
 
 template <typename Enum, std::size_t count>
 std::string_view spell(const Spellings<Enum, count>& spellings, Enum value) noexcept {

@@ -201,7 +201,8 @@ TEST_F(CacheTest, LeastRecentlyUsedEntriesGo) {
   CacheOptions small = options();
   KernelCache cache(small);
   const auto age = [&](const char* text, int seconds) {
-    const fs::path manifest = folder.path() / "cache/v1/entries" / KernelCache::key(source_of(text), compiler) / "manifest.json";
+    const fs::path manifest =
+        folder.path() / "cache/v1/entries" / KernelCache::key(source_of(text), compiler) / "manifest.json";
     fs::last_write_time(manifest, fs::file_time_type::clock::now() - std::chrono::seconds(seconds));
   };
   for (const char* text : {"a", "b", "c"}) cache.get(source_of(text), compiler, text);
@@ -247,7 +248,8 @@ TEST_F(CacheTest, CompilingSwitchedOff) {
 TEST_F(CacheTest, FailedCompilesAreReportedAndNotKept) {
   KernelCache cache(options());
   for (int i = 0; i < 2; ++i)
-    expect_error<CompileError>([&] { cache.get(source_of("broken"), compiler, "kernel x"); }, {"'kernel x'", "line 1: broken"});
+    expect_error<CompileError>([&] { cache.get(source_of("broken"), compiler, "kernel x"); },
+                               {"'kernel x'", "line 1: broken"});
   EXPECT_EQ(compiler.count, 2);
   EXPECT_TRUE(cache.list().empty());
   EXPECT_TRUE(fs::is_empty(folder.path() / "cache/v1/locks"));
@@ -364,7 +366,8 @@ TEST_F(CacheTest, AKilledCompilerReleasesItsLock) {
   const pid_t pid = fork();
   ASSERT_GE(pid, 0);
   if (pid == 0) {
-    const FileLock lock(CacheStore(options().directory).lock_file(KernelCache::key(source_of("a"), compiler)), std::chrono::seconds(1));
+    const FileLock lock(CacheStore(options().directory).lock_file(KernelCache::key(source_of("a"), compiler)),
+                        std::chrono::seconds(1));
     const char state = lock.state() == FileLock::State::held ? '1' : '0';
     (void)!::write(ready[1], &state, 1);
     pause();
@@ -383,6 +386,25 @@ TEST_F(CacheTest, AKilledCompilerReleasesItsLock) {
   close(ready[1]);
   EXPECT_EQ(state, '1');
   EXPECT_EQ(compiler.count, 1);
+}
+
+// Every holder removes the file, so others hold descriptors of files that are gone: those must not count as locked.
+TEST_F(CacheTest, OnlyOneHoldsTheLock) {
+  const fs::path file = folder.path() / "lock";
+  std::atomic<int> inside{0};
+  std::atomic<int> collisions{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i)
+    threads.emplace_back([&] {
+      for (int round = 0; round < 400; ++round) {
+        const FileLock lock(file, std::chrono::seconds(20));
+        if (lock.state() != FileLock::State::held || ++inside != 1) ++collisions;
+        std::this_thread::yield();
+        --inside;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(collisions, 0);
 }
 
 TEST_F(CacheTest, LockTimesOutAndImpossiblePlacesAreSaid) {

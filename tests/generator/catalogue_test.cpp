@@ -23,7 +23,8 @@ TEST(Catalogue, ReadsEveryField) {
   EXPECT_EQ(push.numerics, Numerics::rank_order_fp32);
   EXPECT_TRUE(push.exchange);
   EXPECT_EQ(push.worlds, (std::vector<int>{2, 4}));
-  EXPECT_EQ(push.axes, (std::vector<Axis>{{"threads", {128, 256}, false}, {"cluster", {1, 2}, false}, {"blocks", {0, 8}, true}}));
+  EXPECT_EQ(push.axes,
+            (std::vector<Axis>{{"threads", {128, 256}, false}, {"cluster", {1, 2}, false}, {"blocks", {0, 8}, true}}));
   ASSERT_EQ(push.constraints.size(), 3u);
   EXPECT_EQ(push.constraints[0], (Constraint{"threads <= max_threads", "too many threads"}));
   EXPECT_EQ(push.push_slots, "2 * world");
@@ -84,7 +85,9 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
       {"[2, 4]", "4", {"algorithms[0].worlds", "array"}},
       {"\"worlds\": [1]", "\"worlds\": [2]", {"algorithms[2].worlds[0]", "one rank"}},
       {"[\"multicast\"]", "[\"multicats\"]", {"algorithms[1].capabilities[0]", "did you mean 'multicast'?"}},
-      {"\"threads\", \"values\": [128, 256]", "\"world\", \"values\": [1]", {"axes[0].name", "'world' already has a meaning"}},
+      {"\"threads\", \"values\": [128, 256]",
+       "\"world\", \"values\": [1]",
+       {"axes[0].name", "'world' already has a meaning"}},
       {"\"threads\", \"values\": [128, 256]", "\"sm\", \"values\": [1]", {"axes[0].name", "already has a meaning"}},
       {"\"threads\", \"values\": [128, 256]", "\"dtype\", \"values\": [1]", {"axes[0].name", "already has a meaning"}},
       {"\"cluster\", \"values\"", "\"threads\", \"values\"", {"axes[1].name", "listed twice"}},
@@ -117,7 +120,8 @@ TEST(Catalogue, RefusesWhatIsNotACatalogue) {
   expect_error<CompileError>([] { parse(""); }, {"not JSON"});
   expect_error<CompileError>([] { parse("{\"schema\": 1,"); }, {"not JSON"});
   expect_error<CompileError>([] { parse("[]"); }, {"top level", "expected an object", "an array"});
-  expect_error<CompileError>([] { parse("{\"schema\": 1, \"algorithms\": [], \"epilogues\": []}"); }, {"algorithms", "none"});
+  expect_error<CompileError>([] { parse("{\"schema\": 1, \"algorithms\": [], \"epilogues\": []}"); },
+                             {"algorithms", "none"});
   expect_error<CompileError>([] { parse(std::string(1000000, '[')); }, {"nested deeper"});
   expect_error<CompileError>([] { parse("{\"\xff\": 1}"); }, {"JSON"});
   EXPECT_THROW(parse(std::string("\0", 1)), CompileError);
@@ -125,8 +129,9 @@ TEST(Catalogue, RefusesWhatIsNotACatalogue) {
 }
 
 TEST(Catalogue, TwoAlgorithmsOfOneNameAreRefused) {
-  expect_error<CompileError>([] { parse(sample_with("\"nvls\", \"name\": \"multimem\"", "\"trtllm\", \"name\": \"push\"")); },
-                             {"algorithms[1]", "twice"});
+  expect_error<CompileError>(
+      [] { parse(sample_with("\"nvls\", \"name\": \"multimem\"", "\"trtllm\", \"name\": \"push\"")); },
+      {"algorithms[1]", "twice"});
 }
 
 TEST(Catalogue, HashCoversTextAndReachableTemplates) {

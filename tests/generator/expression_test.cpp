@@ -47,8 +47,9 @@ TEST(Expression, ShortCircuitSkipsArithmeticButNotNames) {
 }
 
 TEST(Expression, RefusesBrokenText) {
-  for (const char* text : {"", " ", "1 +", "(1", "1)", "()", "1 2", "a b", "1 = 1", "1 & 1", "1 | 1", "* 2", "3x", "$",
-                           "\"1\"", "1.5", "world world", "1 < = 2", "!", "-", "99999999999999999999"})
+  for (const char* text : {"",      " ",     "1 +",         "(1",      "1)",  "()", "1 2",
+                           "a b",   "1 = 1", "1 & 1",       "1 | 1",   "* 2", "3x", "$",
+                           "\"1\"", "1.5",   "world world", "1 < = 2", "!",   "-",  "99999999999999999999"})
     EXPECT_THROW(evaluate(text, names), CompileError) << text;
   expect_error<CompileError>([] { evaluate("world + (2 * 3", names); },
                              {"'world + (2 * 3'", "expected ')'", "found the end"});
@@ -56,8 +57,8 @@ TEST(Expression, RefusesBrokenText) {
 }
 
 TEST(Expression, OverflowIsAnErrorNotUndefined) {
-  for (const char* text : {"big + 1", "big * 2", "-big - 2", "0 - big - 2", "(-big - 1) / -1", "(-big - 1) % -1",
-                           "-(-big - 1)"})
+  for (const char* text :
+       {"big + 1", "big * 2", "-big - 2", "0 - big - 2", "(-big - 1) / -1", "(-big - 1) % -1", "-(-big - 1)"})
     expect_error<CompileError>([&] { evaluate(text, names); }, {"does not fit 64 bits"});
 }
 

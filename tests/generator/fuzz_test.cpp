@@ -27,13 +27,27 @@ class Mutator {
       const std::size_t at = below(text.size() + 1);
       const std::size_t length = std::min(below(24), text.size() - at);
       switch (below(7)) {
-        case 0: text.erase(at, length); break;
-        case 1: text.insert(at, words[below(words.size())]); break;
-        case 2: text.replace(at, length, words[below(words.size())]); break;
-        case 3: if (at < text.size()) text[at] = static_cast<char>(below(256)); break;
-        case 4: text.insert(at, text.substr(below(text.size() + 1), below(64))); break;
-        case 5: text.insert(at, 1, static_cast<char>(below(256))); break;
-        default: text.resize(at); break;
+        case 0:
+          text.erase(at, length);
+          break;
+        case 1:
+          text.insert(at, words[below(words.size())]);
+          break;
+        case 2:
+          text.replace(at, length, words[below(words.size())]);
+          break;
+        case 3:
+          if (at < text.size()) text[at] = static_cast<char>(below(256));
+          break;
+        case 4:
+          text.insert(at, text.substr(below(text.size() + 1), below(64)));
+          break;
+        case 5:
+          text.insert(at, 1, static_cast<char>(below(256)));
+          break;
+        default:
+          text.resize(at);
+          break;
       }
     }
     return text;
@@ -43,12 +57,56 @@ class Mutator {
   std::mt19937 random_;
 };
 
-const std::vector<std::string> json_words{"{", "}", "[", "]", ",", ":", "\"", "null", "true", "-1", "1e999", "0.5", "\\u0000",
-                                          "\"schema\"", "\"world\"", "\"threads\"", "(", ")", "/", "%", "||", "99999999999",
-                                          "\xff", "\n", "\"launch\": true", "\"exchange\": false", "\"axes\": []"};
-const std::vector<std::string> template_words{"{{", "}}", "{{{", "{{#", "{{/", "{{^", "{{>", "{{!", "{{=", "{{&", "{{#rows}}",
-                                              "{{/rows}}", "{{#ranks}}", "{{/ranks}}", "{{rank}}", "{{dtype}}", "\n", "\r\n",
-                                              "{{> kernel.mustache}}", "{{> @epilogue}}", "{{> @algorithm}}", " ", "\xff"};
+const std::vector<std::string> json_words{"{",
+                                          "}",
+                                          "[",
+                                          "]",
+                                          ",",
+                                          ":",
+                                          "\"",
+                                          "null",
+                                          "true",
+                                          "-1",
+                                          "1e999",
+                                          "0.5",
+                                          "\\u0000",
+                                          "\"schema\"",
+                                          "\"world\"",
+                                          "\"threads\"",
+                                          "(",
+                                          ")",
+                                          "/",
+                                          "%",
+                                          "||",
+                                          "99999999999",
+                                          "\xff",
+                                          "\n",
+                                          "\"launch\": true",
+                                          "\"exchange\": false",
+                                          "\"axes\": []"};
+const std::vector<std::string> template_words{"{{",
+                                              "}}",
+                                              "{{{",
+                                              "{{#",
+                                              "{{/",
+                                              "{{^",
+                                              "{{>",
+                                              "{{!",
+                                              "{{=",
+                                              "{{&",
+                                              "{{#rows}}",
+                                              "{{/rows}}",
+                                              "{{#ranks}}",
+                                              "{{/ranks}}",
+                                              "{{rank}}",
+                                              "{{dtype}}",
+                                              "\n",
+                                              "\r\n",
+                                              "{{> kernel.mustache}}",
+                                              "{{> @epilogue}}",
+                                              "{{> @algorithm}}",
+                                              " ",
+                                              "\xff"};
 
 TEST(Fuzz, DamagedCataloguesAreErrors) {
   std::size_t accepted = 0;
@@ -103,7 +161,8 @@ TEST(Fuzz, DamagedTemplatesAreErrors) {
 
 TEST(Fuzz, DamagedExpressionsAreErrors) {
   const Bindings names{{"a", 3}, {"b", 0}, {"world", -9223372036854775807L - 1}};
-  const std::vector<std::string> words{"(", ")", "||", "&&", "!", "-", "/", "%", "a", "b", "world", "<=", "9", " ", "*", "=="};
+  const std::vector<std::string> words{"(", ")", "||",    "&&", "!", "-", "/", "%",
+                                       "a", "b", "world", "<=", "9", " ", "*", "=="};
   std::size_t evaluated = 0;
   for (unsigned seed = 0; seed < 20000; ++seed) {
     Mutator mutator(seed);
@@ -118,11 +177,13 @@ TEST(Fuzz, DamagedExpressionsAreErrors) {
 }
 
 TEST(Fuzz, LogsOfAnyShapeAreRead) {
-  const std::string log = "k.cu(3): error: x\nk.cu:2:1: error\nptxas info : Compiling entry function 'k' for 'sm_90a'\n"
-                          "ptxas info : Used 30 registers, 16 bytes smem\n8 bytes spill stores, 4 bytes spill loads";
+  const std::string log =
+      "k.cu(3): error: x\nk.cu:2:1: error\nptxas info : Compiling entry function 'k' for 'sm_90a'\n"
+      "ptxas info : Used 30 registers, 16 bytes smem\n8 bytes spill stores, 4 bytes spill loads";
   for (unsigned seed = 0; seed < 5000; ++seed) {
     Mutator mutator(seed);
-    const std::string text = mutator.mutate(log, {"k.cu(", "k.cu:", "99999999999999999999", "-1", " registers", "entry function 'k'"});
+    const std::string text =
+        mutator.mutate(log, {"k.cu(", "k.cu:", "99999999999999999999", "-1", " registers", "entry function 'k'"});
     (void)explain_log(text, "k.cu", "one\ntwo\nthree");
     (void)parse_ptxas_log(text, "k");
   }

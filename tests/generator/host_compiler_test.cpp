@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
@@ -23,8 +24,10 @@ class ScopedVariable {
     setenv(name, value.c_str(), 1);
   }
   ~ScopedVariable() {
-    if (saved_) setenv(name_, saved_->c_str(), 1);
-    else unsetenv(name_);
+    if (saved_)
+      setenv(name_, saved_->c_str(), 1);
+    else
+      unsetenv(name_);
   }
 
  private:
@@ -34,8 +37,8 @@ class ScopedVariable {
 
 TEST(HostCompiler, ProducesALoadableObject) {
   const auto compiler = make_host_compiler();
-  const CompiledKernel kernel =
-      compiler->compile({"extern \"C\" int arbiter_kernel_rank0(int x) { return 2 * x; }\n", "arbiter_kernel_rank", ""});
+  const CompiledKernel kernel = compiler->compile(
+      {"extern \"C\" int arbiter_kernel_rank0(int x) { return 2 * x; }\n", "arbiter_kernel_rank", ""});
   EXPECT_EQ(kernel.target, "cpu");
   EXPECT_EQ(kernel.resources.registers, -1);
   const TemporaryFolder folder;
@@ -56,8 +59,11 @@ TEST(HostCompiler, SameSourceSameImage) {
 }
 
 TEST(HostCompiler, ErrorsShowTheGeneratedLines) {
-  expect_error<CompileError>([] { make_host_compiler()->compile({"int a;\nint b = undeclared;\nint c;\n", "f", ""}); },
-                             {"exit code 1", "undeclared", "     2 | int b = undeclared;"});
+  expect_error<CompileError>(
+      [] {
+        make_host_compiler()->compile({"int a;\nint b = undeclared;\nint c;\n", "f", ""});
+      },
+      {"exit code 1", "undeclared", "     2 | int b = undeclared;"});
 }
 
 TEST(HostCompiler, CxxIsObeyed) {
@@ -96,11 +102,14 @@ TEST(HostCompiler, AnUnusableTemporaryFolderIsNamed) {
 TEST(Process, TimeOutKillsTheChildrenToo) {
   const TemporaryFolder folder;
   const auto begin = std::chrono::steady_clock::now();
-  const ProcessResult result = run_process({*find_program("sh"), "-c", "echo started; sleep 60 & sleep 60"}, folder.path(),
-                                           std::chrono::milliseconds(200));
+  const ProcessResult result =
+      run_process({*find_program("sh"), "-c", "echo started; (sleep 0.5; touch late) & sleep 60"}, folder.path(),
+                  std::chrono::milliseconds(100));
   EXPECT_TRUE(result.timed_out);
   EXPECT_EQ(result.output, "started\n");
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+  std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "late"));
 }
 
 TEST(Process, ExitCodesAndSignals) {
@@ -108,7 +117,8 @@ TEST(Process, ExitCodesAndSignals) {
   const std::string sh = *find_program("sh");
   EXPECT_EQ(run_process({sh, "-c", "exit 7"}, folder.path(), std::chrono::seconds(10)).exit_code, 7);
   EXPECT_EQ(run_process({sh, "-c", "kill -9 $$"}, folder.path(), std::chrono::seconds(10)).exit_code, 137);
-  EXPECT_EQ(run_process({sh, "-c", "echo out; echo err >&2; cat"}, folder.path(), std::chrono::seconds(10)).output, "out\nerr\n");
+  EXPECT_EQ(run_process({sh, "-c", "echo out; echo err >&2; cat"}, folder.path(), std::chrono::seconds(10)).output,
+            "out\nerr\n");
   EXPECT_THROW(run_process({"/nowhere/program"}, folder.path(), std::chrono::seconds(1)), Unavailable);
 }
 

@@ -36,7 +36,10 @@ TEST_F(Nvrtc, CompilesCubins) {
   for (const char* target : {"sm_80", "sm_90a", "sm_100a"}) {
     const auto compiler = make_nvrtc_compiler(target);
     const CompiledKernel kernel = compiler->compile({kernel_text, "arbiter_kernel", ""});
-    EXPECT_EQ(kernel.image.substr(0, 4), "\x7f" "ELF") << target;
+    EXPECT_EQ(kernel.image.substr(0, 4),
+              "\x7f"
+              "ELF")
+        << target;
     EXPECT_EQ(kernel.target, target);
     EXPECT_EQ(kernel.entry, "arbiter_kernel");
     EXPECT_GT(kernel.resources.registers, 0) << target;
@@ -73,13 +76,19 @@ extern "C" __global__ void __launch_bounds__(1024, 2) arbiter_kernel(float* data
 
 TEST_F(Nvrtc, ErrorsShowTheGeneratedLines) {
   const std::string text = "// first\nextern \"C\" __global__ void arbiter_kernel() {\n  undeclared = 1;\n}\n";
-  expect_error<CompileError>([&] { make_nvrtc_compiler("sm_90a")->compile({text, "arbiter_kernel", ""}); },
-                             {"sm_90a", "NVRTC_ERROR_COMPILATION", "\"undeclared\" is undefined", "     3 |   undeclared = 1;"});
+  expect_error<CompileError>(
+      [&] {
+        make_nvrtc_compiler("sm_90a")->compile({text, "arbiter_kernel", ""});
+      },
+      {"sm_90a", "NVRTC_ERROR_COMPILATION", "\"undeclared\" is undefined", "     3 |   undeclared = 1;"});
 }
 
 TEST_F(Nvrtc, IncludesAreNotFound) {
   expect_error<CompileError>(
-      [&] { make_nvrtc_compiler("sm_90a")->compile({"#include <cuda_bf16.h>\n", "arbiter_kernel", ""}); }, {"cuda_bf16.h"});
+      [&] {
+        make_nvrtc_compiler("sm_90a")->compile({"#include <cuda_bf16.h>\n", "arbiter_kernel", ""});
+      },
+      {"cuda_bf16.h"});
 }
 
 TEST_F(Nvrtc, IdentityNamesWhatChangesTheImage) {
@@ -112,8 +121,11 @@ TEST(NvrtcTarget, SpellingIsChecked) {
 }
 
 TEST(NvrtcLibrary, SaysWhereItLooked) {
-  expect_error<Unavailable>([] { open_nvrtc({"/nowhere/libnvrtc.so.13", "libnvrtc_of_nobody.so"}); },
-                            {"NVRTC", "install", "/nowhere/libnvrtc.so.13", "libnvrtc_of_nobody.so"});
+  expect_error<Unavailable>(
+      [] {
+        open_nvrtc({"/nowhere/libnvrtc.so.13", "libnvrtc_of_nobody.so"});
+      },
+      {"NVRTC", "install", "/nowhere/libnvrtc.so.13", "libnvrtc_of_nobody.so"});
   // A library that is no NVRTC.
   expect_error<Unavailable>([] { open_nvrtc({"libc.so.6"}); }, {"libc.so.6", "nvrtcVersion"});
 }
@@ -132,8 +144,10 @@ TEST(NvrtcLibrary, LooksIntoWheelsOnPythonPath) {
   const std::string saved = old == nullptr ? "" : old;
   setenv("PYTHONPATH", ("/nowhere::" + folder).c_str(), 1);
   const std::vector<std::string> after = nvrtc_candidates();
-  if (old == nullptr) unsetenv("PYTHONPATH");
-  else setenv("PYTHONPATH", saved.c_str(), 1);
+  if (old == nullptr)
+    unsetenv("PYTHONPATH");
+  else
+    setenv("PYTHONPATH", saved.c_str(), 1);
   EXPECT_NE(std::find(after.begin(), after.end(), wheel + "/libnvrtc.so.13"), after.end());
   EXPECT_EQ(std::system(("rm -r " + folder).c_str()), 0);
 }

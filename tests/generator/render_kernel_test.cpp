@@ -54,7 +54,9 @@ TEST_F(RenderKernel, HostHasAllRanks) {
 
 TEST_F(RenderKernel, FlatPatternsHaveNoHiddenSize) {
   TemplateMap templates = sample_templates();
-  templates["kernel.mustache"] = "[{{hidden}}|{{row_vectors}}|{{rows}}|{{#rows}}rows{{/rows}}|{{#cuda}}cuda{{/cuda}}{{#host}}host{{/host}}|{{dtype_fp32}}{{dtype_bf16}}]";
+  templates["kernel.mustache"] =
+      "[{{hidden}}|{{row_vectors}}|{{rows}}|{{#rows}}rows{{/rows}}|{{#cuda}}cuda{{/cuda}}{{#host}}host{{/"
+      "host}}|{{dtype_fp32}}{{dtype_bf16}}]";
   EXPECT_EQ(render_kernel(catalogue, flat, 0, Dialect::cuda, templates).text, "[0|0|0||cuda|1]");
   EXPECT_EQ(render_kernel(catalogue, rows, 0, Dialect::host, templates).text, "[2048|256|1|rows|host|1]");
 }
@@ -62,14 +64,16 @@ TEST_F(RenderKernel, FlatPatternsHaveNoHiddenSize) {
 TEST_F(RenderKernel, LaunchAxesAreNotCompiledIn) {
   TemplateMap templates = sample_templates();
   templates["kernel.mustache"] = "{{blocks}}";
-  expect_error<CompileError>([&] { render_kernel(catalogue, flat, 0, Dialect::cuda, templates); }, {"unknown key 'blocks'"});
+  expect_error<CompileError>([&] { render_kernel(catalogue, flat, 0, Dialect::cuda, templates); },
+                             {"unknown key 'blocks'"});
 }
 
 TEST_F(RenderKernel, RankOutsideOfRanksIsAnErrorOnTheHost) {
   TemplateMap templates = sample_templates();
   templates["kernel.mustache"] = "{{rank}}";
   EXPECT_EQ(render_kernel(catalogue, flat, 2, Dialect::cuda, templates).text, "2");
-  expect_error<CompileError>([&] { render_kernel(catalogue, flat, 2, Dialect::host, templates); }, {"unknown key 'rank'"});
+  expect_error<CompileError>([&] { render_kernel(catalogue, flat, 2, Dialect::host, templates); },
+                             {"unknown key 'rank'"});
 }
 
 TEST_F(RenderKernel, RefusesBadRequests) {
@@ -123,7 +127,8 @@ TEST(BuiltinKernels, AllRenderAndDiffer) {
     }
   }
   EXPECT_EQ(hashes.size(), count);
-  const double milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  const double milliseconds =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   RecordProperty("milliseconds_per_kernel", std::to_string(milliseconds / static_cast<double>(count)));
   EXPECT_LT(milliseconds / static_cast<double>(count), 20) << "rendering should take less than 1 ms";
 }
@@ -139,16 +144,20 @@ struct Golden {
   Dialect dialect;
 };
 
+std::ostream& operator<<(std::ostream& stream, const Golden& golden) { return stream << golden.file; }
+
 class GoldenKernels : public ::testing::TestWithParam<Golden> {};
 
 TEST_P(GoldenKernels, RenderAsRecorded) {
   const Golden& golden = GetParam();
   const Catalogue& catalogue = Catalogue::builtin();
-  const Enumeration all = golden.world == 1
-                              ? enumerate_standalone(catalogue, golden.pattern, golden.dtype, golden.hidden, hopper)
-                              : enumerate(catalogue, golden.pattern, golden.dtype, golden.world, golden.hidden, hopper, golden.backend);
+  const Enumeration all =
+      golden.world == 1
+          ? enumerate_standalone(catalogue, golden.pattern, golden.dtype, golden.hidden, hopper)
+          : enumerate(catalogue, golden.pattern, golden.dtype, golden.world, golden.hidden, hopper, golden.backend);
   const std::string algorithm(golden.file, std::string_view(golden.file).find('-'));
-  const auto variant = std::find_if(all.variants.begin(), all.variants.end(), [&](const Variant& v) { return v.algorithm == algorithm; });
+  const auto variant = std::find_if(all.variants.begin(), all.variants.end(),
+                                    [&](const Variant& v) { return v.algorithm == algorithm; });
   ASSERT_NE(variant, all.variants.end()) << "no variant of " << algorithm;
   const Source source = render_kernel(catalogue, *variant, golden.world - 1, golden.dialect);
 
@@ -164,23 +173,28 @@ TEST_P(GoldenKernels, RenderAsRecorded) {
   if (recorded == source.text) return;
   const auto difference = std::mismatch(recorded.begin(), recorded.end(), source.text.begin(), source.text.end());
   const auto line = 1 + std::count(recorded.begin(), difference.first, '\n');
-  FAIL() << path << " differs from line " << line << " on; if that is meant, run this test with ARBITER_UPDATE_GOLDEN=1 "
+  FAIL() << path << " differs from line " << line
+         << " on; if that is meant, run this test with ARBITER_UPDATE_GOLDEN=1 "
          << "and review the change";
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    , GoldenKernels,
-    ::testing::Values(
-        Golden{"oneshot_push-allreduce-bf16-4.cu", Backend::trtllm, "allreduce", Dtype::bf16, 4, 0, Dialect::cuda},
-        Golden{"oneshot_push-cluster-fp16-2.cu", Backend::mnnvl, "allreduce_residual_rmsnorm", Dtype::fp16, 2, 8192, Dialect::cuda},
-        Golden{"twoshot_push-residual_rmsnorm-bf16-3.cu", Backend::mnnvl, "allreduce_residual_rmsnorm", Dtype::bf16, 3, 2880, Dialect::cuda},
-        Golden{"twoshot_barrier-allreduce-fp32-2.cpp", Backend::trtllm, "allreduce", Dtype::fp32, 2, 0, Dialect::host},
-        Golden{"epilogue-residual_rmsnorm-bf16.cu", Backend::custom, "allreduce_residual_rmsnorm", Dtype::bf16, 1, 4096, Dialect::cuda}),
-    [](const ::testing::TestParamInfo<Golden>& param) {
-      std::string name = param.param.file;
-      std::replace_if(name.begin(), name.end(), [](char c) { return c == '-' || c == '.'; }, '_');
-      return name;
-    });
+INSTANTIATE_TEST_SUITE_P(, GoldenKernels,
+                         ::testing::Values(Golden{"oneshot_push-allreduce-bf16-4.cu", Backend::trtllm, "allreduce",
+                                                  Dtype::bf16, 4, 0, Dialect::cuda},
+                                           Golden{"oneshot_push-cluster-fp16-2.cu", Backend::mnnvl,
+                                                  "allreduce_residual_rmsnorm", Dtype::fp16, 2, 8192, Dialect::cuda},
+                                           Golden{"twoshot_push-residual_rmsnorm-bf16-3.cu", Backend::mnnvl,
+                                                  "allreduce_residual_rmsnorm", Dtype::bf16, 3, 2880, Dialect::cuda},
+                                           Golden{"twoshot_barrier-allreduce-fp32-2.cpp", Backend::trtllm, "allreduce",
+                                                  Dtype::fp32, 2, 0, Dialect::host},
+                                           Golden{"epilogue-residual_rmsnorm-bf16.cu", Backend::custom,
+                                                  "allreduce_residual_rmsnorm", Dtype::bf16, 1, 4096, Dialect::cuda}),
+                         [](const ::testing::TestParamInfo<Golden>& param) {
+                           std::string name = param.param.file;
+                           std::replace_if(
+                               name.begin(), name.end(), [](char c) { return c == '-' || c == '.'; }, '_');
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace arbiter

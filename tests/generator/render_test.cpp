@@ -134,11 +134,17 @@ TEST(Render, TagsMustBeClosedAndKnown) {
 }
 
 TEST(Render, PartialsMustExistAndEnd) {
-  expect_error<CompileError>([] { render_text("{{> device/memry.cuh}}", Keys{}, {{"device/memory.cuh", ""}}); },
-                             {"t.mustache:1", "unknown partial 'device/memry.cuh'", "did you mean 'device/memory.cuh'?"});
+  expect_error<CompileError>(
+      [] {
+        render_text("{{> device/memry.cuh}}", Keys{}, {{"device/memory.cuh", ""}});
+      },
+      {"t.mustache:1", "unknown partial 'device/memry.cuh'", "did you mean 'device/memory.cuh'?"});
   expect_error<CompileError>([] { render_text("{{> t.mustache}}"); }, {"includes itself"});
-  expect_error<CompileError>([] { render_text("{{> a}}", Keys{}, {{"a", "\n{{> b}}"}, {"b", "{{> a}}"}}); },
-                             {"templates/b:1", "includes itself: t.mustache -> a -> b -> a"});
+  expect_error<CompileError>(
+      [] {
+        render_text("{{> a}}", Keys{}, {{"a", "\n{{> b}}"}, {"b", "{{> a}}"}});
+      },
+      {"templates/b:1", "includes itself: t.mustache -> a -> b -> a"});
   Context context;
   context.aliases = {{"self", "t.mustache"}};
   EXPECT_THROW(render_text("{{> @self}}", context), CompileError);
@@ -159,7 +165,8 @@ TEST(Render, PartialsThatMultiplyAreRefused) {
   texts.clear();
   for (int i = 0; i < 200; ++i) texts["p" + std::to_string(i)] = "{{> p" + std::to_string(i + 1) + "}}";
   texts["p200"] = "x";
-  expect_error<CompileError>([&] { render_text("{{> p0}}", Keys{}, TemplateMap(texts.begin(), texts.end())); }, {"nested deeper"});
+  expect_error<CompileError>([&] { render_text("{{> p0}}", Keys{}, TemplateMap(texts.begin(), texts.end())); },
+                             {"nested deeper"});
 }
 
 TEST(Render, BadContextsAreRefused) {
@@ -176,8 +183,11 @@ TEST(Render, BadContextsAreRefused) {
 }
 
 TEST(Render, UnknownTemplate) {
-  expect_error<CompileError>([] { render("kernl", Keys{}, {{"kernel.mustache", ""}}); },
-                             {"unknown template 'kernl.mustache'", "did you mean 'kernel.mustache'?"});
+  expect_error<CompileError>(
+      [] {
+        render("kernl", Keys{}, {{"kernel.mustache", ""}});
+      },
+      {"unknown template 'kernl.mustache'", "did you mean 'kernel.mustache'?"});
 }
 
 }  // namespace

@@ -46,8 +46,9 @@ inline constexpr std::string_view sample_json = R"({
 
 inline const TemplateMap& sample_templates() {
   static const TemplateMap templates{
-      {"kernel.mustache", "// {{variant_name}}\n{{> @primitives}}\n{{> @epilogue}}\n{{> @algorithm}}\n"
-                          "{{#ranks}}\nkernel rank={{rank}}{{#host}} host{{/host}}\n{{/ranks}}\n"},
+      {"kernel.mustache",
+       "// {{variant_name}}\n{{> @primitives}}\n{{> @epilogue}}\n{{> @algorithm}}\n"
+       "{{#ranks}}\nkernel rank={{rank}}{{#host}} host{{/host}}\n{{/ranks}}\n"},
       {"device/primitives.cuh", "device {{dtype}}\n"},
       {"host/primitives.h", "host {{dtype}}\n"},
       {"epilogues/none.mustache", "none {{norm_out}}\n"},

@@ -25,9 +25,9 @@ class VariantTest : public ::testing::Test {
 
 TEST_F(VariantTest, EnumeratesInCatalogueOrder) {
   const Enumeration all = enumerate(catalogue, "allreduce", Dtype::bf16, 2, 4096, hopper);
-  EXPECT_EQ(names(all), (std::vector<std::string>{
-                            "trtllm/push:cluster=1,threads=128", "trtllm/push:cluster=2,threads=128",
-                            "trtllm/push:cluster=1,threads=256", "trtllm/push:cluster=2,threads=256"}));
+  EXPECT_EQ(names(all),
+            (std::vector<std::string>{"trtllm/push:cluster=1,threads=128", "trtllm/push:cluster=2,threads=128",
+                                      "trtllm/push:cluster=1,threads=256", "trtllm/push:cluster=2,threads=256"}));
   EXPECT_EQ(all.variants[0].hidden, 0);  // flat
   EXPECT_EQ(all.variants[0].full_name(), "trtllm/push:cluster=1,threads=128 allreduce bf16 world=2");
   ASSERT_EQ(all.excluded.size(), 1u);  // multimem, once
@@ -78,7 +78,8 @@ TEST_F(VariantTest, RefusesBadRequests) {
     expect_error<InvalidArgument>([&] { enumerate(catalogue, "allreduce_norm", Dtype::bf16, 2, hidden, hopper); },
                                   {"multiple of 8", std::to_string(hidden)});
   EXPECT_NO_THROW(enumerate(catalogue, "allreduce_norm", Dtype::fp32, 2, 4, hopper));
-  for (const int world : {-1, 0, 1, 17}) EXPECT_THROW(enumerate(catalogue, "allreduce", Dtype::bf16, world, 0, hopper), InvalidArgument);
+  for (const int world : {-1, 0, 1, 17})
+    EXPECT_THROW(enumerate(catalogue, "allreduce", Dtype::bf16, world, 0, hopper), InvalidArgument);
 }
 
 TEST_F(VariantTest, UnavailableAgreesWithEnumeration) {
@@ -102,7 +103,8 @@ TEST_F(VariantTest, UnavailableExplainsForeignVariants) {
   EXPECT_NE(reason([](Variant& v) { v.algorithm = "pull"; }).find("unknown algorithm"), std::string::npos);
   EXPECT_NE(reason([](Variant& v) { v.pattern = "x"; }).find("unknown pattern"), std::string::npos);
   EXPECT_NE(reason([](Variant& v) { v.parameters["threads"] = 96; }).find("threads=96"), std::string::npos);
-  EXPECT_NE(reason([](Variant& v) { v.parameters.erase("threads"); }).find("no value for 'threads'"), std::string::npos);
+  EXPECT_NE(reason([](Variant& v) { v.parameters.erase("threads"); }).find("no value for 'threads'"),
+            std::string::npos);
   EXPECT_NE(reason([](Variant& v) { v.parameters["blocks"] = 8; }).find("no compile-time axis"), std::string::npos);
   EXPECT_NE(reason([](Variant& v) { v.hidden = 8; }).find("flat"), std::string::npos);
   EXPECT_NE(reason([](Variant& v) { v.world = 3; }).find("world size 3"), std::string::npos);

@@ -13,8 +13,8 @@ using test::expect_error;
 TEST(Vocabulary, SpellingsRoundTrip) {
   for (const Dtype value : {Dtype::bf16, Dtype::fp16, Dtype::fp32}) EXPECT_EQ(parse_dtype(to_string(value)), value);
   for (const Mode value : {Mode::graph, Mode::eager}) EXPECT_EQ(parse_mode(to_string(value)), value);
-  for (const Backend value : {Backend::automatic, Backend::trtllm, Backend::mnnvl, Backend::custom, Backend::nvls,
-                              Backend::nccl})
+  for (const Backend value :
+       {Backend::automatic, Backend::trtllm, Backend::mnnvl, Backend::custom, Backend::nvls, Backend::nccl})
     EXPECT_EQ(parse_backend(to_string(value)), value);
   for (const Numerics value : {Numerics::rank_order_fp32, Numerics::multimem, Numerics::nccl})
     EXPECT_EQ(parse_numerics(to_string(value)), value);
@@ -42,7 +42,8 @@ TEST(Vocabulary, NearestIsTheSmallestEditDistance) {
 
 TEST(Vocabulary, MessagesStayReadable) {
   EXPECT_EQ(unknown_name_message("thing", "x", {}), "unknown thing 'x'; valid: none");
-  const std::string message = unknown_name_message("thing", std::string(100000, 'x'), std::array<std::string_view, 1>{"a"});
+  const std::string message =
+      unknown_name_message("thing", std::string(100000, 'x'), std::array<std::string_view, 1>{"a"});
   EXPECT_LT(message.size(), 200u);
   // Nothing in common: no suggestion.
   EXPECT_EQ(unknown_name_message("thing", "x", std::array<std::string_view, 1>{"a"}), "unknown thing 'x'; valid: a");

@@ -46,7 +46,6 @@ Numerics parse_numerics(std::string_view);
 std::string nearest(std::string_view word, std::span<const std::string_view> valid);
 
 /// "unknown <kind> 'word'; valid: a, b, c; did you mean 'b'?"
-std::string unknown_name_message(std::string_view kind, std::string_view word,
-                                 std::span<const std::string_view> valid);
+std::string unknown_name_message(std::string_view kind, std::string_view word, std::span<const std::string_view> valid);
 
 }  // namespace arbiter

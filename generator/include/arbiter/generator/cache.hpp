@@ -14,15 +14,15 @@
 namespace arbiter {
 
 struct CacheOptions {
-  std::filesystem::path directory;      ///< empty: no cache on disk, compile every time
-  std::uint64_t max_bytes = 512u << 20; ///< least recently used entries beyond this are removed
-  bool compile_on_miss = true;          ///< false (ARBITER_JIT=off): a miss is a CompileError naming the variant
+  std::filesystem::path directory;       ///< empty: no cache on disk, compile every time
+  std::uint64_t max_bytes = 512u << 20;  ///< least recently used entries beyond this are removed
+  bool compile_on_miss = true;           ///< false (ARBITER_JIT=off): a miss is a CompileError naming the variant
   std::function<void(const std::string&)> warn;  ///< receives one-line warnings, from any thread; empty: standard error
 };
 
 struct CacheEntry {
   std::string key;
-  std::string name;        ///< Variant::full_name() and rank
+  std::string name;  ///< Variant::full_name() and rank
   std::string target;
   std::uint64_t bytes = 0;
   std::int64_t last_used = 0;  ///< seconds since the epoch

@@ -22,28 +22,28 @@ struct Constraint {
 
 /// One parameter axis. Values are integers; the first is the default used by the built-in heuristic.
 struct Axis {
-  std::string name;          ///< "threads", "vectors", "cluster", "early_trigger", "blocks", ...
-  std::vector<int> values;   ///< in catalogue order, never empty, no duplicates
-  bool launch = false;       ///< true: part of the launch shape, not compiled into the kernel
+  std::string name;         ///< "threads", "vectors", "cluster", "early_trigger", "blocks", ...
+  std::vector<int> values;  ///< in catalogue order, never empty, no duplicates
+  bool launch = false;      ///< true: part of the launch shape, not compiled into the kernel
   bool operator==(const Axis&) const = default;
 };
 
 struct AlgorithmEntry {
   Backend backend{};
-  std::string name;               ///< "oneshot_push"
-  std::string template_name;      ///< path below templates/ without ".mustache": "algorithms/oneshot_push"
-  std::string summary;            ///< one sentence for people
+  std::string name;           ///< "oneshot_push"
+  std::string template_name;  ///< path below templates/ without ".mustache": "algorithms/oneshot_push"
+  std::string summary;        ///< one sentence for people
   Numerics numerics{};
-  bool exchange = true;           ///< false: the stand-alone epilogue kernel, which talks to nobody
-  std::vector<int> worlds;        ///< world sizes it is built for
+  bool exchange = true;                   ///< false: the stand-alone epilogue kernel, which talks to nobody
+  std::vector<int> worlds;                ///< world sizes it is built for
   std::vector<std::string> capabilities;  ///< what it needs beyond peer stores: "multicast", "registered_input"
   std::vector<Axis> axes;
   std::vector<Constraint> constraints;
   // Geometry, as expressions over Bindings (evaluate() below):
-  std::string tile_rows;        ///< rows that one cluster handles in one iteration: "1", "world"
-  std::string push_slots;       ///< rotating-buffer vectors per thread and vector of a tile: "world", "2 * world", "0"
-  std::string staging_copies;   ///< copies of the whole message (padded to whole tiles) in the staging area: "0", "2"
-  std::string shared_bytes;     ///< dynamic shared memory of a block; may also use `partials` (see below)
+  std::string tile_rows;       ///< rows that one cluster handles in one iteration: "1", "world"
+  std::string push_slots;      ///< rotating-buffer vectors per thread and vector of a tile: "world", "2 * world", "0"
+  std::string staging_copies;  ///< copies of the whole message (padded to whole tiles) in the staging area: "0", "2"
+  std::string shared_bytes;    ///< dynamic shared memory of a block; may also use `partials` (see below)
 
   const Axis* axis(std::string_view axis_name) const noexcept;
 };
@@ -53,10 +53,10 @@ enum class Tensor : std::uint8_t { output, residual_in, residual_out, gamma, nor
 std::string_view to_string(Tensor) noexcept;
 
 struct EpilogueEntry {
-  std::string pattern;         ///< "allreduce", "allreduce_residual_rmsnorm": what the CLI and the database spell
-  std::string template_name;   ///< "epilogues/none"
+  std::string pattern;        ///< "allreduce", "allreduce_residual_rmsnorm": what the CLI and the database spell
+  std::string template_name;  ///< "epilogues/none"
   std::string summary;
-  bool rows = false;           ///< true: works on whole rows of `hidden` elements; false: on a flat message
+  bool rows = false;  ///< true: works on whole rows of `hidden` elements; false: on a flat message
   std::vector<Tensor> tensors;
   std::map<std::string, int> constants;  ///< compile-time switches handed to the template, e.g. {"norm_out": 1}
 

@@ -12,17 +12,17 @@ namespace arbiter {
 
 /// What the compiler said about a kernel; -1 where it said nothing (PTX, the CPU device).
 struct KernelResources {
-  int registers = -1;        ///< per thread
-  int shared_bytes = -1;     ///< static, per block
-  int spill_bytes = -1;      ///< stores + loads
+  int registers = -1;     ///< per thread
+  int shared_bytes = -1;  ///< static, per block
+  int spill_bytes = -1;   ///< stores + loads
   int stack_bytes = -1;
   bool operator==(const KernelResources&) const = default;
 };
 
 struct CompiledKernel {
-  std::string image;      ///< cubin, PTX or shared object
+  std::string image;  ///< cubin, PTX or shared object
   std::string entry;
-  std::string target;     ///< "sm_90a", "compute_90" (PTX) or "cpu"
+  std::string target;  ///< "sm_90a", "compute_90" (PTX) or "cpu"
   KernelResources resources;
 };
 

@@ -33,8 +33,8 @@ struct Variant {
 
 /// What limits enumeration on one device.
 struct TargetLimits {
-  int sm = 0;             ///< 80, 86, 89, 90, 100, 103, 120; 0 for the CPU device
-  int max_threads = 1024; ///< per block
+  int sm = 0;                             ///< 80, 86, 89, 90, 100, 103, 120; 0 for the CPU device
+  int max_threads = 1024;                 ///< per block
   std::vector<std::string> capabilities;  ///< proven here: "multicast", "registered_input"
 };
 
