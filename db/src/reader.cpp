@@ -24,7 +24,6 @@ struct FileState {
   std::array<std::uint64_t, 5> wal{};
   std::uint64_t wal_bytes = 0;
   std::uint64_t journal_bytes = 0;
-  bool shm = false;
   bool operator==(const FileState&) const = default;
 };
 
@@ -42,8 +41,6 @@ FileState state_of(const fs::path& path) {
   state.wal = fingerprint(beside(path, "-wal"));
   state.wal_bytes = bytes_of(beside(path, "-wal"));
   state.journal_bytes = bytes_of(beside(path, "-journal"));
-  std::error_code error;
-  state.shm = fs::exists(beside(path, "-shm"), error);
   return state;
 }
 
@@ -68,7 +65,7 @@ void begin(Connection& connection) {
   connection.integer("SELECT count(*) FROM sqlite_schema");  // takes the lock and the view
 }
 
-/// Only a writer may replay what a crash left behind.
+/// Only a writer may replay what a crash left behind. (A -wal without its -shm is reported as CANTOPEN.)
 bool needs_recovery(const SqliteError& error, const FileState& state) {
   return error.code() == SQLITE_READONLY_ROLLBACK || error.code() == SQLITE_READONLY_RECOVERY ||
          error.code() == SQLITE_READONLY_CANTINIT || error.code() == SQLITE_READONLY_CANTLOCK ||
@@ -133,9 +130,7 @@ View open_view(const fs::path& path, const std::string& name, const FileState& s
     view.unlocked = true;
     begin(*view.connection);
   };
-  if (state.wal_bytes != 0 && !state.shm) {
-    copy();
-  } else if (state.wal_bytes == 0 && header.wal) {
+  if (state.wal_bytes == 0 && header.wal) {
     immutable();
   } else {
     try {

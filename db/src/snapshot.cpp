@@ -13,14 +13,13 @@ namespace arbiter::db {
 namespace {
 
 /// A database in memory with these decisions, filled in a fixed order.
-Connection stage(std::vector<DecisionSet> sets) {
+Connection stage(const std::vector<DecisionSet>& sets) {
   Connection staging = Connection::memory("the snapshot in memory");
   staging.execute(
       "PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8'; PRAGMA auto_vacuum = NONE; PRAGMA foreign_keys = ON");
   migrate(staging);
   Transaction transaction(staging);
-  for (DecisionSet& set : sets) {
-    validate_and_sort(set.decisions);
+  for (const DecisionSet& set : sets) {
     insert_environment(staging, set.environment);
     const std::string key = set.environment.key();
     for (const Decision& decision : set.decisions) insert_decision(staging, key, decision);
@@ -65,9 +64,11 @@ void require_replaceable(const fs::path& target) {
   }
 }
 
-/// The header records which SQLite library wrote the file; that must not make equal content differ.
-constexpr std::size_t library_version_offset = 96;
-constexpr char library_version[] = {0x00, 0x2e, 0x63, 0x00};  // 3.40.0, the oldest supported
+/// The end of the header as every snapshot has it: the change counter for which the page count is valid (1: VACUUM INTO
+/// writes a file once), and the SQLite library that wrote it (3.40.0, the oldest supported, whichever it was).
+constexpr std::size_t seal_offset = 92;
+constexpr char seal[] = {0, 0, 0, 1, 0x00, 0x2e, 0x63, 0x00};
+constexpr std::size_t change_counter_offset = 24;
 
 }  // namespace
 
@@ -76,7 +77,9 @@ std::string snapshot_image(const std::vector<DecisionSet>& sets) {
   require_ok(staging);
   staging.execute("VACUUM");
   std::string image = staging.serialize();
-  return image.replace(library_version_offset, sizeof library_version, library_version, sizeof library_version);
+  image.replace(change_counter_offset, 4, seal, 4);
+  image.replace(seal_offset, sizeof seal, seal, sizeof seal);
+  return image;
 }
 
 void write_snapshot_file(const fs::path& given, const std::vector<DecisionSet>& sets) {
@@ -91,8 +94,7 @@ void write_snapshot_file(const fs::path& given, const std::vector<DecisionSet>& 
   }
   {
     const int descriptor = ::open(file.path().c_str(), O_WRONLY | O_CLOEXEC);
-    const bool written = descriptor >= 0 && ::pwrite(descriptor, library_version, sizeof library_version,
-                                                     library_version_offset) == sizeof library_version;
+    const bool written = descriptor >= 0 && ::pwrite(descriptor, seal, sizeof seal, seal_offset) == sizeof seal;
     if (descriptor >= 0) ::close(descriptor);
     if (!written) throw DatabaseError("'" + given.string() + "': the snapshot could not be written. Check the disk.");
   }

@@ -9,7 +9,7 @@
 
 namespace arbiter::db {
 
-/// The bytes of a snapshot.
+/// The bytes of a snapshot. The sets are in the order of load_decisions, which is what makes the bytes repeatable.
 std::string snapshot_image(const std::vector<DecisionSet>&);
 
 /// The same as a file that appears complete or not at all. Refuses to replace anything but a snapshot: measurements

@@ -44,23 +44,24 @@ TEST(BadRowsTest, TheUneditedImageReads) {
 }
 
 TEST(BadRowsTest, EveryEditedColumnIsNoticed) {
-  expect_refused("UPDATE decision SET tokens_max = tokens_max + 1", "does not match its key");
-  expect_refused("UPDATE decision SET tokens_min = tokens_min + 1", "does not match its key");
-  expect_refused("UPDATE decision SET median_us = median_us * 2", "does not match its key");
-  expect_refused("UPDATE decision SET runner_up_median_us = 3.5 WHERE runner_up IS NOT NULL", "does not match its key");
-  expect_refused("UPDATE decision SET runner_up = NULL", "does not match its key");
-  expect_refused("UPDATE decision SET world = 3", "does not match its key");
-  expect_refused("UPDATE decision SET hidden = 4096", "does not match its key");
-  expect_refused("UPDATE decision SET mode = 'eager'", "does not match its key");
-  expect_refused("UPDATE decision SET dtype = 'fp16'", "does not match its key");
-  expect_refused("UPDATE decision SET pattern = 'other' || pattern", "does not match its key");
+  expect_refused("UPDATE decision SET tokens_max = tokens_max + 1", "table decision does not match its key");
+  expect_refused("UPDATE decision SET tokens_min = tokens_min + 1", "table decision does not match its key");
+  expect_refused("UPDATE decision SET median_us = median_us * 2", "table decision does not match its key");
+  expect_refused("UPDATE decision SET runner_up_median_us = 3.5 WHERE runner_up IS NOT NULL",
+                 "table decision does not match its key");
+  expect_refused("UPDATE decision SET runner_up = NULL", "table decision does not match its key");
+  expect_refused("UPDATE decision SET world = 3", "table decision does not match its key");
+  expect_refused("UPDATE decision SET hidden = 4096", "table decision does not match its key");
+  expect_refused("UPDATE decision SET mode = 'eager'", "table decision does not match its key");
+  expect_refused("UPDATE decision SET dtype = 'fp16'", "table decision does not match its key");
+  expect_refused("UPDATE decision SET pattern = 'other' || pattern", "table decision does not match its key");
   expect_refused("UPDATE decision SET candidate = (SELECT key FROM candidate WHERE name LIKE 'nccl%')",
-                 "does not match its key");
-  expect_refused("UPDATE candidate SET numerics = 'nccl'", "does not match its key");
-  expect_refused("UPDATE candidate SET algorithm = 'twoshot_push'", "does not match its key");
-  expect_refused("UPDATE candidate SET name = name || 'x'", "does not match its key");
-  expect_refused("UPDATE environment SET sm_count = 131", "does not match its key");
-  expect_refused("UPDATE environment SET gpu_name = 'NVIDIA B200'", "does not match its key");
+                 "table decision does not match its key");
+  expect_refused("UPDATE candidate SET numerics = 'nccl'", "table decision does not match its key");
+  expect_refused("UPDATE candidate SET algorithm = 'twoshot_push'", "table decision does not match its key");
+  expect_refused("UPDATE candidate SET name = name || 'x'", "table candidate does not match its key");
+  expect_refused("UPDATE environment SET sm_count = 131", "table environment does not match its key");
+  expect_refused("UPDATE environment SET gpu_name = 'NVIDIA B200'", "table environment does not match its key");
 }
 
 TEST(BadRowsTest, UnknownSpellings) {

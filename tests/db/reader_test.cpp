@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "db/fixtures.hpp"
+#include "reader.hpp"
 #include "sqlite.hpp"
 
 namespace arbiter::test {
@@ -206,6 +207,31 @@ TEST_F(ReaderTest, ARollbackJournalDatabaseInUse) {
   expect_readable_untouched(path);
   writer.execute("ROLLBACK");
   expect_readable_untouched(path);
+}
+
+TEST_F(ReaderTest, AChangeWhileReadingWithoutLocksIsNoticed) {
+  make();
+  int views = 0;
+  std::int64_t decisions = 0;
+  db::with_reader(path, [&](Connection& view, db::FileKind) {
+    if (++views == 1) WorkDatabase::open(path).replace_decisions(example_environment(), example_decisions(3));
+    decisions = view.integer("SELECT count(*) FROM decision");
+  });
+  EXPECT_EQ(views, 2) << "the first view may be a mixture of old and new pages";
+  EXPECT_EQ(decisions, 3);
+  // An error in such a view is not the file's fault either.
+  views = 0;
+  db::with_reader(path, [&](Connection&, db::FileKind) {
+    if (++views > 1) return;
+    WorkDatabase::open(path).replace_decisions(example_environment(), example_decisions(4));
+    throw DatabaseError("torn");
+  });
+  EXPECT_EQ(views, 2);
+  views = 0;
+  const auto always = [&](Connection&, db::FileKind) {
+    WorkDatabase::open(path).replace_decisions(example_environment(), example_decisions(1 + ++views % 5));
+  };
+  EXPECT_CONTAINS(message_of([&] { db::with_reader(path, always); }), "changed all the time");
 }
 
 TEST_F(ReaderTest, AHotJournalLeftByACrash) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "db/fixtures.hpp"
+#include "sqlite.hpp"
 
 namespace arbiter::test {
 namespace {
@@ -123,6 +124,9 @@ TEST_F(WorkDatabaseTest, ADoneTrialIsNeverLost) {
   wrong.samples_us.clear();
   store(wrong);
   EXPECT_EQ(database.trial(environment, wrong.problem, wrong.candidate)->status, TrialStatus::wrong);
+  db::Connection raw = db::Connection::open(database.path(), db::Access::read, "raw");
+  EXPECT_EQ(raw.integer("SELECT count(*) FROM trial"), 3);
+  EXPECT_EQ(raw.integer("SELECT count(*) FROM sample"), 6) << "five of the first, one of the second";
 }
 
 TEST_F(WorkDatabaseTest, ProblemsAreThoseOfTheEnvironment) {

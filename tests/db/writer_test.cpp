@@ -54,6 +54,33 @@ TEST(WriterTest, AWriterInAnotherProcessHoldsItUntilItDies) {
   ::close(ready[1]);
 }
 
+TEST(WriterTest, NeverTwoHoldersHoweverFastTheyChange) {
+  // A holder removes the lock file; a waiter that opened it just before must not take the orphan for the lock.
+  ScratchDirectory scratch;
+  std::vector<pid_t> children;
+  for (int i = 0; i < 4; ++i) {
+    children.push_back(::fork());
+    if (children.back() != 0) continue;
+    for (int held = 0; held < 500;) {
+      try {
+        const db::WriterLock lock(scratch / "work.db");
+        const int alone = ::open((scratch / "alone").c_str(), O_CREAT | O_EXCL | O_WRONLY, 0600);
+        if (alone < 0) ::_exit(1);
+        ::close(alone);
+        ::unlink((scratch / "alone").c_str());
+        ++held;
+      } catch (const DatabaseError&) {
+      }
+    }
+    ::_exit(0);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0) << "two processes held the lock at once";
+  }
+}
+
 TEST(WriterTest, NothingIsLeftBesideAClosedDatabase) {
   ScratchDirectory scratch;
   {
