@@ -265,7 +265,9 @@ TEST_P(FileExchangeTest, GarbageInTheAnswerIsNoAnswer) {
   IdExchange exchange = of(1, 2);
   std::array<char, 32> job{};
   std::snprintf(job.data(), job.size(), "%016llx", static_cast<unsigned long long>(job_number(exchange.job)));
-  for (const std::string& content : {std::string(), std::string("arbiter rendezvous 1\n"), std::string(5000, 'z')}) {
+  for (const std::string& content : {std::string(), std::string("arbiter rendezvous 1\n"), std::string(5000, 'z'),
+                                     // complete, but an answer to the ranks of another run
+                                     "arbiter rendezvous 1\n" + std::string(2 * 32 + 128, 'x')}) {
     std::ofstream((folder_ / ("meet." + std::string(job.data()) + ".2.id")).string()) << content;
     EXPECT_THROW(exchange_id(exchange, {}), Poisoned);
   }
