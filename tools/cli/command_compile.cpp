@@ -25,6 +25,17 @@ std::string one_decimal(double number) {
   return digits;
 }
 
+/// Compilers do not say everything: what is unknown is negative.
+std::string known(int number) { return number < 0 ? "-" : std::to_string(number); }
+
+void write_known(llvm::json::OStream& json, std::string_view name, int number) {
+  if (number < 0) {
+    json.attribute(llvm::StringRef(name.data(), name.size()), nullptr);
+  } else {
+    json.attribute(llvm::StringRef(name.data(), name.size()), number);
+  }
+}
+
 void print_as_json(const std::vector<CompileOutcome>& outcomes, double seconds) {
   print_json([&](llvm::json::OStream& json) {
     json.attribute("schema", json_schema);
@@ -37,9 +48,9 @@ void print_as_json(const std::vector<CompileOutcome>& outcomes, double seconds) 
           write_text(json, "variant", outcome.task.variant.full_name());
           json.attribute("cached", outcome.cached);
           write_number(json, "milliseconds", outcome.milliseconds);
-          json.attribute("registers", outcome.resources.registers);
-          json.attribute("shared_bytes", outcome.resources.shared_bytes);
-          json.attribute("spill_bytes", outcome.resources.spill_bytes);
+          write_known(json, "registers", outcome.resources.registers);
+          write_known(json, "shared_bytes", outcome.resources.shared_bytes);
+          write_known(json, "spill_bytes", outcome.resources.spill_bytes);
           json.attribute("image_bytes", static_cast<std::int64_t>(outcome.image_bytes));
           if (!outcome.error.empty()) write_text(json, "error", outcome.error);
         });
@@ -52,8 +63,8 @@ void print_each(const std::vector<CompileOutcome>& outcomes) {
   Table table({"target", "variant", "ms", "registers", "shared bytes", "spilled bytes", ""});
   for (const CompileOutcome& outcome : outcomes) {
     table.add({outcome.task.target, outcome.task.variant.full_name(), one_decimal(outcome.milliseconds),
-               std::to_string(outcome.resources.registers), std::to_string(outcome.resources.shared_bytes),
-               std::to_string(outcome.resources.spill_bytes),
+               known(outcome.resources.registers), known(outcome.resources.shared_bytes),
+               known(outcome.resources.spill_bytes),
                !outcome.error.empty() ? "failed"
                : outcome.cached       ? "cached"
                                       : ""});
@@ -93,7 +104,7 @@ void print_by_algorithm(const std::vector<CompileOutcome>& outcomes) {
     const Sum& sum = sums[key];
     table.add({key.first, key.second, std::to_string(sum.kernels), std::to_string(sum.compiled),
                sum.compiled == 0 ? "-" : one_decimal(sum.milliseconds / sum.compiled),
-               sum.most == 0 ? "-" : std::to_string(sum.least) + "-" + std::to_string(sum.most),
+               sum.most <= 0 ? "-" : std::to_string(sum.least) + "-" + std::to_string(sum.most),
                std::to_string(sum.spilling), std::to_string(sum.failed)});
   }
   table.print();

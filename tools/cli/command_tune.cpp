@@ -25,15 +25,6 @@ namespace {
 
 constexpr int exit_interrupted = 130;
 
-std::string command_text(Arguments arguments) {
-  std::string text = "arbiter tune";
-  for (const std::string& argument : arguments) {
-    const bool plain = !argument.empty() && argument.find_first_of(" \t\n'\"\\$`*?&|;<>()") == std::string::npos;
-    text += plain ? " " + argument : " '" + argument + "'";
-  }
-  return text;
-}
-
 std::string host_name() {
   char name[256] = "";
   gethostname(name, sizeof name - 1);
@@ -103,8 +94,8 @@ void print_tables(const Runs& runs, const std::string& database) {
   }
   table.print();
   for (const std::string& note : notes) std::printf("note: %s\n", note.c_str());
-  std::printf("\n%lld decisions in %s; see them with: arbiter show --db %s\n", static_cast<long long>(runs.decisions),
-              database.c_str(), database.c_str());
+  std::printf("\ndecisions made: %lld, stored in %s; see them with: arbiter show --db %s\n",
+              static_cast<long long>(runs.decisions), database.c_str(), database.c_str());
 }
 
 }  // namespace
@@ -126,13 +117,12 @@ int run_tune(Arguments arguments) {
       .flag("json", "for programs; see docs/cli.md");
   if (!options.parse(arguments)) return exit_success;
 
-  std::vector<std::string> command_line{"tune"};
-  command_line.insert(command_line.end(), arguments.begin(), arguments.end());
   const std::string database = database_path(options).string();
-  SessionOptions session = read_rank_options(options, command_line);
+  SessionOptions session = read_rank_options(options, "tune", arguments);
   session.most_restarts = 8;
   session.cancellable = true;
-  session.on_interrupt = "what is finished is kept in " + database + "; go on with: " + command_text(arguments) +
+  session.on_interrupt = "what is finished is kept in " + database +
+                         "; go on with: " + command_text("tune", arguments) +
                          (options.has("resume") ? "" : " --resume");
   const Problems problems = read_problems(options, session.device);
   const EnvironmentVariables variables = measuring_variables(session.device);
@@ -155,7 +145,7 @@ int run_tune(Arguments arguments) {
     tuning.seed = session.seed + 1;
     tuning.effort = SearchEffort::for_device(session.device);
     tuning.measure = MeasureSettings::for_device(session.device);
-    tuning.command = command_text(arguments);
+    tuning.command = command_text("tune", arguments);
     tuning.host = host_name();
     tuning.cancel = context.cancel;
     TerminalProgress progress(context.leader());

@@ -13,14 +13,44 @@ namespace {
 
 llvm::StringRef view(std::string_view text) { return {text.data(), text.size()}; }
 
+/// The same document with two spaces for each level, whatever it looked like; members and numbers stay as they are.
+std::string indented(const std::string& document) {
+  std::string text;
+  std::size_t level = 0;
+  bool in_string = false;
+  const auto new_line = [&] { text += "\n" + std::string(2 * level, ' '); };
+  for (std::size_t at = 0; at < document.size(); ++at) {
+    const char c = document[at];
+    if (in_string) {
+      text += c;
+      if (c == '\\' && at + 1 < document.size()) text += document[++at];
+      in_string = c != '"';
+      continue;
+    }
+    if (c == ' ' || c == '\n' || c == '\t' || c == '\r') continue;
+    if (c == '}' || c == ']') {
+      --level;
+      if (text.back() != '{' && text.back() != '[') new_line();
+    } else if (!text.empty() && (text.back() == '{' || text.back() == '[')) {
+      new_line();
+    }
+    text += c;
+    if (c == '"') in_string = true;
+    if (c == '{' || c == '[') ++level;
+    if (c == ',') new_line();
+    if (c == ':') text += ' ';
+  }
+  return text;
+}
+
 }  // namespace
 
 void print_json(const std::function<void(llvm::json::OStream&)>& body) {
   std::string text;
   llvm::raw_string_ostream stream(text);
-  llvm::json::OStream json(stream, 2);
+  llvm::json::OStream json(stream);
   json.object([&] { body(json); });
-  std::printf("%s\n", stream.str().c_str());
+  std::printf("%s\n", indented(stream.str()).c_str());
 }
 
 void print_json(const Environment& environment, const std::function<void(llvm::json::OStream&)>& body) {
@@ -37,7 +67,7 @@ void write_text(llvm::json::OStream& json, std::string_view name, std::string_vi
 
 void write_environment(llvm::json::OStream& json, std::string_view name, const Environment& environment) {
   json.attributeBegin(view(name));
-  json.rawValue(environment_json(environment, 2));
+  json.rawValue(environment_json(environment));
   json.attributeEnd();
 }
 

@@ -72,9 +72,19 @@ void declare_rank_options(Options& options) {
       .internal("worker");
 }
 
-SessionOptions read_rank_options(const Options& options, const std::vector<std::string>& command_line) {
+std::string command_text(const std::string& command, Arguments arguments) {
+  std::string text = "arbiter " + command;
+  for (const std::string& argument : arguments) {
+    const bool plain = !argument.empty() && argument.find_first_of(" \t\n'\"\\$`*?&|;<>()") == std::string::npos;
+    text += plain ? " " + argument : " '" + argument + "'";
+  }
+  return text;
+}
+
+SessionOptions read_rank_options(const Options& options, const std::string& command, Arguments arguments) {
   SessionOptions session;
-  session.arguments = command_line;
+  session.arguments.push_back(command);
+  session.arguments.insert(session.arguments.end(), arguments.begin(), arguments.end());
   session.worker = options.has("worker");
   session.in_process = options.has("in-process");
   session.seed = static_cast<std::uint64_t>(options.integer("seed", 0, INT64_MAX, 0));

@@ -47,10 +47,13 @@ struct SessionOptions {
 /// Declares --device, --gpus, --world (and --ranks), --in-process and --seed.
 void declare_rank_options(Options& options);
 
-/// Reads them. `command_line` is the command's name and what followed it. Without --world: 2, 4, 8, ... and all GPUs;
-/// 2 ranks on the CPU device; what the launcher says under a launcher.
-/// Throws UsageError for numbers that cannot work here, Unavailable for --device cuda without a GPU.
-SessionOptions read_rank_options(const Options& options, const std::vector<std::string>& command_line);
+/// Reads them. `command` is the command's name and `arguments` what followed it. Without --world: 2, 4, 8, ... and all
+/// GPUs; 2 ranks on the CPU device; what the launcher says under a launcher. Throws UsageError for numbers that cannot
+/// work here, Unavailable for --device cuda without a GPU.
+SessionOptions read_rank_options(const Options& options, const std::string& command, Arguments arguments);
+
+/// "arbiter <command> <arguments>", quoted for a shell where needed.
+std::string command_text(const std::string& command, Arguments arguments);
 
 struct SessionResult {
   bool printer = false;              ///< false on the ranks of a launcher that are not rank 0: print nothing
