@@ -17,17 +17,6 @@ void require(bool condition, const std::string& message) {
   if (!condition) throw InvalidArgument(message);
 }
 
-/// Arguments of one launch, aligned for anything they may hold.
-struct ArgumentCopy {
-  ArgumentCopy(const void* arguments, std::size_t bytes) : storage((bytes + sizeof(Unit) - 1) / sizeof(Unit) + 1) {
-    if (bytes != 0) std::memcpy(storage.data(), arguments, bytes);
-  }
-  struct alignas(16) Unit {
-    std::byte bytes[16];
-  };
-  std::vector<Unit> storage;
-};
-
 }  // namespace
 
 CpuDevice::CpuDevice(int rank, const CpuDeviceOptions& options)
@@ -49,6 +38,15 @@ CpuDevice::CpuDevice(int rank, const CpuDeviceOptions& options)
   properties_.shared_bytes_per_block = shared_bytes_per_block;
   properties_.memory_bytes = total_host_memory();
   properties_.compile_target = "cpu";
+  if (options.link != nullptr) {
+    link_ = std::dynamic_pointer_cast<CpuLink>(options.link);
+    require(link_ != nullptr, "the link model of a CPU device must come from make_cpu_link_model");
+    link_->join(rank);
+  }
+}
+
+CpuDevice::~CpuDevice() {
+  if (link_ != nullptr) link_->leave(rank_);
 }
 
 // ---- Streams ----
@@ -58,13 +56,17 @@ CpuStream* CpuDevice::find(StreamHandle handle) noexcept {
   return found == streams_.end() ? nullptr : found->get();
 }
 
-void CpuDevice::issue(StreamHandle handle, const CpuOperation& operation) {
+void CpuDevice::issue(StreamHandle handle, std::span<const CpuOperation> operations) {
   CpuStream* stream = find(handle);
   if (stream != nullptr && stream->capturing) {
-    stream->recorded.push_back(operation);
+    stream->recorded.insert(stream->recorded.end(), operations.begin(), operations.end());
   } else {
-    operation();
+    run(operations);
   }
+}
+
+CpuIssue CpuDevice::issuer() {
+  return [this](StreamHandle stream, std::span<const CpuOperation> operations) { issue(stream, operations); };
 }
 
 StreamHandle CpuDevice::create_stream() {
@@ -97,14 +99,10 @@ std::unique_ptr<Graph> CpuDevice::end_capture(StreamHandle handle) {
   CpuStream* stream = find(handle);
   require(stream != nullptr && stream->capturing, "the stream is not being captured; call begin_capture first");
   stream->capturing = false;
-  return std::make_unique<CpuGraph>(std::move(stream->recorded), [this](StreamHandle target, const CpuOperation& op) {
-    issue(target, op);
-  });
+  return std::make_unique<CpuGraph>(std::move(stream->recorded), issuer());
 }
 
-std::unique_ptr<Event> CpuDevice::create_event() {
-  return std::make_unique<CpuEvent>([this](StreamHandle target, const CpuOperation& op) { issue(target, op); });
-}
+std::unique_ptr<Event> CpuDevice::create_event() { return std::make_unique<CpuEvent>(issuer()); }
 
 // ---- Memory operations ----
 
@@ -112,14 +110,16 @@ void CpuDevice::copy(void* destination, const void* source, std::size_t bytes, S
   if (bytes == 0) return;
   require(destination != nullptr && source != nullptr,
           "copy of " + std::to_string(bytes) + " bytes needs two pointers that are not null");
-  issue(stream, [=] { std::memmove(destination, source, bytes); });
+  const CpuOperation operation{nullptr, [=] { std::memmove(destination, source, bytes); }};
+  issue(stream, {&operation, 1});
 }
 
 void CpuDevice::fill_words(void* destination, std::uint32_t value, std::size_t words, StreamHandle stream) {
   if (words == 0) return;
   require(destination != nullptr && reinterpret_cast<std::uintptr_t>(destination) % sizeof(value) == 0,
           "fill_words needs a destination that is a multiple of 4 and not null");
-  issue(stream, [=] { std::fill_n(static_cast<std::uint32_t*>(destination), words, value); });
+  const CpuOperation operation{nullptr, [=] { std::fill_n(static_cast<std::uint32_t*>(destination), words, value); }};
+  issue(stream, {&operation, 1});
 }
 
 // ---- Kernels ----
@@ -160,26 +160,43 @@ void CpuDevice::launch(const Kernel& kernel, const Launch& launch, const void* a
   require(launch.cluster <= static_cast<unsigned>(properties_.max_cluster),
           "clusters of " + std::to_string(launch.cluster) + " blocks were asked; this CPU device has at most " +
               std::to_string(properties_.max_cluster));
-  FiberLaunch shape;
+  auto operation = std::make_shared<CpuLaunch>(
+      CpuLaunch{FiberLaunch{}, cpu_kernel->image(), CpuArguments(arguments, bytes)});
+  FiberLaunch& shape = operation->launch;
   shape.rank = rank_;
+  shape.entry = operation->image->entry();
+  shape.current_slot = operation->image->current_slot();
+  shape.arguments = operation->arguments.data();
   shape.blocks = launch.blocks;
   shape.threads = launch.threads;
   shape.cluster = launch.cluster;
   shape.shared_bytes = launch.shared_bytes;
   shape.resident_blocks = static_cast<unsigned>(resident(launch));
-  issue(stream, [this, shape, image = cpu_kernel->image(), copied = ArgumentCopy(arguments, bytes)] {
-    FiberLaunch ready = shape;
-    ready.entry = image->entry();
-    ready.current_slot = image->current_slot();
-    ready.arguments = copied.storage.data();
-    run(ready);
-  });
+  const CpuOperation recorded{std::move(operation), nullptr};
+  issue(stream, {&recorded, 1});
 }
 
-void CpuDevice::run(FiberLaunch launch) {
-  // Every launch gets an order of its own, and the n-th launch of a device always the same one.
-  SmallRandom mixer(options_.seed + launches_++ * 0x632BE59BD9B4E019ULL);
-  scheduler_.run({&launch, 1}, mixer.next());
+void CpuDevice::run(std::span<const CpuOperation> operations) {
+  const auto is_launch = [](const CpuOperation& operation) { return operation.launch != nullptr; };
+  if (link_ != nullptr && std::any_of(operations.begin(), operations.end(), is_launch)) {
+    std::vector<FiberTask> tasks;
+    for (const CpuOperation& operation : operations) {
+      tasks.push_back(is_launch(operation) ? FiberTask{operation.launch->launch} : FiberTask{{}, &operation.host});
+    }
+    link_->run(rank_, tasks);
+    return;
+  }
+  for (const CpuOperation& operation : operations) {
+    if (!is_launch(operation)) {
+      operation.host();
+      continue;
+    }
+    // Every launch gets an order of its own, and the n-th launch of a device always the same one.
+    SmallRandom mixer(options_.seed + launches_++ * 0x632BE59BD9B4E019ULL);
+    const FiberTask task{operation.launch->launch};
+    const FiberSequence sequence(&task, 1);
+    scheduler_.run({&sequence, 1}, mixer.next());
+  }
 }
 
 std::unique_ptr<Device> make_cpu_device(int rank, const CpuDeviceOptions& options) {

@@ -7,6 +7,7 @@
 
 #include "arbiter/runtime/device.hpp"
 #include "cpu_image.hpp"
+#include "cpu_link.hpp"
 #include "cpu_memory.hpp"
 #include "cpu_scheduler.hpp"
 #include "cpu_stream.hpp"
@@ -16,6 +17,7 @@ namespace arbiter {
 class CpuDevice final : public Device {
  public:
   CpuDevice(int rank, const CpuDeviceOptions&);
+  ~CpuDevice() override;
 
   DeviceKind kind() const noexcept override { return DeviceKind::cpu; }
   const DeviceProperties& properties() const noexcept override { return properties_; }
@@ -44,16 +46,18 @@ class CpuDevice final : public Device {
   PointerKind classify(const void* pointer) override { return memory_.classify(pointer); }
 
  private:
-  void issue(StreamHandle, const CpuOperation&);
+  void issue(StreamHandle, std::span<const CpuOperation>);
+  void run(std::span<const CpuOperation>);
+  CpuIssue issuer();
   CpuStream* find(StreamHandle) noexcept;
   int resident(const Launch&) const noexcept;
-  void run(FiberLaunch);
 
   int rank_;
   CpuDeviceOptions options_;
   DeviceProperties properties_;
   CpuMemory memory_;
   FiberScheduler scheduler_;
+  std::shared_ptr<CpuLink> link_;  // null: this device runs its launches alone
   std::vector<std::unique_ptr<CpuStream>> streams_;
   std::uint64_t launches_ = 0;
 };

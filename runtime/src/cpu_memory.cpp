@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -37,6 +38,25 @@ std::size_t memory_information(std::string_view field) noexcept {
   } catch (...) {
   }
   return 0;
+}
+
+/// Calls visit(first address, one past the last, owner) for every mapping of this process, in order of addresses;
+/// owner is the unique id of a CPU device, or empty.
+template <typename Visit>
+void visit_mappings(Visit visit) {
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  while (std::getline(maps, line)) {
+    unsigned long first = 0;
+    unsigned long last = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx", &first, &last) != 2) continue;
+    std::string_view owner;
+    if (const std::size_t at = line.find(mapped_prefix); at != std::string::npos) {
+      owner = std::string_view(line).substr(at + mapped_prefix.size());
+      owner = owner.substr(0, owner.find(' '));
+    }
+    visit(first, last, owner);
+  }
 }
 
 }  // namespace
@@ -118,20 +138,24 @@ PointerKind CpuMemory::classify(const void* pointer) const {
     if (address - start < block.bytes) return block.kind;
   }
   // The slow path, for pointers that are about to be refused and for symmetric memory: mappings say whose they are.
-  std::ifstream maps("/proc/self/maps");
-  std::string line;
-  while (std::getline(maps, line)) {
-    unsigned long first = 0;
-    unsigned long last = 0;
-    if (std::sscanf(line.c_str(), "%lx-%lx", &first, &last) != 2 || address < first || address >= last) continue;
-    const std::size_t at = line.find(mapped_prefix);
-    if (at == std::string::npos) return PointerKind::host;
-    std::string_view name = std::string_view(line).substr(at + mapped_prefix.size());
-    name = name.substr(0, name.find(' '));
-    if (name.empty()) return PointerKind::host;
-    return name == owner_ ? PointerKind::here : PointerKind::other_device;
-  }
-  return PointerKind::unknown;
+  PointerKind kind = PointerKind::unknown;
+  visit_mappings([&](std::uintptr_t first, std::uintptr_t last, std::string_view owner) {
+    if (address < first || address >= last) return;
+    kind = owner.empty() ? PointerKind::host : owner == owner_ ? PointerKind::here : PointerKind::other_device;
+  });
+  return kind;
+}
+
+std::vector<OwnedRange> owned_ranges() {
+  std::vector<OwnedRange> ranges;
+  visit_mappings([&](std::uintptr_t first, std::uintptr_t last, std::string_view owner) {
+    constexpr std::string_view prefix = "cpu:";
+    int number = 0;
+    if (!owner.starts_with(prefix)) return;
+    const char* end = owner.data() + owner.size();
+    if (std::from_chars(owner.data() + prefix.size(), end, number).ptr == end) ranges.push_back({first, last, number});
+  });
+  return ranges;
 }
 
 }  // namespace arbiter

@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "arbiter/runtime/device.hpp"
 
@@ -32,6 +33,14 @@ class MemoryFile {
 /// Bytes that can still be allocated on this host, and bytes that it has. 0 if the system does not say.
 std::size_t available_host_memory() noexcept;
 std::size_t total_host_memory() noexcept;
+
+/// Every mapping of a CPU device's memory in this process, by address, with the number in the owner's id "cpu:<n>".
+struct OwnedRange {
+  std::uintptr_t first;
+  std::uintptr_t last;  ///< one past the end
+  int owner;
+};
+std::vector<OwnedRange> owned_ranges();
 
 /// Memory of one CPU device. Every block ends at an inaccessible page (rounded up to 512 bytes), so that a kernel that
 /// runs past the end faults, and holds 0xFF bytes (not a number in every format), so that reading what was never

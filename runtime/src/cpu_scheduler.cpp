@@ -54,11 +54,11 @@ std::uint64_t steady_ns() noexcept {
 
 }  // namespace
 
-void FiberScheduler::run(std::span<const FiberLaunch> launches, std::uint64_t seed, SymmetricStores* stores) {
+void FiberScheduler::run(std::span<const FiberSequence> sequences, std::uint64_t seed, SymmetricStores* stores) {
   random_ = OrderRandom(seed);
   stores_ = stores;
   stuck_ = nullptr;
-  prepare(launches);
+  prepare(sequences);
   if (live_ != 0) {
     const DefaultFloatingPoint floating_point;
     Fiber* first = pick();
@@ -170,8 +170,8 @@ void FiberScheduler::trampoline(Transfer from) {
 // threads never wait is a plain loop.
 void FiberScheduler::trampoline_loop() {
   for (;;) {
-    const Running& running = running_[current_->block->cluster->launch];
-    running.launch.entry(running.launch.arguments);
+    const FiberLaunch& launch = running_[current_->block->cluster->sequence].launch;
+    launch.entry(launch.arguments);
     const FiberStack stack = std::exchange(current_->stack, {});
     Fiber* next = finish_current();
     if (next != nullptr && next->context == nullptr) {
@@ -207,8 +207,13 @@ FiberScheduler::Fiber* FiberScheduler::finish_current() noexcept {
     stuck_ = &cluster;
     return nullptr;
   }
-  if (cluster.live == 0 && running_[cluster.launch].next_block < running_[cluster.launch].launch.blocks) {
+  Running& running = running_[cluster.sequence];
+  --running.live;
+  if (cluster.live == 0 && running.next_block < running.launch.blocks) {
     admit(cluster);
+  } else if (running.live == 0) {
+    if (stores_ != nullptr) stores_->kernel_ended(cluster.sequence);
+    begin_next(cluster.sequence);
   }
   return live_ == 0 ? nullptr : pick();
 }
@@ -243,7 +248,7 @@ void FiberScheduler::wake(Barrier& barrier) noexcept {
 
 void FiberScheduler::complete_block(Block& block) noexcept {
   if (stores_ != nullptr) {
-    stores_->barrier(block.first_fiber, block.first_fiber + running_[block.cluster->launch].launch.threads);
+    stores_->barrier(block.first_fiber, block.first_fiber + running_[block.cluster->sequence].launch.threads);
   }
   wake(block.barrier);
 }
@@ -251,7 +256,7 @@ void FiberScheduler::complete_block(Block& block) noexcept {
 void FiberScheduler::complete_cluster(Cluster& cluster) noexcept {
   if (stores_ != nullptr) {
     const unsigned first = blocks_[cluster.first_block].first_fiber;
-    stores_->barrier(first, first + cluster.blocks * running_[cluster.launch].launch.threads);
+    stores_->barrier(first, first + cluster.blocks * running_[cluster.sequence].launch.threads);
   }
   wake(cluster.barrier);
 }
@@ -272,7 +277,7 @@ void FiberScheduler::complete_shuffle(Warp& warp) noexcept {
 
 std::string FiberScheduler::describe_stuck() const {
   const Cluster& cluster = *stuck_;
-  const FiberLaunch& launch = running_[cluster.launch].launch;
+  const FiberLaunch& launch = running_[cluster.sequence].launch;
   std::string text = "kernel of rank " + std::to_string(launch.rank) + " can never end: no thread of ";
   text += launch.cluster > 1 ? "a cluster" : "a block";
   text += " can go on. ";
@@ -367,34 +372,53 @@ void FiberScheduler::service_fence(arbiter_thread* thread) {
 void FiberScheduler::service_nothing(arbiter_thread*) {}
 
 SymmetricStores::Writer FiberScheduler::writer(const Fiber& fiber) const noexcept {
-  return {fiber.block->cluster->launch, index(fiber)};
+  return {fiber.block->cluster->sequence, index(fiber)};
 }
 
 // ---- Laying out a run ----
 
-void FiberScheduler::prepare(std::span<const FiberLaunch> launches) {
+FiberScheduler::Extent FiberScheduler::extent(const FiberLaunch& launch) noexcept {
+  const std::size_t resident = std::max(std::min(launch.blocks, launch.resident_blocks), launch.cluster);
+  const std::size_t clusters = resident / launch.cluster;
+  const std::size_t blocks = clusters * launch.cluster;
+  const std::size_t stride = (launch.shared_bytes + shared_alignment - 1) / shared_alignment * shared_alignment;
+  return {clusters, blocks, blocks * ((launch.threads + warp_threads - 1) / warp_threads), blocks * launch.threads,
+          blocks * stride};
+}
+
+// Every sequence gets room for the largest of its launches, so that nothing moves or is allocated while fibers run.
+void FiberScheduler::prepare(std::span<const FiberSequence> sequences) {
   running_.clear();
-  std::size_t clusters = 0;
-  std::size_t blocks = 0;
-  std::size_t fibers = 0;
-  std::size_t warps = 0;
-  unsigned shared_bytes = 0;
-  for (const FiberLaunch& launch : launches) {
-    running_.push_back({launch, 0, launch.current_slot()});
-    const std::size_t resident = std::min(launch.blocks, std::max(launch.resident_blocks, launch.cluster)) / launch.cluster;
-    clusters += resident;
-    blocks += resident * launch.cluster;
-    fibers += resident * launch.cluster * launch.threads;
-    warps += resident * launch.cluster * ((launch.threads + warp_threads - 1) / warp_threads);
-    shared_bytes = std::max(shared_bytes, launch.shared_bytes);
+  Extent total;
+  unsigned largest_cluster = 1;
+  for (const FiberSequence& tasks : sequences) {
+    Extent largest;
+    for (const FiberTask& task : tasks) {
+      if (task.host != nullptr) continue;
+      const Extent needed = extent(task.launch);
+      largest.clusters = std::max(largest.clusters, needed.clusters);
+      largest.blocks = std::max(largest.blocks, needed.blocks);
+      largest.warps = std::max(largest.warps, needed.warps);
+      largest.fibers = std::max(largest.fibers, needed.fibers);
+      largest.shared_bytes = std::max(largest.shared_bytes, needed.shared_bytes);
+      largest_cluster = std::max(largest_cluster, task.launch.cluster);
+    }
+    Running& running = running_.emplace_back();
+    running.tasks = tasks;
+    running.room = total;
+    total.clusters += largest.clusters;
+    total.blocks += largest.blocks;
+    total.warps += largest.warps;
+    total.fibers += largest.fibers;
+    total.shared_bytes += largest.shared_bytes;
   }
-  shared_stride_ = (shared_bytes + shared_alignment - 1) / shared_alignment * shared_alignment;
-  stacks_.reserve(fibers);
-  if (clusters_.size() < clusters) clusters_.resize(clusters);
-  if (blocks_.size() < blocks) blocks_.resize(blocks);
-  if (fibers_.size() < fibers) fibers_.resize(fibers);
-  if (warps_.size() < warps) warps_.resize(warps);
-  shared_.resize(std::max(shared_.size(), blocks * shared_stride_ + shared_alignment));
+  stacks_.reserve(total.fibers);
+  clusters_.resize(std::max(clusters_.size(), total.clusters));
+  for (Cluster& cluster : clusters_) cluster.shared.reserve(largest_cluster);
+  blocks_.resize(std::max(blocks_.size(), total.blocks));
+  warps_.resize(std::max(warps_.size(), total.warps));
+  fibers_.resize(std::max(fibers_.size(), total.fibers));
+  shared_.resize(std::max(shared_.size(), total.shared_bytes + shared_alignment));
   runnable_.clear();
   runnable_.reserve(fibers_.size());
   cursor_ = 0;
@@ -402,47 +426,67 @@ void FiberScheduler::prepare(std::span<const FiberLaunch> launches) {
   progress_ = true;
   idle_since_ns_ = 0;
   virtual_ns_ = 0;
+  for (unsigned s = 0; s < running_.size(); ++s) begin_next(s);
+}
 
-  const auto misaligned = reinterpret_cast<std::uintptr_t>(shared_.data()) % shared_alignment;
-  std::byte* shared = shared_.data() + (misaligned == 0 ? 0 : shared_alignment - misaligned);
-  unsigned cluster_index = 0;
-  unsigned block_index = 0;
-  unsigned fiber_index = 0;
-  unsigned warp_index = 0;
-  for (unsigned l = 0; l < running_.size(); ++l) {
-    const FiberLaunch& launch = running_[l].launch;
-    const unsigned resident = std::min(launch.blocks, std::max(launch.resident_blocks, launch.cluster)) / launch.cluster;
-    for (unsigned c = 0; c < resident; ++c) {
-      Cluster& cluster = clusters_[cluster_index++];
-      cluster.launch = l;
-      cluster.first_block = block_index;
-      cluster.blocks = launch.cluster;
-      cluster.shared.clear();
-      for (unsigned b = 0; b < launch.cluster; ++b, ++block_index) {
-        Block& block = blocks_[block_index];
-        block.cluster = &cluster;
-        block.first_fiber = fiber_index;
-        block.first_warp = warp_index;
-        cluster.shared.push_back(shared + block_index * shared_stride_);
-        for (unsigned t = 0; t < launch.threads; t += warp_threads, ++warp_index) {
-          warps_[warp_index].first_fiber = fiber_index + t;
-          warps_[warp_index].lanes = std::min(warp_threads, launch.threads - t);
-        }
-        fiber_index += launch.threads;
-      }
-      admit(cluster);
+/// Does the tasks of a sequence up to and including the next launch.
+void FiberScheduler::begin_next(unsigned sequence) noexcept {
+  Running& running = running_[sequence];
+  while (running.next_task < running.tasks.size()) {
+    const FiberTask& task = running.tasks[running.next_task++];
+    if (task.host != nullptr) {
+      (*task.host)();
+      continue;
     }
+    running.launch = task.launch;
+    running.next_block = 0;
+    running.slot = task.launch.current_slot();
+    lay_out(sequence);
+    return;
+  }
+}
+
+void FiberScheduler::lay_out(unsigned sequence) noexcept {
+  const FiberLaunch& launch = running_[sequence].launch;
+  const Extent& room = running_[sequence].room;
+  const Extent size = extent(launch);
+  const std::size_t stride = size.shared_bytes / size.blocks;
+  const auto misaligned = reinterpret_cast<std::uintptr_t>(shared_.data()) % shared_alignment;
+  std::byte* shared = shared_.data() + (misaligned == 0 ? 0 : shared_alignment - misaligned) + room.shared_bytes;
+  auto block_index = static_cast<unsigned>(room.blocks);
+  auto fiber_index = static_cast<unsigned>(room.fibers);
+  auto warp_index = static_cast<unsigned>(room.warps);
+  for (std::size_t c = 0; c < size.clusters; ++c) {
+    Cluster& cluster = clusters_[room.clusters + c];
+    cluster.sequence = sequence;
+    cluster.first_block = block_index;
+    cluster.blocks = launch.cluster;
+    cluster.shared.clear();
+    for (unsigned b = 0; b < launch.cluster; ++b, ++block_index, shared += stride) {
+      Block& block = blocks_[block_index];
+      block.cluster = &cluster;
+      block.first_fiber = fiber_index;
+      block.first_warp = warp_index;
+      cluster.shared.push_back(shared);
+      for (unsigned t = 0; t < launch.threads; t += warp_threads, ++warp_index) {
+        warps_[warp_index].first_fiber = fiber_index + t;
+        warps_[warp_index].lanes = std::min(warp_threads, launch.threads - t);
+      }
+      fiber_index += launch.threads;
+    }
+    admit(cluster);
   }
 }
 
 /// Starts the next blocks of the grid in a resident cluster.
 void FiberScheduler::admit(Cluster& cluster) noexcept {
-  Running& running = running_[cluster.launch];
+  Running& running = running_[cluster.sequence];
   const FiberLaunch& launch = running.launch;
   cluster.barrier = {};
   cluster.blocked = 0;
   cluster.live = launch.cluster * launch.threads;
   live_ += cluster.live;
+  running.live += cluster.live;
   for (unsigned b = 0; b < launch.cluster; ++b) {
     Block& block = blocks_[cluster.first_block + b];
     block.barrier = {};

@@ -5,6 +5,7 @@
 #include <boost/context/detail/fcontext.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -30,22 +31,33 @@ struct FiberLaunch {
   unsigned resident_blocks = 1;  ///< at most this many blocks run together; the others follow as clusters finish
 };
 
+/// One piece of a rank's work: a launch, or something that the host does between launches.
+struct FiberTask {
+  FiberLaunch launch;
+  const std::function<void()>* host = nullptr;  ///< not null: call this instead; it must not throw
+};
+
+/// What one rank does, in this order.
+using FiberSequence = std::span<const FiberTask>;
+
 /// Where stores to symmetric memory go instead of straight to memory. Implemented by the link model.
 class SymmetricStores {
  public:
   virtual ~SymmetricStores() = default;
   struct Writer {
-    unsigned launch = 0;
+    unsigned sequence = 0;
     unsigned fiber = 0;  ///< unique among the threads that are resident in the run
   };
-  virtual void store(const Writer&, void* destination, const unsigned* words, unsigned count, bool release) = 0;
-  virtual void fence(const Writer&) = 0;
+  virtual void store(Writer, void* destination, const unsigned* words, unsigned count, bool release) = 0;
+  virtual void fence(Writer) = 0;
   /// Fibers [first, last) passed a barrier together: each has observed what the others stored before it.
   virtual void barrier(unsigned first, unsigned last) = 0;
+  /// A kernel ended: nothing that this sequence stores from now on is visible before what it has stored.
+  virtual void kernel_ended(unsigned sequence) = 0;
   /// Called between two steps of the schedule. `idle`: every fiber only polls, so something must be delivered; false
   /// when there is nothing.
   virtual bool step(bool idle) = 0;
-  /// The launches have ended.
+  /// All kernels have ended.
   virtual void flush() = 0;
 };
 
@@ -55,9 +67,9 @@ class FiberScheduler {
   FiberScheduler(const FiberScheduler&) = delete;
   FiberScheduler& operator=(const FiberScheduler&) = delete;
 
-  /// Runs the launches to completion. Throws DeviceError when threads wait for each other in a way that can never
-  /// end (divergent barriers); the kernels are abandoned then. `stores` null: stores go straight to memory.
-  void run(std::span<const FiberLaunch> launches, std::uint64_t seed, SymmetricStores* stores = nullptr);
+  /// Runs the sequences together, to completion. Throws DeviceError when threads wait for each other in a way that can
+  /// never end (divergent barriers); all kernels are abandoned then. `stores` null: stores go straight to memory.
+  void run(std::span<const FiberSequence> sequences, std::uint64_t seed, SymmetricStores* stores = nullptr);
 
   /// Fiber switches since construction.
   std::uint64_t switches() const noexcept { return switches_; }
@@ -93,7 +105,7 @@ class FiberScheduler {
     unsigned blocked = 0;
     unsigned first_block = 0;  // index of its first resident block
     unsigned blocks = 0;
-    unsigned launch = 0;
+    unsigned sequence = 0;
     std::vector<void*> shared;  // of every block
   };
   struct Fiber {
@@ -109,14 +121,29 @@ class FiberScheduler {
     unsigned mask = 0;
     State state = State::runnable;
   };
+  /// Room for clusters, blocks, warps, fibers and shared memory: what a launch needs, or where it begins.
+  struct Extent {
+    std::size_t clusters = 0;
+    std::size_t blocks = 0;
+    std::size_t warps = 0;
+    std::size_t fibers = 0;
+    std::size_t shared_bytes = 0;
+  };
   struct Running {
-    FiberLaunch launch;
-    unsigned next_block = 0;  // of the grid
+    FiberSequence tasks;
+    std::size_t next_task = 0;
+    Extent room;              // where its launches live
+    FiberLaunch launch;       // the current one
+    unsigned next_block = 0;  // of its grid
+    std::size_t live = 0;     // threads of its resident blocks
     arbiter_thread** slot = nullptr;
   };
 
   // Laying out a run.
-  void prepare(std::span<const FiberLaunch> launches);
+  static Extent extent(const FiberLaunch&) noexcept;
+  void prepare(std::span<const FiberSequence> sequences);
+  void begin_next(unsigned sequence) noexcept;
+  void lay_out(unsigned sequence) noexcept;
   void admit(Cluster&) noexcept;
 
   // The order of fibers.
@@ -161,7 +188,6 @@ class FiberScheduler {
   std::vector<Block> blocks_;
   std::vector<Cluster> clusters_;
   std::vector<std::byte> shared_;
-  std::size_t shared_stride_ = 0;
 
   std::vector<Fiber*> runnable_;  // [0, cursor_) have run in this round
   std::size_t cursor_ = 0;

@@ -5,7 +5,8 @@
 namespace arbiter {
 
 void CpuEvent::record(StreamHandle stream) {
-  issue_(stream, [time = time_] { *time = Clock::now(); });
+  const CpuOperation operation{nullptr, [time = time_] { *time = Clock::now(); }};
+  issue_(stream, {&operation, 1});
 }
 
 double CpuEvent::microseconds_since(const Event& earlier) {

@@ -2,16 +2,48 @@
 #pragma once
 
 #include <chrono>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "arbiter/runtime/device.hpp"
+#include "cpu_image.hpp"
+#include "cpu_scheduler.hpp"
 
 namespace arbiter {
 
-using CpuOperation = std::function<void()>;
+/// Arguments of a launch, copied, and aligned for anything they may hold.
+class CpuArguments {
+ public:
+  CpuArguments(const void* arguments, std::size_t bytes) : units_(bytes / sizeof(Unit) + 1) {
+    if (bytes != 0) std::memcpy(units_.data(), arguments, bytes);
+  }
+  const void* data() const noexcept { return units_.data(); }
+
+ private:
+  struct alignas(16) Unit {
+    std::byte bytes[16];
+  };
+  std::vector<Unit> units_;
+};
+
+struct CpuLaunch {
+  FiberLaunch launch;  // entry, slot and arguments are filled in from below
+  std::shared_ptr<CpuImage> image;
+  CpuArguments arguments;
+};
+
+/// One thing in a stream: a launch, or something the host does.
+struct CpuOperation {
+  std::shared_ptr<const CpuLaunch> launch;  // null: host
+  std::function<void()> host;
+};
+
+/// Runs operations in order, or records them while the stream captures.
+using CpuIssue = std::function<void(StreamHandle, std::span<const CpuOperation>)>;
 
 struct CpuStream {
   bool capturing = false;
@@ -20,27 +52,25 @@ struct CpuStream {
 
 class CpuGraph final : public Graph {
  public:
-  explicit CpuGraph(std::vector<CpuOperation> operations, std::function<void(StreamHandle, const CpuOperation&)> issue)
+  explicit CpuGraph(std::vector<CpuOperation> operations, CpuIssue issue)
       : operations_(std::move(operations)), issue_(std::move(issue)) {}
-  void launch(StreamHandle stream) override {
-    for (const CpuOperation& operation : operations_) issue_(stream, operation);
-  }
+  void launch(StreamHandle stream) override { issue_(stream, operations_); }
 
  private:
   std::vector<CpuOperation> operations_;
-  std::function<void(StreamHandle, const CpuOperation&)> issue_;  // runs it, or records it while `stream` captures
+  CpuIssue issue_;
 };
 
 /// The time is shared with graphs that record the event, so the event may be destroyed first.
 class CpuEvent final : public Event {
  public:
   using Clock = std::chrono::steady_clock;
-  explicit CpuEvent(std::function<void(StreamHandle, const CpuOperation&)> issue) : issue_(std::move(issue)) {}
+  explicit CpuEvent(CpuIssue issue) : issue_(std::move(issue)) {}
   void record(StreamHandle stream) override;
   double microseconds_since(const Event& earlier) override;
 
  private:
-  std::function<void(StreamHandle, const CpuOperation&)> issue_;
+  CpuIssue issue_;
   std::shared_ptr<std::optional<Clock::time_point>> time_ = std::make_shared<std::optional<Clock::time_point>>();
 };
 

@@ -149,10 +149,13 @@ struct CudaDeviceOptions {
 /// Throws Unavailable without a driver, InvalidArgument for an ordinal that does not exist.
 std::unique_ptr<Device> make_cuda_device(int ordinal, const CudaDeviceOptions& = {});
 
+class CpuLinkModel;
+
 struct CpuDeviceOptions {
   std::uint64_t seed = 0;   ///< order in which fibers run; the same seed gives the same order
   int sm_count = 4;         ///< blocks resident together = sm_count (one block per SM)
   int max_threads_per_block = 256;
+  std::shared_ptr<CpuLinkModel> link = nullptr;  ///< see cpu_link.hpp; null: stores are visible at once, in order
 };
 /// Throws Unavailable if no host compiler is found only when a kernel has to be compiled, not here.
 std::unique_ptr<Device> make_cpu_device(int rank, const CpuDeviceOptions& = {});
