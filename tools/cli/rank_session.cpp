@@ -115,11 +115,10 @@ SessionOptions read_rank_options(const Options& options, const std::string& comm
   }
   if (!launcher.launcher.empty()) {
     if (session.worlds.empty()) session.worlds = {launcher.size};
-    for (const int world : session.worlds) {
-      if (world > launcher.size) {
-        throw UsageError(std::to_string(world) + " ranks were asked for, but " + launcher.launcher + " started " +
-                         std::to_string(launcher.size));
-      }
+    if (session.worlds != std::vector<int>{launcher.size}) {
+      throw UsageError(launcher.launcher + " started " + plural(static_cast<std::size_t>(launcher.size), "rank") +
+                       ", and those are used as they are; for other numbers of ranks, start it again with as many " +
+                       "(results of several tunes may go to one database)");
     }
     session.shares = session.worlds.size();
     return session;
@@ -194,11 +193,9 @@ std::string run_threads(const SessionOptions& session, int world, const RankBody
   return result;
 }
 
-/// This process is one rank among those that a launcher started; the first `world` of them take part.
-std::string run_launched(const SessionOptions& session, LauncherVariables launcher, int world, int restarts,
+/// This process is one rank among those that a launcher started.
+std::string run_launched(const SessionOptions& session, const LauncherVariables& launcher, int restarts,
                          const RankBody& body, std::atomic<bool>& cancel) {
-  launcher.size = world;
-  launcher.local_size = std::min(launcher.local_size, world);
   auto device = make_device(session, launcher.local_rank);
   device->activate();
   RankContext context{make_launcher_bootstrap(launcher), std::move(device), restarts, &cancel};
@@ -216,7 +213,7 @@ std::string run_launched(const SessionOptions& session, LauncherVariables launch
     }
   }).detach();  // a worker ends by _Exit, with this thread in it
   try {
-    end_worker(place, run_launched(session, launcher, launcher.size, place.restarts, body, cancel));
+    end_worker(place, run_launched(session, launcher, place.restarts, body, cancel));
   } catch (const Poisoned& error) {
     fail_worker(place, error.what(), false, false, true);
   } catch (const InvalidArgument& error) {
@@ -261,7 +258,7 @@ SessionResult run_session(const SessionOptions& session, const RankBody& body) {
       cancel = cancelled;
     } else {
       result.printer = launcher.rank == 0;
-      if (launcher.rank < world) result.results.push_back(run_launched(session, launcher, world, 0, body, cancel));
+      result.results.push_back(run_launched(session, launcher, 0, body, cancel));
     }
   }
   return result;

@@ -50,8 +50,7 @@ target_link_libraries(arbiter_cudart INTERFACE CudaRuntime::static)
 # dlopen() searches the run path of the binary: there it finds the NVRTC and the NCCL that belong to these headers,
 # without LD_LIBRARY_PATH. A portable binary looks beside itself instead.
 if(ARBITER_PORTABLE)
-  target_link_options(arbiter_cudart INTERFACE "LINKER:-rpath,$ORIGIN" "LINKER:-rpath,$ORIGIN/../lib")
+  set(CMAKE_BUILD_RPATH "$ORIGIN" "$ORIGIN/../lib")
 else()
-  target_link_options(arbiter_cudart INTERFACE "LINKER:-rpath,${CudaRuntime_LIBRARY_DIR}"
-    "LINKER:-rpath,${CMAKE_BINARY_DIR}/cuda-wheels/nvidia/nccl/lib")
+  set(CMAKE_BUILD_RPATH ${CudaRuntime_LIBRARY_DIR} ${CMAKE_BINARY_DIR}/cuda-wheels/nvidia/nccl/lib)
 endif()
