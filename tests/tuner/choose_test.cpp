@@ -1,1 +1,180 @@
+#include "arbiter/tuner/choose.hpp"
+
 #include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+namespace {
+
+Measured measured(const std::string& name, double median_us, double half_width = 0.01, int blocks = 16,
+                  Numerics numerics = Numerics::rank_order_fp32) {
+  Measured result;
+  result.candidate.backend = numerics == Numerics::nccl ? Backend::nccl : Backend::trtllm;
+  result.candidate.algorithm = name.substr(0, name.find(':'));
+  result.candidate.name = name;
+  result.candidate.numerics = numerics;
+  result.blocks = blocks;
+  result.summary = {median_us, median_us - half_width, median_us + half_width, 30, false};
+  return result;
+}
+
+struct Row {
+  const char* what;
+  std::vector<Measured> candidates;
+  std::string incumbent;  // empty: none
+  std::string winner;
+};
+
+TEST(Choose, Rules) {
+  const std::vector<Row> rows{
+      {"the lowest median wins beyond noise", {measured("a", 2.0), measured("b", 3.0)}, "", "a"},
+      {"order does not matter", {measured("b", 3.0), measured("a", 2.0)}, "", "a"},
+      {"an incumbent that is clearly slower loses", {measured("a", 2.0), measured("b", 3.0)}, "b", "a"},
+      {"the incumbent stays within 2%", {measured("a", 2.00), measured("b", 2.03)}, "b", "b"},
+      {"the incumbent goes beyond 2% with separate intervals", {measured("a", 2.00), measured("b", 2.06)}, "b", "a"},
+      {"the incumbent stays while the intervals overlap", {measured("a", 2.00, 0.05), measured("b", 2.06, 0.05)}, "b", "b"},
+      {"but not if it is 5% slower, however noisy", {measured("a", 2.0, 1.0), measured("b", 2.2, 1.0)}, "b", "a"},
+      {"an unknown incumbent changes nothing", {measured("a", 2.0), measured("b", 3.0)}, "gone", "a"},
+      {"stricter numerics within noise, even if slower",
+       {measured("nccl", 2.00, 0.01, 0, Numerics::nccl), measured("a", 2.02, 0.01, 64)}, "", "a"},
+      {"looser numerics beyond noise", {measured("nccl", 2.00, 0.01, 0, Numerics::nccl), measured("a", 2.20)}, "", "nccl"},
+      {"multimem is stricter than nccl",
+       {measured("nccl", 2.0, 0.01, 0, Numerics::nccl), measured("m", 2.01, 0.01, 8, Numerics::multimem)}, "", "m"},
+      {"numerics come before blocks",
+       {measured("m", 2.0, 0.01, 1, Numerics::multimem), measured("a", 2.01, 0.01, 132)}, "", "a"},
+      {"fewer blocks within noise", {measured("a", 2.00, 0.01, 132), measured("b", 2.01, 0.01, 32)}, "", "b"},
+      {"the incumbent comes before fewer blocks", {measured("a", 2.00, 0.01, 132), measured("b", 2.01, 0.01, 32)}, "a", "a"},
+      {"then the lower median", {measured("a", 2.01), measured("b", 2.00)}, "", "b"},
+      {"then the name", {measured("b", 2.0), measured("a", 2.0)}, "", "a"},
+      {"ties are with the fastest, not with each other",
+       {measured("a", 2.00, 0.01, 132), measured("b", 2.03, 0.01, 64), measured("c", 2.06, 0.01, 8)}, "", "b"},
+      {"one candidate", {measured("a", 2.0)}, "b", "a"},
+  };
+  for (const Row& row : rows) {
+    std::optional<Candidate> incumbent;
+    if (!row.incumbent.empty()) {
+      incumbent.emplace();
+      incumbent->name = row.incumbent;
+    }
+    std::vector<Measured> candidates = row.candidates;
+    std::sort(candidates.begin(), candidates.end(),
+              [](const auto& a, const auto& b) { return a.candidate.name < b.candidate.name; });
+    do {
+      const auto choice = choose(candidates, incumbent);
+      ASSERT_TRUE(choice.has_value());
+      EXPECT_EQ(candidates[choice->index].candidate.name, row.winner) << row.what;
+      EXPECT_FALSE(choice->reason.empty());
+    } while (std::next_permutation(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
+      return a.candidate.name < b.candidate.name;
+    }));
+  }
+}
+
+TEST(Choose, NothingMeasuredGivesNothing) { EXPECT_FALSE(choose({}, std::nullopt).has_value()); }
+
+TEST(TokenGrid, PowersOfTwoMidpointsAndTheEnd) {
+  EXPECT_EQ(token_grid(1), (std::vector<std::int64_t>{1}));
+  EXPECT_EQ(token_grid(2), (std::vector<std::int64_t>{1, 2}));
+  EXPECT_EQ(token_grid(8), (std::vector<std::int64_t>{1, 2, 3, 4, 6, 8}));
+  EXPECT_EQ(token_grid(10), (std::vector<std::int64_t>{1, 2, 3, 4, 6, 8, 10}));
+  EXPECT_EQ(token_grid(13), (std::vector<std::int64_t>{1, 2, 3, 4, 6, 8, 12, 13}));
+  EXPECT_EQ(token_grid(8192).size(), 26U);
+  EXPECT_EQ(token_grid(INT64_MAX).back(), INT64_MAX);
+  EXPECT_THROW(token_grid(0), InvalidArgument);
+}
+
+TEST(Boundary, LiesBetweenTheMeasuredSizes) {
+  EXPECT_EQ(boundary(1, 2), 1);
+  EXPECT_EQ(boundary(4, 16), 8);
+  EXPECT_EQ(boundary(64, 96), 78);
+  for (std::int64_t below = 1; below < 50; ++below) {
+    for (std::int64_t above = below + 1; above < 60; ++above) {
+      EXPECT_GE(boundary(below, above), below);
+      EXPECT_LT(boundary(below, above), above);
+    }
+  }
+}
+
+ProblemFamily family() { return {"allreduce", Dtype::bf16, 8192, 100, Mode::graph}; }
+
+void expect_covers(const std::vector<Decision>& decisions, std::int64_t last) {
+  std::int64_t next = 1;
+  for (const Decision& decision : decisions) {
+    EXPECT_EQ(decision.tokens_min, next);
+    EXPECT_LE(decision.tokens_min, decision.tokens_max);
+    next = decision.tokens_max + 1;
+  }
+  EXPECT_EQ(next, last + 1);
+}
+
+TEST(Decide, MergesEqualWinnersAndCoversEverySize) {
+  const std::vector<SizeResult> sizes{{64, {measured("a", 9.0), measured("b", 5.0)}},
+                                      {1, {measured("a", 2.0), measured("b", 3.0)}},
+                                      {4, {measured("a", 2.5), measured("b", 3.0)}}};
+  const std::vector<Decision> decisions = decide(family(), 2, sizes, {});
+  ASSERT_EQ(decisions.size(), 2U);
+  expect_covers(decisions, 100);
+  EXPECT_EQ(decisions[0].candidate.name, "a");
+  EXPECT_EQ(decisions[0].tokens_max, 16);  // sqrt(4 * 64)
+  EXPECT_DOUBLE_EQ(decisions[0].median_us, 2.5) << "at the largest measured size of the interval";
+  ASSERT_TRUE(decisions[0].runner_up.has_value());
+  EXPECT_EQ(decisions[0].runner_up->name, "b");
+  EXPECT_DOUBLE_EQ(decisions[0].runner_up_median_us, 3.0);
+  EXPECT_EQ(decisions[1].candidate.name, "b");
+  EXPECT_EQ(decisions[1].tokens_max, 100) << "the last winner keeps what was not measured";
+}
+
+TEST(Decide, WinnersNeedNotBeMonotonic) {
+  const std::vector<SizeResult> sizes{{1, {measured("a", 2.0), measured("b", 3.0)}},
+                                      {2, {measured("a", 3.0), measured("b", 2.0)}},
+                                      {4, {measured("a", 2.0), measured("b", 3.0)}}};
+  const std::vector<Decision> decisions = decide(family(), 2, sizes, {});
+  ASSERT_EQ(decisions.size(), 3U);
+  expect_covers(decisions, 100);
+  EXPECT_EQ(decisions[2].candidate.name, "a");
+}
+
+TEST(Decide, NeighbourWinnerIsTheIncumbent) {
+  // At 2 both are within noise and b has fewer blocks, but a won at 1.
+  const std::vector<SizeResult> sizes{{1, {measured("a", 2.0, 0.01, 132), measured("b", 3.0, 0.01, 8)}},
+                                      {2, {measured("a", 2.0, 0.01, 132), measured("b", 2.0, 0.01, 8)}}};
+  EXPECT_EQ(decide(family(), 2, sizes, {}).size(), 1U);
+}
+
+TEST(Decide, PreviousDecisionComesBeforeTheNeighbour) {
+  const std::vector<SizeResult> sizes{{1, {measured("a", 2.0), measured("b", 3.0)}},
+                                      {2, {measured("a", 2.0), measured("b", 2.01)}}};
+  Decision previous;
+  previous.pattern = "allreduce";
+  previous.dtype = Dtype::bf16;
+  previous.hidden = 8192;
+  previous.world = 2;
+  previous.mode = Mode::graph;
+  previous.tokens_min = 1;
+  previous.tokens_max = 100;
+  previous.candidate.name = "b";
+  std::vector<Decision> decisions = decide(family(), 2, sizes, {&previous, 1});
+  ASSERT_EQ(decisions.size(), 2U);
+  EXPECT_EQ(decisions[1].candidate.name, "b");
+
+  previous.world = 4;  // another problem's decision says nothing here
+  EXPECT_EQ(decide(family(), 2, sizes, {&previous, 1}).size(), 1U);
+  previous.world = 2;
+  previous.candidate.name = "not measured this time";
+  EXPECT_EQ(decide(family(), 2, sizes, {&previous, 1}).size(), 1U) << "then the neighbour is the incumbent";
+}
+
+TEST(Decide, SizesWithoutCandidatesAreCoveredByTheirNeighbours) {
+  const std::vector<SizeResult> sizes{{1, {}}, {8, {measured("a", 2.0)}}, {64, {}}};
+  const std::vector<Decision> decisions = decide(family(), 2, sizes, {});
+  ASSERT_EQ(decisions.size(), 1U);
+  expect_covers(decisions, 100);
+  EXPECT_FALSE(decisions[0].runner_up.has_value());
+  EXPECT_TRUE(decide(family(), 2, {}, {}).empty());
+}
+
+}  // namespace
+}  // namespace arbiter

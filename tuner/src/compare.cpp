@@ -17,9 +17,12 @@ std::uint32_t element_bits(const unsigned char* data, std::size_t index, Dtype d
 }
 
 std::string value_text(const unsigned char* data, std::size_t index, Dtype dtype) {
+  const double value = static_cast<double>(formats::read(data, index, dtype));
+  char number[32] = "NaN";
+  if (!std::isnan(value)) std::snprintf(number, sizeof(number), "%.9g", value);
   char text[64];
-  std::snprintf(text, sizeof(text), "%.9g (0x%0*x)", static_cast<double>(formats::read(data, index, dtype)),
-                static_cast<int>(2 * element_bytes(dtype)), element_bits(data, index, dtype));
+  std::snprintf(text, sizeof(text), "%s (0x%0*x)", number, static_cast<int>(2 * element_bytes(dtype)),
+                element_bits(data, index, dtype));
   return text;
 }
 
