@@ -78,6 +78,8 @@ class FiberScheduler {
   using Context = boost::context::detail::fcontext_t;
   using Transfer = boost::context::detail::transfer_t;
 
+  static constexpr unsigned warp_threads = 32;
+
   enum class State : std::uint8_t { runnable, block_barrier, cluster_barrier, shuffle, exited };
 
   struct Fiber;
@@ -171,6 +173,7 @@ class FiberScheduler {
   unsigned index(const Fiber& fiber) const noexcept { return static_cast<unsigned>(&fiber - fibers_.data()); }
   SymmetricStores::Writer writer(const Fiber&) const noexcept;
 
+  static std::uint64_t steady_ns() noexcept;
   static FiberScheduler& of(arbiter_thread* thread) noexcept { return *static_cast<FiberScheduler*>(thread->executor); }
   static void service_yield(arbiter_thread*);
   static void service_block_barrier(arbiter_thread*);

@@ -1,0 +1,174 @@
+// What kernels ask of the scheduler: barriers, shuffles, stores, time.
+#include <algorithm>
+#include <array>
+#include <atomic>
+
+#include "cpu_sanitizer.hpp"
+#include "cpu_scheduler.hpp"
+
+namespace arbiter {
+namespace {
+
+// What a switch takes of virtual time.
+constexpr std::uint64_t virtual_switch_ns = 20;
+
+}  // namespace
+
+// ---- Barriers and shuffles ----
+
+void FiberScheduler::wait_in(Barrier& barrier, State state) {
+  Fiber& self = *current_;
+  Cluster& cluster = *self.block->cluster;
+  self.state = state;
+  self.next_waiting = barrier.waiting;
+  barrier.waiting = &self;
+  ++barrier.arrived;
+  ++cluster.blocked;
+  remove_current();
+  if (cluster.blocked == cluster.live) {
+    stuck_ = &cluster;
+    leave_to_main();
+  }
+  switch_to(*pick());
+}
+
+void FiberScheduler::wake(Barrier& barrier) noexcept {
+  for (Fiber* fiber = barrier.waiting; fiber != nullptr; fiber = fiber->next_waiting) {
+    fiber->state = State::runnable;
+    --fiber->block->cluster->blocked;
+    runnable_.push_back(fiber);
+  }
+  barrier = {};
+  progress_ = true;
+}
+
+void FiberScheduler::complete_block(Block& block) noexcept {
+  if (stores_ != nullptr) {
+    stores_->barrier(block.first_fiber, block.first_fiber + running_[block.cluster->sequence].launch.threads);
+  }
+  wake(block.barrier);
+}
+
+void FiberScheduler::complete_cluster(Cluster& cluster) noexcept {
+  if (stores_ != nullptr) {
+    const unsigned first = blocks_[cluster.first_block].first_fiber;
+    stores_->barrier(first, first + cluster.blocks * running_[cluster.sequence].launch.threads);
+  }
+  wake(cluster.barrier);
+}
+
+// Results are computed for all lanes at once: a lane that runs on may start the next exchange before the others have
+// looked. A lane that does not take part gives its partner the partner's own value.
+void FiberScheduler::complete_shuffle(Warp& warp) noexcept {
+  std::array<unsigned, warp_threads> values{};
+  Fiber* lanes = &fibers_[warp.first_fiber];
+  for (unsigned lane = 0; lane < warp.lanes; ++lane) values[lane] = lanes[lane].value;
+  for (unsigned lane = 0; lane < warp.lanes; ++lane) {
+    if (lanes[lane].state != State::shuffle) continue;
+    const unsigned partner = lane ^ lanes[lane].mask;
+    if (partner < warp.lanes && lanes[partner].state == State::shuffle) lanes[lane].value = values[partner];
+  }
+  wake(warp.exchange);
+}
+
+std::string FiberScheduler::describe_stuck() const {
+  const Cluster& cluster = *stuck_;
+  const FiberLaunch& launch = running_[cluster.sequence].launch;
+  std::string text = "kernel of rank " + std::to_string(launch.rank) + " can never end: no thread of ";
+  text += launch.cluster > 1 ? "a cluster" : "a block";
+  text += " can go on. ";
+  for (unsigned b = 0; b < cluster.blocks; ++b) {
+    const Block& block = blocks_[cluster.first_block + b];
+    std::array<unsigned, 5> count{};
+    for (unsigned t = 0; t < launch.threads; ++t) ++count[static_cast<std::size_t>(fibers_[block.first_fiber + t].state)];
+    text += "Block " + std::to_string(fibers_[block.first_fiber].thread.block_index) + ": of " +
+            std::to_string(launch.threads) + " threads, " +
+            std::to_string(count[static_cast<std::size_t>(State::block_barrier)]) + " arrived at a block barrier, " +
+            std::to_string(count[static_cast<std::size_t>(State::cluster_barrier)]) + " at a cluster barrier, " +
+            std::to_string(count[static_cast<std::size_t>(State::shuffle)]) + " at a shuffle, " +
+            std::to_string(count[static_cast<std::size_t>(State::exited)]) + " exited. ";
+  }
+  text += "Every thread of a warp must reach each shuffle, and every thread of a block (cluster) each barrier";
+  return text;
+}
+
+// ---- Services ----
+
+void FiberScheduler::service_yield(arbiter_thread* thread) {
+  FiberScheduler& self = of(thread);
+  self.switch_to(*self.pick());
+}
+
+void FiberScheduler::service_block_barrier(arbiter_thread* thread) {
+  FiberScheduler& self = of(thread);
+  Block& block = *self.current_->block;
+  if (block.barrier.arrived + 1 == block.live) {
+    self.complete_block(block);
+  } else {
+    self.wait_in(block.barrier, State::block_barrier);
+  }
+}
+
+void FiberScheduler::service_cluster_barrier(arbiter_thread* thread) {
+  FiberScheduler& self = of(thread);
+  Cluster& cluster = *self.current_->block->cluster;
+  if (cluster.barrier.arrived + 1 == cluster.live) {
+    self.complete_cluster(cluster);
+  } else {
+    self.wait_in(cluster.barrier, State::cluster_barrier);
+  }
+}
+
+unsigned FiberScheduler::service_shuffle_xor(arbiter_thread* thread, unsigned value, unsigned mask) {
+  FiberScheduler& self = of(thread);
+  Fiber& fiber = *self.current_;
+  Warp& warp = *fiber.warp;
+  fiber.value = value;
+  fiber.mask = mask;
+  if (warp.exchange.arrived + 1 == warp.live) {
+    fiber.state = State::shuffle;
+    self.complete_shuffle(warp);
+    fiber.state = State::runnable;
+  } else {
+    self.wait_in(warp.exchange, State::shuffle);
+  }
+  return fiber.value;
+}
+
+unsigned long long FiberScheduler::service_now(arbiter_thread* thread) {
+  const FiberScheduler& self = of(thread);
+  return self.stores_ != nullptr ? self.virtual_ns_ + self.switches_ * virtual_switch_ns : steady_ns();
+}
+
+void FiberScheduler::service_store(arbiter_thread* thread, void* destination, const unsigned* words, unsigned count,
+                                   int release) {
+  FiberScheduler& self = of(thread);
+  self.progress_ = true;
+  if (self.stores_ != nullptr) {
+    self.stores_->store(self.writer(*self.current_), destination, words, count, release != 0);
+    return;
+  }
+  // Releasing every word orders it behind everything that this rank's OS thread did before, and its fibers with it.
+  const std::memory_order order = release != 0 ? std::memory_order_release : std::memory_order_relaxed;
+  auto* target = static_cast<unsigned*>(destination);
+  for (unsigned i = 0; i < count; ++i) std::atomic_ref<unsigned>(target[i]).store(words[i], order);
+}
+
+void FiberScheduler::service_fence(arbiter_thread* thread) {
+  FiberScheduler& self = of(thread);
+  if (self.stores_ != nullptr) self.stores_->fence(self.writer(*self.current_));
+#ifdef ARBITER_THREAD_SANITIZER
+  // It does not model fences; a read-modify-write is what it understands.
+  std::atomic_ref<std::uint64_t>(self.switches_).fetch_add(0, std::memory_order_seq_cst);
+#else
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
+
+void FiberScheduler::service_nothing(arbiter_thread*) {}
+
+SymmetricStores::Writer FiberScheduler::writer(const Fiber& fiber) const noexcept {
+  return {fiber.block->cluster->sequence, index(fiber)};
+}
+
+}  // namespace arbiter
