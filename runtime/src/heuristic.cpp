@@ -36,7 +36,7 @@ class Chooser {
  public:
   Chooser(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy,
           const std::function<bool(const CandidateSpec&)>& usable)
-      : group_(group), family_(family), policy_(policy), usable_(usable) {
+      : group_(group), policy_(policy), usable_(usable) {
     const Catalogue& catalogue = group.catalogue();
     plain_ = family.pattern == plain_pattern;
     const bool rows = catalogue.epilogue(family.pattern).rows;
@@ -118,7 +118,6 @@ class Chooser {
   }
 
   const Group& group_;
-  const ProblemFamily& family_;
   const ChoicePolicy& policy_;
   const std::function<bool(const CandidateSpec&)>& usable_;
   bool plain_ = true;

@@ -105,7 +105,8 @@ void Workspace::initialise(SymmetricMemory& memory, const WorkspaceLayout& layou
 }
 
 void Workspace::reset() {
-  bootstrap_.barrier();  // nobody clears while a peer's last kernel may still store
+  // Nobody clears while a peer's last kernel, or its word to give up, may still be on the way.
+  everywhere(bootstrap_, "finish its work before the workspace is reset", [&] { device_.synchronize(stream_); });
   if (memory_) initialise(*memory_, layout_);
   *fault_ = arbiter_abi::FaultRecord{};
   bootstrap_.barrier();

@@ -52,8 +52,8 @@ TEST(Communicator, PlainServesEveryCountAlignmentAndPlace) {
       communicator.prepare(families);
       EXPECT_GT(communicator.workspace_bytes(), 0U);
       EXPECT_EQ(communicator.symmetric_provider(), SymmetricProvider::shared_memory);
-      for (const std::size_t count : {1, 3, 4, 7, 8, 511, 512, 1000, 4095, 4096}) {
-        for (const std::size_t offset : {0, 1, 4}) {
+      for (const std::size_t count : {1U, 3U, 4U, 7U, 8U, 511U, 512U, 1000U, 4095U, 4096U}) {
+        for (const std::size_t offset : {0U, 1U, 4U}) {
           for (const bool in_place : {false, true}) check_plain(communicator, context, count, offset, in_place);
         }
       }

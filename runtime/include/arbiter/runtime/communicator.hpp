@@ -68,6 +68,10 @@ struct Explanation {
 
 /// A group of ranks with one device each. Create it on every rank, in the same order, with equal options: creation,
 /// prepare and destruction are collective. Calls are issued from one host thread, in the same order on all ranks.
+///
+/// Destroy it when its work has completed: kernels are unloaded and the workspace is freed. The destructor waits for
+/// the peers' destructors, but not on a poisoned communicator and not while an exception unwinds the stack; in the
+/// latter case it tells the peers to stop waiting for this rank.
 class Communicator {
  public:
   /// `bootstrap` and `device` stay alive as long as the communicator. Throws Disagreement if the ranks' options,
@@ -85,13 +89,18 @@ class Communicator {
   /// (Unsupported; prepare everything before the first capture).
   void prepare(std::span<const ProblemFamily> families);
 
-  /// Stream-ordered on `stream`; legal during capture. Nothing is compiled, allocated or resolved here.
+  /// Stream-ordered on `stream`; legal during capture. Nothing is compiled, allocated or resolved here. All ranks make
+  /// the same calls in the same order; where both modes of a family are prepared, all capture or none does. A call
+  /// with 0 tokens does nothing. The device must be current in the calling thread.
   /// Throws InvalidArgument (shape, pointer, alignment that even NCCL cannot take), Unsupported (not prepared),
   /// Poisoned. A refused call changes no state.
   void run(const Call&, StreamHandle stream);
 
-  /// Plain allreduce of `count` elements: sum over ranks in rank order. Counts and alignments that no kernel takes go
-  /// to NCCL, with the reason available from explain().
+  /// Plain allreduce of `count` elements: sum over ranks in rank order. Any prepared plain family of this dtype that
+  /// covers `count` serves it. Counts and alignments that no kernel takes go to NCCL (through an aligned copy where
+  /// there is none), with the reason available from explain(); so all ranks must pass 16-byte aligned pointers, or none.
+  /// `input` may be `output`. Throws Unsupported, naming what to prepare, when nothing covers `count` and there is no
+  /// NCCL.
   void all_reduce(const void* input, void* output, std::int64_t count, Dtype, StreamHandle);
 
   /// residual_out = allreduce(input) + residual_in; norm_out = rmsnorm(residual_out) * (gamma + weight_bias).
