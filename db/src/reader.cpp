@@ -21,8 +21,8 @@ constexpr int attempts = 20;
 /// What can be seen of the files from outside. Two equal states around a read mean that nobody wrote in between.
 struct FileState {
   std::array<std::uint64_t, 5> main{};
-  std::array<std::uint64_t, 5> wal{};
-  std::uint64_t wal_bytes = 0;
+  std::array<std::uint64_t, 5> wal_file{};
+  bool wal = false;  ///< there is a -wal with something in it
   std::uint64_t journal_bytes = 0;
   bool operator==(const FileState&) const = default;
 };
@@ -35,11 +35,23 @@ std::array<std::uint64_t, 5> fingerprint(const fs::path& path) {
           static_cast<std::uint64_t>(file.st_mtim.tv_nsec)};
 }
 
+/// A -wal holds commits only behind a valid header of 32 bytes; a writer that was killed early leaves less. SQLite
+/// knows, but a reader that may not write to the -shm would first try for ten seconds. (The -wal itself carries no
+/// locks, so that it can be opened and closed freely.)
+bool wal_has_content(const fs::path& wal) {
+  constexpr std::uint64_t header_bytes = 32;
+  if (bytes_of(wal) <= header_bytes) return false;
+  std::array<char, 4> magic{};
+  std::ifstream(wal, std::ios::binary).read(magic.data(), magic.size());
+  // 0x377f0682, or ...83 when the checksums are big-endian.
+  return magic[0] == 0x37 && magic[1] == 0x7f && magic[2] == 0x06 && (magic[3] | 1) == static_cast<char>(0x83);
+}
+
 FileState state_of(const fs::path& path) {
   FileState state;
   state.main = fingerprint(path);
-  state.wal = fingerprint(beside(path, "-wal"));
-  state.wal_bytes = bytes_of(beside(path, "-wal"));
+  state.wal_file = fingerprint(beside(path, "-wal"));
+  state.wal = wal_has_content(beside(path, "-wal"));
   state.journal_bytes = bytes_of(beside(path, "-journal"));
   return state;
 }
@@ -69,7 +81,7 @@ void begin(Connection& connection) {
 bool needs_recovery(const SqliteError& error, const FileState& state) {
   return error.code() == SQLITE_READONLY_ROLLBACK || error.code() == SQLITE_READONLY_RECOVERY ||
          error.code() == SQLITE_READONLY_CANTINIT || error.code() == SQLITE_READONLY_CANTLOCK ||
-         (state.wal_bytes != 0 && error.primary_code() == SQLITE_CANTOPEN);
+         (state.wal && (error.primary_code() == SQLITE_CANTOPEN || error.primary_code() == SQLITE_PROTOCOL));
 }
 
 bool no_locks_here(const SqliteError& error) {
@@ -110,7 +122,7 @@ View open_view(const fs::path& path, const std::string& name, const FileState& s
   View view;
   Connection plain = Connection::open(path, Access::read, name);
   const FileHeader header = plain.header();
-  if (header.file_bytes == 0 && state.wal_bytes == 0) {
+  if (header.file_bytes == 0 && !state.wal) {
     refuse(name, "it is empty (0 bytes), expected a database or snapshot. Remove it and tune again.");
   }
   if (!header.is_sqlite && header.file_bytes != 0) {
@@ -130,25 +142,25 @@ View open_view(const fs::path& path, const std::string& name, const FileState& s
     view.unlocked = true;
     begin(*view.connection);
   };
-  if (state.wal_bytes == 0 && header.wal) {
+  if (!state.wal && header.wal) {
     immutable();
   } else {
     try {
-      if (state.wal_bytes != 0) {
+      if (state.wal) {
         view.connection = Connection::open(path, Access::read_beside_wal, name);
       } else {
         view.connection = std::move(plain);
       }
       begin(*view.connection);
     } catch (const SqliteError& error) {
-      if (state.wal_bytes == 0) plain = std::move(*view.connection);
+      if (!state.wal) plain = std::move(*view.connection);
       if (needs_recovery(error, state)) {
         copy();
-      } else if (no_locks_here(error) && state.wal_bytes == 0) {
+      } else if (no_locks_here(error) && !state.wal) {
         immutable();
       } else if (const std::string problem = size_problem(plain.header());
-                 (error.primary_code() == SQLITE_CORRUPT || error.primary_code() == SQLITE_NOTADB) &&
-                 state.wal_bytes == 0 && !problem.empty()) {
+                 (error.primary_code() == SQLITE_CORRUPT || error.primary_code() == SQLITE_NOTADB) && !state.wal &&
+                 !problem.empty()) {
         refuse(name, problem + ". Restore a copy of it, or remove it and tune again.");
       } else {
         throw;

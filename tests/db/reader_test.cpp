@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <chrono>
 #include <csignal>
 #include <functional>
 
@@ -146,6 +147,29 @@ TEST_F(ReaderTest, AWalLeftByACrash) {
   ::chmod(scratch.path().c_str(), 0755);
   make_read_only(scratch.path());
   EXPECT_EQ(unprivileged([&] { return read_decisions(path) == expected ? 0 : 1; }), 0) << "no -shm, read-only";
+}
+
+TEST_F(ReaderTest, AWalThatNeverGotAnyContent) {
+  // Killed between the header of the -wal and its first commit, or a -wal full of rubbish after a loss of power.
+  for (const bool rubbish : {false, true}) {
+    make();
+    const pid_t child = ::fork();
+    if (child == 0) {
+      WorkDatabase database = WorkDatabase::open(path);
+      database.replace_decisions(example_environment(), {});
+      ::kill(::getpid(), SIGKILL);
+    }
+    ::waitpid(child, nullptr, 0);
+    if (rubbish) {
+      write_file(scratch / "work.db-wal", std::string(5000, 'x'));
+    } else {
+      fs::resize_file(scratch / "work.db-wal", 32);
+    }
+    const auto start = std::chrono::steady_clock::now();
+    expect_readable_untouched(path);
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5)) << "SQLite kept trying";
+    EXPECT_EQ(WorkDatabase::open(path).decisions(), expected) << "a writer is not stopped by it";
+  }
 }
 
 TEST_F(ReaderTest, AWalLeftByACrashInAReadOnlyDirectory) {
