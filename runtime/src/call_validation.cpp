@@ -35,11 +35,21 @@ Ranges ranges_of(const EpilogueEntry& pattern, const Call& call) {
   ranges.add("input", call.input, message, false);
   for (const Tensor tensor : pattern.tensors) {
     switch (tensor) {
-      case Tensor::output: ranges.add("output", call.output, message, true); break;
-      case Tensor::residual_in: ranges.add("residual_in", call.residual_in, message, false); break;
-      case Tensor::residual_out: ranges.add("residual_out", call.residual_out, message, true); break;
-      case Tensor::gamma: ranges.add("gamma", call.gamma, row, false); break;
-      case Tensor::norm_out: ranges.add("norm_out", call.norm_out, message, true); break;
+      case Tensor::output:
+        ranges.add("output", call.output, message, true);
+        break;
+      case Tensor::residual_in:
+        ranges.add("residual_in", call.residual_in, message, false);
+        break;
+      case Tensor::residual_out:
+        ranges.add("residual_out", call.residual_out, message, true);
+        break;
+      case Tensor::gamma:
+        ranges.add("gamma", call.gamma, row, false);
+        break;
+      case Tensor::norm_out:
+        ranges.add("norm_out", call.norm_out, message, true);
+        break;
     }
   }
   return ranges;
@@ -95,8 +105,8 @@ void validate_tensors(const EpilogueEntry& pattern, const Call& call, std::size_
 
 void validate_family(const Catalogue& catalogue, const ProblemFamily& family) {
   const EpilogueEntry& pattern = catalogue.epilogue(family.pattern);  // refuses unknown names
-  const std::string name = family.pattern + " " + std::string(to_string(family.dtype)) +
-                           " hidden=" + std::to_string(family.hidden);
+  const std::string name =
+      family.pattern + " " + std::string(to_string(family.dtype)) + " hidden=" + std::to_string(family.hidden);
   if (family.hidden <= 0) {
     throw InvalidArgument(name + ": hidden must be a positive number of elements");
   }
@@ -119,11 +129,21 @@ void PointerCheck::require_device_memory(const EpilogueEntry& pattern, const Cal
   require_device_memory("input", call.input);
   for (const Tensor tensor : pattern.tensors) {
     switch (tensor) {
-      case Tensor::output: require_device_memory("output", call.output); break;
-      case Tensor::residual_in: require_device_memory("residual_in", call.residual_in); break;
-      case Tensor::residual_out: require_device_memory("residual_out", call.residual_out); break;
-      case Tensor::gamma: require_device_memory("gamma", call.gamma); break;
-      case Tensor::norm_out: require_device_memory("norm_out", call.norm_out); break;
+      case Tensor::output:
+        require_device_memory("output", call.output);
+        break;
+      case Tensor::residual_in:
+        require_device_memory("residual_in", call.residual_in);
+        break;
+      case Tensor::residual_out:
+        require_device_memory("residual_out", call.residual_out);
+        break;
+      case Tensor::gamma:
+        require_device_memory("gamma", call.gamma);
+        break;
+      case Tensor::norm_out:
+        require_device_memory("norm_out", call.norm_out);
+        break;
     }
   }
 }
@@ -133,10 +153,18 @@ void PointerCheck::require_device_memory(const char* name, const void* pointer) 
   if (seen_[slot] == pointer) return;
   const char* what = nullptr;
   switch (device_.classify(pointer)) {
-    case PointerKind::here: seen_[slot] = pointer; return;
-    case PointerKind::host: what = "host memory"; break;
-    case PointerKind::other_device: what = "memory of another device"; break;
-    case PointerKind::unknown: what = "no memory that this device knows"; break;
+    case PointerKind::here:
+      seen_[slot] = pointer;
+      return;
+    case PointerKind::host:
+      what = "host memory";
+      break;
+    case PointerKind::other_device:
+      what = "memory of another device";
+      break;
+    case PointerKind::unknown:
+      what = "no memory that this device knows";
+      break;
   }
   throw InvalidArgument(std::string("'") + name + "' points to " + what + "; expected memory of " +
                         device_.properties().name + " " + std::to_string(device_.properties().ordinal));

@@ -1,5 +1,5 @@
-// What all ranks must know before a candidate may run: that it is loaded everywhere, from the same sources, and how large
-// its grid may be.
+// What all ranks must know before a candidate may run: that it is loaded everywhere, from the same sources, and how
+// large its grid may be.
 #include <algorithm>
 #include <exception>
 #include <utility>

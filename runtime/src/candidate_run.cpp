@@ -96,8 +96,8 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     const Workspace& workspace = group_.workspace();
     if (workspace.scratch_bytes() < vectors * vector_bytes) {
       throw Unsupported("'" + record_.name + "' needs " + std::to_string(vectors * vector_bytes) +
-                        " bytes of scratch memory for this call; it has " +
-                        std::to_string(workspace.scratch_bytes()) + ". Prepare this size first.");
+                        " bytes of scratch memory for this call; it has " + std::to_string(workspace.scratch_bytes()) +
+                        ". Prepare this size first.");
     }
     return workspace.scratch();
   }

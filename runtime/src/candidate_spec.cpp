@@ -129,8 +129,8 @@ CandidateSpec CandidateSpec::parse(const Catalogue& catalogue, std::string_view 
     if (word != epilogue_word) refuse(name, "expected '+epilogue' instead of '+" + std::string(word) + "'");
     if (family.pattern == plain_pattern) refuse(name, "a plain allreduce has no epilogue");
     tail.remove_prefix(std::min(tail.size(), word.size() + 1));
-    Variant epilogue = make_variant(catalogue.standalone(), parse_parameters(tail, name), name, family, pattern.rows, 1,
-                                    nullptr);
+    Variant epilogue =
+        make_variant(catalogue.standalone(), parse_parameters(tail, name), name, family, pattern.rows, 1, nullptr);
     epilogue.pattern = family.pattern;
     spec.epilogue = std::move(epilogue);
   }

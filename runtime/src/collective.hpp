@@ -1,4 +1,5 @@
-// Steps that must succeed, or fail, on all ranks together. A rank that fails still takes part, so nobody is left waiting.
+// Steps that must succeed, or fail, on all ranks together. A rank that fails still takes part, so nobody is left
+// waiting.
 #pragma once
 
 #include <functional>

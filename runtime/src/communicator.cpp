@@ -88,8 +88,7 @@ void Communicator::Impl::run_plain(const Call& call, const FamilyTable* found, M
   if (elements == 0) return;
   Device& device = group->device();
   if (found == nullptr) found = table.covering(plain_pattern, call.dtype, elements, mode);
-  const EpilogueEntry& pattern =
-      found != nullptr ? found->pattern() : group->catalogue().epilogue(plain_pattern);
+  const EpilogueEntry& pattern = found != nullptr ? found->pattern() : group->catalogue().epilogue(plain_pattern);
   if (found == nullptr && group->nccl() == nullptr && group->size() > 1) {
     throw Unsupported(asked(call) + " is not prepared, and there is no NCCL to fall back to (" + group->nccl_reason() +
                       "). Prepared: " + table.describe() + ". Call prepare() with pattern 'allreduce', dtype " +
@@ -110,8 +109,8 @@ void Communicator::Impl::run_plain(const Call& call, const FamilyTable* found, M
     if (call.input != call.output) device.copy(call.output, call.input, bytes, stream);
     return;
   }
-  const bool whole_vectors = bytes % vector_bytes == 0 && is_aligned(call.input, vector_bytes) &&
-                             is_aligned(call.output, vector_bytes);
+  const bool whole_vectors =
+      bytes % vector_bytes == 0 && is_aligned(call.input, vector_bytes) && is_aligned(call.output, vector_bytes);
   RunnableCandidate* candidate = nullptr;
   if (found != nullptr) {
     const std::int64_t hidden = found->family().hidden;

@@ -34,8 +34,8 @@ Explanation Communicator::Impl::explain(const Problem& problem) const {
       fallback.candidate = {Backend::automatic, "copy", "auto/copy", Numerics::rank_order_fp32, ""};
       return fallback;
     }
-    fallback.reason = "no prepared allreduce covers " + std::to_string(bytes) + " bytes of " +
-                      std::string(to_string(problem.dtype));
+    fallback.reason =
+        "no prepared allreduce covers " + std::to_string(bytes) + " bytes of " + std::string(to_string(problem.dtype));
     if (group->nccl_reason().empty()) return fallback;
     throw Unsupported(problem.name() + " is not prepared: " + fallback.reason + ", and there is no NCCL (" +
                       group->nccl_reason() + "). Prepared: " + table.describe());

@@ -143,8 +143,8 @@ void Communicator::Impl::reserve_memory(const std::vector<Plan>& plans, bool any
     }
     // Without NCCL, messages that no kernel takes as they are go through an aligned copy.
     if (family.pattern == plain_pattern && group->size() > 1 && group->nccl() == nullptr) {
-      padding = std::max<std::size_t>(
-          padding, message_vectors(family.max_tokens, family.hidden, family.dtype) * vector_bytes);
+      padding = std::max<std::size_t>(padding,
+                                      message_vectors(family.max_tokens, family.hidden, family.dtype) * vector_bytes);
     }
   }
   Workspace& workspace = group->workspace();

@@ -17,11 +17,10 @@ std::string digest(const std::vector<DecisionSet>& sets) {
   for (const DecisionSet& set : sets) {
     fields.insert(fields.end(), {"environment", set.environment.key()});
     for (const Decision& decision : set.decisions) {
-      fields.insert(fields.end(),
-                    {"decision", decision.pattern, std::string(to_string(decision.dtype)),
-                     std::to_string(decision.hidden), std::to_string(decision.world),
-                     std::string(to_string(decision.mode)), std::to_string(decision.tokens_min),
-                     std::to_string(decision.tokens_max)});
+      fields.insert(fields.end(), {"decision", decision.pattern, std::string(to_string(decision.dtype)),
+                                   std::to_string(decision.hidden), std::to_string(decision.world),
+                                   std::string(to_string(decision.mode)), std::to_string(decision.tokens_min),
+                                   std::to_string(decision.tokens_max)});
       add(decision.candidate);
     }
   }

@@ -10,10 +10,14 @@ namespace {
 
 std::string phase_name(unsigned phase) {
   switch (phase) {
-    case 1: return "phase 1: data pushed by a peer";
-    case 2: return "phase 2: result broadcast by a peer";
-    case 3: return "phase 3: barrier";
-    default: return "phase " + std::to_string(phase);
+    case 1:
+      return "phase 1: data pushed by a peer";
+    case 2:
+      return "phase 2: result broadcast by a peer";
+    case 3:
+      return "phase 3: barrier";
+    default:
+      return "phase " + std::to_string(phase);
   }
 }
 

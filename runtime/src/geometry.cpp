@@ -43,8 +43,7 @@ std::uint64_t product(std::initializer_list<std::uint64_t> factors) {
 }
 
 unsigned largest_cluster_count(const KernelShape& shape, std::uint64_t tiles, int block_limit) {
-  const auto limit = static_cast<std::uint64_t>(
-      std::clamp(block_limit, 0, static_cast<int>(arbiter_abi::max_blocks)));
+  const auto limit = static_cast<std::uint64_t>(std::clamp(block_limit, 0, static_cast<int>(arbiter_abi::max_blocks)));
   if (limit < shape.cluster) {
     throw InvalidArgument("a grid limit of " + std::to_string(block_limit) + " blocks holds no cluster of " +
                           std::to_string(shape.cluster) + " blocks");
@@ -114,9 +113,9 @@ KernelShape kernel_shape(const Catalogue& catalogue, const Variant& variant, con
     }
     shape.row_vectors = row_bytes / vector_bytes;
     if (shape.row_vectors > shape.padded_vectors) {
-      throw InvalidArgument("'" + variant.full_name() + "': threads * vectors * cluster = " +
-                            std::to_string(shape.padded_vectors) + " vectors do not hold a row of " +
-                            std::to_string(shape.row_vectors));
+      throw InvalidArgument("'" + variant.full_name() +
+                            "': threads * vectors * cluster = " + std::to_string(shape.padded_vectors) +
+                            " vectors do not hold a row of " + std::to_string(shape.row_vectors));
     }
   }
   shape.tile_rows = evaluate_size(algorithm.tile_rows, bindings, variant, "tile_rows");
@@ -161,8 +160,7 @@ WorkspaceNeeds workspace_needs(const KernelShape& shape, std::uint64_t vectors, 
   // A smaller grid may put more iterations side by side: up to the budget, and never more than all tiles and one idle
   // place per iteration.
   if (iterations > 1) push = std::max(push, std::min(push_buffer_budget, product({tile_bytes, tiles + iterations})));
-  return {push,
-          product({vector_bytes, shape.staging_copies, tiles, shape.tile_rows, shape.padded_vectors})};
+  return {push, product({vector_bytes, shape.staging_copies, tiles, shape.tile_rows, shape.padded_vectors})};
 }
 
 std::uint64_t message_vectors(std::int64_t tokens, int hidden, Dtype dtype) {

@@ -11,16 +11,16 @@ namespace arbiter {
 
 /// One kernel's tile: numbers that do not depend on the size of a message.
 struct KernelShape {
-  bool rows_pattern = false;        ///< rows are tokens; otherwise rows cut a flat message
-  unsigned threads = 1;             ///< per block
-  unsigned vectors = 1;             ///< 16-byte vectors per thread of a row
-  unsigned cluster = 1;             ///< blocks per row
-  std::uint64_t row_vectors = 0;    ///< 16-byte vectors of a row that exist
-  std::uint64_t padded_vectors = 0; ///< threads * vectors * cluster
+  bool rows_pattern = false;         ///< rows are tokens; otherwise rows cut a flat message
+  unsigned threads = 1;              ///< per block
+  unsigned vectors = 1;              ///< 16-byte vectors per thread of a row
+  unsigned cluster = 1;              ///< blocks per row
+  std::uint64_t row_vectors = 0;     ///< 16-byte vectors of a row that exist
+  std::uint64_t padded_vectors = 0;  ///< threads * vectors * cluster
   std::uint64_t tile_rows = 1;
   std::uint64_t push_slots = 0;
   std::uint64_t staging_copies = 0;
-  unsigned shared_bytes = 0;        ///< dynamic, per block
+  unsigned shared_bytes = 0;  ///< dynamic, per block
 };
 
 /// Throws InvalidArgument for a variant that the catalogue does not describe, CompileError for a broken expression.

@@ -39,8 +39,8 @@ void choose_provider(Device& device, Bootstrap& bootstrap, Capabilities& result)
     }
   }
   for (const ProviderProbe& probe : probes) {
-    result.symmetric_reason += (result.symmetric_reason.empty() ? "" : "; ") + std::string(to_string(probe.provider)) +
-                               ": " + probe.reason;
+    result.symmetric_reason +=
+        (result.symmetric_reason.empty() ? "" : "; ") + std::string(to_string(probe.provider)) + ": " + probe.reason;
   }
   if (probes.empty()) result.symmetric_reason = "this device has no symmetric-memory provider";
 }
@@ -77,9 +77,9 @@ class GroupImpl final : public Group {
     if (!options_.cache) options_.cache = make_cache(options_.variables);
     create_nccl();
     if (size() > 1 && !capabilities_.provider && !nccl_) {
-      throw Unavailable("no way to exchange data between the ranks. Symmetric memory: " +
-                        capabilities_.symmetric_reason + ". NCCL: " + nccl_reason_ +
-                        ". `arbiter doctor` shows what each rank can do.");
+      throw Unavailable(
+          "no way to exchange data between the ranks. Symmetric memory: " + capabilities_.symmetric_reason +
+          ". NCCL: " + nccl_reason_ + ". `arbiter doctor` shows what each rank can do.");
     }
     everywhere(*bootstrap_, "allocate its fault record",
                [&] { workspace_ = std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider); });

@@ -17,7 +17,8 @@ Source render_for(const Group& group, const Variant& variant, int rank) {
 }
 
 std::unique_ptr<Compiler> compiler_for(Device& device) {
-  return device.kind() == DeviceKind::cpu ? make_host_compiler() : make_nvrtc_compiler(device.properties().compile_target);
+  return device.kind() == DeviceKind::cpu ? make_host_compiler()
+                                          : make_nvrtc_compiler(device.properties().compile_target);
 }
 
 std::unique_ptr<Kernel> load_kernel(Group& group, const Variant& variant) {
@@ -75,8 +76,8 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
     if (!workspace_.fits(grid.push_bytes, grid.staging_bytes) || workspace_.generation() == 0) {
       throw Unsupported("'" + name_ + "' needs " + std::to_string(grid.push_bytes) + " push and " +
                         std::to_string(grid.staging_bytes) + " staging bytes of workspace for this call; it has " +
-                        std::to_string(workspace_.push_bytes()) + " and " +
-                        std::to_string(workspace_.staging_bytes()) + ". Prepare this size first.");
+                        std::to_string(workspace_.push_bytes()) + " and " + std::to_string(workspace_.staging_bytes()) +
+                        ". Prepare this size first.");
     }
     const WorkspaceLayout& layout = workspace_.layout();
     for (int rank = 0; rank < group_.size(); ++rank) {
@@ -85,7 +86,8 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
     arguments.push_offset = layout.push_offset;
     arguments.push_stride = static_cast<unsigned>(layout.push_stride);
     arguments.staging_offset = layout.staging_offset;
-    arguments.timeout_ns = static_cast<unsigned long long>(std::chrono::nanoseconds(group_.variables().timeout).count());
+    arguments.timeout_ns =
+        static_cast<unsigned long long>(std::chrono::nanoseconds(group_.variables().timeout).count());
     arguments.fault = workspace_.fault();
   }
   arguments.rows = grid.rows;

@@ -164,8 +164,8 @@ Resolver::Layer Resolver::nearest_layer(const ProblemFamily& family, int hidden,
     // between two measured messages of another row length lie some of this one.
     const std::int64_t first = decision.tokens_min <= 1 ? 1 : divide_up(decision.tokens_min * there, here);
     const bool adjacent = i + 1 < tuned.size() && tuned[i + 1]->tokens_min == decision.tokens_max + 1;
-    const std::int64_t last = adjacent ? divide_up(tuned[i + 1]->tokens_min * there, here) - 1
-                                       : decision.tokens_max * there / here;
+    const std::int64_t last =
+        adjacent ? divide_up(tuned[i + 1]->tokens_min * there, here) - 1 : decision.tokens_max * there / here;
     if (last < first) continue;
     layer.push_back({first, last, *spec, "nearest_hidden",
                      "nothing was measured for hidden=" + std::to_string(family.hidden) +
@@ -229,8 +229,7 @@ std::vector<PlannedInterval> Resolver::plan(const ProblemFamily& family, const R
   return intervals;
 }
 
-std::vector<PlannedInterval> overlay(const std::vector<std::vector<PlannedInterval>>& layers,
-                                     std::int64_t tokens_max) {
+std::vector<PlannedInterval> overlay(const std::vector<std::vector<PlannedInterval>>& layers, std::int64_t tokens_max) {
   std::set<std::int64_t> starts = {1};
   for (const auto& layer : layers) {
     for (const PlannedInterval& interval : layer) {

@@ -113,10 +113,10 @@ TEST(CallValidation, WhatIsNotPreparedSaysWhatIs) {
       spoil(call);
       return message_of<Unsupported>([&] { communicator.run(call, nullptr); });
     };
-    for (const std::string& message : {refusal([](Call& call) { call.tokens = max_tokens + 1; }),
-                                       refusal([](Call& call) { call.hidden = 32; }),
-                                       refusal([](Call& call) { call.dtype = Dtype::bf16; }),
-                                       refusal([](Call& call) { call.pattern = "allreduce_residual"; })}) {
+    for (const std::string& message :
+         {refusal([](Call& call) { call.tokens = max_tokens + 1; }), refusal([](Call& call) { call.hidden = 32; }),
+          refusal([](Call& call) { call.dtype = Dtype::bf16; }),
+          refusal([](Call& call) { call.pattern = "allreduce_residual"; })}) {
       EXPECT_NE(message.find("is not prepared"), std::string::npos) << message;
       EXPECT_NE(message.find("allreduce_residual_rmsnorm fp32 hidden=64 up to 8 tokens"), std::string::npos) << message;
     }
@@ -135,8 +135,7 @@ TEST(CallValidation, PlainCallsAreRefused) {
   with_prepared_ranks([](Communicator& communicator, const FusedTensors& tensors, Device& device) {
     float* data = tensors.input.data();
     const auto refusal = [&](const void* input, void* output, std::int64_t count) {
-      return message_of<InvalidArgument>(
-          [&] { communicator.all_reduce(input, output, count, Dtype::fp32, nullptr); });
+      return message_of<InvalidArgument>([&] { communicator.all_reduce(input, output, count, Dtype::fp32, nullptr); });
     };
     const auto mentions = [](const std::string& message, const char* text) {
       EXPECT_NE(message.find(text), std::string::npos) << message;
@@ -164,8 +163,8 @@ TEST(CallValidation, MemoryOfAnotherRankIsRefused) {
     addresses[static_cast<std::size_t>(context.rank)] = mine.data();
     context.bootstrap->barrier();
     const void* theirs = addresses[static_cast<std::size_t>(1 - context.rank)];
-    const std::string message = message_of<InvalidArgument>(
-        [&] { communicator.all_reduce(theirs, mine.data(), 16, Dtype::fp32, nullptr); });
+    const std::string message =
+        message_of<InvalidArgument>([&] { communicator.all_reduce(theirs, mine.data(), 16, Dtype::fp32, nullptr); });
     EXPECT_NE(message.find("memory of another device"), std::string::npos) << message;
     context.bootstrap->barrier();
   });

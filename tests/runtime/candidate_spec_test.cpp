@@ -51,7 +51,8 @@ TEST(CandidateSpec, EveryKernelOfTheCatalogueSurvivesTheRoundTrip) {
 
 TEST(CandidateSpec, UnfusedAndNcclSurviveTheRoundTrip) {
   const ProblemFamily family = fused_family();
-  const Enumeration epilogues = enumerate_standalone(catalogue(), family.pattern, family.dtype, family.hidden, {90, 1024, {}});
+  const Enumeration epilogues =
+      enumerate_standalone(catalogue(), family.pattern, family.dtype, family.hidden, {90, 1024, {}});
   const Enumeration plain = enumerate(catalogue(), "allreduce", family.dtype, 4, 0, {90, 1024, {}});
   ASSERT_FALSE(epilogues.variants.empty());
   ASSERT_FALSE(plain.variants.empty());
@@ -76,7 +77,8 @@ TEST(CandidateSpec, ASingleRankCopiesOrRunsTheEpilogueAlone) {
   EXPECT_EQ(CandidateSpec::parse(catalogue(), "auto/copy", plain_family(), 1), CandidateSpec{});
   const ProblemFamily family = fused_family();
   CandidateSpec alone;
-  alone.kernel = enumerate_standalone(catalogue(), family.pattern, family.dtype, family.hidden, {90, 1024, {}}).variants.front();
+  alone.kernel =
+      enumerate_standalone(catalogue(), family.pattern, family.dtype, family.hidden, {90, 1024, {}}).variants.front();
   EXPECT_EQ(CandidateSpec::parse(catalogue(), alone.name(), family, 1), alone);
   EXPECT_NE(refusal("auto/copy", plain_family(), 2).find("several ranks"), std::string::npos);
   EXPECT_NE(refusal(alone.name(), family, 2).find("exchanges no data"), std::string::npos);
@@ -98,8 +100,9 @@ TEST(CandidateSpec, RefusesBadNamesAndSaysWhy) {
   EXPECT_NE(refusal(name + ",blocks=1x", plain_family()).find("not a number"), std::string::npos);
   EXPECT_NE(refusal(name + ",", plain_family()).find("comma"), std::string::npos);
   EXPECT_NE(refusal(name + ",blocks", plain_family()).find("axis=value"), std::string::npos);
-  EXPECT_NE(refusal(head + ":threads=255,vectors=1,cluster=1,early_trigger=1", plain_family()).find("not in the catalogue"),
-            std::string::npos);
+  EXPECT_NE(
+      refusal(head + ":threads=255,vectors=1,cluster=1,early_trigger=1", plain_family()).find("not in the catalogue"),
+      std::string::npos);
   EXPECT_NE(refusal("nccl/fast", plain_family()).find("classic"), std::string::npos);
   EXPECT_NE(refusal("nccl/classic:threads=1", plain_family()).find("no parameters"), std::string::npos);
   EXPECT_NE(refusal("nccl/classic", fused_family()).find("+epilogue"), std::string::npos);
@@ -112,7 +115,8 @@ TEST(CandidateSpec, NoPrefixOrMutationCrashes) {
   CandidateSpec spec;
   spec.nccl = "classic";
   const ProblemFamily family = fused_family();
-  spec.epilogue = enumerate_standalone(catalogue(), family.pattern, family.dtype, family.hidden, {90, 1024, {}}).variants.front();
+  spec.epilogue =
+      enumerate_standalone(catalogue(), family.pattern, family.dtype, family.hidden, {90, 1024, {}}).variants.front();
   const std::string name = spec.name();
   for (std::size_t i = 0; i <= name.size(); ++i) {
     for (const char inserted : {'\0', '+', ':', ',', '=', '/', '9', 'x'}) {

@@ -19,12 +19,17 @@ using Bits = std::uint16_t;
 
 /// bf16 numbers of very different size, sentinel patterns, zeros of both signs and subnormals among them.
 Bits awkward(int rank, std::size_t i) {
-  const std::uint32_t mixed = (static_cast<std::uint32_t>(i) * 2654435761U) ^ (static_cast<std::uint32_t>(rank) * 40503U);
+  const std::uint32_t mixed =
+      (static_cast<std::uint32_t>(i) * 2654435761U) ^ (static_cast<std::uint32_t>(rank) * 40503U);
   switch (mixed % 16) {
-    case 0: return 0x8000;  // -0
-    case 1: return 0x0000;
-    case 2: return 0x0001;  // subnormal
-    default: return static_cast<Bits>(((mixed >> 8) & 0x80FF) | ((0x78U + mixed % 12) << 7));
+    case 0:
+      return 0x8000;  // -0
+    case 1:
+      return 0x0000;
+    case 2:
+      return 0x0001;  // subnormal
+    default:
+      return static_cast<Bits>(((mixed >> 8) & 0x80FF) | ((0x78U + mixed % 12) << 7));
   }
 }
 
@@ -153,7 +158,7 @@ TEST(Candidates, TheHeuristicIsOneShotForSmallAndTwoShotForLargeMessages) {
     for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
       const ProblemFamily family{pattern, Dtype::bf16, 2048, 1 << 20, Mode::graph};
       EXPECT_EQ(heuristic(*group, family, 1).algorithm(), "oneshot_push");
-      EXPECT_EQ(heuristic(*group, family, 1024).algorithm(), "twoshot_push");     // 4 MiB
+      EXPECT_EQ(heuristic(*group, family, 1024).algorithm(), "twoshot_push");        // 4 MiB
       EXPECT_EQ(heuristic(*group, family, 1 << 16).algorithm(), "twoshot_barrier");  // 256 MiB
     }
   });

@@ -34,8 +34,8 @@ void check_plain(Communicator& communicator, RankContext& context, std::size_t c
   });
   output.fill([&](std::size_t) { return guard; });
   const Tensor<float>& result = in_place ? input : output;
-  communicator.all_reduce(input.data() + offset, result.data() + offset, static_cast<std::int64_t>(count),
-                          Dtype::fp32, nullptr);
+  communicator.all_reduce(input.data() + offset, result.data() + offset, static_cast<std::int64_t>(count), Dtype::fp32,
+                          nullptr);
   for (std::size_t i = 0; i < count; ++i) {
     ASSERT_EQ(result[offset + i], small_integer_sum(context.size, i))
         << "element " << i << " of " << count << ", offset " << offset << ", rank " << context.rank;
@@ -148,8 +148,8 @@ TEST(Communicator, ASingleRankCopiesAndRunsTheEpilogueAlone) {
     Communicator communicator = make(context);
     EXPECT_EQ(communicator.size(), 1);
     EXPECT_THROW(communicator.symmetric_provider(), Unsupported);
-    const std::vector<ProblemFamily> families = {
-        plain(64, 4), {"allreduce_residual_rmsnorm", Dtype::fp32, 64, 4, Mode::graph}};
+    const std::vector<ProblemFamily> families = {plain(64, 4),
+                                                 {"allreduce_residual_rmsnorm", Dtype::fp32, 64, 4, Mode::graph}};
     communicator.prepare(families);
     EXPECT_EQ(communicator.workspace_bytes(), 0U);
     check_plain(communicator, context, 255, 1, false);

@@ -117,7 +117,8 @@ TEST(Collective, EverywhereKeepsTheKindOfTheError) {
     EXPECT_THROW(fail_on(0, [] { throw CompileError("x"); }), CompileError);
     EXPECT_THROW(fail_on(1, [] { throw Poisoned("x"); }), Poisoned);
     EXPECT_THROW(fail_on(2, [] { throw DatabaseError("x"); }), DatabaseError);
-    const std::string message = test::message_of<Unavailable>([&] { fail_on(2, [] { throw Unavailable("no: memory"); }); });
+    const std::string message =
+        test::message_of<Unavailable>([&] { fail_on(2, [] { throw Unavailable("no: memory"); }); });
     EXPECT_EQ(message, context.rank == 2 ? "no: memory" : "rank 2 could not try: no: memory");
   });
 }

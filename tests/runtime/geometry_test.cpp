@@ -60,9 +60,9 @@ TEST(Geometry, EveryRowIsCoveredOnceAndTheLoadIsEven) {
           const std::uint64_t clusters = grid.blocks / cluster;
           ASSERT_EQ(grid.blocks % cluster, 0U);
           ASSERT_LE(grid.blocks, std::min(limit, static_cast<int>(arbiter_abi::max_blocks)));
-          ASSERT_GE(clusters * grid.iterations, tiles);              // every tile has a cluster
-          ASSERT_LT((clusters - 1) * grid.iterations, tiles);        // no cluster is idle throughout
-          ASSERT_LT((grid.iterations - 1) * clusters, tiles);        // no round is empty
+          ASSERT_GE(clusters * grid.iterations, tiles);        // every tile has a cluster
+          ASSERT_LT((clusters - 1) * grid.iterations, tiles);  // no cluster is idle throughout
+          ASSERT_LT((grid.iterations - 1) * clusters, tiles);  // no round is empty
           const WorkspaceNeeds needs = workspace_needs(shape, vectors, limit);
           ASSERT_LE(grid.push_bytes, needs.push_bytes);
           ASSERT_EQ(grid.staging_bytes, needs.staging_bytes);
@@ -110,13 +110,13 @@ TEST(Geometry, StagingBeyondFourGigabytesIsComputedIn64Bits) {
 
 TEST(Geometry, RefusesWhatCannotBeExpressed) {
   const KernelShape shape = flat_shape(128, 4, 1, 2, 0);
-  EXPECT_THROW(geometry(shape, 0, 8), InvalidArgument);                         // nothing to do
-  EXPECT_THROW(geometry(shape, 100, 3), InvalidArgument);                       // no cluster fits
-  EXPECT_THROW(geometry(shape, std::uint64_t{1} << 32, 8), InvalidArgument);    // 64 GiB
+  EXPECT_THROW(geometry(shape, 0, 8), InvalidArgument);                             // nothing to do
+  EXPECT_THROW(geometry(shape, 100, 3), InvalidArgument);                           // no cluster fits
+  EXPECT_THROW(geometry(shape, std::uint64_t{1} << 32, 8), InvalidArgument);        // 64 GiB
   EXPECT_THROW(geometry(shape, (std::uint64_t{1} << 32) - 1, 8), InvalidArgument);  // its last row ends behind 2^32
   EXPECT_NO_THROW(geometry(shape, (std::uint64_t{1} << 32) - 2048, 8));
   const KernelShape huge = flat_shape(128, 1, 1, 0, std::uint64_t{1} << 40);
-  EXPECT_THROW(geometry(huge, std::uint64_t{1} << 30, 8), InvalidArgument);     // 2^64 bytes and more
+  EXPECT_THROW(geometry(huge, std::uint64_t{1} << 30, 8), InvalidArgument);  // 2^64 bytes and more
 }
 
 TEST(Geometry, MessageVectorsRoundUpAndRefuseOverflow) {

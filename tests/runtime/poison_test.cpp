@@ -234,12 +234,14 @@ TEST(Fault, IsDescribedForPeople) {
   EXPECT_FALSE(is_poisoned(fault));
   EXPECT_NO_THROW(throw_if_poisoned(fault, 30s));
   fault = {1, 0, 2, 3, 5, 1, 17, 0};
-  EXPECT_EQ(describe(fault, 30s), "rank 0 waited 30.0 s for rank 2 (block 3, thread 5, phase 1: data pushed by a peer, epoch 17)");
+  EXPECT_EQ(describe(fault, 30s),
+            "rank 0 waited 30.0 s for rank 2 (block 3, thread 5, phase 1: data pushed by a peer, epoch 17)");
   EXPECT_THROW(throw_if_poisoned(fault, 30s), Poisoned);
   fault.state = 2;
   fault.phase = 3;
   EXPECT_EQ(describe(fault, 30s),
-            "rank 0 was told to give up by a peer while it waited for rank 2 (block 3, thread 5, phase 3: barrier, epoch 17)");
+            "rank 0 was told to give up by a peer while it waited for rank 2 (block 3, thread 5, phase 3: barrier, "
+            "epoch 17)");
 }
 
 }  // namespace

@@ -64,8 +64,7 @@ void with_group(const std::function<void(Group&)>& body) {
 TEST(Resolve, DecisionsComeFirstAndTheHeuristicFillsTheRest) {
   with_group([](Group& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {
-        {group.environment(), {decision(group, family, 5, 16, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {{group.environment(), {decision(group, family, 5, 16, "twoshot_push")}}};
     Resolver resolver(group, sets, {});
     EXPECT_EQ(text(resolver.plan(family, {})),
               "1-4 heuristic oneshot_push; 5-16 decision twoshot_push; 17-64 heuristic oneshot_push");
@@ -87,10 +86,10 @@ TEST(Resolve, TheNearestHiddenSizeServesByBytes) {
   with_group([](Group& group) {
     const ProblemFamily near = plain_family(4096);
     const ProblemFamily far = plain_family(512);
-    const std::vector<DecisionSet> sets = {{group.environment(),
-                                            {decision(group, near, 1, 8, "oneshot_push"),
-                                             decision(group, near, 9, 32, "twoshot_push"),
-                                             decision(group, far, 1, 64, "twoshot_barrier")}}};
+    const std::vector<DecisionSet> sets = {
+        {group.environment(),
+         {decision(group, near, 1, 8, "oneshot_push"), decision(group, near, 9, 32, "twoshot_push"),
+          decision(group, far, 1, 64, "twoshot_barrier")}}};
     Resolver resolver(group, sets, {});
     // Half the row: twice the tokens. 17 rows of 2048 lie between 8 and 9 rows of 4096: still the first interval.
     const auto plan = resolver.plan(plain_family(2048, 64), {});
@@ -132,8 +131,7 @@ TEST(Resolve, WhatCannotBeUsedIsIgnoredWithItsReason) {
 TEST(Resolve, RefusedCandidatesAreReplaced) {
   with_group([](Group& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {
-        {group.environment(), {decision(group, family, 1, 64, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {{group.environment(), {decision(group, family, 1, 64, "twoshot_push")}}};
     Resolver resolver(group, sets, {});
     const CandidateSpec chosen = resolver.plan(family, {}).front().spec;
     const CandidateSpec second = heuristic(group, family, 1);
@@ -157,9 +155,9 @@ TEST(Resolve, RefusedCandidatesAreReplaced) {
 TEST(Resolve, APinnedBackendIsKeptWhereItCanServe) {
   with_group([](Group& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {{group.environment(),
-                                            {decision(group, family, 1, 8, "oneshot_push"),
-                                             decision(group, family, 9, 16, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {
+        {group.environment(),
+         {decision(group, family, 1, 8, "oneshot_push"), decision(group, family, 9, 16, "twoshot_push")}}};
     Resolver mnnvl(group, sets, {Backend::mnnvl, NumericsPolicy::any});
     EXPECT_EQ(text(mnnvl.plan(family, {})),
               "1-8 pinned twoshot_push; 9-16 decision twoshot_push; 17-64 pinned twoshot_push");

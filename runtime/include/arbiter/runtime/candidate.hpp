@@ -18,10 +18,10 @@ namespace arbiter {
 /// How a candidate is built: one allreduce (a kernel or NCCL), and, for an unfused candidate of a fused pattern, the
 /// stand-alone epilogue behind it.
 struct CandidateSpec {
-  std::optional<Variant> kernel;      ///< empty: NCCL
-  int max_blocks = 0;                 ///< launch axis "blocks": grid limit; 0 = all that are resident
-  std::string nccl;                   ///< "classic" or "symmetric" when there is no kernel
-  std::optional<Variant> epilogue;    ///< stand-alone kernel behind a plain allreduce
+  std::optional<Variant> kernel;    ///< empty: NCCL
+  int max_blocks = 0;               ///< launch axis "blocks": grid limit; 0 = all that are resident
+  std::string nccl;                 ///< "classic" or "symmetric" when there is no kernel
+  std::optional<Variant> epilogue;  ///< stand-alone kernel behind a plain allreduce
 
   Backend backend() const noexcept;
   std::string algorithm() const;
@@ -37,9 +37,9 @@ struct Geometry {
   unsigned iterations = 0;
   unsigned rows = 0;
   std::uint64_t vectors = 0;
-  unsigned push_iterations = 1;     ///< iterations side by side in one rotating buffer
-  unsigned push_epochs = 1;         ///< rotating buffers that the launch goes through
-  std::uint64_t push_bytes = 0;     ///< of one rotating buffer
+  unsigned push_iterations = 1;  ///< iterations side by side in one rotating buffer
+  unsigned push_epochs = 1;      ///< rotating buffers that the launch goes through
+  std::uint64_t push_bytes = 0;  ///< of one rotating buffer
   std::uint64_t staging_bytes = 0;
 };
 Geometry geometry(const Catalogue&, const Variant&, std::int64_t tokens, int hidden, int block_limit);
@@ -101,7 +101,7 @@ class RunnableCandidate {
  public:
   virtual ~RunnableCandidate() = default;
   virtual const CandidateSpec& spec() const noexcept = 0;
-  virtual const Candidate& record() const noexcept = 0;   ///< with the source hash over all ranks
+  virtual const Candidate& record() const noexcept = 0;  ///< with the source hash over all ranks
   /// Of the exchanging kernel (of the stand-alone epilogue where there is no other kernel); zeros for NCCL.
   virtual Geometry geometry(std::int64_t tokens) const = 0;
   /// What the group's workspace must have, by Group::reserve, before enqueue() is called with up to `tokens`.

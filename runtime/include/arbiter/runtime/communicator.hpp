@@ -34,9 +34,9 @@ struct CommunicatorOptions {
 struct ProblemFamily {
   std::string pattern = "allreduce";
   Dtype dtype = Dtype::bf16;
-  int hidden = 0;                ///< elements of a row, > 0 also for plain allreduce (a message is tokens * hidden)
+  int hidden = 0;  ///< elements of a row, > 0 also for plain allreduce (a message is tokens * hidden)
   std::int64_t max_tokens = 0;
-  Mode mode = Mode::graph;       ///< which decisions apply; calls may be captured or eager in either mode
+  Mode mode = Mode::graph;  ///< which decisions apply; calls may be captured or eager in either mode
   bool operator==(const ProblemFamily&) const = default;
 };
 
@@ -60,8 +60,8 @@ struct Call {
 
 /// Which rule chose, what, and what the alternatives were.
 struct Explanation {
-  std::string rule;       ///< "decision", "nearest_hidden", "heuristic", "pinned", "fallback"
-  std::string reason;     ///< one sentence for people
+  std::string rule;    ///< "decision", "nearest_hidden", "heuristic", "pinned", "fallback"
+  std::string reason;  ///< one sentence for people
   Candidate candidate;
   std::optional<Decision> decision;
 };
@@ -98,9 +98,9 @@ class Communicator {
 
   /// Plain allreduce of `count` elements: sum over ranks in rank order. Any prepared plain family of this dtype that
   /// covers `count` serves it. Counts and alignments that no kernel takes go to NCCL (through an aligned copy where
-  /// there is none), with the reason available from explain(); so all ranks must pass 16-byte aligned pointers, or none.
-  /// `input` may be `output`. Throws Unsupported, naming what to prepare, when nothing covers `count` and there is no
-  /// NCCL.
+  /// there is none), with the reason available from explain(); so all ranks must pass 16-byte aligned pointers, or
+  /// none. `input` may be `output`. Throws Unsupported, naming what to prepare, when nothing covers `count` and there
+  /// is no NCCL.
   void all_reduce(const void* input, void* output, std::int64_t count, Dtype, StreamHandle);
 
   /// residual_out = allreduce(input) + residual_in; norm_out = rmsnorm(residual_out) * (gamma + weight_bias).
