@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "arbiter/error.hpp"
 #include "random.hpp"
@@ -52,7 +53,12 @@ std::optional<Candidate> FamilyState::winner_near(std::int64_t tokens, const Cho
 
 ProblemTuner::ProblemTuner(TuneContext& context, FamilyState& state, Verifier& verifier, std::int64_t tokens,
                            const std::vector<CandidateSpec>& best_plain)
-    : context_(context), state_(state), verifier_(verifier), tokens_(tokens), screened_(state.screened[tokens]) {
+    : context_(context),
+      state_(state),
+      verifier_(verifier),
+      tokens_(tokens),
+      best_plain_(best_plain),
+      screened_(state.screened[tokens]) {
   problem_.pattern = state.family.pattern;
   problem_.dtype = state.family.dtype;
   problem_.hidden = state.family.hidden;
@@ -126,8 +132,14 @@ std::vector<std::size_t> ProblemTuner::seeds() const {
   const auto add = [&](std::size_t index) {
     if (std::find(order.begin(), order.end(), index) == order.end()) order.push_back(index);
   };
+  // NCCL is always measured, and so is the best plain allreduce with the epilogue behind it: totals are compared.
+  std::set<std::size_t> groups;
   for (std::size_t i = 0; i < state_.space.size(); ++i) {
-    if (state_.space.spec(i).backend() == Backend::nccl && !state_.space.spec(i).epilogue) add(i);
+    const CandidateSpec& spec = state_.space.spec(i);
+    const bool unfused = spec.epilogue && std::any_of(best_plain_.begin(), best_plain_.end(), [&](const auto& plain) {
+                           return state_.space.name(i).starts_with(plain.name() + "+");
+                         });
+    if ((spec.backend() == Backend::nccl || unfused) && groups.insert(state_.space.group(i)).second) add(i);
   }
   for (const Decision& decision : context_.ledger.previous_decisions()) {
     if (!belongs(decision, state_.family, context_.group.size())) continue;
@@ -146,7 +158,7 @@ std::vector<std::size_t> ProblemTuner::seeds() const {
     for (const std::size_t index : spread) add(index);
     return order;
   }
-  // NCCL with an epilogue, an unfused winner: algorithms no neighbour has seen get their default tried.
+  // Algorithms that no neighbour has seen get their default tried.
   for (std::size_t i = 0; i < std::min(spread.size(), state_.space.group_count()); ++i) add(spread[i]);
   // Something that nothing suggests, so that a mistake made early can still be found.
   Random random(seed_of(problem_, context_.options.seed));
@@ -266,14 +278,15 @@ void ProblemTuner::screen(std::size_t index) {
     state_.broken.insert(index);
     return decide_screened(index, verification.status, verification.reason, infinity);
   }
-  const double give_up = best > launch_bound_us ? hopeless * best : 0;
+  const bool always = state_.space.spec(index).backend() == Backend::nccl;
+  const double give_up = best > launch_bound_us && !always ? hopeless * best : 0;
   const std::size_t entry = timing_->add(subject, give_up);
   entries_[index] = entry;
   const bool too_slow = !timing_->entry(entry).ok() && give_up > 0 && timing_->entry(entry).estimate_us > give_up;
   if (!too_slow) timing_->sample({&entry, 1}, 1, context_.options.seed);
   timing_->release(entry);
   const Timing::Entry& timed = timing_->entry(entry);
-  if (too_slow) return decide_screened(index, TrialStatus::pruned, timed.failure, timed.estimate_us);
+  if (too_slow) return decide_screened(index, TrialStatus::pruned, timed.failure, infinity);
   if (!timed.ok()) {
     state_.broken.insert(index);
     return decide_screened(index, TrialStatus::failed, timed.failure, infinity);

@@ -55,6 +55,7 @@ class ProblemTuner {
   FamilyState& state_;
   Verifier& verifier_;
   std::int64_t tokens_;
+  std::vector<CandidateSpec> best_plain_;
   Problem problem_;
   Screened& screened_;
   std::optional<Timing> timing_;
