@@ -33,10 +33,10 @@ class CorruptionTest : public ::testing::Test {
   std::vector<DecisionSet> expected;
 };
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(NDEBUG)
+#ifdef ARBITER_SLOW_BUILD
 constexpr std::size_t stride = 37;
 #else
-constexpr std::size_t stride = 3;
+constexpr std::size_t stride = 7;
 #endif
 
 TEST_F(CorruptionTest, EveryByte) {

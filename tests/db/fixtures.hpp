@@ -15,6 +15,15 @@
 #include "arbiter/db/database.hpp"
 #include "arbiter/error.hpp"
 
+// Builds in which tests of speed mean nothing and exhaustive ones are thinned out.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(NDEBUG)
+#define ARBITER_SLOW_BUILD 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ARBITER_SLOW_BUILD 1
+#endif
+#endif
+
 namespace arbiter::test {
 
 class ScratchDirectory {

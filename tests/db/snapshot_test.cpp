@@ -171,7 +171,7 @@ TEST(SnapshotTest, BroadcastBytes) {
   EXPECT_CONTAINS(message_of([&] { read_for_broadcast(scratch / "missing.db"); }), "does not exist");
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(NDEBUG)
+#ifdef ARBITER_SLOW_BUILD
 TEST(SnapshotTest, DISABLED_FiveHundredDecisionsAreReadInUnderFiveMilliseconds) {
 #else
 TEST(SnapshotTest, FiveHundredDecisionsAreReadInUnderFiveMilliseconds) {
