@@ -35,22 +35,39 @@ TEST(Choose, Rules) {
       {"an incumbent that is clearly slower loses", {measured("a", 2.0), measured("b", 3.0)}, "b", "a"},
       {"the incumbent stays within 2%", {measured("a", 2.00), measured("b", 2.03)}, "b", "b"},
       {"the incumbent goes beyond 2% with separate intervals", {measured("a", 2.00), measured("b", 2.06)}, "b", "a"},
-      {"the incumbent stays while the intervals overlap", {measured("a", 2.00, 0.05), measured("b", 2.06, 0.05)}, "b", "b"},
+      {"the incumbent stays while the intervals overlap",
+       {measured("a", 2.00, 0.05), measured("b", 2.06, 0.05)},
+       "b",
+       "b"},
       {"but not if it is 5% slower, however noisy", {measured("a", 2.0, 1.0), measured("b", 2.2, 1.0)}, "b", "a"},
       {"an unknown incumbent changes nothing", {measured("a", 2.0), measured("b", 3.0)}, "gone", "a"},
       {"stricter numerics within noise, even if slower",
-       {measured("nccl", 2.00, 0.01, 0, Numerics::nccl), measured("a", 2.02, 0.01, 64)}, "", "a"},
-      {"looser numerics beyond noise", {measured("nccl", 2.00, 0.01, 0, Numerics::nccl), measured("a", 2.20)}, "", "nccl"},
+       {measured("nccl", 2.00, 0.01, 0, Numerics::nccl), measured("a", 2.02, 0.01, 64)},
+       "",
+       "a"},
+      {"looser numerics beyond noise",
+       {measured("nccl", 2.00, 0.01, 0, Numerics::nccl), measured("a", 2.20)},
+       "",
+       "nccl"},
       {"multimem is stricter than nccl",
-       {measured("nccl", 2.0, 0.01, 0, Numerics::nccl), measured("m", 2.01, 0.01, 8, Numerics::multimem)}, "", "m"},
+       {measured("nccl", 2.0, 0.01, 0, Numerics::nccl), measured("m", 2.01, 0.01, 8, Numerics::multimem)},
+       "",
+       "m"},
       {"numerics come before blocks",
-       {measured("m", 2.0, 0.01, 1, Numerics::multimem), measured("a", 2.01, 0.01, 132)}, "", "a"},
+       {measured("m", 2.0, 0.01, 1, Numerics::multimem), measured("a", 2.01, 0.01, 132)},
+       "",
+       "a"},
       {"fewer blocks within noise", {measured("a", 2.00, 0.01, 132), measured("b", 2.01, 0.01, 32)}, "", "b"},
-      {"the incumbent comes before fewer blocks", {measured("a", 2.00, 0.01, 132), measured("b", 2.01, 0.01, 32)}, "a", "a"},
+      {"the incumbent comes before fewer blocks",
+       {measured("a", 2.00, 0.01, 132), measured("b", 2.01, 0.01, 32)},
+       "a",
+       "a"},
       {"then the lower median", {measured("a", 2.01), measured("b", 2.00)}, "", "b"},
       {"then the name", {measured("b", 2.0), measured("a", 2.0)}, "", "a"},
       {"ties are with the fastest, not with each other",
-       {measured("a", 2.00, 0.01, 132), measured("b", 2.03, 0.01, 64), measured("c", 2.06, 0.01, 8)}, "", "b"},
+       {measured("a", 2.00, 0.01, 132), measured("b", 2.03, 0.01, 64), measured("c", 2.06, 0.01, 8)},
+       "",
+       "b"},
       {"one candidate", {measured("a", 2.0)}, "b", "a"},
   };
   for (const Row& row : rows) {
@@ -67,9 +84,8 @@ TEST(Choose, Rules) {
       ASSERT_TRUE(choice.has_value());
       EXPECT_EQ(candidates[choice->index].candidate.name, row.winner) << row.what;
       EXPECT_FALSE(choice->reason.empty());
-    } while (std::next_permutation(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
-      return a.candidate.name < b.candidate.name;
-    }));
+    } while (std::next_permutation(candidates.begin(), candidates.end(),
+                                   [](const auto& a, const auto& b) { return a.candidate.name < b.candidate.name; }));
   }
 }
 

@@ -91,9 +91,9 @@ TEST(Conformance, JsonHasThePromisedShape) {
   ConformanceReport report;
   report.cases = {item};
   const std::string text = conformance_json({report, report}, "arbiter verify");
-  for (const char* part : {"\"schema\": 1", "\"environment\"", "\"passed\": 0", "\"failed\": 2", "\"skipped\": 0",
-                           "\"backend\": \"trtllm\"", "\"status\": \"failed\"", "\\\"quoted\\\"",
-                           "\"command\": \"arbiter verify\""}) {
+  for (const char* part :
+       {"\"schema\": 1", "\"environment\"", "\"passed\": 0", "\"failed\": 2", "\"skipped\": 0",
+        "\"backend\": \"trtllm\"", "\"status\": \"failed\"", "\\\"quoted\\\"", "\"command\": \"arbiter verify\""}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in " << text;
   }
   EXPECT_THROW(conformance_json({}), InvalidArgument);

@@ -59,9 +59,12 @@ TEST(Measure, RoundsVisitAllSubjectsInChangingOrderEqualOnAllRanks) {
     std::vector<std::size_t> which;
     std::vector<std::string>& mine = order[group.rank()];
     for (const std::string name : {"a", "b", "c"}) {
-      which.push_back(timing.add({name, Numerics::rank_order_fp32, [&mine, name](const Call&, StreamHandle) {
+      which.push_back(timing.add({name,
+                                  Numerics::rank_order_fp32,
+                                  [&mine, name](const Call&, StreamHandle) {
                                     if (mine.empty() || mine.back() != name) mine.push_back(name);
-                                  }, {}}));
+                                  },
+                                  {}}));
     }
     mine.clear();
     timing.sample(which, 12, 7);
@@ -76,9 +79,12 @@ TEST(Measure, AFailingSubjectIsLeftOutOnAllRanksAndTheOthersGetTheirSamples) {
     Timing timing(group, family(Mode::eager), 4, settings());
     int calls = 0;
     const std::size_t good = timing.add(sleeper("good", microseconds(50)));
-    const std::size_t bad = timing.add({"bad", Numerics::rank_order_fp32, [&](const Call&, StreamHandle) {
+    const std::size_t bad = timing.add({"bad",
+                                        Numerics::rank_order_fp32,
+                                        [&](const Call&, StreamHandle) {
                                           if (group.rank() == 1 && ++calls > 8) throw Unsupported("enough");
-                                        }, {}});
+                                        },
+                                        {}});
     ASSERT_TRUE(timing.entry(bad).ok());
     const std::size_t which[] = {good, bad};
     timing.sample(which, 5, 3);

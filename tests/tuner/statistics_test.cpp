@@ -31,9 +31,7 @@ TEST(Statistics, NoSamplesAreRefused) {
   EXPECT_THROW(summarise({}), InvalidArgument);
 }
 
-TEST(Statistics, MedianIgnoresOneOutlier) {
-  EXPECT_DOUBLE_EQ(median(std::vector<double>{2, 2, 2, 2, 1000}), 2);
-}
+TEST(Statistics, MedianIgnoresOneOutlier) { EXPECT_DOUBLE_EQ(median(std::vector<double>{2, 2, 2, 2, 1000}), 2); }
 
 TEST(Statistics, FewSamplesGiveTheirRange) {
   const Summary summary = summarise(std::vector<double>{5, 3, 4});

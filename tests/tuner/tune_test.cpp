@@ -205,9 +205,10 @@ TEST(Tune, ACandidateThatHangsCostsOneDeadlineAndTheTuneGoesOn) {
   const TuneResult result = tune_on_two(
       [&](Group& group) {
         TuneOptions mine = options;
-        mine.source = with_misbehaving("oneshot_push", [&group](RunnableCandidate& real, const Call& call, StreamHandle s) {
-          if (group.rank() == 0) real.enqueue(call, s);  // rank 1 never comes
-        });
+        mine.source =
+            with_misbehaving("oneshot_push", [&group](RunnableCandidate& real, const Call& call, StreamHandle s) {
+              if (group.rank() == 0) real.enqueue(call, s);  // rank 1 never comes
+            });
         return mine;
       },
       milliseconds(400));
@@ -267,9 +268,8 @@ TEST(Tune, ACrashLeavesAPoisonedRowThatResumeSkips) {
       EXPECT_EQ(trial.candidate.algorithm, "twoshot_push");
     }
   }
-  EXPECT_TRUE(std::any_of(result.notes.begin(), result.notes.end(), [](const std::string& note) {
-    return note.find("did not survive") != std::string::npos;
-  }));
+  EXPECT_TRUE(std::any_of(result.notes.begin(), result.notes.end(),
+                          [](const std::string& note) { return note.find("did not survive") != std::string::npos; }));
 }
 
 TEST(Tune, ASpentBudgetStopsCleanlyAndStillDecides) {

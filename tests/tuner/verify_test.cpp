@@ -39,7 +39,8 @@ std::vector<Bytes> gather(Group& group, const Call& call) {
 /// A right answer, then `damage` on top of it.
 using Damage = std::function<void(Group&, const Call&)>;
 Subject host_sum(Group& group, Numerics numerics, Damage damage, bool reversed = false) {
-  return {"host", numerics,
+  return {"host",
+          numerics,
           [&group, damage = std::move(damage), reversed](const Call& call, StreamHandle) {
             std::vector<Bytes> tiles = gather(group, call);
             if (reversed) std::reverse(tiles.begin(), tiles.end());
@@ -63,10 +64,14 @@ std::vector<Case> damages() {
   return {
       {"one bit of one element on every rank", [](Group&, const Call& call) { bytes_of(call)[2 * 70] ^= 1; },
        "token 1, element 6"},
-      {"one bit on one rank only", [](Group& group, const Call& call) { if (group.rank() == 1) bytes_of(call)[0] ^= 1; },
+      {"one bit on one rank only",
+       [](Group& group, const Call& call) {
+         if (group.rank() == 1) bytes_of(call)[0] ^= 1;
+       },
        "rank 1: output: token 0, element 0"},
       {"the last element was never written",
-       [=](Group&, const Call& call) { std::memset(bytes_of(call) + total - 2, 0xff, 2); }, "token 4, element 63 is NaN"},
+       [=](Group&, const Call& call) { std::memset(bytes_of(call) + total - 2, 0xff, 2); },
+       "token 4, element 63 is NaN"},
       {"right on average",
        [](Group&, const Call& call) {
          const float a = formats::read(call.output, 0, call.dtype), b = formats::read(call.output, 2, call.dtype);
@@ -75,9 +80,7 @@ std::vector<Case> damages() {
        },
        "2 of 320 elements differ"},
       {"rows in the wrong order",
-       [](Group&, const Call& call) {
-         std::swap_ranges(bytes_of(call), bytes_of(call) + 128, bytes_of(call) + 128);
-       },
+       [](Group&, const Call& call) { std::swap_ranges(bytes_of(call), bytes_of(call) + 128, bytes_of(call) + 128); },
        "token 0"},
       {"a word behind the end", [=](Group&, const Call& call) { bytes_of(call)[total + 64] = 0; }, "behind its end"},
       {"a word before the start", [](Group&, const Call& call) { bytes_of(call)[-4] = 0; }, "before its start"},
@@ -132,9 +135,11 @@ TEST(Verify, AnotherOrderOfSummationIsNotRankOrder) {
     VerifyRequest request;
     request.tokens = tokens;
     request.content = Content::cancellation;
-    EXPECT_EQ(verifier.verify(host_sum(group, Numerics::rank_order_fp32, {}, true), request).status, TrialStatus::wrong);
+    EXPECT_EQ(verifier.verify(host_sum(group, Numerics::rank_order_fp32, {}, true), request).status,
+              TrialStatus::wrong);
     request.content = Content::random;
-    EXPECT_EQ(verifier.verify(host_sum(group, Numerics::rank_order_fp32, {}, true), request).status, TrialStatus::wrong);
+    EXPECT_EQ(verifier.verify(host_sum(group, Numerics::rank_order_fp32, {}, true), request).status,
+              TrialStatus::wrong);
     EXPECT_TRUE(verifier.verify(host_sum(group, Numerics::nccl, {}, true), request).ok()) << "another class may";
   });
 }
@@ -244,10 +249,12 @@ TEST(Verify, FusedResultsAreComparedWithTheStandAloneEpilogue) {
       };
       return verifier.verify(subject, request);
     };
-    EXPECT_NE(with([](const Call& call) { static_cast<unsigned char*>(call.norm_out)[9] ^= 1; }).reason.find("norm_out"),
-              std::string::npos);
-    EXPECT_NE(with([](const Call& call) { static_cast<unsigned char*>(call.residual_out)[9] ^= 1; })
-                  .reason.find("residual_out"),
+    EXPECT_NE(
+        with([](const Call& call) { static_cast<unsigned char*>(call.norm_out)[9] ^= 1; }).reason.find("norm_out"),
+        std::string::npos);
+    EXPECT_NE(with([](const Call& call) {
+                static_cast<unsigned char*>(call.residual_out)[9] ^= 1;
+              }).reason.find("residual_out"),
               std::string::npos);
     Subject ignoring = subject_of(*candidate);
     ignoring.enqueue = [&](Call call, StreamHandle stream) {

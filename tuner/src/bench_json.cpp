@@ -37,8 +37,8 @@ void write_row(llvm::json::OStream& json, const BenchRow& row) {
   json.attribute("tokens", problem.tokens);
   json.attribute("bytes", problem.bytes());
   json.attributeObject("results", [&] {
-    for (const auto& [name, result] : row.results) {
-      json.attributeObject(name, [&] { write_result(json, result); });
+    for (const auto& entry : row.results) {
+      json.attributeObject(entry.first, [&] { write_result(json, entry.second); });
     }
   });
 }

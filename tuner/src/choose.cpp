@@ -80,7 +80,8 @@ std::optional<Choice> choose(std::span<const Measured> measured, const std::opti
   if (ties.size() == 1) return Choice{first, "fastest beyond noise"};
   if (incumbent) {
     for (const std::size_t i : ties) {
-      if (measured[i].candidate.name == incumbent->name) return Choice{i, "within noise of the fastest: incumbent kept"};
+      if (measured[i].candidate.name == incumbent->name)
+        return Choice{i, "within noise of the fastest: incumbent kept"};
     }
   }
   const auto best = std::min_element(ties.begin(), ties.end(), [&](std::size_t a, std::size_t b) {

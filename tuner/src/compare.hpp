@@ -14,7 +14,8 @@ namespace arbiter::tuning {
 class ExactComparison {
  public:
   /// `expected` is a tile that the message repeats.
-  ExactComparison(const Bytes& expected, Dtype dtype, int hidden) : expected_(expected), dtype_(dtype), hidden_(hidden) {}
+  ExactComparison(const Bytes& expected, Dtype dtype, int hidden)
+      : expected_(expected), dtype_(dtype), hidden_(hidden) {}
   void visit(std::size_t offset, std::span<const unsigned char> found);
   /// Empty, or "token 3, element 17 is 1.5 (0x3fc0), expected 2 (0x4000); 12 of 65536 elements differ".
   std::string verdict() const;

@@ -137,16 +137,19 @@ const std::vector<std::string_view>& conformance_areas() {
 
 std::string_view to_string(CaseStatus status) noexcept {
   switch (status) {
-    case CaseStatus::passed: return "passed";
-    case CaseStatus::failed: return "failed";
-    case CaseStatus::skipped: return "skipped";
+    case CaseStatus::passed:
+      return "passed";
+    case CaseStatus::failed:
+      return "failed";
+    case CaseStatus::skipped:
+      return "skipped";
   }
   return "";
 }
 
 std::size_t ConformanceReport::count(CaseStatus status) const noexcept {
-  return static_cast<std::size_t>(std::count_if(cases.begin(), cases.end(),
-                                                [&](const CaseResult& item) { return item.status == status; }));
+  return static_cast<std::size_t>(
+      std::count_if(cases.begin(), cases.end(), [&](const CaseResult& item) { return item.status == status; }));
 }
 
 ConformanceReport run_conformance(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,

@@ -41,8 +41,8 @@ class ConformanceBench {
 };
 
 struct ConformanceCase {
-  CaseResult description;   ///< status and reason are filled when it has run
-  std::string impossible;   ///< not empty: skipped, with this reason
+  CaseResult description;  ///< status and reason are filled when it has run
+  std::string impossible;  ///< not empty: skipped, with this reason
   std::function<Verification(ConformanceBench&)> run;
 };
 

@@ -60,7 +60,8 @@ class CaseList {
   int repeats(int on_gpu, int on_cpu) const noexcept { return on_cpu_ ? on_cpu : on_gpu; }
 
   bool area_wanted(std::string_view area) const {
-    return options_.areas.empty() || std::find(options_.areas.begin(), options_.areas.end(), area) != options_.areas.end();
+    return options_.areas.empty() ||
+           std::find(options_.areas.begin(), options_.areas.end(), area) != options_.areas.end();
   }
   bool algorithm_wanted(const std::string& backend, const std::string& name) const {
     if (options_.algorithms.empty()) return true;
@@ -154,13 +155,14 @@ class CaseList {
       Series series{bench, verifier, {}};
       const bool large = tokens > 8192;
       for (const bool in_place : {false, true}) {
-        for (const std::size_t shift : {0, 1}) {
+        for (const std::size_t shift : {std::size_t{0}, std::size_t{1}}) {
           if (large && shift != (in_place ? 1U : 0U)) continue;
           VerifyRequest request;
           request.tokens = tokens;
           request.in_place = in_place;
           request.shift_vectors = shift;
-          const std::string what = std::string(in_place ? "in place" : "out of place") + (shift != 0 ? ", shifted" : "");
+          const std::string what =
+              std::string(in_place ? "in place" : "out of place") + (shift != 0 ? ", shifted" : "");
           if (!series.check(subject_of(candidate), request, what)) return series.verdict;
         }
       }
@@ -172,8 +174,7 @@ class CaseList {
   void add_every_variant() {
     for (const std::string_view pattern : {plain, fused}) {
       for (const AlgorithmEntry* algorithm : algorithms_) {
-        if (!area_wanted("plain") ||
-            !algorithm_wanted(std::string(to_string(algorithm->backend)), algorithm->name)) {
+        if (!area_wanted("plain") || !algorithm_wanted(std::string(to_string(algorithm->backend)), algorithm->name)) {
           continue;
         }
         const ProblemFamily shape = family(pattern, Dtype::bf16, 8192, 67);
@@ -259,25 +260,25 @@ class CaseList {
 
   void add_communicator_tokens(std::string_view pattern, const std::vector<std::int64_t>& list, std::int64_t most) {
     const ProblemFamily shape = family(pattern, Dtype::bf16, hidden(), most);
-    cases_.push_back({describe("tokens", shape, "communicator, built-in choice"), "",
-                      [shape, list](ConformanceBench& bench) {
-                        Communicator& communicator = bench.communicator({shape});
-                        Series series{bench, bench.verifier(shape), {}};
-                        for (const std::int64_t tokens : list) {
-                          const Problem problem{shape.pattern, shape.dtype,         shape.hidden, tokens,
-                                                bench.group().size(), Mode::graph, false};
-                          const Candidate chosen = communicator.explain(problem).candidate;
-                          const Subject subject{chosen.name, chosen.numerics,
-                                                [&](const Call& call, StreamHandle stream) { communicator.run(call, stream); },
-                                                [&] { communicator.check(); }};
-                          VerifyRequest request;
-                          request.tokens = tokens;
-                          const bool strict = chosen.numerics == Numerics::rank_order_fp32;
-                          request.content = strict ? Content::mixed : Content::integers;
-                          if (!series.check(subject, request, tokens_text(tokens) + " with " + chosen.name)) break;
-                        }
-                        return series.verdict;
-                      }});
+    cases_.push_back(
+        {describe("tokens", shape, "communicator, built-in choice"), "", [shape, list](ConformanceBench& bench) {
+           Communicator& communicator = bench.communicator({shape});
+           Series series{bench, bench.verifier(shape), {}};
+           for (const std::int64_t tokens : list) {
+             const Problem problem{shape.pattern,        shape.dtype, shape.hidden, tokens,
+                                   bench.group().size(), Mode::graph, false};
+             const Candidate chosen = communicator.explain(problem).candidate;
+             const Subject subject{chosen.name, chosen.numerics,
+                                   [&](const Call& call, StreamHandle stream) { communicator.run(call, stream); },
+                                   [&] { communicator.check(); }};
+             VerifyRequest request;
+             request.tokens = tokens;
+             const bool strict = chosen.numerics == Numerics::rank_order_fp32;
+             request.content = strict ? Content::mixed : Content::integers;
+             if (!series.check(subject, request, tokens_text(tokens) + " with " + chosen.name)) break;
+           }
+           return series.verdict;
+         }});
   }
 
   // --- hidden sizes: each at least once; algorithms take turns unless all are asked for ----------------------------
@@ -412,6 +413,7 @@ class CaseList {
     Subject subject = subject_of(candidate);
     subject.enqueue = [&](const Call& call, StreamHandle stream) {
       graph = capture(device, candidate, call, other);
+      bench.group().bootstrap().barrier();  // instantiating a graph may wait for a device that ranks share
       for (int i = 0; i < replays; ++i) graph->launch(stream);
     };
     VerifyRequest request;
@@ -431,6 +433,7 @@ class CaseList {
       single.tokens = 1;
       whole = capture(device, candidate, call, stream);
       part = capture(device, candidate, smaller, stream);
+      bench.group().bootstrap().barrier();
       for (int i = 0; i < rounds; ++i) {
         part->launch(stream);
         candidate.enqueue(single, stream);
@@ -506,14 +509,15 @@ class CaseList {
         for (const Dtype dtype : dtypes) {
           if (!full_ && pattern == fused && dtype != Dtype::bf16) continue;
           const ProblemFamily shape = family(pattern, dtype, hidden(), 37);
-          add("numerics", *algorithm, shape, "sums that depend on their order", [](auto& bench, auto& candidate, auto& verifier) {
-            Series series{bench, verifier, {}};
-            VerifyRequest request;
-            request.tokens = 37;
-            request.content = Content::cancellation;
-            series.check(subject_of(candidate), request, "2^24, 1, -2^24, 1");
-            return series.verdict;
-          });
+          add("numerics", *algorithm, shape, "sums that depend on their order",
+              [](auto& bench, auto& candidate, auto& verifier) {
+                Series series{bench, verifier, {}};
+                VerifyRequest request;
+                request.tokens = 37;
+                request.content = Content::cancellation;
+                series.check(subject_of(candidate), request, "2^24, 1, -2^24, 1");
+                return series.verdict;
+              });
         }
         // A row's bits do not depend on the other rows: every batch is compared with the same reference rows.
         add("numerics", *algorithm, family(pattern, Dtype::bf16, hidden(), 37), "a row alone and in any batch",

@@ -20,9 +20,9 @@ struct FamilyState {
   ProblemFamily family;
   std::vector<std::int64_t> sizes;  ///< ascending
   SearchSpace space;
-  std::map<std::int64_t, Screened> screened;     ///< by tokens
-  std::map<std::int64_t, SizeResult> results;    ///< by tokens; only what was measured with full effort
-  std::set<std::size_t> broken;  ///< does not compile, is wrong, or hangs: not tried again at other sizes
+  std::map<std::int64_t, Screened> screened;   ///< by tokens
+  std::map<std::int64_t, SizeResult> results;  ///< by tokens; only what was measured with full effort
+  std::set<std::size_t> broken;                ///< does not compile, is wrong, or hangs: not tried again at other sizes
   std::size_t kernels_loaded = 0;
 
   /// The winner at the measured size nearest to `tokens` (by ratio): what an unfused candidate is built from.

@@ -14,7 +14,8 @@ namespace arbiter::tuning {
 /// Text from anywhere (a compiler's log, a file name) made valid.
 inline llvm::json::Value json_text(std::string_view text) {
   const llvm::StringRef bytes(text.data(), text.size());
-  return llvm::json::isUTF8(bytes) ? llvm::json::Value(std::string(text)) : llvm::json::Value(llvm::json::fixUTF8(bytes));
+  return llvm::json::isUTF8(bytes) ? llvm::json::Value(std::string(text))
+                                   : llvm::json::Value(llvm::json::fixUTF8(bytes));
 }
 
 /// Six significant digits; null if not finite.

@@ -43,8 +43,8 @@ MeasureSettings MeasureSettings::for_device(DeviceKind kind) noexcept {
 
 int calls_for(double expected_us, const MeasureSettings& settings) noexcept {
   const double wanted = expected_us > 0 ? settings.replay_us / expected_us : settings.max_calls;
-  return static_cast<int>(std::clamp(wanted, static_cast<double>(settings.min_calls),
-                                     static_cast<double>(settings.max_calls)));
+  return static_cast<int>(
+      std::clamp(wanted, static_cast<double>(settings.min_calls), static_cast<double>(settings.max_calls)));
 }
 
 struct Timing::Impl {
@@ -57,8 +57,8 @@ struct Timing::Impl {
     const Bytes gamma = make_gamma(family.dtype, family.hidden, 1);
     const int count = set_count(tensor_bytes(epilogue, family.dtype, family.hidden, tokens), settings);
     for (int i = 0; i < count; ++i) {
-      Tensors& set = *sets.emplace_back(
-          std::make_unique<Tensors>(group.device(), epilogue, family.dtype, family.hidden, tokens));
+      Tensors& set =
+          *sets.emplace_back(std::make_unique<Tensors>(group.device(), epilogue, family.dtype, family.hidden, tokens));
       set.fill(Slot::input, input, tokens, stream);
       if (set.at(Slot::residual_in) != nullptr) set.fill(Slot::residual_in, residual, tokens, stream);
       set.fill_row(Slot::gamma, gamma, stream);
@@ -141,7 +141,8 @@ struct Timing::Impl {
   void slowest(std::vector<double>& values) {
     std::vector<double> all(values.size() * static_cast<std::size_t>(group.size()));
     group.bootstrap().allgather(values.data(), values.size() * sizeof(double), all.data());
-    for (std::size_t i = 0; i < all.size(); ++i) values[i % values.size()] = std::max(values[i % values.size()], all[i]);
+    for (std::size_t i = 0; i < all.size(); ++i)
+      values[i % values.size()] = std::max(values[i % values.size()], all[i]);
   }
 };
 

@@ -29,11 +29,15 @@ Outcome failure(Group& group, StreamHandle stream, Severity severity, const char
 
 TrialStatus status_of(Severity severity) noexcept {
   switch (severity) {
-    case Severity::ok: return TrialStatus::done;
-    case Severity::wrong: return TrialStatus::wrong;
+    case Severity::ok:
+      return TrialStatus::done;
+    case Severity::wrong:
+      return TrialStatus::wrong;
     case Severity::failed:
-    case Severity::poisoned: return TrialStatus::failed;
-    case Severity::lost: return TrialStatus::crashed;
+    case Severity::poisoned:
+      return TrialStatus::failed;
+    case Severity::lost:
+      return TrialStatus::crashed;
   }
   return TrialStatus::failed;
 }

@@ -33,8 +33,8 @@ Outcome attempt(Group&, StreamHandle, const std::function<Outcome()>& step);
 /// Collective. The worst outcome, with the reason of the first rank that has it ("rank 2: ...").
 Outcome agree(Bootstrap&, const Outcome& mine);
 
-/// Collective: attempt, agree, and recover the group if any rank failed or is poisoned. Throws DeviceError on every rank
-/// when a device is lost.
+/// Collective: attempt, agree, and recover the group if any rank failed or is poisoned. Throws DeviceError on every
+/// rank when a device is lost.
 Outcome together(Group&, StreamHandle, const std::function<Outcome()>& step);
 
 /// Collective: the second half of together(), for steps that exchange more than an outcome.

@@ -301,8 +301,8 @@ void ProblemTuner::decide_screened(std::size_t index, TrialStatus status, const 
   if (status == TrialStatus::failed) ++result.failed;
   if (status == TrialStatus::pruned) ++result.pruned;
   if (status == TrialStatus::wrong || status == TrialStatus::failed) {
-    result.notes.push_back(state_.space.name(index) + " on " + problem_.name() + ": " +
-                           std::string(to_string(status)) + ": " + reason);
+    result.notes.push_back(state_.space.name(index) + " on " + problem_.name() + ": " + std::string(to_string(status)) +
+                           ": " + reason);
   }
   std::vector<double> samples;
   if (const auto entry = entries_.find(index); entry != entries_.end() && status == TrialStatus::pruned) {
@@ -389,7 +389,8 @@ void ProblemTuner::measure_finalists() {
     const bool ok = entry.ok();
     const std::string failure = entry.failure;
     std::vector<double> samples = timing_->take_samples(entries_.at(index));
-    Trial trial = trial_of(index, ok ? TrialStatus::done : TrialStatus::failed, failure, ok ? samples : decltype(samples){});
+    Trial trial =
+        trial_of(index, ok ? TrialStatus::done : TrialStatus::failed, failure, ok ? samples : decltype(samples){});
     // Screening committed `running` before the first launch; this row was not open while four candidates were timed,
     // so that a killed run does not blame all of them.
     context_.ledger.begin(problem_, trial.candidate);

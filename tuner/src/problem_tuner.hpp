@@ -59,9 +59,9 @@ class ProblemTuner {
   Problem problem_;
   Screened& screened_;
   std::optional<Timing> timing_;
-  std::map<std::size_t, std::size_t> entries_;                 ///< candidate to entry of timing_
-  std::map<std::string, std::size_t> launches_;                ///< what is launched at this size, to its first candidate
-  std::vector<Trial> previous_;                                ///< with resume
+  std::map<std::size_t, std::size_t> entries_;   ///< candidate to entry of timing_
+  std::map<std::string, std::size_t> launches_;  ///< what is launched at this size, to its first candidate
+  std::vector<Trial> previous_;                  ///< with resume
   std::size_t tried_ = 0;
 };
 

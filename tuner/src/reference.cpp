@@ -38,10 +38,14 @@ void store_word(unsigned char* at, std::uint32_t word) noexcept { std::memcpy(at
 void write_awkward_word(unsigned char* at, Dtype dtype, int rank, Random& random, bool special) {
   const std::size_t elements = 4 / element_bytes(dtype);
   switch (random.below(special ? 8 : 5)) {
-    case 0: return store_word(at, sentinel);
-    case 1: return store_word(at, 0x80008000U);  // two negative zeros; a subnormal in fp32
-    case 2: return store_word(at, 0x00008000U);
-    case 3: return store_word(at, 0);
+    case 0:
+      return store_word(at, sentinel);
+    case 1:
+      return store_word(at, 0x80008000U);  // two negative zeros; a subnormal in fp32
+    case 2:
+      return store_word(at, 0x00008000U);
+    case 3:
+      return store_word(at, 0);
     case 4:
       for (std::size_t i = 0; i < elements; ++i) {
         const float sign = random.below(2) == 0 ? 1.0F : -1.0F;
@@ -72,10 +76,14 @@ float cancelling(Dtype dtype, int rank, Random& random) noexcept {
   const float large = dtype == Dtype::fp16 ? 0x1p11F : 0x1p24F;
   const float scale = static_cast<float>(1 + static_cast<int>(random.below(3)));
   switch (rank % 4) {
-    case 0: return large;
-    case 1: return scale;
-    case 2: return -large;
-    default: return 1.0F;
+    case 0:
+      return large;
+    case 1:
+      return scale;
+    case 2:
+      return -large;
+    default:
+      return 1.0F;
   }
 }
 

@@ -11,9 +11,9 @@
 #include <span>
 #include <vector>
 
-#include "args.h"
 #include "arbiter/tuner/verify.hpp"
 #include "arbiter/vocabulary.hpp"
+#include "args.h"
 
 namespace arbiter::tuning {
 

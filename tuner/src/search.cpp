@@ -166,6 +166,7 @@ std::vector<std::size_t> coarse_to_fine(std::size_t count) {
     taken[index] = true;
   };
   take(0);
+  take(count / 2);
   take(count - 1);
   for (std::size_t step = count; step > 1; step = (step + 1) / 2) {
     for (std::size_t i = step / 2; i < count; i += step) take(i);

@@ -58,7 +58,9 @@ using Screened = std::map<std::size_t, double>;  ///< candidate to microseconds;
 /// neighbour's best, best first, and the best of each algorithm that came within 3 times. At most `limit`.
 std::vector<std::size_t> suggested(const SearchSpace&, std::span<const Screened* const> neighbours, std::size_t limit);
 
-/// Indices of a list of `count` sizes, coarse to fine: the ends, the middle, the quarters, ...
+/// Indices of a list of `count` sizes, coarse to fine: the first, the middle, the last, the quarters, ... The last
+/// comes after the middle because large messages take longest to try things on, and then have a neighbour to learn
+/// from.
 std::vector<std::size_t> coarse_to_fine(std::size_t count);
 
 }  // namespace arbiter::tuning

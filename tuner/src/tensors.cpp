@@ -17,11 +17,21 @@ std::vector<Slot> slots_of(const EpilogueEntry& epilogue) {
   std::vector<Slot> slots{Slot::input};
   for (const Tensor tensor : epilogue.tensors) {
     switch (tensor) {
-      case Tensor::output: slots.push_back(Slot::output); break;
-      case Tensor::residual_in: slots.push_back(Slot::residual_in); break;
-      case Tensor::residual_out: slots.push_back(Slot::residual_out); break;
-      case Tensor::gamma: slots.push_back(Slot::gamma); break;
-      case Tensor::norm_out: slots.push_back(Slot::norm_out); break;
+      case Tensor::output:
+        slots.push_back(Slot::output);
+        break;
+      case Tensor::residual_in:
+        slots.push_back(Slot::residual_in);
+        break;
+      case Tensor::residual_out:
+        slots.push_back(Slot::residual_out);
+        break;
+      case Tensor::gamma:
+        slots.push_back(Slot::gamma);
+        break;
+      case Tensor::norm_out:
+        slots.push_back(Slot::norm_out);
+        break;
     }
   }
   return slots;
@@ -49,9 +59,12 @@ std::vector<Slot> outputs_of(const EpilogueEntry& epilogue) {
 }
 
 std::size_t tensor_bytes(const EpilogueEntry& epilogue, Dtype dtype, int hidden, std::int64_t max_tokens) {
-  const std::size_t data = static_cast<std::size_t>(max_tokens) * static_cast<std::size_t>(hidden) *
-                           element_bytes(dtype);
-  return slots_of(epilogue).size() * slot_bytes(data);
+  const std::size_t data =
+      static_cast<std::size_t>(max_tokens) * static_cast<std::size_t>(hidden) * element_bytes(dtype);
+  const std::size_t row = static_cast<std::size_t>(hidden) * element_bytes(dtype);
+  std::size_t bytes = 0;
+  for (const Slot slot : slots_of(epilogue)) bytes += slot_bytes(slot == Slot::gamma ? row : data);
+  return bytes;
 }
 
 Tensors::Tensors(Device& device, const EpilogueEntry& epilogue, Dtype dtype, int hidden, std::int64_t max_tokens,
@@ -60,14 +73,13 @@ Tensors::Tensors(Device& device, const EpilogueEntry& epilogue, Dtype dtype, int
       epilogue_(epilogue),
       dtype_(dtype),
       hidden_(hidden),
-      max_tokens_(max_tokens),
       placement_(placement),
       outputs_(outputs_of(epilogue)),
       memory_(device, tensor_bytes(epilogue, dtype, hidden, max_tokens)) {
   auto* next = static_cast<unsigned char*>(memory_.data());
   for (const Slot slot : slots_of(epilogue)) {
     slots_[static_cast<std::size_t>(slot)] = next + guard_bytes + placement.shift_vectors * vector_bytes;
-    next += slot_bytes(static_cast<std::size_t>(max_tokens) * row_bytes());
+    next += slot_bytes(slot == Slot::gamma ? row_bytes() : static_cast<std::size_t>(max_tokens) * row_bytes());
   }
   if (placement.in_place) {
     const auto alias = [&](Slot written, Slot read) {

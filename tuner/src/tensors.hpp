@@ -66,7 +66,8 @@ class Tensors {
   /// Hand the first `tokens` rows to `visit` in pieces: byte offset and bytes. Every `stride`-th piece only, and always
   /// the last. Synchronises the stream.
   void read(Slot, std::int64_t tokens, HostBuffer&, StreamHandle,
-            const std::function<void(std::size_t, std::span<const unsigned char>)>& visit, std::size_t stride = 1) const;
+            const std::function<void(std::size_t, std::span<const unsigned char>)>& visit,
+            std::size_t stride = 1) const;
 
   /// Empty, or which guard region was written to, and where. Synchronises the stream.
   std::string check_guards(std::int64_t tokens, HostBuffer&, StreamHandle) const;
@@ -78,7 +79,6 @@ class Tensors {
   EpilogueEntry epilogue_;
   Dtype dtype_;
   int hidden_;
-  std::int64_t max_tokens_;
   Placement placement_;
   std::vector<Slot> outputs_;
   DeviceMemory memory_;

@@ -182,8 +182,13 @@ TuneResult tune(Group& group, const TuneOptions& options, ProgressSink* sink) {
     if (context.should_stop()) break;
     FamilyState& state = *states[step.family];
     if (!verifiers[step.family]) verifiers[step.family] = std::make_unique<Verifier>(group, state.family);
-    Problem problem{state.family.pattern, state.family.dtype, state.family.hidden, step.tokens,
-                    group.size(),         state.family.mode,  false};
+    Problem problem{state.family.pattern,
+                    state.family.dtype,
+                    state.family.hidden,
+                    step.tokens,
+                    group.size(),
+                    state.family.mode,
+                    false};
     progress.doing = problem.name();
     context.report("", "", 0);
     // A fair share of what is left, and half as much again, because the first sizes explore most.

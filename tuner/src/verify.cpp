@@ -40,7 +40,8 @@ struct Reference {
 }  // namespace
 
 Subject subject_of(RunnableCandidate& candidate) {
-  return {candidate.record().name, candidate.record().numerics,
+  return {candidate.record().name,
+          candidate.record().numerics,
           [&candidate](const Call& call, StreamHandle stream) { candidate.enqueue(call, stream); },
           {}};
 }
@@ -87,8 +88,7 @@ struct Verifier::Impl {
     for (int rank = 0; rank < group.size(); ++rank) {
       reference.inputs.push_back(make_tile(request.content, family.dtype, rows, family.hidden, rank, request.seed));
     }
-    reference.residual =
-        make_tile(Content::random, family.dtype, rows, family.hidden, 0, request.seed ^ residual_salt);
+    reference.residual = make_tile(Content::random, family.dtype, rows, family.hidden, 0, request.seed ^ residual_salt);
     reference.gamma = make_gamma(family.dtype, family.hidden, request.seed);
     Bytes sum = sum_in_rank_order(reference.inputs, family.dtype);
     if (standalone) {
@@ -123,9 +123,9 @@ struct Verifier::Impl {
     if (reference.in_double.empty()) {
       std::vector<double> sum = sum_in_double(reference.inputs, family.dtype);
       if (epilogue.rows) {
-        NormReference norm = residual_rmsnorm_in_double(sum, reference.residual, reference.gamma, family.dtype,
-                                                        family.hidden, static_cast<double>(request.epsilon),
-                                                        static_cast<double>(request.weight_bias));
+        NormReference norm =
+            residual_rmsnorm_in_double(sum, reference.residual, reference.gamma, family.dtype, family.hidden,
+                                       static_cast<double>(request.epsilon), static_cast<double>(request.weight_bias));
         reference.in_double.emplace(Slot::residual_out, std::move(norm.residual_out));
         reference.in_double.emplace(Slot::norm_out, std::move(norm.norm_out));
       }
@@ -151,6 +151,9 @@ struct Verifier::Impl {
     Call call = set.call(tokens);
     call.epsilon = request.epsilon;
     call.weight_bias = request.weight_bias;
+    // Ranks may share a device: what prepares a call can wait for the whole device, so none may wait for a peer yet.
+    group.device().synchronize(stream);
+    group.bootstrap().barrier();
     for (int i = 0; i < (request.in_place ? 1 : request.calls); ++i) subject.enqueue(call, stream);
     group.device().synchronize(stream);
     group.check();
@@ -158,9 +161,8 @@ struct Verifier::Impl {
 
     const bool exact = subject.numerics == Numerics::rank_order_fp32 || request.content == Content::integers;
     for (const Slot slot : outputs_of(epilogue)) {
-      const std::string difference =
-          exact ? compare_exactly(set, slot, reference.exact.at(slot), tokens)
-                : compare_tolerantly(set, slot, in_double(reference, slot, request), tokens);
+      const std::string difference = exact ? compare_exactly(set, slot, reference.exact.at(slot), tokens)
+                                           : compare_tolerantly(set, slot, in_double(reference, slot, request), tokens);
       if (!difference.empty()) return {Severity::wrong, std::string(to_string(slot)) + ": " + difference};
     }
     std::string guards = set.check_guards(tokens, host, stream);

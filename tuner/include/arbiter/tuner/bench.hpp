@@ -17,12 +17,12 @@
 namespace arbiter {
 
 struct BenchOptions {
-  std::vector<Problem> problems;    ///< world is that of the group; in_place false
+  std::vector<Problem> problems;  ///< world is that of the group; in_place false
   /// Work database whose trials say which candidate of each algorithm is best at a size (rank 0 reads it). Without
   /// one, or without a trial, the catalogue's default of that algorithm is timed.
   std::filesystem::path database;
   MeasureSettings measure;
-  int samples = 30;                 ///< at least, per result
+  int samples = 30;  ///< at least, per result
   std::uint64_t seed = 1;
   const std::atomic<bool>* cancel = nullptr;  ///< on any rank: return the rows that are complete
 };

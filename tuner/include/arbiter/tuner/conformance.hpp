@@ -34,8 +34,8 @@ std::string_view to_string(CaseStatus) noexcept;
 
 struct CaseResult {
   std::string area;
-  Backend backend{};        ///< automatic: through the communicator
-  std::string algorithm;    ///< empty when several are mixed or the communicator chooses
+  Backend backend{};      ///< automatic: through the communicator
+  std::string algorithm;  ///< empty when several are mixed or the communicator chooses
   std::string pattern;
   Dtype dtype{};
   int world = 0;
@@ -44,7 +44,7 @@ struct CaseResult {
   std::string detail;       ///< what the case does beyond these fields
   std::string candidate;    ///< what was run; empty if nothing was
   CaseStatus status{};
-  std::string reason;       ///< why not passed: which rank, what was expected and what was found; empty if passed
+  std::string reason;  ///< why not passed: which rank, what was expected and what was found; empty if passed
 };
 
 struct ConformanceReport {
@@ -53,8 +53,8 @@ struct ConformanceReport {
   std::size_t count(CaseStatus) const noexcept;
 };
 
-/// Collective; equal options on all ranks, equal reports. Creates its own group. Several ranks may share a GPU. Each case
-/// has its own verdict: one that passes a deadline fails and the next one runs. Use a short deadline
+/// Collective; equal options on all ranks, equal reports. Creates its own group. Several ranks may share a GPU. Each
+/// case has its own verdict: one that passes a deadline fails and the next one runs. Use a short deadline
 /// (GroupOptions::variables.timeout). Throws InvalidArgument for an unknown area or algorithm, naming the nearest one,
 /// and DeviceError on every rank when a device is lost.
 ConformanceReport run_conformance(std::shared_ptr<Bootstrap>, std::shared_ptr<Device>, const GroupOptions&,

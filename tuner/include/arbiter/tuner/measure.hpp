@@ -7,7 +7,8 @@
 // between processes does not.
 //
 // Calls rotate over several sets of tensors: about 256 MB in all, but at least 2 and at most 8 sets. Messages of a few
-// megabytes stay in the L2 cache, as they do in use, where the previous kernel has just written them; large ones do not.
+// megabytes stay in the L2 cache, as they do in use, where the previous kernel has just written them; large ones do
+// not.
 #pragma once
 
 #include <cstdint>
@@ -50,10 +51,10 @@ class Timing {
 
   struct Entry {
     Subject subject;
-    int calls = 0;              ///< K
-    double estimate_us = 0;     ///< from the calibration: includes launch overhead
+    int calls = 0;           ///< K
+    double estimate_us = 0;  ///< from the calibration: includes launch overhead
     std::vector<double> samples_us;
-    std::string failure;        ///< why it is left out; empty while it takes part
+    std::string failure;  ///< why it is left out; empty while it takes part
     bool ok() const noexcept { return failure.empty(); }
   };
 

@@ -11,10 +11,10 @@ struct Progress {
   std::string candidate;  ///< the candidate that is being measured; empty between candidates
   std::size_t done = 0;   ///< problems or cases finished
   std::size_t total = 0;
-  std::string best;       ///< name of the best candidate of this problem so far; empty at first
+  std::string best;  ///< name of the best candidate of this problem so far; empty at first
   double best_us = 0;
   double elapsed_s = 0;
-  double left_s = 0;      ///< estimated; 0 while unknown
+  double left_s = 0;  ///< estimated; 0 while unknown
 };
 
 /// Called on every rank, on the rank's thread, a few times a second at most per problem or trial. Should return fast:

@@ -9,10 +9,10 @@ namespace arbiter {
 
 struct Summary {
   double median_us = 0;
-  double ci_low_us = 0;   ///< 95% bootstrap confidence interval of the median
+  double ci_low_us = 0;  ///< 95% bootstrap confidence interval of the median
   double ci_high_us = 0;
   std::size_t samples = 0;
-  bool bimodal = false;   ///< flagged, never trimmed
+  bool bimodal = false;  ///< flagged, never trimmed
   bool operator==(const Summary&) const = default;
 };
 

@@ -42,35 +42,35 @@ struct SearchEffort {
 };
 
 struct TuneOptions {
-  std::vector<ProblemFamily> families;   ///< each with its mode; plain patterns are tuned before fused ones
-  std::vector<std::int64_t> tokens;      ///< sizes to measure; empty: token_grid(max_tokens) of each family
-  std::filesystem::path database;        ///< used on rank 0 only
-  bool resume = false;                   ///< keep finished trials of an earlier run; skip crashed, wrong and failed ones
-  std::chrono::milliseconds budget{0};   ///< 0: none. When it is spent, what was measured decides
-  std::uint64_t seed = 1;                ///< of the order of blocks and the choice of unexplored candidates
+  std::vector<ProblemFamily> families;  ///< each with its mode; plain patterns are tuned before fused ones
+  std::vector<std::int64_t> tokens;     ///< sizes to measure; empty: token_grid(max_tokens) of each family
+  std::filesystem::path database;       ///< used on rank 0 only
+  bool resume = false;                  ///< keep finished trials of an earlier run; skip crashed, wrong and failed ones
+  std::chrono::milliseconds budget{0};  ///< 0: none. When it is spent, what was measured decides
+  std::uint64_t seed = 1;               ///< of the order of blocks and the choice of unexplored candidates
   SearchEffort effort;
   MeasureSettings measure;
   ChoiceRules rules;
   CandidateSource source = CandidateSource::runtime();
-  std::function<ClockSample()> clocks;   ///< sampled at start and end on rank 0; may be empty
-  std::string command;                   ///< provenance
-  std::string host;                      ///< provenance
+  std::function<ClockSample()> clocks;        ///< sampled at start and end on rank 0; may be empty
+  std::string command;                        ///< provenance
+  std::string host;                           ///< provenance
   const std::atomic<bool>* cancel = nullptr;  ///< on any rank: finish the trial at hand, decide, return
 };
 
 struct TuneResult {
-  std::vector<Decision> decisions;     ///< of the tuned families, equal on all ranks
-  std::size_t problems = 0;            ///< in all
-  std::size_t measured = 0;            ///< problems measured in this run
-  std::size_t resumed = 0;             ///< problems that were already finished
-  std::size_t trials = 0;              ///< candidates launched
+  std::vector<Decision> decisions;  ///< of the tuned families, equal on all ranks
+  std::size_t problems = 0;         ///< in all
+  std::size_t measured = 0;         ///< problems measured in this run
+  std::size_t resumed = 0;          ///< problems that were already finished
+  std::size_t trials = 0;           ///< candidates launched
   std::size_t wrong = 0, failed = 0, pruned = 0;
-  std::size_t never_tried = 0;         ///< candidates of the catalogue that no measurement suggested, over all problems
+  std::size_t never_tried = 0;  ///< candidates of the catalogue that no measurement suggested, over all problems
   std::size_t kernels_loaded = 0;
   bool budget_spent = false;
   bool cancelled = false;
   double seconds = 0;
-  std::vector<std::string> notes;      ///< one sentence each: wrong and failed candidates, dropped clocks, skipped families
+  std::vector<std::string> notes;  ///< one sentence each: wrong and failed candidates, dropped clocks, skipped families
 };
 
 /// Collective: every rank calls it with equal options (database, clocks, cancel and source excepted) and gets equal

@@ -25,12 +25,12 @@ Subject subject_of(RunnableCandidate&);
 
 /// What the inputs hold. All are pure functions of seed, rank and place, so that every rank knows every rank's.
 enum class Content : std::uint8_t {
-  integers,      ///< -8..8: every sum is exact in every dtype, order and numerics class
-  random,        ///< uniform in [-1, 1)
-  mixed,         ///< 16-byte vectors of integers, of random values, and of values that upset kernels, in turn: -0,
-                 ///< subnormals, sentinel words
-  special,       ///< mixed; every third row also has the largest finite value (on one rank only), infinities and NaNs of
-                 ///< many payloads (not every row: a norm over them would leave nothing to compare)
+  integers,  ///< -8..8: every sum is exact in every dtype, order and numerics class
+  random,    ///< uniform in [-1, 1)
+  mixed,     ///< 16-byte vectors of integers, of random values, and of values that upset kernels, in turn: -0,
+             ///< subnormals, sentinel words
+  special,   ///< mixed; every third row also has the largest finite value (on one rank only), infinities and NaNs of
+             ///< many payloads (not every row: a norm over them would leave nothing to compare)
   cancellation,  ///< 2^24 (2^11 in fp16), 1, -2^24, 1 by rank: the sum depends on its order
 };
 
