@@ -18,6 +18,7 @@ struct Capabilities {
   std::optional<SymmetricProvider> provider;
   std::string symmetric_reason;
   TargetLimits limits;
+  int ranks_on_device = 1;
 };
 
 /// Preference among providers that work everywhere: the one that also reaches other nodes and multicast comes first.
@@ -61,6 +62,11 @@ Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap) {
   std::vector<std::int32_t> all(static_cast<std::size_t>(bootstrap.size()));
   bootstrap.allgather(&mine, sizeof(mine), all.data());
   result.limits.max_threads = *std::min_element(all.begin(), all.end());
+  const std::vector<std::string> devices = bootstrap.allgather(properties.unique_id);
+  for (const std::string& one : devices) {
+    result.ranks_on_device =
+        std::max(result.ranks_on_device, static_cast<int>(std::count(devices.begin(), devices.end(), one)));
+  }
   choose_provider(device, bootstrap, result);
   return result;
 }
@@ -117,6 +123,7 @@ class GroupImpl final : public Group {
   const Environment& environment() const noexcept override { return environment_; }
   const Catalogue& catalogue() const noexcept override { return Catalogue::builtin(); }
   TargetLimits limits() const override { return capabilities_.limits; }
+  int ranks_on_device() const noexcept override { return capabilities_.ranks_on_device; }
   NcclCommunicator* nccl() noexcept override { return nccl_.get(); }
   std::string nccl_reason() const override { return nccl_reason_; }
   KernelCache& cache() noexcept override { return *options_.cache; }

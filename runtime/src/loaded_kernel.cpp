@@ -61,8 +61,12 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
   launch_.cluster = shape_.cluster;
   launch_.shared_bytes = shape_.shared_bytes;
   // Every kernel waits for its predecessors before it touches a tensor, so it may always start early where that exists.
-  launch_.programmatic = properties.compute_capability >= 90;
-  block_limit_ = std::min(device_.resident_blocks(*kernel_, launch_), static_cast<int>(arbiter_abi::max_blocks));
+  // Not where ranks share a device: a kernel that waits for its predecessor takes the room of the kernel that the
+  // predecessor waits for.
+  const int sharing = group.ranks_on_device();
+  launch_.programmatic = properties.compute_capability >= 90 && sharing == 1;
+  block_limit_ =
+      std::min(device_.resident_blocks(*kernel_, launch_) / sharing, static_cast<int>(arbiter_abi::max_blocks));
   if (max_blocks > 0) block_limit_ = std::min(block_limit_, max_blocks);
   if (block_limit_ < static_cast<int>(shape_.cluster)) {
     throw Unsupported("'" + name_ + "' needs " + std::to_string(shape_.cluster) + " blocks at once; " +

@@ -64,6 +64,8 @@ class Group {
   virtual const Environment& environment() const noexcept = 0;
   virtual const Catalogue& catalogue() const noexcept = 0;
   virtual TargetLimits limits() const = 0;
+  /// The most ranks that share one device. More than 1 is for proving kernels on fewer GPUs than ranks, not for use.
+  virtual int ranks_on_device() const noexcept = 0;
   virtual NcclCommunicator* nccl() noexcept = 0;  ///< null without NCCL
   virtual std::string nccl_reason() const = 0;    ///< why there is none; empty if there is
   virtual KernelCache& cache() noexcept = 0;
