@@ -193,13 +193,38 @@ TEST_F(CpuLinkTest, StoresOfOneThreadToOnePlaceStayInOrder) {
   EXPECT_EQ(count(results(seeds, {1, 1}), 0), seeds);
 }
 
-TEST_F(CpuLinkTest, OwnMemoryIsSeenAtOnce) {
+TEST_F(CpuLinkTest, OwnMemoryIsSeenBehindABarrier) {
   make(R"(template <int rank> void kernel(const Arguments* a) {
     put(a->mine + 8 + thread(), thread() + 1, 0);
     barrier();
     if (read_flag(a->mine + 8 + (thread() ^ 1)) != (thread() ^ 1) + 1) a->out[0] = 1;
   })");
   EXPECT_EQ(count(results(50, {1, 8}), 0), 50U);
+}
+
+// Rank 1 clears a word and then invites rank 0 to write there: the clear must not come last.
+std::string invitation(const std::string& between) {
+  return R"(template <int rank> void kernel(const Arguments* a) {
+    if (rank == 0) {
+      if (wait_for(a, 0, 1)) { put(a->peer + 8, 5, 0); fence(); put(a->peer + 9, 1, 0); }
+      return;
+    }
+    put(a->mine + 8, 0, 0);)" +
+         between + R"(
+    put(a->peer, 1, 0);
+    if (!wait_for(a, 9, 1)) { a->out[0] = 3; return; }
+    for (int i = 0; i < 3000; ++i) yield();
+    a->out[0] = read_flag(a->mine + 8) == 5 ? 1 : 2;
+  })";
+}
+
+TEST_F(CpuLinkTest, AClearWithoutAFenceDestroysWhatThePeerSent) {
+  make(invitation(""));
+  EXPECT_GT(count(results(seeds, {1, 1}), 2), 0U);
+  make(invitation("fence();"));
+  EXPECT_EQ(count(results(seeds, {1, 1}), 1), seeds);
+  make(invitation("put(a->mine + 20, 1, 1);") );
+  EXPECT_EQ(count(results(seeds, {1, 1}), 1), seeds) << "a local release store makes what is before it visible";
 }
 
 TEST_F(CpuLinkTest, TheSameSeedGivesTheSameRun) {

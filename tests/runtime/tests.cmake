@@ -13,6 +13,7 @@ foreach(subject cpu_kernels cpu_device cpu_link cpu_ranks)
   target_compile_definitions(runtime_${subject}_test PRIVATE ARBITER_TEMPLATES="${CMAKE_SOURCE_DIR}/templates")
 endforeach()
 target_include_directories(runtime_logging_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/src)
+arbiter_add_test(runtime/link_protocols LINKS arbiter_runtime)
 
 # CUDA, NCCL, launchers, doctor. Tests that need GPUs skip without them and say how many they need.
 foreach(subject launcher_variables id_exchange descriptor_exchange nccl_layout link_class without_cuda cuda_device

@@ -28,7 +28,8 @@ struct CpuLinkStatistics {
 /// Shared by the CPU devices of all ranks of one process (CpuDeviceOptions::link). Every launch, and every replay of a
 /// graph, then waits until all ranks have come with theirs, and one thread runs them together; within a graph a rank
 /// may run ahead of its peers. Ranks must launch equally often. Time stands still except for steps of the schedule, so
-/// deadlines in kernels are deterministic too. Stores to the own rank's memory are not delayed.
+/// deadlines in kernels are deterministic too. Not modelled: stores that are not store_symmetric; stores to the own
+/// rank's memory that peers still do not see after a barrier of the block.
 class CpuLinkModel {
  public:
   virtual ~CpuLinkModel() = default;
