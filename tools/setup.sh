@@ -1,5 +1,6 @@
 # Shared by tools/quickstart and tools/check: install what is missing, find or fetch CUDA, configure and build.
 # Source it; it defines functions only. Everything it makes lies below build/.
+# ARBITER_SETUP_IGNORE_TOOLKIT=1 acts as if no CUDA toolkit and no NCCL were installed (to test that the wheels suffice).
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
@@ -108,8 +109,9 @@ new_enough() {
 has_gpu() { [[ -e /dev/nvidiactl || -e /dev/dxg ]]; }
 
 has_nccl() {
-  [[ -e $wheels/nvidia/nccl/lib/libnccl.so.2 ]] || ldconfig -p 2>/dev/null | grep -q 'libnccl\.so\.2' ||
-    ls "${CUDA_HOME:-/usr/local/cuda}"/lib64/libnccl.so.2 >/dev/null 2>&1
+  [[ -e $wheels/nvidia/nccl/lib/libnccl.so.2 ]] && return
+  [[ -z ${ARBITER_SETUP_IGNORE_TOOLKIT:-} ]] || return 1
+  ldconfig -p 2>/dev/null | grep -q 'libnccl\.so\.2' || ls "${CUDA_HOME:-/usr/local/cuda}"/lib64/libnccl.so.2 >/dev/null 2>&1
 }
 
 # fetch_wheels <package...>: unpacks redistributable Python wheels into build/cuda-wheels. Nothing is installed.

@@ -48,21 +48,22 @@ std::string heading(const llvm::json::Object& row) {
 
 void print_group(const std::vector<const llvm::json::Object*>& rows, const std::vector<std::string>& against) {
   const std::vector<std::string> columns = columns_of(rows, against);
-  std::vector<std::string> header{"tokens", "size", "auto us", "chosen by auto", "because"};
+  std::vector<std::string> header{"tokens", "size", "auto us", "chosen by auto", "rule"};
   for (const std::string& column : columns) header.push_back(column);
   // A ratio says something beside NCCL, or beside what was asked for; not beside one algorithm among many.
   const bool ratio_shown = !columns.empty() && (!against.empty() || columns.front() == "nccl");
   if (ratio_shown) header.push_back("vs " + columns.front());
+  header.emplace_back("parameters of the choice");
   Table table(header);
   std::map<std::string, std::string> missing;
   for (const llvm::json::Object* row : rows) {
     const llvm::json::Object* results = row->getObject("results");
     const llvm::json::Object* automatic = results == nullptr ? nullptr : results->getObject("auto");
     const auto own = median_of(automatic);
+    const CandidateText chosen = split_candidate(automatic == nullptr ? "-" : text_of(*automatic, "chosen"));
     std::vector<std::string> cells{std::to_string(row->getInteger("tokens").value_or(0)),
                                    format_bytes(static_cast<std::uint64_t>(row->getInteger("bytes").value_or(0))),
-                                   own ? format_microseconds(*own) : "-",
-                                   automatic == nullptr ? "-" : text_of(*automatic, "chosen"),
+                                   own ? format_microseconds(*own) : "-", chosen.algorithm,
                                    automatic == nullptr ? "-" : text_of(*automatic, "rule")};
     for (const std::string& column : columns) {
       const llvm::json::Object* result = results == nullptr ? nullptr : results->getObject(column);
@@ -76,6 +77,7 @@ void print_group(const std::vector<const llvm::json::Object*>& rows, const std::
       if (own && first && *own > 0) std::snprintf(ratio, sizeof ratio, "%.2fx", *first / *own);
       cells.emplace_back(ratio);
     }
+    cells.push_back(chosen.parameters);
     table.add(cells);
   }
   table.print();

@@ -81,16 +81,18 @@ void print_as_tables(const std::vector<DecisionSet>& sets) {
     std::printf("%s%s\nenvironment %s\n\n", separator, describe(set.environment).c_str(),
                 set.environment.key().substr(0, 12).c_str());
     separator = "\n";
-    Table table({"pattern", "dtype", "hidden", "ranks", "mode", "tokens", "up to", "winner", "us", "runner-up", "us"});
+    Table table({"pattern", "dtype", "hidden", "ranks", "mode", "tokens", "up to", "winner", "us", "runner-up", "us",
+                 "the winner's parameters"});
     for (const Decision& decision : set.decisions) {
+      const CandidateText winner = split_candidate(decision.candidate.name);
       table.add({decision.pattern, std::string(to_string(decision.dtype)), std::to_string(decision.hidden),
                  std::to_string(decision.world), std::string(to_string(decision.mode)), tokens_text(decision),
-                 format_bytes(static_cast<std::uint64_t>(decision.bytes_max())), decision.candidate.name,
+                 format_bytes(static_cast<std::uint64_t>(decision.bytes_max())), winner.algorithm,
                  format_microseconds(decision.median_us),
                  decision.runner_up
                      ? std::string(to_string(decision.runner_up->backend)) + "/" + decision.runner_up->algorithm
                      : "-",
-                 decision.runner_up ? format_microseconds(decision.runner_up_median_us) : "-"});
+                 decision.runner_up ? format_microseconds(decision.runner_up_median_us) : "-", winner.parameters});
     }
     table.print();
     if (set.decisions.empty()) std::printf("no decisions\n");

@@ -77,6 +77,20 @@ std::string format_seconds(double seconds) {
   return std::to_string(whole / 3600) + " h " + std::to_string(whole / 60 % 60) + " min";
 }
 
+CandidateText split_candidate(const std::string& name) {
+  const std::size_t plus = name.find('+');
+  const std::string first = name.substr(0, plus);
+  const std::size_t colon = std::min(first.find(':'), first.size());
+  CandidateText text{first.substr(0, colon), first.substr(std::min(colon + 1, first.size()))};
+  if (plus != std::string::npos) {
+    const std::string second = name.substr(plus + 1);
+    const std::size_t end = std::min(second.find(':'), second.size());
+    text.algorithm += "+" + second.substr(0, end);
+    text.parameters += " + " + second.substr(std::min(end + 1, second.size()));
+  }
+  return text;
+}
+
 ProgressLine::ProgressLine() : enabled_(isatty(STDERR_FILENO) == 1) {}
 
 ProgressLine::~ProgressLine() { clear(); }

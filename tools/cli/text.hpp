@@ -24,6 +24,14 @@ std::string format_microseconds(double microseconds);  ///< "2.31", "14.9", "120
 std::string format_bytes(std::uint64_t bytes);         ///< "512 B", "16 KiB", "1.5 MiB"
 std::string format_seconds(double seconds);            ///< "0.4 s", "1 min 12 s"
 
+/// "trtllm/oneshot_push:threads=256,..." -> "trtllm/oneshot_push" and "threads=256,...". Tables show the second last,
+/// where its length does no harm. An unfused candidate's epilogue stays with the first: "nccl/classic+epilogue".
+struct CandidateText {
+  std::string algorithm;
+  std::string parameters;
+};
+CandidateText split_candidate(const std::string& name);
+
 /// One line on standard error that is rewritten; nothing at all unless that is a terminal.
 class ProgressLine {
  public:
