@@ -10,7 +10,7 @@
 
 namespace arbiter::db {
 
-/// Open `path` (a work database or a snapshot; live, closed or left by a crash) and hand a connection with one
+/// Open `given` (a work database or a snapshot; live, closed or left by a crash) and hand a connection with one
 /// consistent view of it to `use`. The view is identified (ours, not newer, or empty); nothing else is checked.
 ///
 /// How it is opened depends on what is there:
@@ -20,7 +20,7 @@ namespace arbiter::db {
 /// - flagged for WAL, but no -wal: SQLite would create one, or fail in a directory where it may not. Opened as
 ///   immutable, and tried again if the file changed in the meantime;
 /// - otherwise: shared locks, or as immutable where the filesystem has no locks.
-void with_reader(const std::filesystem::path& path, const std::function<void(Connection&, FileKind)>& use);
+void with_reader(const std::filesystem::path& given, const std::function<void(Connection&, FileKind)>& use);
 
 /// Bring a view up to the newest schema in memory if it is older, and check that it is sound: the schema is exactly
 /// ours, and the tables that decisions are read from pass SQLite's integrity and foreign key checks.

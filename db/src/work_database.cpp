@@ -16,6 +16,9 @@ using db::Statement;
 using db::Transaction;
 
 struct WorkDatabase::Impl {
+  Impl(fs::path p, std::string n, std::unique_ptr<db::WriterLock> l, Connection c)
+      : path(std::move(p)), name(std::move(n)), lock(std::move(l)), connection(std::move(c)) {}
+
   fs::path path;
   std::string name;
   std::unique_ptr<db::WriterLock> lock;  // released after the connection below has closed
@@ -110,7 +113,7 @@ WorkDatabase WorkDatabase::open(const fs::path& given) {
   auto lock = std::make_unique<db::WriterLock>(path);
   require_ours(path, name);
   Connection connection = open_for_writing(path, name);
-  return WorkDatabase(std::unique_ptr<Impl>(new Impl{path, name, std::move(lock), std::move(connection)}));
+  return WorkDatabase(std::make_unique<Impl>(path, name, std::move(lock), std::move(connection)));
 }
 
 WorkDatabase::WorkDatabase(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -122,7 +125,7 @@ const fs::path& WorkDatabase::path() const noexcept { return impl_->path; }
 std::string WorkDatabase::begin_run(const Environment& environment, const Run& run) {
   return impl_->with_name([&] {
     Connection& connection = impl_->connection;
-    const std::string id = run.id.empty() ? make_uuid() : run.id;
+    std::string id = run.id.empty() ? make_uuid() : run.id;
     const std::string key = environment.key();
     Transaction transaction(connection);
     db::insert_environment(connection, environment);
@@ -148,7 +151,7 @@ std::string WorkDatabase::begin_run(const Environment& environment, const Run& r
   });
 }
 
-void WorkDatabase::finish_run(const std::string& run_id, const Run& run) {
+void WorkDatabase::finish_run(const std::string& run_id, const Run& with_end_values) {
   impl_->with_name([&] {
     Connection& connection = impl_->connection;
     Transaction transaction(connection);
@@ -156,8 +159,8 @@ void WorkDatabase::finish_run(const std::string& run_id, const Run& run) {
                      "UPDATE run SET finished = ?, sm_clock_end_mhz = ?, power_end_watts = ?, clocks_dropped = ? "
                      "WHERE id = ?");
     update
-        .bind(run.finished != 0 ? run.finished : now(), run.sm_clock_end_mhz, run.power_end_watts,
-              static_cast<int>(run.clocks_dropped), run_id)
+        .bind(with_end_values.finished != 0 ? with_end_values.finished : now(), with_end_values.sm_clock_end_mhz,
+              with_end_values.power_end_watts, static_cast<int>(with_end_values.clocks_dropped), run_id)
         .run();
     if (connection.changes() == 0) {
       throw DatabaseError("there is no run '" + run_id + "' to finish. Call begin_run first.");

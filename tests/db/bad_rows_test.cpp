@@ -12,7 +12,6 @@ namespace arbiter::test {
 namespace {
 
 using db::Connection;
-using db::Statement;
 
 /// One row that can be changed in any column without becoming equal to another.
 constexpr const char* one_row =
