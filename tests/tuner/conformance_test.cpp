@@ -4,16 +4,20 @@
 #include <gtest/gtest.h>
 
 #include "arbiter/error.hpp"
+#include "misbehaving.hpp"
 #include "ranks.hpp"
 
 namespace arbiter {
 namespace {
 
-ConformanceReport run(int world, const ConformanceOptions& options) {
+using testing::Misbehaving;
+
+ConformanceReport run(int world, const ConformanceOptions& options,
+                      std::chrono::milliseconds timeout = std::chrono::seconds(20)) {
   ConformanceReport report;
   testing::on_devices(world, [&](std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device) {
     GroupOptions group;
-    group.variables = testing::test_variables(std::chrono::seconds(20));
+    group.variables = testing::test_variables(timeout);
     group.nccl = false;
     const int rank = bootstrap->rank();
     ConformanceReport mine = run_conformance(std::move(bootstrap), std::move(device), group, options);
@@ -48,6 +52,45 @@ TEST(Conformance, EveryAreaPassesWithTwoRanks) {
     }
     EXPECT_GT(passed, 0U) << "nothing was checked in area '" << area << "'";
   }
+}
+
+TEST(Conformance, ACaseThatFailsOrHangsDoesNotEndTheRun) {
+  ConformanceOptions options;
+  options.areas = {"numerics"};
+  // One algorithm never gets an answer from rank 1, another is wrong there; the rest is sound.
+  options.load = [](Group& group, const CandidateSpec& spec, const ProblemFamily& family) {
+    std::unique_ptr<RunnableCandidate> real = load_candidate(group, spec, family);
+    if (spec.algorithm() == "oneshot_push") {
+      return std::unique_ptr<RunnableCandidate>(std::make_unique<Misbehaving>(
+          std::move(real), [&group](RunnableCandidate& candidate, const Call& call, StreamHandle stream) {
+            if (group.rank() != 1) candidate.enqueue(call, stream);
+          }));
+    }
+    if (spec.algorithm() == "twoshot_push") {
+      return std::unique_ptr<RunnableCandidate>(std::make_unique<Misbehaving>(
+          std::move(real), [&group](RunnableCandidate& candidate, const Call& call, StreamHandle stream) {
+            candidate.enqueue(call, stream);
+            group.device().synchronize(stream);
+            void* written = call.output != nullptr ? call.output : call.norm_out;
+            if (group.rank() == 1) static_cast<unsigned char*>(written)[5] ^= 2;
+          }));
+    }
+    return real;
+  };
+  const ConformanceReport report = run(2, options, std::chrono::milliseconds(200));
+  std::size_t sound = 0;
+  for (const CaseResult& item : report.cases) {
+    if (item.algorithm == "twoshot_barrier") {
+      EXPECT_EQ(item.status, CaseStatus::passed) << text_of(item);
+      ++sound;
+    } else {
+      EXPECT_EQ(item.status, CaseStatus::failed) << text_of(item);
+      const char* expected = item.algorithm == "twoshot_push" ? "rank 1: " : "rank 0: ";
+      EXPECT_NE(item.reason.find(expected), std::string::npos) << text_of(item);
+    }
+  }
+  EXPECT_GT(sound, 0U);
+  EXPECT_GT(report.count(CaseStatus::failed), 5U);
 }
 
 TEST(Conformance, FiltersByAreaAndAlgorithm) {

@@ -10,12 +10,14 @@
 #include <cstring>
 
 #include "arbiter/error.hpp"
+#include "misbehaving.hpp"
 #include "ranks.hpp"
 
 namespace arbiter {
 namespace {
 
 using std::chrono::milliseconds;
+using testing::Misbehaving;
 using testing::on_ranks;
 using testing::TemporaryFolder;
 
@@ -80,25 +82,6 @@ std::size_t count(const std::vector<Trial>& trials, TrialStatus status) {
   return static_cast<std::size_t>(
       std::count_if(trials.begin(), trials.end(), [&](const Trial& trial) { return trial.status == status; }));
 }
-
-/// A candidate that does something else instead of, or besides, what it should.
-class Misbehaving : public RunnableCandidate {
- public:
-  using Behaviour = std::function<void(RunnableCandidate&, const Call&, StreamHandle)>;
-  Misbehaving(std::unique_ptr<RunnableCandidate> real, Behaviour behaviour)
-      : real_(std::move(real)), behaviour_(std::move(behaviour)) {}
-  const CandidateSpec& spec() const noexcept override { return real_->spec(); }
-  const Candidate& record() const noexcept override { return real_->record(); }
-  Geometry geometry(std::int64_t tokens) const override { return real_->geometry(tokens); }
-  WorkspaceNeeds needs(std::int64_t tokens) const override { return real_->needs(tokens); }
-  int block_limit() const noexcept override { return real_->block_limit(); }
-  void agreed(int block_limit) override { real_->agreed(block_limit); }
-  void enqueue(const Call& call, StreamHandle stream) override { behaviour_(*real_, call, stream); }
-
- private:
-  std::unique_ptr<RunnableCandidate> real_;
-  Behaviour behaviour_;
-};
 
 /// The runtime's candidates, one algorithm of which misbehaves.
 CandidateSource with_misbehaving(const std::string& algorithm, Misbehaving::Behaviour behaviour) {

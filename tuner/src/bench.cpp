@@ -93,7 +93,8 @@ class Bench {
   }
 
   bool open_database() {
-    // A snapshot has decisions and no trials; then there is nothing to look up.
+    // A snapshot has decisions and no trials; then there is nothing to look up. Opening must not create a file.
+    if (!std::filesystem::exists(options_.database)) return false;
     try {
       database_.emplace(WorkDatabase::open(options_.database));
       return true;

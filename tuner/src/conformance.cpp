@@ -27,10 +27,11 @@ std::string family_key(const ProblemFamily& family) {
 }  // namespace
 
 ConformanceBench::ConformanceBench(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
-                                   const GroupOptions& options)
+                                   const GroupOptions& options, const ConformanceOptions& conformance)
     : bootstrap_(std::move(bootstrap)),
       device_(std::move(device)),
       options_(options),
+      conformance_(conformance),
       group_(make_group(bootstrap_, device_, options)),
       on_cpu_(device_->kind() == DeviceKind::cpu) {}
 
@@ -41,7 +42,7 @@ RunnableCandidate& ConformanceBench::candidate(const CandidateSpec& spec, const 
   std::unique_ptr<RunnableCandidate> loaded;
   Outcome unsupported, failed;
   try {
-    loaded = load_candidate(*group_, spec, family);
+    loaded = conformance_.load ? conformance_.load(*group_, spec, family) : load_candidate(*group_, spec, family);
   } catch (const Unsupported& error) {
     unsupported = {Severity::failed, error.what()};
   } catch (const std::exception& error) {
@@ -163,7 +164,7 @@ ConformanceReport run_conformance(std::shared_ptr<Bootstrap> bootstrap, std::sha
     cache.compile_on_miss = shared.variables.jit;
     shared.cache = std::make_shared<KernelCache>(cache);
   }
-  ConformanceBench bench(bootstrap, device, shared);
+  ConformanceBench bench(bootstrap, device, shared, options);
   ConformanceReport report;
   report.environment = bench.group().environment();
   std::vector<ConformanceCase> cases = conformance_cases(bench.group(), options);

@@ -15,7 +15,7 @@ namespace arbiter::tuning {
 /// What cases share while they run: loaded candidates, verifiers, a communicator. Functions are collective.
 class ConformanceBench {
  public:
-  ConformanceBench(std::shared_ptr<Bootstrap>, std::shared_ptr<Device>, const GroupOptions&);
+  ConformanceBench(std::shared_ptr<Bootstrap>, std::shared_ptr<Device>, const GroupOptions&, const ConformanceOptions&);
 
   Group& group() noexcept { return *group_; }
   bool on_cpu() const noexcept { return on_cpu_; }
@@ -33,6 +33,7 @@ class ConformanceBench {
   std::shared_ptr<Bootstrap> bootstrap_;
   std::shared_ptr<Device> device_;
   GroupOptions options_;
+  const ConformanceOptions& conformance_;
   std::unique_ptr<Group> group_;
   bool on_cpu_;
   std::map<std::string, std::unique_ptr<RunnableCandidate>> candidates_;

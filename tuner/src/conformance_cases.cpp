@@ -289,15 +289,31 @@ class CaseList {
     std::size_t turn = 0;
     for (const int size : sizes) {
       const bool all = full_ && !on_cpu_;
-      for (std::size_t i = 0; i < algorithms_.size(); ++i) {
-        if (!all && options_.algorithms.empty() && i != turn % algorithms_.size()) continue;
+      const Dtype its_dtype = dtypes[turn % 3];
+      const AlgorithmEntry* its_algorithm = next_that_fits(family(fused, its_dtype, size, 5), turn);
+      for (const AlgorithmEntry* algorithm : algorithms_) {
+        if (!all && options_.algorithms.empty() && algorithm != its_algorithm) continue;
         for (const Dtype dtype : dtypes) {
-          if (!all && dtype != dtypes[turn % 3]) continue;
-          add("hidden sizes", *algorithms_[i], family(fused, dtype, size, 5), "", at_tokens({1, 5}));
+          if (all || dtype == its_dtype) {
+            add("hidden sizes", *algorithm, family(fused, dtype, size, 5), "", at_tokens({1, 5}));
+          }
         }
       }
       ++turn;
     }
+  }
+
+  /// The algorithm whose turn it is, or the next one that has a kernel for this shape whose cluster fits the CPU device
+  /// (4 blocks at once): every size must be run by some algorithm.
+  const AlgorithmEntry* next_that_fits(const ProblemFamily& shape, std::size_t turn) const {
+    for (std::size_t i = 0; i < algorithms_.size(); ++i) {
+      const AlgorithmEntry* algorithm = algorithms_[(turn + i) % algorithms_.size()];
+      const std::vector<CandidateSpec> specs = specs_of(*algorithm, shape, nullptr);
+      if (specs.empty()) continue;
+      const auto cluster = specs.front().kernel->parameters.find("cluster");
+      if (!on_cpu_ || cluster == specs.front().kernel->parameters.end() || cluster->second <= 4) return algorithm;
+    }
+    return algorithms_[turn % algorithms_.size()];
   }
 
   // --- fusion: every fused pattern, weight bias, epsilon, in place; fused, and plain followed by the epilogue -------

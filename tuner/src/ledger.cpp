@@ -40,8 +40,7 @@ Ledger::~Ledger() {
 }
 
 void Ledger::sample_clocks(int* sm_clock, int* power) const {
-  if (!options_.clocks) return;
-  const ClockSample sample = options_.clocks();
+  const ClockSample sample = options_.clocks ? options_.clocks() : arbiter::sample_clocks(group_.device());
   *sm_clock = sample.sm_clock_mhz;
   *power = sample.power_watts;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -26,6 +27,8 @@ struct ConformanceOptions {
   std::vector<std::string> areas;       ///< of conformance_areas(); empty: all
   std::vector<std::string> algorithms;  ///< "oneshot_push" or "trtllm/oneshot_push"; empty: all
   std::uint64_t seed = 1;
+  /// How candidates are loaded, on this rank; empty: load_candidate.
+  std::function<std::unique_ptr<RunnableCandidate>(Group&, const CandidateSpec&, const ProblemFamily&)> load;
   const std::atomic<bool>* cancel = nullptr;  ///< on any rank: the remaining cases are skipped
 };
 
