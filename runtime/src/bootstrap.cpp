@@ -33,7 +33,8 @@ std::vector<std::string> Bootstrap::allgather(const std::string& mine) {
   padded.resize(longest);
   std::string all_padded(ranks * longest, '\0');
   allgather(padded.data(), longest, all_padded.data());
-  for (std::size_t r = 0; r < ranks; ++r) texts[r] = all_padded.substr(r * longest, static_cast<std::size_t>(lengths[r]));
+  for (std::size_t r = 0; r < ranks; ++r)
+    texts[r] = all_padded.substr(r * longest, static_cast<std::size_t>(lengths[r]));
   return texts;
 }
 

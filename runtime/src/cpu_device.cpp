@@ -24,17 +24,17 @@ CpuDevice::CpuDevice(int rank, const CpuDeviceOptions& options)
   require(rank >= 0, "a CPU device needs a rank of 0 or more, not " + std::to_string(rank));
   require(options.sm_count >= 1 && options.sm_count <= 4096,
           "sm_count of a CPU device must be 1 to 4096, not " + std::to_string(options.sm_count));
-  require(options.max_threads_per_block >= 1 && options.max_threads_per_block <= 1024,
-          "max_threads_per_block of a CPU device must be 1 to 1024, not " +
-              std::to_string(options.max_threads_per_block));
+  require(
+      options.max_threads_per_block >= 1 && options.max_threads_per_block <= 1024,
+      "max_threads_per_block of a CPU device must be 1 to 1024, not " + std::to_string(options.max_threads_per_block));
   properties_.name = "CPU";
   properties_.unique_id = "cpu:" + std::to_string(rank);
   properties_.ordinal = rank;
   properties_.compute_capability = 0;
   properties_.sm_count = options.sm_count;
   properties_.max_threads_per_block = options.max_threads_per_block;
-  properties_.max_cluster = std::min(
-      largest_portable_cluster, static_cast<int>(std::bit_floor(static_cast<unsigned>(options.sm_count))));
+  properties_.max_cluster =
+      std::min(largest_portable_cluster, static_cast<int>(std::bit_floor(static_cast<unsigned>(options.sm_count))));
   properties_.shared_bytes_per_block = shared_bytes_per_block;
   properties_.memory_bytes = total_host_memory();
   properties_.compile_target = "cpu";
@@ -160,8 +160,8 @@ void CpuDevice::launch(const Kernel& kernel, const Launch& launch, const void* a
   require(launch.cluster <= static_cast<unsigned>(properties_.max_cluster),
           "clusters of " + std::to_string(launch.cluster) + " blocks were asked; this CPU device has at most " +
               std::to_string(properties_.max_cluster));
-  auto operation = std::make_shared<CpuLaunch>(
-      CpuLaunch{FiberLaunch{}, cpu_kernel->image(), CpuArguments(arguments, bytes)});
+  auto operation =
+      std::make_shared<CpuLaunch>(CpuLaunch{FiberLaunch{}, cpu_kernel->image(), CpuArguments(arguments, bytes)});
   FiberLaunch& shape = operation->launch;
   shape.rank = rank_;
   shape.entry = operation->image->entry();

@@ -65,7 +65,9 @@ CpuImage::CpuImage(const CompiledKernel& compiled, int rank) {
                           "' cannot run on the CPU device; compile the kernel for target 'cpu'");
   }
   if (rank < 0) throw InvalidArgument("a kernel cannot be loaded for rank " + std::to_string(rank));
-  if (!std::string_view(compiled.image).starts_with("\x7f" "ELF")) {
+  if (!std::string_view(compiled.image)
+           .starts_with("\x7f"
+                        "ELF")) {
     throw CompileError("the kernel image is not a shared object; remove it from the kernel cache and compile it again");
   }
   const TemporaryFile file(compiled.image);

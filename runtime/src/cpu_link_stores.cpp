@@ -29,9 +29,8 @@ LinkStores::LinkStores(std::uint64_t seed, std::vector<int> ranks, std::vector<O
       sequences_(ranks_.size()),
       delivery_interval_(intervals[random_.below(std::size(intervals))]),
       lazy_interval_(lazy_intervals[random_.below(std::size(lazy_intervals))]),
-      slow_sequence_(random_.below(2) == 0
-                         ? -1
-                         : static_cast<int>(random_.below(static_cast<std::uint32_t>(ranks_.size())))) {}
+      slow_sequence_(
+          random_.below(2) == 0 ? -1 : static_cast<int>(random_.below(static_cast<std::uint32_t>(ranks_.size())))) {}
 
 LinkStores::Place LinkStores::place(const Writer& writer, const void* destination) const noexcept {
   const auto address = reinterpret_cast<std::uintptr_t>(destination);
@@ -194,9 +193,8 @@ void LinkStores::deliver_local(unsigned first_fiber, unsigned last_fiber) {
 }
 
 void LinkStores::deliver_chosen() {
-  std::sort(chosen_.begin(), chosen_.end(), [&](std::size_t a, std::size_t b) {
-    return pending_[a].time < pending_[b].time;
-  });
+  std::sort(chosen_.begin(), chosen_.end(),
+            [&](std::size_t a, std::size_t b) { return pending_[a].time < pending_[b].time; });
   for (const std::size_t index : chosen_) {
     arrive(pending_[index]);
   }

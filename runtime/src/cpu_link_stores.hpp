@@ -44,9 +44,9 @@ class LinkStores final : public SymmetricStores {
   using Observations = std::vector<Observation>;
 
   struct Thread {
-    Observations observed;  // by barriers; its own stores are always included
-    Observations fenced;    // what `observed` was at its last fence
-    Time fence_time = 0;    // its own stores up to here are fenced
+    Observations observed;      // by barriers; its own stores are always included
+    Observations fenced;        // what `observed` was at its last fence
+    Time fence_time = 0;        // its own stores up to here are fenced
     std::vector<Time> pending;  // its stores on the way, one entry per piece
     std::size_t local = 0;      // of these, to memory of its own rank
   };
@@ -96,7 +96,7 @@ class LinkStores final : public SymmetricStores {
   std::uint32_t delivery_interval_;  // steps between deliveries, on average
   std::uint32_t lazy_interval_;      // one piece in so many is lazy
   std::size_t lazy_pending_ = 0;
-  int slow_sequence_;                // its stores arrive only when nothing else can happen; -1: none
+  int slow_sequence_;  // its stores arrive only when nothing else can happen; -1: none
   CpuLinkStatistics statistics_;
 };
 

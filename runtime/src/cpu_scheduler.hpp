@@ -12,9 +12,9 @@
 #include <utility>
 #include <vector>
 
+#include "cpu_executor_abi.hpp"
 #include "cpu_random.hpp"
 #include "cpu_stack_pool.hpp"
-#include "cpu_executor_abi.hpp"
 
 namespace arbiter {
 
@@ -119,7 +119,7 @@ class FiberScheduler {
     Fiber* next_waiting = nullptr;
     FiberStack stack;
     void* fake_stack = nullptr;  // for the sanitizer
-    unsigned value = 0;  // shuffle: given, then received
+    unsigned value = 0;          // shuffle: given, then received
     unsigned mask = 0;
     State state = State::runnable;
   };
@@ -195,8 +195,8 @@ class FiberScheduler {
   std::vector<Fiber*> runnable_;  // [0, cursor_) have run in this round
   std::size_t cursor_ = 0;
   Fiber* current_ = nullptr;
-  std::size_t live_ = 0;          // fibers of resident blocks that have not exited
-  bool progress_ = false;         // something else than polling happened in this round
+  std::size_t live_ = 0;             // fibers of resident blocks that have not exited
+  bool progress_ = false;            // something else than polling happened in this round
   std::uint64_t idle_since_ns_ = 0;  // 0: not idle
   std::uint64_t virtual_ns_ = 0;     // the clock when stores_ is set, so that deadlines are deterministic too
   OrderRandom random_;

@@ -80,7 +80,8 @@ std::string FiberScheduler::describe_stuck() const {
   for (unsigned b = 0; b < cluster.blocks; ++b) {
     const Block& block = blocks_[cluster.first_block + b];
     std::array<unsigned, 5> count{};
-    for (unsigned t = 0; t < launch.threads; ++t) ++count[static_cast<std::size_t>(fibers_[block.first_fiber + t].state)];
+    for (unsigned t = 0; t < launch.threads; ++t)
+      ++count[static_cast<std::size_t>(fibers_[block.first_fiber + t].state)];
     text += "Block " + std::to_string(fibers_[block.first_fiber].thread.block_index) + ": of " +
             std::to_string(launch.threads) + " threads, " +
             std::to_string(count[static_cast<std::size_t>(State::block_barrier)]) + " arrived at a block barrier, " +

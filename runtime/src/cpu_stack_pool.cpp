@@ -32,8 +32,7 @@ void FiberStackPool::grow() {
   const std::size_t bytes = stacks_per_mapping * stack_bytes;
   mappings_.reserve(mappings_.size() + 1);
   free_.reserve(created_ + stacks_per_mapping);
-  void* address =
-      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) {
     throw Unavailable("cannot map " + std::to_string(bytes >> 20) + " MiB of stacks for the CPU device after " +
                       std::to_string(created_) + " stacks: " + std::strerror(errno) +

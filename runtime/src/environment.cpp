@@ -67,8 +67,9 @@ std::filesystem::path cache_folder() {
   }
   // Never a shared folder such as /tmp: whoever prepares it first would decide what code runs here.
   if (!home.is_absolute()) {
-    throw InvalidArgument("there is no folder for the kernel cache: neither ARBITER_CACHE_DIR, XDG_CACHE_HOME nor HOME "
-                          "is set; set ARBITER_CACHE_DIR");
+    throw InvalidArgument(
+        "there is no folder for the kernel cache: neither ARBITER_CACHE_DIR, XDG_CACHE_HOME nor HOME "
+        "is set; set ARBITER_CACHE_DIR");
   }
   return home / ".cache" / "arbiter";
 }
@@ -91,8 +92,8 @@ EnvironmentVariables EnvironmentVariables::read() {
   read.db = value_of("ARBITER_DB");
   read.cache_dir = cache_folder();
   read.backend = parse_backend(choice("ARBITER_BACKEND", backends, "auto"));
-  read.numerics = choice("ARBITER_NUMERICS", numerics_policies, "any") == "strict" ? NumericsPolicy::strict
-                                                                                   : NumericsPolicy::any;
+  read.numerics =
+      choice("ARBITER_NUMERICS", numerics_policies, "any") == "strict" ? NumericsPolicy::strict : NumericsPolicy::any;
   read.jit = choice("ARBITER_JIT", switches, "on") == "on";
   read.multicast = choice("ARBITER_MULTICAST", switches, "off") == "on" && !nccl_forbids_multicast();
   read.timeout = milliseconds("ARBITER_TIMEOUT_MS", read.timeout);

@@ -40,8 +40,8 @@ struct Logger::Impl {
 Logger::Logger(std::string_view level, std::string name) {
   const auto parsed = parse(level);
   // A sink of its own: nothing is registered globally, and the host program's spdlog is left alone.
-  impl_ = std::make_shared<Impl>(
-      Impl{spdlog::logger(std::move(name), std::make_shared<spdlog::sinks::stderr_sink_mt>())});
+  impl_ =
+      std::make_shared<Impl>(Impl{spdlog::logger(std::move(name), std::make_shared<spdlog::sinks::stderr_sink_mt>())});
   impl_->logger.set_pattern("[%n] %l: %v");
   impl_->logger.set_level(parsed);
 }

@@ -98,7 +98,8 @@ std::string vote(Bootstrap& bootstrap, const std::string& mine) {
 
 /// What `writer` writes for `reader`: different for each pair, never zero.
 std::uint64_t pattern(int writer, int reader) {
-  return 0xA5B1'0000'0000'0001ULL + (static_cast<std::uint64_t>(writer) << 32) + (static_cast<std::uint64_t>(reader) << 8);
+  return 0xA5B1'0000'0000'0001ULL + (static_cast<std::uint64_t>(writer) << 32) +
+         (static_cast<std::uint64_t>(reader) << 8);
 }
 
 /// Writes to every peer, and reads what every peer wrote here.

@@ -112,7 +112,8 @@ TEST(InProcessBootstrap, DifferentCallsAreADisagreement) {
     if (b->rank() == 0) b->barrier();
     if (b->rank() == 1) b->broadcast(&value, sizeof(value), 0);
   });
-  for (const std::string& error : errors) expect_contains(error, "rank 0 barrier, rank 1 broadcast of 4 bytes from rank 0");
+  for (const std::string& error : errors)
+    expect_contains(error, "rank 0 barrier, rank 1 broadcast of 4 bytes from rank 0");
   errors = on_all_ranks(ranks, [](std::unique_ptr<Bootstrap>& b) {
     int value = 0;
     b->broadcast(&value, sizeof(value), b->rank());

@@ -65,7 +65,8 @@ TEST(CpuDevice, RefusesImpossibleOptions) {
 
 TEST(CpuDevice, MemoryIsAlignedPoisonedAndOwned) {
   const auto device = make_cpu_device(0);
-  for (const std::size_t bytes : {std::size_t{0}, std::size_t{1}, std::size_t{512}, std::size_t{5000}, std::size_t{1} << 22}) {
+  for (const std::size_t bytes :
+       {std::size_t{0}, std::size_t{1}, std::size_t{512}, std::size_t{5000}, std::size_t{1} << 22}) {
     DeviceMemory memory(*device, bytes);
     ASSERT_NE(memory.data(), nullptr);
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(memory.data()) % 512, 0U);

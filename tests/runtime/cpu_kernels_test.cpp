@@ -145,7 +145,8 @@ TEST_F(CpuKernels, ClustersReadEachOthersSharedMemory) {
     self->cluster_barrier(self);
     mine[thread()] = 0;
     a->out[block() * self->block_threads + thread()] = sum + self->cluster_rank;
-  })", {.seed = 7, .sm_count = 8});
+  })",
+       {.seed = 7, .sm_count = 8});
   for (unsigned cluster : {1U, 2U, 4U, 8U}) {
     const auto out = run({24, 40, cluster, 160}, 24 * 40);
     for (unsigned b = 0; b < 24; ++b) {

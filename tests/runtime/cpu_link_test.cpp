@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 struct Arguments {
   unsigned* mine = nullptr;  // 64 words
   unsigned* peer = nullptr;
-  unsigned* out = nullptr;   // 8 words per rank
+  unsigned* out = nullptr;  // 8 words per rank
   unsigned long long timeout_ns = 0;
 };
 constexpr const char* prelude = R"(
@@ -82,7 +82,8 @@ class CpuLinkTest : public ::testing::Test {
     std::vector<std::thread> threads;
     for (int rank = 0; rank < 2; ++rank) {
       threads.emplace_back([&, rank] {
-        const auto device = make_cpu_device(rank, {.seed = 0, .sm_count = 4, .max_threads_per_block = 64, .link = link_});
+        const auto device =
+            make_cpu_device(rank, {.seed = 0, .sm_count = 4, .max_threads_per_block = 64, .link = link_});
         body(rank, *device, *bootstraps[static_cast<std::size_t>(rank)]);
       });
     }
@@ -99,8 +100,8 @@ class CpuLinkTest : public ::testing::Test {
 
 constexpr unsigned seeds = 300;
 
-// Rank 0 sends data (words 16 to 31) and a flag (word 0); rank 1 waits for the flag and looks at the data. Its output is
-// 1 if all data was there, 2 if not.
+// Rank 0 sends data (words 16 to 31) and a flag (word 0); rank 1 waits for the flag and looks at the data. Its output
+// is 1 if all data was there, 2 if not.
 std::string message(const std::string& send) {
   return R"(template <int rank> void kernel(const Arguments* a) {
     if (rank == 0) { )" +
@@ -113,7 +114,8 @@ std::string message(const std::string& send) {
   })";
 }
 const std::string send_data = "if (thread() < 4) put4(a->peer + 16 + 4 * thread(), 7); ";
-const std::string data_by_one = "if (thread() != 0) return; for (int i = 0; i < 4; ++i) put4(a->peer + 16 + 4 * i, 7); ";
+const std::string data_by_one =
+    "if (thread() != 0) return; for (int i = 0; i < 4; ++i) put4(a->peer + 16 + 4 * i, 7); ";
 
 TEST_F(CpuLinkTest, AFlagWithoutAFenceOvertakesItsData) {
   make(message(data_by_one + "put(a->peer, 1, 0);"));
@@ -150,7 +152,8 @@ TEST_F(CpuLinkTest, WhatIsMissingAroundABarrierShows) {
   EXPECT_GT(count(results(seeds, {1, 4}), 2), 0U) << "barrier, no release";
   make(message(send_data + "fence(); barrier(); if (thread() == 0) put(a->peer, 1, 0);"));
   EXPECT_GT(count(results(seeds, {1, 4}), 2), 0U) << "fences by the wrong threads";
-  make(message("if (block() == 1) { " + send_data + "} barrier(); if (block() == 0 && thread() == 0) put(a->peer, 1, 1);"));
+  make(message("if (block() == 1) { " + send_data +
+               "} barrier(); if (block() == 0 && thread() == 0) put(a->peer, 1, 1);"));
   EXPECT_GT(count(results(seeds, {2, 4, 2}), 2), 0U) << "a block barrier does not cover the cluster";
 }
 
@@ -223,7 +226,7 @@ TEST_F(CpuLinkTest, AClearWithoutAFenceDestroysWhatThePeerSent) {
   EXPECT_GT(count(results(seeds, {1, 1}), 2), 0U);
   make(invitation("fence();"));
   EXPECT_EQ(count(results(seeds, {1, 1}), 1), seeds);
-  make(invitation("put(a->mine + 20, 1, 1);") );
+  make(invitation("put(a->mine + 20, 1, 1);"));
   EXPECT_EQ(count(results(seeds, {1, 1}), 1), seeds) << "a local release store makes what is before it visible";
 }
 

@@ -89,7 +89,8 @@ unsigned expected_sum(unsigned ranks, unsigned rounds, unsigned thread) {
 }
 
 /// Number of threads of this rank with a wrong result; one more if a wait timed out.
-int exchange(Bootstrap& bootstrap, Launch shape, unsigned rounds, std::chrono::nanoseconds timeout, std::uint64_t seed) {
+int exchange(Bootstrap& bootstrap, Launch shape, unsigned rounds, std::chrono::nanoseconds timeout,
+             std::uint64_t seed) {
   const auto ranks = static_cast<unsigned>(bootstrap.size());
   const auto device = make_cpu_device(bootstrap.rank(), {.seed = seed});
   const auto kernel = device->load(compiled_exchange(), bootstrap.rank());

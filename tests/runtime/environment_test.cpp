@@ -16,9 +16,9 @@ namespace {
 class EnvironmentTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    for (const char* name : {"ARBITER_DB", "ARBITER_CACHE_DIR", "ARBITER_BACKEND", "ARBITER_NUMERICS", "ARBITER_JIT",
-                             "ARBITER_MULTICAST", "ARBITER_TIMEOUT_MS", "ARBITER_LOG", "NCCL_NVLS_ENABLE",
-                             "XDG_CACHE_HOME", "HOME"}) {
+    for (const char* name :
+         {"ARBITER_DB", "ARBITER_CACHE_DIR", "ARBITER_BACKEND", "ARBITER_NUMERICS", "ARBITER_JIT", "ARBITER_MULTICAST",
+          "ARBITER_TIMEOUT_MS", "ARBITER_LOG", "NCCL_NVLS_ENABLE", "XDG_CACHE_HOME", "HOME"}) {
       const char* value = std::getenv(name);
       before_[name] = value == nullptr ? std::optional<std::string>{} : std::optional<std::string>{value};
       ::unsetenv(name);
@@ -130,7 +130,8 @@ TEST_F(EnvironmentTest, OnlyWholePositiveNumbersAreTimeouts) {
                             "99999999999999999999999"}) {
     expect_refused("ARBITER_TIMEOUT_MS", value, {"milliseconds", "1 to 86400000"});
   }
-  for (const char* value : {"1", "007", "86400000"}) EXPECT_EQ(refusal("ARBITER_TIMEOUT_MS", value), "accepted") << value;
+  for (const char* value : {"1", "007", "86400000"})
+    EXPECT_EQ(refusal("ARBITER_TIMEOUT_MS", value), "accepted") << value;
 }
 
 TEST_F(EnvironmentTest, NcclCanForbidMulticast) {
@@ -172,8 +173,8 @@ TEST_F(EnvironmentTest, DescribeShowsEffectiveValues) {
   EXPECT_EQ(find("ARBITER_TIMEOUT_MS").value, "77");
   EXPECT_EQ(find("ARBITER_BACKEND").value, "auto");
   EXPECT_FALSE(find("ARBITER_BACKEND").set);
-  for (const char* name : {"ARBITER_DB", "ARBITER_CACHE_DIR", "ARBITER_NUMERICS", "ARBITER_JIT", "ARBITER_LOG",
-                           "NCCL_NVLS_ENABLE"}) {
+  for (const char* name :
+       {"ARBITER_DB", "ARBITER_CACHE_DIR", "ARBITER_NUMERICS", "ARBITER_JIT", "ARBITER_LOG", "NCCL_NVLS_ENABLE"}) {
     EXPECT_FALSE(find(name).description.empty());
   }
 }

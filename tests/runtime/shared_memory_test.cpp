@@ -79,7 +79,8 @@ TEST(SharedMemory, NothingIsLeaked) {
   on_ranks(4, [](Device& device, Bootstrap& bootstrap) {
     for (int i = 0; i < 20; ++i) allocate_symmetric(device, bootstrap, SymmetricProvider::shared_memory, 1 << 16);
     for (int i = 0; i < 5; ++i) {
-      EXPECT_THROW(allocate_symmetric(device, bootstrap, SymmetricProvider::shared_memory, std::size_t{1} << 50), Unavailable);
+      EXPECT_THROW(allocate_symmetric(device, bootstrap, SymmetricProvider::shared_memory, std::size_t{1} << 50),
+                   Unavailable);
     }
   });
   EXPECT_EQ(open_files(), files);
