@@ -93,7 +93,7 @@ std::vector<std::string> read_against(const Options& options) {
     if (entry.exchange) valid.push_back(std::string(to_string(entry.backend)) + "/" + entry.name);
   }
   const std::vector<std::string_view> names(valid.begin(), valid.end());
-  const std::vector<std::string> against = options.texts("against");
+  std::vector<std::string> against = options.texts("against");
   for (const std::string& name : against) {
     if (std::find(valid.begin(), valid.end(), name) == valid.end()) {
       throw UsageError(unknown_name_message("result", name, names));

@@ -135,12 +135,12 @@ Job start_job(const std::vector<CompileTask>& tasks, const CacheOptions& options
 
 }  // namespace
 
-std::vector<CompileOutcome> compile_all(const std::vector<CompileTask>& tasks, const CacheOptions& options, int jobs,
+std::vector<CompileOutcome> compile_all(const std::vector<CompileTask>& tasks, const CacheOptions& cache, int jobs,
                                         const std::function<void(const CompileOutcome&, std::size_t)>& done) {
   std::vector<CompileOutcome> outcomes(tasks.size());
   const std::size_t processes = std::min(tasks.size(), static_cast<std::size_t>(jobs));
   if (processes <= 1) {
-    Workshop workshop(options);
+    Workshop workshop(cache);
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       outcomes[i] = workshop.compile(tasks[i]);
       done(outcomes[i], i + 1);
@@ -149,7 +149,7 @@ std::vector<CompileOutcome> compile_all(const std::vector<CompileTask>& tasks, c
   }
 
   std::vector<Job> running;
-  for (std::size_t i = 0; i < processes; ++i) running.push_back(start_job(tasks, options, i, processes));
+  for (std::size_t i = 0; i < processes; ++i) running.push_back(start_job(tasks, cache, i, processes));
   std::string failure;
   std::size_t finished = 0;
   const auto take_lines = [&](Job& job) {
