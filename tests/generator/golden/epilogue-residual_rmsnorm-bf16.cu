@@ -1,4 +1,4 @@
-// custom/epilogue:cluster=1,early_trigger=2,threads=256,vectors=2 allreduce_residual_rmsnorm bf16 world=1 hidden=4096
+// custom/epilogue:cluster=1,early_trigger=1,threads=256,vectors=2 allreduce_residual_rmsnorm bf16 world=1 hidden=4096
 // Arbiter 0.1.0: custom/epilogue for allreduce_residual_rmsnorm. The epilogue alone, on an input that is already the sum: what NCCL is followed by.
 // Rendered; edit the templates, not this text.
 
@@ -270,7 +270,7 @@ constexpr unsigned world = 1;
 constexpr unsigned threads = 256;         // per block
 constexpr unsigned vectors = 2;         // 16-byte vectors per thread and row
 constexpr unsigned cluster = 1;         // blocks that share a row
-constexpr unsigned early_trigger = 2;  // when dependents may launch (they wait themselves): 0 at the end,
+constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait themselves): 0 at the end,
                                                        // 1 once the inputs are ready, 2 at once
 constexpr unsigned hidden = 4096;           // elements of a row; 0 if the message is flat
 constexpr unsigned row_vectors = 512;      // vectors of a row; 0 if the message is flat

@@ -1,4 +1,4 @@
-// trtllm/oneshot_push:cluster=1,early_trigger=2,threads=256,vectors=1 allreduce bf16 world=4
+// trtllm/oneshot_push:cluster=1,early_trigger=1,threads=256,vectors=1 allreduce bf16 world=4
 // Arbiter 0.1.0: trtllm/oneshot_push for allreduce. Every rank stores its vectors into a slot of every peer and sums what arrives.
 // Rendered; edit the templates, not this text.
 
@@ -270,7 +270,7 @@ constexpr unsigned world = 4;
 constexpr unsigned threads = 256;         // per block
 constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
 constexpr unsigned cluster = 1;         // blocks that share a row
-constexpr unsigned early_trigger = 2;  // when dependents may launch (they wait themselves): 0 at the end,
+constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait themselves): 0 at the end,
                                                        // 1 once the inputs are ready, 2 at once
 constexpr unsigned hidden = 0;           // elements of a row; 0 if the message is flat
 constexpr unsigned row_vectors = 0;      // vectors of a row; 0 if the message is flat

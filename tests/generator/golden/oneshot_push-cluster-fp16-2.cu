@@ -1,4 +1,4 @@
-// mnnvl/oneshot_push:cluster=8,early_trigger=2,threads=128,vectors=1 allreduce_residual_rmsnorm fp16 world=2 hidden=8192
+// mnnvl/oneshot_push:cluster=8,early_trigger=1,threads=128,vectors=1 allreduce_residual_rmsnorm fp16 world=2 hidden=8192
 // Arbiter 0.1.0: mnnvl/oneshot_push for allreduce_residual_rmsnorm. One-shot with every row spread over a cluster of blocks.
 // Rendered; edit the templates, not this text.
 
@@ -270,7 +270,7 @@ constexpr unsigned world = 2;
 constexpr unsigned threads = 128;         // per block
 constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
 constexpr unsigned cluster = 8;         // blocks that share a row
-constexpr unsigned early_trigger = 2;  // when dependents may launch (they wait themselves): 0 at the end,
+constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait themselves): 0 at the end,
                                                        // 1 once the inputs are ready, 2 at once
 constexpr unsigned hidden = 8192;           // elements of a row; 0 if the message is flat
 constexpr unsigned row_vectors = 1024;      // vectors of a row; 0 if the message is flat

@@ -1,4 +1,4 @@
-// trtllm/twoshot_barrier:cluster=1,early_trigger=2,threads=512,vectors=1 allreduce fp32 world=2
+// trtllm/twoshot_barrier:cluster=1,early_trigger=1,threads=512,vectors=1 allreduce fp32 world=2
 // Arbiter 0.1.0: trtllm/twoshot_barrier for allreduce. Stage, barrier, sum every world-th row from the peers, store the result to all, barrier.
 // Rendered; edit the templates, not this text.
 
@@ -234,7 +234,7 @@ constexpr unsigned world = 2;
 constexpr unsigned threads = 512;         // per block
 constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
 constexpr unsigned cluster = 1;         // blocks that share a row
-constexpr unsigned early_trigger = 2;  // when dependents may launch (they wait themselves): 0 at the end,
+constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait themselves): 0 at the end,
                                                        // 1 once the inputs are ready, 2 at once
 constexpr unsigned hidden = 0;           // elements of a row; 0 if the message is flat
 constexpr unsigned row_vectors = 0;      // vectors of a row; 0 if the message is flat

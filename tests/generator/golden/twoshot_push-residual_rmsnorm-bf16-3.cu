@@ -1,4 +1,4 @@
-// mnnvl/twoshot_push:cluster=2,early_trigger=2,threads=256,vectors=1 allreduce_residual_rmsnorm bf16 world=3 hidden=2880
+// mnnvl/twoshot_push:cluster=2,early_trigger=1,threads=256,vectors=1 allreduce_residual_rmsnorm bf16 world=3 hidden=2880
 // Arbiter 0.1.0: mnnvl/twoshot_push for allreduce_residual_rmsnorm. Every row has an owner rank that sums it and sends the result to all; no barrier.
 // Rendered; edit the templates, not this text.
 
@@ -270,7 +270,7 @@ constexpr unsigned world = 3;
 constexpr unsigned threads = 256;         // per block
 constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
 constexpr unsigned cluster = 2;         // blocks that share a row
-constexpr unsigned early_trigger = 2;  // when dependents may launch (they wait themselves): 0 at the end,
+constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait themselves): 0 at the end,
                                                        // 1 once the inputs are ready, 2 at once
 constexpr unsigned hidden = 2880;           // elements of a row; 0 if the message is flat
 constexpr unsigned row_vectors = 360;      // vectors of a row; 0 if the message is flat
