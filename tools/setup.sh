@@ -63,6 +63,7 @@ install_packages() {
     sudo -n true 2>/dev/null || fail "packages are missing, and sudo would ask for a password." "$by_hand"
     as_root=(sudo -n)
   fi
+  printf '    updating the package lists\n'
   apt_get "${as_root[@]}" update || fail "apt-get update failed (its own message is above)." "$by_hand"
   local unknown=()
   for package in "${missing[@]}"; do apt-cache show "$package" >/dev/null 2>&1 || unknown+=("$package"); done
@@ -72,15 +73,21 @@ install_packages() {
       "/etc/apt/sources.list.d lists bookworm and bookworm-security, then run this again." \
       "On another system, install the same software by its own means (README, docs/install.md)."
   fi
+  printf '    installing %d packages and what they need; apt-get reports to build/install.log\n' ${#missing[@]}
   apt_get "${as_root[@]}" install -y --no-install-recommends "${missing[@]}" ||
     fail "apt-get could not install: ${missing[*]} (its own message is above)." "$by_hand"
 }
 
-# apt_get [sudo -n] <arguments...>: never asks, waits for another apt to finish.
+# apt_get [sudo -n] <arguments...>: never asks, waits for another apt to finish, and is heard only when it fails.
 apt_get() {
   local prefix=()
   while [[ ${1:-} == sudo || ${1:-} == -n ]]; do prefix+=("$1") && shift; done
-  "${prefix[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"
+  mkdir -p "$build"
+  "${prefix[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+    -o Dpkg::Use-Pty=0 "$@" >"$build/install.log" 2>&1 || {
+    tail -n 30 "$build/install.log" >&2
+    return 1
+  }
 }
 
 # toolkit_root: prints the CUDA toolkit the build will use, or fails. The same places as FindCudaRuntime.cmake.

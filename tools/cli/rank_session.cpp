@@ -1,8 +1,11 @@
 #include "rank_session.hpp"
 
+#include <sys/prctl.h>
+
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <set>
 #include <thread>
@@ -83,6 +86,7 @@ std::string command_text(const std::string& command, Arguments arguments) {
 
 SessionOptions read_rank_options(const Options& options, const std::string& command, Arguments arguments) {
   SessionOptions session;
+  session.signals = std::make_shared<SignalWatch>();
   session.arguments.push_back(command);
   session.arguments.insert(session.arguments.end(), arguments.begin(), arguments.end());
   session.worker = options.has("worker");
@@ -155,10 +159,9 @@ std::shared_ptr<Device> make_device(const SessionOptions& session, int rank) {
 }
 
 /// Waits for signals until `running` is 0. The first Ctrl-C asks the ranks to stop if they listen; the next ends all.
-void watch(const SignalWatch& signals, const SessionOptions& session, const std::atomic<int>& running,
-           std::atomic<bool>& cancel) {
+void watch(const SessionOptions& session, const std::atomic<int>& running, std::atomic<bool>& cancel) {
   while (running > 0) {
-    const int signal = signals.wait(signal_wait_ms);
+    const int signal = session.signals->wait(signal_wait_ms);
     if (signal != SIGINT && signal != SIGTERM) continue;
     if (!session.cancellable || cancel.exchange(true)) end_interrupted(signal, session.on_interrupt);
     std::fprintf(stderr, "\nstopping after the measurement at hand; press Ctrl-C again to stop at once\n");
@@ -166,7 +169,6 @@ void watch(const SignalWatch& signals, const SessionOptions& session, const std:
 }
 
 std::string run_threads(const SessionOptions& session, int world, const RankBody& body, std::atomic<bool>& cancel) {
-  const SignalWatch signals;
   auto bootstraps = make_in_process_bootstraps(world);
   std::vector<std::exception_ptr> errors(static_cast<std::size_t>(world));
   std::string result;
@@ -187,7 +189,7 @@ std::string run_threads(const SessionOptions& session, int world, const RankBody
     threads.emplace_back(run_rank, rank,
                          std::shared_ptr<Bootstrap>(std::move(bootstraps[static_cast<std::size_t>(rank)])));
   }
-  watch(signals, session, running, cancel);
+  watch(session, running, cancel);
   for (std::thread& thread : threads) thread.join();
   rethrow_first(errors);
   return result;
@@ -206,10 +208,12 @@ std::string run_launched(const SessionOptions& session, const LauncherVariables&
   const WorkerPlace place = worker_place();
   const LauncherVariables launcher = read_launcher_variables();
   std::atomic<bool> cancel{false};
-  const SignalWatch signals;  // the parent asks a worker to stop with SIGTERM
+  prctl(PR_SET_NAME, ("arbiter rank " + std::to_string(place.rank)).c_str());
   std::thread([&] {
-    for (;;) {
-      if (signals.wait(signal_wait_ms) == SIGTERM) cancel = true;
+    for (;;) {  // the parent asks a worker to stop with SIGTERM
+      if (session.signals->wait(signal_wait_ms) != SIGTERM) continue;
+      if (!session.cancellable) std::_Exit(128 + SIGTERM);
+      cancel = true;
     }
   }).detach();  // a worker ends by _Exit, with this thread in it
   try {
@@ -229,11 +233,12 @@ std::string run_launched(const SessionOptions& session, const LauncherVariables&
 
 std::string run_processes(const SessionOptions& session, int world, bool& cancelled) {
   for (int restarts = 0;; ++restarts) {
-    WorkersReport report = run_workers(session.arguments, world, restarts, session.cancellable, session.on_interrupt);
+    WorkersReport report =
+        run_workers(session.arguments, world, restarts, session.cancellable, session.on_interrupt, *session.signals);
     cancelled = report.cancelled;
     if (report.outcome == WorkersOutcome::succeeded) return std::move(report.result);
     if (report.usage) throw InvalidArgument(report.message);
-    if (report.outcome == WorkersOutcome::failed || restarts >= session.most_restarts) {
+    if (report.outcome == WorkersOutcome::failed || report.cancelled || restarts >= session.most_restarts) {
       throw DeviceError(report.message);
     }
     std::fprintf(stderr, "%s\nstarting the workers again and going on behind that candidate\n", report.message.c_str());

@@ -12,6 +12,7 @@
 #include "arbiter/runtime/bootstrap.hpp"
 #include "arbiter/runtime/device.hpp"
 #include "options.hpp"
+#include "signals.hpp"
 
 namespace arbiter::cli {
 

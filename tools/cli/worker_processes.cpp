@@ -97,13 +97,15 @@ pid_t start(Arguments command_line, const std::filesystem::path& directory, int 
   const std::vector<char*> variable_pointers = pointers(variables);
   const std::string log = file_of(directory, "log", rank).string();
   const pid_t parent = getpid();
+  sigset_t worker_mask = mask;
+  sigaddset(&worker_mask, SIGTERM);
 
   const pid_t process = fork();
   if (process < 0) throw Unavailable(std::string("no worker process could be started: ") + std::strerror(errno));
   if (process > 0) return process;
   // Ctrl-C reaches the whole process group; the workers leave it to their parent to stop them in order.
   std::signal(SIGINT, SIG_IGN);
-  sigprocmask(SIG_SETMASK, &mask, nullptr);
+  sigprocmask(SIG_SETMASK, &worker_mask, nullptr);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(1);
   if (rank != 0) {
@@ -174,9 +176,8 @@ Failure describe(const Worker& worker, const std::filesystem::path& directory, i
 }  // namespace
 
 WorkersReport run_workers(Arguments command_line, int world, int restarts, bool cancellable,
-                          const std::string& on_interrupt) {
+                          const std::string& on_interrupt, const SignalWatch& signals) {
   const ScratchDirectory scratch;
-  const SignalWatch signals;
   std::fflush(nullptr);
   WorkersReport report;
   std::vector<Worker> workers(static_cast<std::size_t>(world));

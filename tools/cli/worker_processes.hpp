@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "command.hpp"
+#include "signals.hpp"
 
 namespace arbiter::cli {
 
@@ -23,9 +24,9 @@ struct WorkersReport {
 /// Starts `world` workers, waits for all, and forwards nothing: rank 0 shares this process's terminal. When one fails,
 /// the others are stopped. SIGINT and SIGTERM stop all workers and then this process, after printing `on_interrupt`;
 /// if the workers are `cancellable`, the first one asks them to come to an end.
-/// `restarts` is handed to the workers.
+/// `restarts` is handed to the workers, which start with SIGTERM blocked: they wait for it.
 WorkersReport run_workers(Arguments command_line, int world, int restarts, bool cancellable,
-                          const std::string& on_interrupt);
+                          const std::string& on_interrupt, const SignalWatch& signals);
 
 /// In a worker: where its result and its error go, and how many restarts there were.
 struct WorkerPlace {
