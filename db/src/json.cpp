@@ -3,50 +3,58 @@
 #include <llvm/Support/JSON.h>
 
 #include "digest.hpp"
+#include "json_fields.hpp"
 
 namespace arbiter {
-namespace {
 
-using llvm::json::OStream;
+namespace db {
 
-/// Text from outside may hold anything; JSON is UTF-8.
-void text(OStream& json, const char* name, std::string_view value) {
+void text(llvm::json::OStream& json, const char* name, std::string_view value) {
   json.attribute(name, llvm::json::fixUTF8(llvm::StringRef(value.data(), value.size())));
 }
 
-/// The shortest text that reads back as the same number ("3.2", not "3.2000000000000002").
-void number(OStream& json, const char* name, double value) {
+void number(llvm::json::OStream& json, const char* name, double value) {
   json.attributeBegin(name);
-  json.rawValue(db::exact_text(value));
+  json.rawValue(exact_text(value));
   json.attributeEnd();
 }
 
-void write(OStream& json, const Environment& environment) {
-  json.object([&] {
-    json.attribute("key", environment.key());
-    text(json, "device", environment.device);
-    text(json, "gpu_name", environment.gpu_name);
-    json.attribute("sm_count", environment.sm_count);
-    json.attribute("compute_capability", environment.compute_capability);
-    json.attribute("memory_clock_mhz", environment.memory_clock_mhz);
-    json.attribute("power_limit_watts", environment.power_limit_watts);
-    text(json, "driver_version", environment.driver_version);
-    text(json, "cuda_runtime", environment.cuda_runtime);
-    text(json, "compiler_version", environment.compiler_version);
-    text(json, "nccl_version", environment.nccl_version);
-    text(json, "topology", environment.topology);
-    json.attribute("nodes", environment.nodes);
-    json.attribute("ranks_per_node", environment.ranks_per_node);
-    text(json, "symmetric_memory", environment.symmetric_memory);
-    json.attribute("multicast", environment.multicast);
-    json.attributeObject("nccl_variables", [&] {
-      for (const auto& [name, value] : environment.nccl_variables) {
-        json.attribute(llvm::json::fixUTF8(name), llvm::json::fixUTF8(value));
-      }
-    });
-    text(json, "arbiter_version", environment.arbiter_version);
-    text(json, "catalogue_hash", environment.catalogue_hash);
+void write_environment(llvm::json::OStream& json, const Environment& environment) {
+  json.attribute("key", environment.key());
+  text(json, "device", environment.device);
+  text(json, "gpu_name", environment.gpu_name);
+  json.attribute("sm_count", environment.sm_count);
+  json.attribute("compute_capability", environment.compute_capability);
+  json.attribute("memory_clock_mhz", environment.memory_clock_mhz);
+  json.attribute("power_limit_watts", environment.power_limit_watts);
+  text(json, "driver_version", environment.driver_version);
+  text(json, "cuda_runtime", environment.cuda_runtime);
+  text(json, "compiler_version", environment.compiler_version);
+  text(json, "nccl_version", environment.nccl_version);
+  text(json, "topology", environment.topology);
+  json.attribute("nodes", environment.nodes);
+  json.attribute("ranks_per_node", environment.ranks_per_node);
+  text(json, "symmetric_memory", environment.symmetric_memory);
+  json.attribute("multicast", environment.multicast);
+  json.attributeObject("nccl_variables", [&] {
+    for (const auto& [name, value] : environment.nccl_variables) {
+      json.attribute(llvm::json::fixUTF8(name), llvm::json::fixUTF8(value));
+    }
   });
+  text(json, "arbiter_version", environment.arbiter_version);
+  text(json, "catalogue_hash", environment.catalogue_hash);
+}
+
+}  // namespace db
+
+namespace {
+
+using db::number;
+using db::text;
+using llvm::json::OStream;
+
+void write(OStream& json, const Environment& environment) {
+  json.object([&] { db::write_environment(json, environment); });
 }
 
 void write(OStream& json, const Decision& decision) {

@@ -35,28 +35,6 @@ Environment environment_from(const Statement& row) {
   return environment;
 }
 
-void require_key(const char* what, const std::string& stored, const std::string& computed) {
-  if (stored != computed) {
-    throw DatabaseError(std::string("the content of a row of table ") + what + " does not match its key");
-  }
-}
-
-/// Add the file's name and what to do to an error that one of the checks above found in it.
-template <typename Load>
-auto naming_the_file(const Connection& connection, Load&& load) {
-  try {
-    return load();
-  } catch (const SqliteError&) {
-    throw;  // names the file already
-  } catch (const Error& error) {
-    const std::string what = error.what();
-    if (what.starts_with(connection.name())) throw;
-    throw DatabaseError(
-        connection.name() + ": " + what +
-        ". The file is damaged or was edited by hand: restore a copy of it, or remove it and tune again.");
-  }
-}
-
 using Candidates = std::map<std::string, Candidate>;
 
 Candidates load_candidates_of_decisions(Connection& connection) {
@@ -80,6 +58,12 @@ const Candidate& find(const Candidates& candidates, const std::string& key) {
 }
 
 }  // namespace
+
+void require_key(const char* what, const std::string& stored, const std::string& computed) {
+  if (stored != computed) {
+    throw DatabaseError(std::string("the content of a row of table ") + what + " does not match its key");
+  }
+}
 
 Candidate candidate_from(const Statement& row, int first) {
   Candidate candidate;

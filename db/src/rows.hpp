@@ -16,6 +16,7 @@ void validate(const Environment&);
 void validate(const Problem&);
 void validate(const Candidate&);
 void validate(const Trial&);
+void validate(const Run&);
 /// Every decision by itself, and that the intervals of a family do not overlap. Sorts them into the order of
 /// DecisionSet::decisions.
 void validate_and_sort(std::vector<Decision>&);
@@ -31,6 +32,25 @@ std::vector<Environment> load_environments(Connection&);
 Candidate candidate_from(const Statement&, int first);
 /// Columns, in this order, from `first`: pattern, dtype, hidden, tokens, world, mode, in_place.
 Problem problem_from(const Statement&, int first);
+
+/// Throws DatabaseError if a stored key is not the one computed from the row.
+void require_key(const char* table, const std::string& stored, const std::string& computed);
+
+/// Add the file's name and what to do to an error that one of the checks above found in it.
+template <typename Load>
+auto naming_the_file(const Connection& connection, Load&& load) {
+  try {
+    return load();
+  } catch (const SqliteError&) {
+    throw;  // names the file already
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    if (what.starts_with(connection.name())) throw;
+    throw DatabaseError(
+        connection.name() + ": " + what +
+        ". The file is damaged or was edited by hand: restore a copy of it, or remove it and tune again.");
+  }
+}
 
 /// Environments without decisions are left out. Ordered by environment key. Throws DatabaseError naming the file.
 std::vector<DecisionSet> load_decisions(Connection&);

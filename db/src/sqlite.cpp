@@ -287,17 +287,20 @@ std::string Statement::text(int column) const {
   return {data, static_cast<std::size_t>(sqlite3_column_bytes(statement_.get(), column))};
 }
 
-Transaction::Transaction(Connection& connection) : connection_(&connection) { connection.execute("BEGIN IMMEDIATE"); }
+Transaction::Transaction(Connection& connection) : connection_(&connection), nested_(connection.in_transaction()) {
+  connection.execute(nested_ ? "SAVEPOINT nested" : "BEGIN IMMEDIATE");
+}
 
 Transaction::~Transaction() {
   // SQLite has rolled back already after some errors (disk full); then there is nothing to do.
   if (connection_ != nullptr && connection_->in_transaction()) {
-    sqlite3_exec(connection_->handle(), "ROLLBACK", nullptr, nullptr, nullptr);
+    sqlite3_exec(connection_->handle(), nested_ ? "ROLLBACK TO nested; RELEASE nested" : "ROLLBACK", nullptr, nullptr,
+                 nullptr);
   }
 }
 
 void Transaction::commit() {
-  connection_->execute("COMMIT");
+  connection_->execute(nested_ ? "RELEASE nested" : "COMMIT");
   connection_ = nullptr;
 }
 

@@ -134,7 +134,7 @@ class Statement {
   std::unique_ptr<sqlite3_stmt, Finalize> statement_;
 };
 
-/// BEGIN IMMEDIATE ... COMMIT; rolled back unless committed.
+/// BEGIN IMMEDIATE ... COMMIT; rolled back unless committed. Inside another one: a part of it that can be rolled back.
 class Transaction {
  public:
   explicit Transaction(Connection&);
@@ -145,6 +145,7 @@ class Transaction {
 
  private:
   Connection* connection_;
+  bool nested_;
 };
 
 /// Throws DatabaseError if the SQLite library lacks something this program needs.

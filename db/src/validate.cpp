@@ -131,6 +131,13 @@ void validate(const Trial& trial) {
   }
 }
 
+void validate(const Run& run) {
+  require_word("run", "id", run.id);
+  const std::string subject = "run '" + run.id + "'";
+  require_text(subject, "host", run.host);
+  require_text(subject, "command", run.command);
+}
+
 void validate_and_sort(std::vector<Decision>& decisions) {
   for (const Decision& decision : decisions) validate_decision(decision);
   std::sort(decisions.begin(), decisions.end(), [](const Decision& a, const Decision& b) {

@@ -1,9 +1,11 @@
+#include "work_database.hpp"
+
+#include <llvm/Support/JSON.h>
+
 #include <ctime>
 #include <random>
 
-#include "arbiter/db/database.hpp"
 #include "digest.hpp"
-#include "files.hpp"
 #include "reader.hpp"
 #include "rows.hpp"
 #include "snapshot.hpp"
@@ -14,28 +16,6 @@ namespace fs = std::filesystem;
 using db::Connection;
 using db::Statement;
 using db::Transaction;
-
-struct WorkDatabase::Impl {
-  Impl(fs::path p, std::string n, std::unique_ptr<db::WriterLock> l, Connection c)
-      : path(std::move(p)), name(std::move(n)), lock(std::move(l)), connection(std::move(c)) {}
-
-  fs::path path;
-  std::string name;
-  std::unique_ptr<db::WriterLock> lock;  // released after the connection below has closed
-  Connection connection;
-
-  /// Checks are shared with the reader and do not know the file's name.
-  template <typename Action>
-  auto with_name(Action&& action) {
-    try {
-      return action();
-    } catch (const Error& error) {
-      const std::string what = error.what();
-      if (what.starts_with(name)) throw;
-      throw DatabaseError(name + ": " + what);
-    }
-  }
-};
 
 namespace {
 
@@ -135,9 +115,9 @@ std::string WorkDatabase::begin_run(const Environment& environment, const Run& r
         "sm_clock_end_mhz, power_start_watts, power_end_watts, clocks_dropped) "
         "VALUES (?,?,?,?,?,?,?,?,?,?,?)");
     insert
-        .bind(id, key, run.host, run.command, run.started != 0 ? run.started : now(), run.finished,
-              run.sm_clock_start_mhz, run.sm_clock_end_mhz, run.power_start_watts, run.power_end_watts,
-              static_cast<int>(run.clocks_dropped))
+        .bind(id, key, llvm::json::fixUTF8(run.host), llvm::json::fixUTF8(run.command),
+              run.started != 0 ? run.started : now(), run.finished, run.sm_clock_start_mhz, run.sm_clock_end_mhz,
+              run.power_start_watts, run.power_end_watts, static_cast<int>(run.clocks_dropped))
         .run();
     if (connection.changes() == 0) {
       throw DatabaseError("run '" + id + "' exists already. Leave Run::id empty to get a new one.");

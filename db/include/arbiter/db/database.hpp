@@ -23,6 +23,27 @@ struct DecisionSet {
   bool operator==(const DecisionSet&) const = default;
 };
 
+struct Contents;
+class WorkDatabase;
+
+/// Replaces the decisions of one environment by what its trials say (`recompute_decisions` of the tuner: this layer
+/// does not choose). Must depend on nothing else, least of all on the decisions that are there.
+using RecomputeDecisions = std::function<void(WorkDatabase&, const Environment&)>;
+
+/// What a merge or an import added.
+struct MergeReport {
+  std::size_t environments = 0, runs = 0, problems = 0, candidates = 0, trials = 0, samples = 0;
+  std::size_t updated = 0;  ///< runs and trials that were here at an earlier stage
+  bool operator==(const MergeReport&) const = default;
+};
+
+/// What a run left in the database.
+struct RunHistory {
+  Run run;
+  Environment environment;
+  std::size_t trials = 0, done = 0, samples = 0;
+};
+
 class WorkDatabase {
  public:
   /// Open for writing; create and migrate if needed. One writer at a time: a second one is told who holds it.
@@ -53,6 +74,17 @@ class WorkDatabase {
   void replace_decisions(const Environment&, const std::vector<Decision>&);
   std::vector<DecisionSet> decisions() const;
 
+  /// Everything in it, checked.
+  Contents contents() const;
+  /// Unite with what is here (see `unite`) and recompute the decisions of every environment with measurements.
+  /// Throws DatabaseError if either side has decisions without measurements. All or nothing.
+  MergeReport merge(const Contents&, const RecomputeDecisions&);
+  /// Into an empty database: exactly these contents, decisions included. Otherwise: merge().
+  MergeReport import(const Contents&, const RecomputeDecisions&);
+  /// Drop a run, its trials, and what only they referred to, and recompute the decisions of its environment.
+  /// Throws DatabaseError if there is no such run, or if the environment has decisions without measurements.
+  void forget(const std::string& run_id, const RecomputeDecisions&);
+
   /// Write a snapshot: VACUUM INTO a temporary file, trials and samples dropped, checked, synced, renamed.
   /// The same decisions give the same bytes.
   void write_snapshot(const std::filesystem::path&) const;
@@ -64,6 +96,9 @@ class WorkDatabase {
   explicit WorkDatabase(std::unique_ptr<Impl>);
   std::unique_ptr<Impl> impl_;
 };
+
+/// Where and when was measured what, oldest run first. Reads like read_decisions(); a snapshot has no runs.
+std::vector<RunHistory> read_history(const std::filesystem::path&);
 
 /// Read the decisions of a work database or a snapshot, without writing anything, even beside it.
 /// A live -wal is honoured; a read-only directory works.

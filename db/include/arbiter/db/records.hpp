@@ -13,10 +13,10 @@ namespace arbiter {
 
 /// The fingerprint of where a measurement was taken. Equal fingerprints have equal `key()`.
 struct Environment {
-  std::string device;            ///< "cuda" or "cpu"
-  std::string gpu_name;          ///< "NVIDIA H200", or the processor's name on the CPU device
+  std::string device;    ///< "cuda" or "cpu"
+  std::string gpu_name;  ///< "NVIDIA H200", or the processor's name on the CPU device
   int sm_count = 0;
-  int compute_capability = 0;    ///< 90; 0 on the CPU device
+  int compute_capability = 0;  ///< 90; 0 on the CPU device
   int memory_clock_mhz = 0;
   int power_limit_watts = 0;
   std::string driver_version;    ///< "580.95", empty on the CPU device
@@ -51,13 +51,13 @@ CompatibilityReport compatibility(const Environment& here, const Environment& me
 
 /// What is asked. `tokens` rows of `hidden` elements are reduced over `world` ranks.
 struct Problem {
-  std::string pattern;   ///< catalogue spelling
+  std::string pattern;  ///< catalogue spelling
   Dtype dtype{};
-  int hidden = 0;        ///< elements
+  int hidden = 0;  ///< elements
   std::int64_t tokens = 0;
   int world = 0;
   Mode mode{};
-  bool in_place = false; ///< output is input
+  bool in_place = false;  ///< output is input
 
   std::int64_t bytes() const noexcept;  ///< tokens * hidden * element size: one rank's message
   std::string key() const;              ///< SHA-256 over every field
@@ -68,14 +68,15 @@ struct Problem {
 /// The thing that is timed.
 struct Candidate {
   Backend backend{};
-  std::string algorithm;   ///< "oneshot_push"; "classic" or "symmetric" for nccl
+  std::string algorithm;  ///< "oneshot_push"; "classic" or "symmetric" for nccl
   /// Canonical text, unique within a pattern: "trtllm/oneshot_push:threads=256,vectors=1,cluster=1,blocks=16";
-  /// "+epilogue:threads=512,..." behind it when the pattern runs as a plain allreduce followed by the stand-alone kernel.
+  /// "+epilogue:threads=512,..." behind it when the pattern runs as a plain allreduce followed by the stand-alone
+  /// kernel.
   std::string name;
   Numerics numerics{};
-  std::string source_hash; ///< over the sources of all ranks; empty for nccl
+  std::string source_hash;  ///< over the sources of all ranks; empty for nccl
 
-  std::string key() const; ///< SHA-256 over name and source_hash
+  std::string key() const;  ///< SHA-256 over name and source_hash
   bool operator==(const Candidate&) const = default;
 };
 
@@ -88,9 +89,9 @@ struct Trial {
   Problem problem;
   Candidate candidate;
   TrialStatus status{};
-  std::string reason;        ///< why not `done`; empty otherwise
-  int calls_per_sample = 0;  ///< K: calls in one graph or burst
-  int blocks = 0;            ///< thread blocks the candidate occupies (0 for nccl): the last tie-break
+  std::string reason;              ///< why not `done`; empty otherwise
+  int calls_per_sample = 0;        ///< K: calls in one graph or burst
+  int blocks = 0;                  ///< thread blocks the candidate occupies (0 for nccl): the last tie-break
   std::vector<double> samples_us;  ///< microseconds per call; a sample is the slowest rank of one replay
 };
 
@@ -104,7 +105,7 @@ struct Decision {
   std::int64_t tokens_min = 0;  ///< inclusive
   std::int64_t tokens_max = 0;  ///< inclusive
   Candidate candidate;
-  double median_us = 0;         ///< at the largest measured token count of the interval
+  double median_us = 0;  ///< at the largest measured token count of the interval
   std::optional<Candidate> runner_up;
   double runner_up_median_us = 0;
 
@@ -115,7 +116,7 @@ struct Decision {
 
 /// A tune, as provenance. Never part of a key.
 struct Run {
-  std::string id;        ///< UUID
+  std::string id;  ///< UUID
   std::string host;
   std::string command;
   std::int64_t started = 0;   ///< seconds since the epoch
@@ -123,6 +124,7 @@ struct Run {
   int sm_clock_start_mhz = 0, sm_clock_end_mhz = 0;
   int power_start_watts = 0, power_end_watts = 0;
   bool clocks_dropped = false;
+  bool operator==(const Run&) const = default;
 };
 
 }  // namespace arbiter
