@@ -42,7 +42,9 @@ struct SessionOptions {
   int most_restarts = 0;               ///< how often dead workers may be started again before that is a failure
   bool cancellable = false;            ///< the body watches `cancel`: only a second Ctrl-C ends it at once
   std::size_t shares = 1;              ///< numbers of ranks that the whole command goes through, in workers too
-  std::string on_interrupt;            ///< what to tell a person who pressed Ctrl-C
+  /// In force from before CUDA starts threads of its own: one that does not block a signal would be ended by it.
+  std::shared_ptr<const SignalWatch> signals;
+  std::string on_interrupt;  ///< what to tell a person who pressed Ctrl-C
 };
 
 /// Declares --device, --gpus, --world (and --ranks), --in-process and --seed.
