@@ -26,7 +26,7 @@ struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
   unsigned reserved[30];
-  unsigned push_epoch[max_blocks];                  // push protocol: 4 * epochs issued so far + buffer in use
+  unsigned push_epoch[max_blocks];                  // push protocol: epochs issued so far
   unsigned barrier_epoch[max_blocks];               // barriers passed so far
   unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
 };
@@ -34,7 +34,7 @@ struct Control {
 // Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
 // fp32 and as (+0, -0) in a pair of 16-bit values, so replacing it by 0 in a payload changes no number. Buffers are
 // filled with it at creation; whoever reads a word puts it back.
-constexpr unsigned push_buffers = 3;
+constexpr unsigned push_buffers = 4;
 constexpr unsigned sentinel_word = 0x80000000u;
 
 struct Arguments {
@@ -53,7 +53,7 @@ struct Arguments {
   unsigned char* workspace[max_world];   // every rank's workspace as this rank addresses it; [rank] is local
   unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
   unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
-  unsigned push_iterations;              // iterations that fit one rotating buffer side by side, >= 1
+  unsigned push_iterations;              // iterations side by side in a rotating buffer: all, or at least 2
   unsigned long long staging_offset;     // barrier algorithms: own data, then results
   unsigned long long timeout_ns;         // deadline of one wait; 0 means none
   FaultRecord* fault;

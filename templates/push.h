@@ -1,28 +1,20 @@
 // The push protocol: data is its own flag. A rank stores vectors into slots of a peer's rotating buffer; the owner of
 // the slot polls its local copy until no word is the sentinel, takes the vector, and puts the sentinel back.
 //
-// An epoch is what goes through one rotating buffer: up to `push_iterations` iterations of a launch side by side. Why
-// three buffers are enough, and why nothing else is needed:
-// - A slot is read and re-armed by one thread. The peer's next store to the same slot is three epochs later, and a rank
-//   finishes an epoch only with data from every peer, so it is at most one epoch ahead.
-// - Within a launch, a fence orders the re-arming of one epoch before the stores of the next (it waits for the links
-//   and is expensive, so there is one an epoch, not one an iteration); between launches, the end of the kernel does.
-// - The last rows of a message may leave threads without work in a launch's last epoch; such a thread may lag one more
-//   epoch behind, which is what the third buffer is for.
+// An epoch is what goes through one rotating buffer: the iterations of a launch, up to `push_iterations` side by side.
+// Nothing else is needed, because a slot is read and re-armed by one thread, and is stored to again only when the peer
+// knows that this has happened:
+// - Within a launch, a fence at the first store of an epoch orders everything re-armed so far before it. It waits for the
+//   links and is expensive, so there is one an epoch and not one an iteration. Between launches the end of the kernel
+//   does the same.
+// - A rank sends iteration i + 1 before it takes iteration i, so it may be two iterations ahead of a peer. An epoch of a
+//   launch with several of them holds at least two iterations: a rank that enters the next one knows of its peers' entry
+//   into this launch.
+// - What a peer may still hold dirty when a launch begins are the last epochs of its launch before: the one in which it
+//   waits; the one before, where its re-arming is not yet ordered; and, because the last rows of a message leave some
+//   threads without work, one more. Hence four buffers. (With three of
+//   one iteration each, the link model of the CPU device finds a seed that corrupts.)
 // - All of it holds for any sequence of grids and algorithms, because the epoch is one number for all of them.
-
-// The protocol state of a block: the epoch in the upper 30 bits, the buffer it uses (epoch mod 3) in the lower two, so
-// that nothing has to be divided between reading it and the first store.
-struct PushEpoch {
-  unsigned word;
-  ARBITER_DEVICE unsigned buffer() const { return word & 3u; }
-  ARBITER_DEVICE PushEpoch next() const {
-    return PushEpoch{(word & ~3u) + 4u + (buffer() + 1u == push_buffers ? 0u : buffer() + 1u)};
-  }
-  ARBITER_DEVICE PushEpoch after(unsigned epochs) const {
-    return PushEpoch{(word & ~3u) + 4u * epochs + (buffer() + epochs) % push_buffers};
-  }
-};
 
 // Slots of an iteration: every leg has one per peer (not for the own rank) and vector of a thread.
 template <unsigned kRank, unsigned kLegs>
@@ -36,7 +28,7 @@ struct Push {
   unsigned iterations_per_epoch;
   unsigned long long first_place;   // of this thread's slot 0 in buffer 0, from the start of the workspace
   unsigned long long place;         // the same for the current iteration
-  PushEpoch epoch;
+  unsigned epoch;
   unsigned in_epoch = 0;            // iterations of this epoch behind us
 
   // Everything that does not depend on the epoch is computed here, while the previous kernel still runs.
@@ -48,20 +40,18 @@ struct Push {
                                              static_cast<unsigned>(sizeof(Vector)));
   }
 
-  ARBITER_DEVICE void begin(PushEpoch first) {
+  ARBITER_DEVICE void begin(unsigned first) {
     epoch = first;
-    place = first_place + static_cast<unsigned long long>(first.buffer()) * buffer_stride;
+    place = first_place + static_cast<unsigned long long>(first % push_buffers) * buffer_stride;
   }
   // The epoch that the next launch begins with.
-  ARBITER_DEVICE PushEpoch behind(PushEpoch first) const {
-    return first.after(constants.push_epochs);
-  }
+  ARBITER_DEVICE unsigned behind(unsigned first) const { return first + constants.push_epochs; }
   // The next iteration's slots. With a new epoch comes the fence.
   ARBITER_DEVICE void advance() {
     if (++in_epoch == iterations_per_epoch) {
       in_epoch = 0;
       fence_system();
-      begin(epoch.next());
+      begin(epoch + 1);
     } else {
       place += static_cast<unsigned long long>(slot_stride) * (kLegs * leg_slots);
     }
@@ -108,7 +98,7 @@ struct Push {
         waited_for = r;
       }
     } while (missing && !wait.given_up &&
-             !expired<kRank>(constants, wait, waited_for, leg == 0 ? phase_push : phase_broadcast, epoch.word >> 2));
+             !expired<kRank>(constants, wait, waited_for, leg == 0 ? phase_push : phase_broadcast, epoch));
     // Ordered before a peer's next store to the same slots by the fence or the end of the kernel: an ordinary store.
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {

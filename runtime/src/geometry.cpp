@@ -51,10 +51,6 @@ unsigned largest_cluster_count(const KernelShape& shape, std::uint64_t tiles, in
   return static_cast<unsigned>(std::min(tiles, limit / shape.cluster));
 }
 
-// A rotating buffer holds several iterations of a long launch, because each change of buffer costs a fence that waits
-// for the links; up to this size, where one fence in many iterations no longer shows (2% at 32 MiB, 0.5% at 64 MiB).
-constexpr std::uint64_t push_buffer_budget = std::uint64_t{64} << 20;
-
 struct Tiling {
   std::uint64_t rows = 0;
   std::uint64_t tiles = 0;
@@ -141,8 +137,8 @@ Geometry geometry(const KernelShape& shape, std::uint64_t vectors, int block_lim
   result.vectors = vectors;
   const std::uint64_t iteration_bytes =
       product({vector_bytes, result.blocks, shape.threads, shape.vectors, shape.push_slots});
-  const std::uint64_t side_by_side = iteration_bytes == 0 ? iterations : push_buffer_budget / iteration_bytes;
-  result.push_iterations = static_cast<unsigned>(std::clamp<std::uint64_t>(side_by_side, 1, iterations));
+  const std::uint64_t side_by_side = iteration_bytes == 0 ? iterations : shape.push_buffer_bytes / iteration_bytes;
+  result.push_iterations = static_cast<unsigned>(std::clamp(side_by_side, std::min<std::uint64_t>(2, iterations), iterations));
   result.push_epochs = static_cast<unsigned>(divide_up(iterations, result.push_iterations));
   result.push_bytes = product({iteration_bytes, result.push_iterations});
   result.staging_bytes = product({vector_bytes, shape.staging_copies, tiles, shape.tile_rows, shape.padded_vectors});
@@ -157,9 +153,11 @@ WorkspaceNeeds workspace_needs(const KernelShape& shape, std::uint64_t vectors, 
   const std::uint64_t tile_bytes =
       product({vector_bytes, shape.cluster, shape.threads, shape.vectors, shape.push_slots});
   std::uint64_t push = product({tile_bytes, clusters});  // one iteration of the largest grid
-  // A smaller grid may put more iterations side by side: up to the budget, and never more than all tiles and one idle
-  // place per iteration.
-  if (iterations > 1) push = std::max(push, std::min(push_buffer_budget, product({tile_bytes, tiles + iterations})));
+  // A launch of several iterations puts at least two side by side (push.h says why). A smaller grid may put more: up to
+  // the budget, and never more than all tiles and one idle place per iteration.
+  if (iterations > 1) {
+    push = std::max(product({push, 2}), std::min(shape.push_buffer_bytes, product({tile_bytes, tiles + iterations})));
+  }
   return {push, product({vector_bytes, shape.staging_copies, tiles, shape.tile_rows, shape.padded_vectors})};
 }
 

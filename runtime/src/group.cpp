@@ -8,12 +8,16 @@
 #include "arbiter/runtime/fingerprint.hpp"
 #include "collective.hpp"
 #include "fault.hpp"
+#include "geometry.hpp"
 #include "workspace.hpp"
 
 namespace arbiter {
 namespace {
 
 /// What all ranks agreed on before the first allocation.
+/// Small enough that long launches use several epochs there too.
+constexpr std::uint64_t cpu_push_buffer_bytes = std::uint64_t{32} << 10;
+
 struct Capabilities {
   std::optional<SymmetricProvider> provider;
   std::string symmetric_reason;
@@ -87,13 +91,17 @@ class GroupImpl final : public Group {
           "no way to exchange data between the ranks. Symmetric memory: " + capabilities_.symmetric_reason +
           ". NCCL: " + nccl_reason_ + ". `arbiter doctor` shows what each rank can do.");
     }
-    everywhere(*bootstrap_, "allocate its fault record",
-               [&] { workspace_ = std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider); });
+    everywhere(*bootstrap_, "allocate its fault record", [&] {
+      workspace_ = std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider, options_.first_epoch);
+    });
     const std::string provider =
         capabilities_.provider ? std::string(to_string(*capabilities_.provider)) : std::string("none");
     environment_ = fingerprint(*device_, *bootstrap_, provider, catalogue().hash());
     // Decisions are chosen by the environment: a rank that sees another one would choose others.
-    require_equal(*bootstrap_, "creating a group", {{"environment", environment_.key()}});
+    require_equal(*bootstrap_, "creating a group",
+                  {{"environment", environment_.key()},
+                   {"push_buffer_bytes", std::to_string(push_buffer_bytes())},
+                   {"first_epoch", std::to_string(options_.first_epoch)}});
   }
 
   ~GroupImpl() override {
@@ -131,6 +139,10 @@ class GroupImpl final : public Group {
   std::optional<SymmetricProvider> symmetric_provider() const noexcept override { return capabilities_.provider; }
   std::string symmetric_reason() const override { return capabilities_.symmetric_reason; }
   Workspace& workspace() noexcept override { return *workspace_; }
+  std::uint64_t push_buffer_bytes() const noexcept override {
+    if (options_.push_buffer_bytes != 0) return options_.push_buffer_bytes;
+    return device_->kind() == DeviceKind::cpu ? cpu_push_buffer_bytes : default_push_buffer_bytes;
+  }
 
   NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes) override {
     if (!nccl_) throw Unavailable("NCCL symmetric windows need NCCL: " + nccl_reason_);

@@ -49,6 +49,7 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
     throw Unsupported("'" + name_ + "' needs symmetric memory, and there is none: " + group.symmetric_reason());
   }
   shape_ = kernel_shape(group.catalogue(), variant, group.limits());
+  shape_.push_buffer_bytes = group.push_buffer_bytes();
   const DeviceProperties& properties = device_.properties();
   if (shape_.shared_bytes > properties.shared_bytes_per_block) {
     throw Unsupported("'" + name_ + "' needs " + std::to_string(shape_.shared_bytes) +

@@ -41,8 +41,9 @@ WorkspaceLayout workspace_layout(std::uint64_t push_bytes, std::uint64_t staging
   return layout;
 }
 
-Workspace::Workspace(Device& device, Bootstrap& bootstrap, std::optional<SymmetricProvider> provider)
-    : device_(device), bootstrap_(bootstrap), provider_(provider) {
+Workspace::Workspace(Device& device, Bootstrap& bootstrap, std::optional<SymmetricProvider> provider,
+                     std::uint32_t first_epoch)
+    : device_(device), bootstrap_(bootstrap), provider_(provider), first_epoch_(first_epoch) {
   try {
     fault_ = static_cast<arbiter_abi::FaultRecord*>(device.allocate_host_visible(sizeof(arbiter_abi::FaultRecord)));
     *fault_ = arbiter_abi::FaultRecord{};
@@ -100,6 +101,13 @@ void Workspace::initialise(SymmetricMemory& memory, const WorkspaceLayout& layou
     device_.fill_words(start, 0, layout.push_offset / sizeof(std::uint32_t), stream_);
     device_.fill_words(start + layout.push_offset, arbiter_abi::sentinel_word,
                        (layout.staging_offset - layout.push_offset) / sizeof(std::uint32_t), stream_);
+    if (first_epoch_ != 0) {
+      auto* control = reinterpret_cast<arbiter_abi::Control*>(start);
+      device_.fill_words(control->push_epoch, first_epoch_, arbiter_abi::max_blocks, stream_);
+      device_.fill_words(control->barrier_epoch, first_epoch_, arbiter_abi::max_blocks, stream_);
+      device_.fill_words(control->barrier_flag, first_epoch_, arbiter_abi::max_blocks * arbiter_abi::max_world,
+                         stream_);
+    }
     device_.synchronize(stream_);
   });
 }

@@ -28,7 +28,7 @@ WorkspaceLayout workspace_layout(std::uint64_t push_bytes, std::uint64_t staging
 class Workspace {
  public:
   /// `provider` empty: no symmetric memory; reserve() then refuses anything but zero bytes.
-  Workspace(Device&, Bootstrap&, std::optional<SymmetricProvider> provider);
+  Workspace(Device&, Bootstrap&, std::optional<SymmetricProvider> provider, std::uint32_t first_epoch = 0);
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -66,6 +66,7 @@ class Workspace {
   Device& device_;
   Bootstrap& bootstrap_;
   std::optional<SymmetricProvider> provider_;
+  std::uint32_t first_epoch_ = 0;
   std::unique_ptr<SymmetricMemory> memory_;
   WorkspaceLayout layout_;
   std::uint64_t push_bytes_ = 0;

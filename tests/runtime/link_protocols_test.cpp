@@ -111,7 +111,11 @@ TEST_P(LinkProtocols, EveryAlgorithmIsRightForEverySeed) {
   options.max_threads_per_block = pattern == "allreduce" ? 256 : 128;  // the smallest that every algorithm has
   options.link = make_cpu_link_model(ranks);
   const auto run = [&, &world = ranks, &name = pattern](RankContext& context) {
-    const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
+    GroupOptions group_options = quiet_group_options();
+    group_options.first_epoch = 0xfffffffcU;  // every counter wraps around on the way
+    // One iteration in a rotating buffer, so that every long launch changes buffers; for 3 ranks several side by side.
+    if (world != 3) group_options.push_buffer_bytes = 1;
+    const auto group = make_group(context.bootstrap, context.device, group_options);
     const ProblemFamily family{name, Dtype::fp32, hidden, most_tokens, Mode::graph};
     const std::vector<CandidateSpec> specs = one_of_each(enumerate_candidates(*group, family, {}));
     ASSERT_GE(specs.size(), 3U);

@@ -75,6 +75,7 @@ class Group {
   /// Why there is no symmetric memory; empty if there is.
   virtual std::string symmetric_reason() const = 0;
   virtual Workspace& workspace() noexcept = 0;
+  virtual std::uint64_t push_buffer_bytes() const noexcept = 0;  ///< see GroupOptions; never 0
   /// Collective. A pair of NCCL symmetric windows of at least `bytes`, shared by all candidates of the group.
   virtual NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes) = 0;
   virtual std::size_t nccl_symmetric_bytes() const noexcept = 0;  ///< of each window; 0 before the first reservation
@@ -95,6 +96,12 @@ struct GroupOptions {
   EnvironmentVariables variables;
   bool nccl = true;
   std::shared_ptr<KernelCache> cache;
+  /// Bytes of one rotating buffer of the push protocol that a long launch may use. 0: 64 MiB on GPUs, where a change of
+  /// buffer costs a fence that waits for the links, and 32 KiB on the CPU device, so that long launches change buffers
+  /// there too. Equal on all ranks.
+  std::uint64_t push_buffer_bytes = 0;
+  /// Where the protocol's counters start. Equal on all ranks. Not 0 only to see them wrap around.
+  std::uint32_t first_epoch = 0;
 };
 std::unique_ptr<Group> make_group(std::shared_ptr<Bootstrap>, std::shared_ptr<Device>, const GroupOptions&);
 
