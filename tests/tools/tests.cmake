@@ -1,11 +1,19 @@
-# The command line is tested from outside: the tests start the program that people start.
+# The command line is tested from outside: these tests start the program that people start.
 add_library(arbiter_tools_testing STATIC ${CMAKE_CURRENT_LIST_DIR}/run_arbiter.cpp)
 target_include_directories(arbiter_tools_testing PUBLIC ${CMAKE_CURRENT_LIST_DIR})
 target_compile_definitions(arbiter_tools_testing PRIVATE ARBITER_BINARY="$<TARGET_FILE:arbiter>")
 target_link_libraries(arbiter_tools_testing PUBLIC GTest::gtest arbiter::llvm PRIVATE arbiter_options)
 add_dependencies(arbiter_tools_testing arbiter)
 
-foreach(subject help usage json start end_to_end)
+foreach(subject help usage json start end_to_end gpu_workers)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing)
 endforeach()
-set_tests_properties(tools/end_to_end PROPERTIES TIMEOUT 300)
+set_tests_properties(tools/end_to_end tools/gpu_workers PROPERTIES TIMEOUT 300)
+
+# Its parts.
+foreach(subject text worker_processes)
+  arbiter_add_test(tools/${subject} LINKS arbiter_cli)
+endforeach()
+
+# Databases are made by the test itself.
+arbiter_add_test(tools/data LINKS arbiter_tools_testing arbiter_db)

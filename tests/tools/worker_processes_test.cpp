@@ -1,0 +1,142 @@
+// Worker processes without GPUs: this test program is started as its own worker, and behaves as it is told.
+#include "worker_processes.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+/// What `arbiter <what> --worker` does here, on rank `rank`.
+[[noreturn]] void behave(const std::string& what) {
+  const WorkerPlace place = worker_place();
+  const bool odd_one = place.rank == 1;
+  if (what == "killed" && odd_one) raise(SIGKILL);
+  if (what == "exits" && odd_one) {
+    std::fprintf(stderr, "something only the log knows\n");
+    std::_Exit(7);
+  }
+  if (what == "usage" && odd_one) fail_worker(place, "too many of these", true, false, false);
+  if (what == "lost" && odd_one) fail_worker(place, "the device is lost", false, true, false);
+  if (what == "echo") fail_worker(place, odd_one ? "the cause" : "rank 1 did not arrive", false, false, !odd_one);
+  if (what == "hangs" || what == "killed" || what == "lost" || what == "usage" || what == "exits") {
+    for (;;) pause();
+  }
+  if (what == "listens") {
+    SignalWatch signals;
+    while (signals.wait(1000) != SIGTERM) {
+    }
+    end_worker(place, "stopped");
+  }
+  end_worker(place, "from rank " + std::to_string(place.rank) + " after " + std::to_string(place.restarts));
+}
+
+WorkersReport run(const std::string& what, int world = 3, bool cancellable = false) {
+  const SignalWatch signals;
+  const std::vector<std::string> arguments{what};
+  return run_workers(arguments, world, 2, cancellable, "told so", signals);
+}
+
+TEST(WorkerProcesses, RankZerosResultComesBack) {
+  const WorkersReport report = run("succeeds");
+  EXPECT_EQ(report.outcome, WorkersOutcome::succeeded);
+  EXPECT_EQ(report.result, "from rank 0 after 2");
+  EXPECT_EQ(report.message, "");
+}
+
+TEST(WorkerProcesses, OneThatIsKilledEndsTheOthersAndIsNamed) {
+  const WorkersReport report = run("killed");
+  EXPECT_EQ(report.outcome, WorkersOutcome::died);
+  EXPECT_NE(report.message.find("rank 1 of 3: ended by signal 9"), std::string::npos) << report.message;
+}
+
+TEST(WorkerProcesses, TheLogOfOneThatSaysNothingElseIsShown) {
+  const WorkersReport report = run("exits");
+  EXPECT_EQ(report.outcome, WorkersOutcome::died);
+  EXPECT_NE(report.message.find("exit status 7"), std::string::npos) << report.message;
+  EXPECT_NE(report.message.find("something only the log knows"), std::string::npos) << report.message;
+}
+
+TEST(WorkerProcesses, WrongUsageIsNotAFailureOfTheMachine) {
+  const WorkersReport report = run("usage");
+  EXPECT_EQ(report.outcome, WorkersOutcome::failed);
+  EXPECT_TRUE(report.usage);
+  EXPECT_NE(report.message.find("too many of these"), std::string::npos) << report.message;
+}
+
+TEST(WorkerProcesses, ALostDeviceAsksForARestart) { EXPECT_EQ(run("lost").outcome, WorkersOutcome::died); }
+
+TEST(WorkerProcesses, TheCauseIsReportedAndNotItsEcho) {
+  const WorkersReport report = run("echo");
+  EXPECT_EQ(report.outcome, WorkersOutcome::failed);
+  EXPECT_NE(report.message.find("rank 1 of 3: the cause"), std::string::npos) << report.message;
+}
+
+TEST(WorkerProcesses, NothingIsLeftInTheTemporaryDirectory) {
+  char pattern[] = "/tmp/arbiter-test-tmp-XXXXXX";
+  ASSERT_NE(mkdtemp(pattern), nullptr);
+  setenv("TMPDIR", pattern, 1);
+  run("killed");
+  run("succeeds");
+  unsetenv("TMPDIR");
+  EXPECT_TRUE(std::filesystem::is_empty(pattern));
+  std::filesystem::remove_all(pattern);
+}
+
+/// Runs `body` in a process of its own, interrupts it after a moment, and returns its status as waitpid gives it.
+template <typename Body>
+int interrupted(Body body, int times) {
+  const pid_t process = fork();
+  if (process == 0) {
+    body();
+    _exit(0);
+  }
+  for (int i = 0; i < times; ++i) {
+    usleep(400'000);
+    kill(process, SIGINT);
+  }
+  int status = 0;
+  waitpid(process, &status, 0);
+  return status;
+}
+
+TEST(WorkerProcesses, AnInterruptStopsThoseThatDoNotListen) {
+  const int status = interrupted([] { run("hangs"); }, 1);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 130);
+}
+
+TEST(WorkerProcesses, TheFirstInterruptAsksTheSecondInsists) {
+  const int listening = interrupted(
+      [] {
+        const WorkersReport report = run("listens", 2, true);
+        _exit(report.cancelled && report.result == "stopped" ? 42 : 1);
+      },
+      1);
+  ASSERT_TRUE(WIFEXITED(listening));
+  EXPECT_EQ(WEXITSTATUS(listening), 42);
+  const int hanging = interrupted([] { run("hangs", 2, true); }, 2);
+  ASSERT_TRUE(WIFEXITED(hanging));
+  EXPECT_EQ(WEXITSTATUS(hanging), 130);
+}
+
+TEST(WorkerProcesses, TheOptionIsNotForPeople) { EXPECT_THROW(worker_place(), InvalidArgument); }
+
+}  // namespace
+}  // namespace arbiter::cli
+
+int main(int count, char** values) {
+  const std::vector<std::string> arguments(values + 1, values + count);
+  if (!arguments.empty() && arguments.back() == "--worker") arbiter::cli::behave(arguments.front());
+  testing::InitGoogleTest(&count, values);
+  return RUN_ALL_TESTS();
+}
