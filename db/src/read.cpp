@@ -40,6 +40,11 @@ std::vector<DecisionSet> read_decisions_from_bytes(const std::string& bytes, con
   return decisions_of(view, db::identify(view));
 }
 
+void write_snapshot(const std::filesystem::path& target, const std::vector<DecisionSet>& sets) {
+  db::require_sqlite_features();
+  db::write_snapshot_file(target, sets);
+}
+
 std::string read_for_broadcast(const std::filesystem::path& path) {
   db::require_sqlite_features();
   std::string bytes;

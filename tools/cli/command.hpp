@@ -26,5 +26,11 @@ int run_verify(Arguments arguments);
 int run_render(Arguments arguments);
 int run_compile(Arguments arguments);
 int run_cache(Arguments arguments);
+int run_merge(Arguments arguments);
+int run_export(Arguments arguments);
+int run_import(Arguments arguments);
+int run_snapshot(Arguments arguments);
+int run_history(Arguments arguments);
+int run_forget(Arguments arguments);
 
 }  // namespace arbiter::cli

@@ -30,6 +30,12 @@ constexpr std::array commands{
     Command{"render", "the source of a kernel variant", run_render},
     Command{"compile", "compile variants, without running them", run_compile},
     Command{"cache", "the kernel cache", run_cache},
+    Command{"merge", "one database from several", run_merge},
+    Command{"export", "a database as text", run_export},
+    Command{"import", "a database from an export", run_import},
+    Command{"snapshot", "the decisions alone, for every node", run_snapshot},
+    Command{"history", "the runs in a database, where and when", run_history},
+    Command{"forget", "drop a run and decide anew", run_forget},
 };
 
 void print_overview() {

@@ -7,6 +7,7 @@
 
 #include "arbiter/error.hpp"
 #include "random.hpp"
+#include "seed.hpp"
 
 namespace arbiter::tuning {
 namespace {
@@ -16,13 +17,6 @@ constexpr std::size_t most_loaded = 128;  // kernels kept per family; loading on
 constexpr double hopeless = 4;            // times slower than the best: not timed any further
 constexpr double launch_bound_us = 25;    // below this, an estimate says more about the host than about the kernel
 constexpr double near_best = 1.10;        // worth a second look before the finalists are picked
-
-std::uint64_t seed_of(const Problem& problem, std::uint64_t seed) {
-  // FNV-1a over the name: std::hash may differ between builds, and every rank must draw the same.
-  std::uint64_t hash = 0xcbf29ce484222325ULL ^ seed;
-  for (const char c : problem.name()) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  return hash;
-}
 
 /// Candidates that launch the same grid of the same kernel at this size are one candidate.
 std::string launch_key(const RunnableCandidate& candidate, std::int64_t tokens) {

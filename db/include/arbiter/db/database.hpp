@@ -100,6 +100,10 @@ class WorkDatabase {
 /// Where and when was measured what, oldest run first. Reads like read_decisions(); a snapshot has no runs.
 std::vector<RunHistory> read_history(const std::filesystem::path&);
 
+/// Write these decisions as a snapshot: see WorkDatabase::write_snapshot(). Needs no work database that nobody else is
+/// writing to.
+void write_snapshot(const std::filesystem::path&, const std::vector<DecisionSet>&);
+
 /// Read the decisions of a work database or a snapshot, without writing anything, even beside it.
 /// A live -wal is honoured; a read-only directory works.
 std::vector<DecisionSet> read_decisions(const std::filesystem::path&);

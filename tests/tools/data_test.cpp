@@ -1,0 +1,143 @@
+// merge, export, import, snapshot, history and forget, on databases made for the purpose.
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "arbiter/db/contents.hpp"
+#include "db/fixtures.hpp"
+#include "run_arbiter.hpp"
+
+namespace arbiter::testing {
+namespace {
+
+/// A work database with one run: one-shot wins up to 8 tokens, another candidate above; times scaled by `factor`.
+void make_database(const std::string& file, const std::string& run_id, double factor) {
+  WorkDatabase database = WorkDatabase::open(file);
+  const Environment environment = test::example_environment();
+  Run run;
+  run.id = run_id;
+  run.host = "host-of-" + run_id;
+  run.command = "arbiter tune";
+  run.started = 1'700'000'000 + static_cast<std::int64_t>(100 * factor);
+  database.begin_run(environment, run);
+  for (const std::int64_t tokens : {1, 8, 64}) {
+    for (const int number : {0, 1}) {
+      Trial trial = test::done_trial(tokens, number);
+      const double us = factor * (tokens < 64 ? 2.0 + number : 9.0 - 4 * number);
+      trial.samples_us.clear();
+      for (int i = 0; i < 12; ++i) trial.samples_us.push_back(us * (1 + 0.001 * i));
+      database.begin_trial(run_id, environment, trial.problem, trial.candidate);
+      database.finish_trial(run_id, environment, trial);
+    }
+  }
+  run.finished = run.started + 72;
+  database.finish_run(run_id, run);
+}
+
+class Data : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    make_database(file("a.db"), "aaaa-1", 1.0);
+    make_database(file("b.db"), "abbb-2", 2.0);
+  }
+  std::string file(const std::string& name) const { return scratch.file(name); }
+  llvm::json::Value json(std::vector<std::string> arguments) const {
+    arguments.emplace_back("--json");
+    const Outcome outcome = run_arbiter(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return parse_object(outcome.out);
+  }
+  void expect_failure(const std::vector<std::string>& arguments, const std::string& expected) const {
+    const Outcome outcome = run_arbiter(arguments);
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_NE(outcome.err.find(expected), std::string::npos) << outcome.err;
+  }
+
+  ScratchDirectory scratch;
+};
+
+TEST_F(Data, MergeInEitherOrderGivesTheSameDecisions) {
+  const llvm::json::Value report = json({"merge", "--db", file("ab.db"), file("a.db"), file("b.db")});
+  expect_keys(&report, {"schema", "database", "added", "updated", "decisions"});
+  expect_keys(member(report, "added"), {"environments", "runs", "problems", "candidates", "trials", "samples"});
+  EXPECT_EQ(member(report, "added.runs")->getAsInteger(), 2);
+  EXPECT_EQ(member(report, "added.trials")->getAsInteger(), 12);
+  EXPECT_EQ(member(report, "decisions")->getAsInteger(), 2);
+  ASSERT_EQ(run_arbiter({"merge", "--db", file("b.db"), file("a.db")}).exit_code, 0);
+  EXPECT_EQ(read_contents(file("ab.db")), read_contents(file("b.db")));
+  EXPECT_EQ(member(json({"merge", "--db", file("ab.db"), file("a.db")}), "added.trials")->getAsInteger(), 0);
+  EXPECT_NE(run_arbiter({"merge", "--db", file("ab.db"), file("a.db")}).out.find("everything was there already"),
+            std::string::npos);
+}
+
+TEST_F(Data, AMergeThatFailsChangesNothing) {
+  const Contents before = read_contents(file("a.db"));
+  std::ofstream(file("not.db")) << "this is not a database, but it is long enough to be looked at as one";
+  expect_failure({"merge", "--db", file("a.db"), file("b.db"), file("not.db")}, "not.db");
+  expect_failure({"merge", "--db", file("new.db"), file("b.db"), file("missing.db")}, "missing.db");
+  EXPECT_EQ(read_contents(file("a.db")), before);
+  EXPECT_FALSE(std::filesystem::exists(file("new.db")));
+}
+
+TEST_F(Data, ExportAndImport) {
+  ASSERT_EQ(run_arbiter({"merge", "--db", file("a.db"), file("b.db")}).exit_code, 0);
+  ASSERT_EQ(run_arbiter({"export", "--db", file("a.db"), "--output", file("a.jsonl")}).exit_code, 0);
+  const std::string text = read_text(file("a.jsonl"));
+  EXPECT_EQ(run_arbiter({"export", "--db", file("a.db")}).out, text);
+  const llvm::json::Value report = json({"import", "--db", file("copy.db"), file("a.jsonl")});
+  EXPECT_EQ(member(report, "added.runs")->getAsInteger(), 2);
+  EXPECT_EQ(read_contents(file("copy.db")), read_contents(file("a.db")));
+  EXPECT_EQ(run_arbiter({"export", "--db", file("copy.db")}).out, text);
+  EXPECT_EQ(member(json({"import", "--db", file("b.db"), file("a.jsonl")}), "added.runs")->getAsInteger(), 1);
+  EXPECT_EQ(read_contents(file("b.db")), read_contents(file("a.db")));
+
+  std::ofstream(file("bad.jsonl")) << text.substr(0, text.size() / 2);
+  expect_failure({"import", "--db", file("new.db"), file("bad.jsonl")}, "bad.jsonl' line ");
+  EXPECT_FALSE(std::filesystem::exists(file("new.db")));
+  expect_failure({"import", "--db", file("new.db"), file("none.jsonl")}, "none.jsonl");
+  expect_failure({"export", "--db", file("a.db"), "--output", file("none/a.jsonl")}, "none/a.jsonl");
+  expect_failure({"export", "--db", file("none.db")}, "none.db");
+}
+
+TEST_F(Data, Snapshot) {
+  ASSERT_EQ(run_arbiter({"merge", "--db", file("a.db"), file("b.db")}).exit_code, 0);
+  const llvm::json::Value report = json({"snapshot", "--db", file("a.db"), file("snapshot.db")});
+  expect_keys(&report, {"schema", "snapshot", "bytes", "environments", "decisions"});
+  EXPECT_EQ(member(report, "decisions")->getAsInteger(), 2);
+  EXPECT_EQ(read_decisions(file("snapshot.db")), read_decisions(file("a.db")));
+  const std::string bytes = read_text(file("snapshot.db"));
+  WorkDatabase::open(file("a.db")).write_snapshot(file("other.db"));
+  EXPECT_EQ(read_text(file("other.db")), bytes);
+  expect_failure({"snapshot", "--db", file("a.db"), file("a.db")}, "replace the database itself");
+  expect_failure({"snapshot", "--db", file("a.db"), file("b.db")}, "work database");
+  expect_failure({"merge", "--db", file("a.db"), file("snapshot.db")}, "it is a snapshot");
+}
+
+TEST_F(Data, HistoryAndForget) {
+  ASSERT_EQ(run_arbiter({"merge", "--db", file("ab.db"), file("b.db"), file("a.db")}).exit_code, 0);
+  const llvm::json::Value history = json({"history", "--db", file("ab.db")});
+  ASSERT_EQ(member(history, "runs")->getAsArray()->size(), 2U);
+  expect_keys(member(history, "runs[0]"), {"id", "environment", "gpu_name", "host", "command", "started", "finished",
+                                           "trials", "done", "samples", "clocks_dropped"});
+  EXPECT_EQ(member(history, "runs[0].id")->getAsString(), "aaaa-1");
+  EXPECT_EQ(member(history, "runs[1].host")->getAsString(), "host-of-abbb-2");
+  EXPECT_EQ(member(history, "runs[1].samples")->getAsInteger(), 72);
+  const std::string table = run_arbiter({"history", "--db", file("ab.db")}).out;
+  EXPECT_NE(table.find("2023-11-14 22:15"), std::string::npos) << table;
+  EXPECT_NE(table.find("1 min 12 s"), std::string::npos) << table;
+
+  EXPECT_EQ(run_arbiter({"forget", "--db", file("ab.db"), "a"}).exit_code, 2) << "two runs start with a";
+  EXPECT_EQ(run_arbiter({"forget", "--db", file("ab.db"), "x"}).exit_code, 2);
+  const llvm::json::Value report = json({"forget", "--db", file("ab.db"), "ab"});
+  EXPECT_EQ(member(report, "run")->getAsString(), "abbb-2");
+  EXPECT_EQ(member(report, "trials")->getAsInteger(), 6);
+  ASSERT_EQ(run_arbiter({"merge", "--db", file("alone.db"), file("a.db")}).exit_code, 0);
+  EXPECT_EQ(read_contents(file("ab.db")), read_contents(file("alone.db")));
+  ASSERT_EQ(run_arbiter({"forget", "--db", file("ab.db"), "aaaa-1"}).exit_code, 0);
+  EXPECT_TRUE(read_contents(file("ab.db")).empty());
+  EXPECT_NE(run_arbiter({"history", "--db", file("ab.db")}).out.find("no runs"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace arbiter::testing

@@ -1,0 +1,84 @@
+// arbiter history: the runs in a database, where and when.
+#include <cstdio>
+#include <ctime>
+#include <string>
+
+#include "arbiter/db/database.hpp"
+#include "command.hpp"
+#include "database_option.hpp"
+#include "json.hpp"
+#include "options.hpp"
+#include "text.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+/// "2026-03-01 14:05", in UTC: the runs may come from hosts in several time zones.
+std::string date(std::int64_t seconds) {
+  const auto time = static_cast<std::time_t>(seconds);
+  std::tm parts{};
+  if (gmtime_r(&time, &parts) == nullptr) return std::to_string(seconds);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M", &parts)};
+}
+
+std::string duration(const Run& run) {
+  if (run.finished == 0) return "not finished";
+  return format_seconds(static_cast<double>(run.finished - run.started));
+}
+
+void print_as_json(const std::vector<RunHistory>& history) {
+  print_json([&](llvm::json::OStream& json) {
+    json.attribute("schema", json_schema);
+    json.attributeArray("runs", [&] {
+      for (const RunHistory& entry : history) {
+        json.object([&] {
+          const Run& run = entry.run;
+          write_text(json, "id", run.id);
+          write_text(json, "environment", entry.environment.key());
+          write_text(json, "gpu_name", entry.environment.gpu_name);
+          write_text(json, "host", run.host);
+          write_text(json, "command", run.command);
+          json.attribute("started", run.started);
+          json.attribute("finished", run.finished);
+          json.attribute("trials", static_cast<std::int64_t>(entry.trials));
+          json.attribute("done", static_cast<std::int64_t>(entry.done));
+          json.attribute("samples", static_cast<std::int64_t>(entry.samples));
+          json.attribute("sm_clock_start_mhz", run.sm_clock_start_mhz);
+          json.attribute("sm_clock_end_mhz", run.sm_clock_end_mhz);
+          json.attribute("power_start_watts", run.power_start_watts);
+          json.attribute("power_end_watts", run.power_end_watts);
+          json.attribute("clocks_dropped", run.clocks_dropped);
+        });
+      }
+    });
+  });
+}
+
+}  // namespace
+
+int run_history(Arguments arguments) {
+  Options options("history",
+                  "Lists the runs whose measurements a work database holds, oldest first: when (UTC), where, for how\n"
+                  "long, and how many trials are left of it. The id is what `arbiter forget` takes.",
+                  "arbiter history --db cluster.db");
+  declare_database(options, "work database to read");
+  options.flag("json", "for programs; see docs/cli.md");
+  if (!options.parse(arguments)) return exit_success;
+  const std::vector<RunHistory> history = read_history(database_path(options));
+  if (options.has("json")) {
+    print_as_json(history);
+    return exit_success;
+  }
+  Table table({"started", "took", "host", "device", "environment", "trials", "done", "clocks", "run"});
+  for (const RunHistory& entry : history) {
+    table.add({date(entry.run.started), duration(entry.run), entry.run.host, entry.environment.gpu_name,
+               entry.environment.key().substr(0, 12), std::to_string(entry.trials), std::to_string(entry.done),
+               entry.run.clocks_dropped ? "dropped" : "steady", entry.run.id});
+  }
+  table.print();
+  if (history.empty()) std::printf("no runs: it is a snapshot, or nothing was measured into it yet\n");
+  return exit_success;
+}
+
+}  // namespace arbiter::cli

@@ -1,0 +1,52 @@
+// arbiter snapshot: the decisions of a work database as a file for every node.
+#include <cstdio>
+#include <filesystem>
+
+#include "arbiter/db/database.hpp"
+#include "command.hpp"
+#include "database_option.hpp"
+#include "json.hpp"
+#include "options.hpp"
+#include "text.hpp"
+
+namespace arbiter::cli {
+
+int run_snapshot(Arguments arguments) {
+  Options options("snapshot",
+                  "Writes the decisions of a work database, without the measurements, to FILE: small, read-only, and\n"
+                  "the same bytes for the same decisions. It replaces an earlier snapshot as a whole, never another\n"
+                  "kind of file. Give it to programs as ARBITER_DB.",
+                  "arbiter snapshot --db cluster.db /shared/arbiter-h200.db");
+  declare_database(options, "work database to read");
+  options.words("FILE", "FILE: where to write the snapshot.", 1).flag("json", "for programs; see docs/cli.md");
+  if (!options.parse(arguments)) return exit_success;
+  if (options.words().empty()) throw UsageError("no FILE: name the snapshot to write");
+
+  const std::filesystem::path source = database_path(options);
+  const std::filesystem::path target = options.words().front();
+  std::error_code error;
+  if (std::filesystem::equivalent(source, target, error)) {
+    throw DatabaseError("'" + target.string() +
+                        "': the snapshot would replace the database itself. Choose another name");
+  }
+  write_snapshot(target, read_decisions(source));
+  std::size_t decisions = 0;
+  const std::vector<DecisionSet> sets = read_decisions(target);
+  for (const DecisionSet& set : sets) decisions += set.decisions.size();
+  const auto bytes = std::filesystem::file_size(target);
+  if (options.has("json")) {
+    print_json([&](llvm::json::OStream& json) {
+      json.attribute("schema", json_schema);
+      write_text(json, "snapshot", target.string());
+      json.attribute("bytes", static_cast<std::int64_t>(bytes));
+      json.attribute("environments", static_cast<std::int64_t>(sets.size()));
+      json.attribute("decisions", static_cast<std::int64_t>(decisions));
+    });
+  } else {
+    std::printf("%s: %zu decisions in %zu environments, %s\n", target.c_str(), decisions, sets.size(),
+                format_bytes(bytes).c_str());
+  }
+  return exit_success;
+}
+
+}  // namespace arbiter::cli
