@@ -100,6 +100,36 @@ TEST_F(Data, ExportAndImport) {
   expect_failure({"export", "--db", file("none.db")}, "none.db");
 }
 
+TEST_F(Data, ExportForPeopleAndEngines) {
+  ASSERT_EQ(run_arbiter({"merge", "--db", file("a.db"), file("b.db")}).exit_code, 0);
+  const std::map<std::string, std::string> starts{{"csv", "environment,gpu_name,"},
+                                                  {"markdown", "## NVIDIA H200"},
+                                                  {"header", "// Decisions of Arbiter for NVIDIA H200"},
+                                                  {"vllm", "# NVIDIA H200, MiB"},
+                                                  {"tensorrt-llm", "// NVIDIA H200."}};
+  for (const auto& [format, start] : starts) {
+    const Outcome outcome = run_arbiter({"export", "--db", file("a.db"), "--format", format});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_TRUE(outcome.out.starts_with(start)) << outcome.out;
+    const bool engine = format == "vllm" || format == "tensorrt-llm";
+    EXPECT_EQ(outcome.err.find("% at worst") != std::string::npos, engine) << outcome.err;
+  }
+  const llvm::json::Value report =
+      json({"export", "--db", file("a.db"), "--format", "vllm", "--output", file("vllm.py")});
+  expect_keys(&report, {"schema", "format", "file", "bytes", "losses"});
+  expect_keys(member(report, "losses[0]"), {"what", "mean_percent", "worst_percent", "points", "unmeasured"});
+  EXPECT_EQ(read_text(file("vllm.py")), run_arbiter({"export", "--db", file("a.db"), "--format", "vllm"}).out);
+  expect_failure({"export", "--db", file("a.db"), "--format", "sglang"}, "'sglang', which needs");
+  WorkDatabase::open(file("a.db")).replace_decisions(test::other_environment(), test::example_decisions(2));
+  const Outcome two = run_arbiter({"export", "--db", file("a.db"), "--format", "vllm"});
+  EXPECT_EQ(two.exit_code, 2);
+  EXPECT_NE(two.err.find("NVIDIA H100"), std::string::npos) << two.err;
+  EXPECT_EQ(run_arbiter({"export", "--db", file("a.db"), "--format", "vllm", "--environment",
+                         test::example_environment().key().substr(0, 12)})
+                .exit_code,
+            0);
+}
+
 TEST_F(Data, Snapshot) {
   ASSERT_EQ(run_arbiter({"merge", "--db", file("a.db"), file("b.db")}).exit_code, 0);
   const llvm::json::Value report = json({"snapshot", "--db", file("a.db"), file("snapshot.db")});

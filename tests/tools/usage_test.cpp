@@ -65,6 +65,8 @@ const Case cases[] = {
     {{"import", "a", "b"}, {"unexpected 'b'"}},
     {{"export", "extra"}, {"unexpected 'extra'"}},
     {{"export", "--json"}, {"--json", "--output"}},
+    {{"export", "--format", "vlm"}, {"'vlm'", "'vllm'"}},
+    {{"export", "--environment", "0"}, {"--environment", "everything"}},
     {{"snapshot"}, {"no FILE"}},
     {{"forget"}, {"no RUN"}},
     {{"compile", "--all", "--target", "sm_90b"}, {"'sm_90b'", "sm_90a"}},
