@@ -15,3 +15,17 @@ arbiter_add_tuner_test(bench)
 arbiter_add_tuner_test(conformance TIMEOUT 300)
 arbiter_add_tuner_test(recompute)
 target_include_directories(tuner_recompute_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)  # random databases
+
+# The conformance cases as a user runs them, on the CPU device: all of them for 2 ranks, a selection of every area for
+# more. Kernels stay compiled between runs of the tests.
+function(arbiter_add_conformance_test name)
+  add_test(NAME conformance/${name} COMMAND arbiter verify --device cpu ${ARGN})
+  set_tests_properties(conformance/${name} PROPERTIES TIMEOUT 900
+    ENVIRONMENT ARBITER_CACHE_DIR=${CMAKE_BINARY_DIR}/test-kernels)
+endfunction()
+
+arbiter_add_conformance_test(ranks_2 --ranks 2 --full)
+foreach(ranks 3 4 5 6 7 8)
+  arbiter_add_conformance_test(ranks_${ranks} --ranks ${ranks})
+endforeach()
+arbiter_add_conformance_test(ranks_16 --ranks 16 --area plain,numerics)
