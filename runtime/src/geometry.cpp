@@ -138,7 +138,8 @@ Geometry geometry(const KernelShape& shape, std::uint64_t vectors, int block_lim
   const std::uint64_t iteration_bytes =
       product({vector_bytes, result.blocks, shape.threads, shape.vectors, shape.push_slots});
   const std::uint64_t side_by_side = iteration_bytes == 0 ? iterations : shape.push_buffer_bytes / iteration_bytes;
-  result.push_iterations = static_cast<unsigned>(std::clamp(side_by_side, std::min<std::uint64_t>(2, iterations), iterations));
+  result.push_iterations =
+      static_cast<unsigned>(std::clamp(side_by_side, std::min<std::uint64_t>(2, iterations), iterations));
   result.push_epochs = static_cast<unsigned>(divide_up(iterations, result.push_iterations));
   result.push_bytes = product({iteration_bytes, result.push_iterations});
   result.staging_bytes = product({vector_bytes, shape.staging_copies, tiles, shape.tile_rows, shape.padded_vectors});

@@ -50,15 +50,15 @@ std::unique_ptr<Bootstrap> make_callbacks_bootstrap(BootstrapCallbacks);
 
 /// What a launcher put into the environment.
 struct LauncherVariables {
-  std::string launcher;   ///< "torchrun", "open_mpi", "slurm", "pmi", "arbiter"; empty if none
+  std::string launcher;  ///< "torchrun", "open_mpi", "slurm", "pmi", "arbiter"; empty if none
   int rank = 0;
   int size = 1;
-  int local_rank = 0;     ///< which GPU of the node
+  int local_rank = 0;  ///< which GPU of the node
   int local_size = 1;
   /// "tcp://host:port" or "file:///path"; empty if the launcher does not say where the ranks could meet. The port lies
   /// launcher_port_offset above MASTER_PORT, which torchrun's own store occupies; taken ports are stepped over.
   std::string rendezvous;
-  std::string job;        ///< equal on all ranks of this run and unlike other runs'; may be empty
+  std::string job;  ///< equal on all ranks of this run and unlike other runs'; may be empty
 };
 inline constexpr int launcher_port_offset = 1000;
 
@@ -71,8 +71,8 @@ LauncherVariables read_launcher_variables();
 
 /// Exchange one NCCL unique id by TCP or file, then use NCCL for everything. The CUDA device must be current, and every
 /// rank needs a GPU of its own. A single rank needs neither NCCL nor a GPU.
-/// Throws Unavailable without NCCL, Poisoned when the ranks do not all arrive within `deadline`, which also bounds every
-/// later exchange.
+/// Throws Unavailable without NCCL, Poisoned when the ranks do not all arrive within `deadline`, which also bounds
+/// every later exchange.
 std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables&,
                                                    std::chrono::milliseconds deadline = std::chrono::seconds(60));
 

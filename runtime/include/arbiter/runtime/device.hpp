@@ -28,7 +28,7 @@ struct DeviceProperties {
   int compute_capability = 0;  ///< 90; 0 on the CPU device
   int sm_count = 0;
   int max_threads_per_block = 0;
-  int max_cluster = 1;         ///< largest cluster a launch may ask for (8: the portable limit)
+  int max_cluster = 1;  ///< largest cluster a launch may ask for (8: the portable limit)
   std::size_t shared_bytes_per_block = 0;
   std::size_t memory_bytes = 0;
   std::string compile_target;  ///< what Compiler to use: "sm_90a", "compute_120", or "cpu"
@@ -43,10 +43,10 @@ class Kernel {
 
 struct Launch {
   unsigned blocks = 1;
-  unsigned threads = 1;        ///< per block
-  unsigned cluster = 1;        ///< blocks per cluster; divides `blocks`
-  unsigned shared_bytes = 0;   ///< dynamic, per block
-  bool programmatic = false;   ///< programmatic dependent launch: may start before the previous kernel has finished
+  unsigned threads = 1;       ///< per block
+  unsigned cluster = 1;       ///< blocks per cluster; divides `blocks`
+  unsigned shared_bytes = 0;  ///< dynamic, per block
+  bool programmatic = false;  ///< programmatic dependent launch: may start before the previous kernel has finished
 };
 
 /// A captured sequence of launches, ready to be replayed.
@@ -152,8 +152,8 @@ std::unique_ptr<Device> make_cuda_device(int ordinal, const CudaDeviceOptions& =
 class CpuLinkModel;
 
 struct CpuDeviceOptions {
-  std::uint64_t seed = 0;   ///< order in which fibers run; the same seed gives the same order
-  int sm_count = 4;         ///< blocks resident together = sm_count (one block per SM)
+  std::uint64_t seed = 0;  ///< order in which fibers run; the same seed gives the same order
+  int sm_count = 4;        ///< blocks resident together = sm_count (one block per SM)
   int max_threads_per_block = 256;
   std::shared_ptr<CpuLinkModel> link = nullptr;  ///< see cpu_link.hpp; null: stores are visible at once, in order
 };

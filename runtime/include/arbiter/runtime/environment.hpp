@@ -14,14 +14,14 @@ namespace arbiter {
 enum class NumericsPolicy : std::uint8_t { any, strict };
 
 struct EnvironmentVariables {
-  std::string db;                       ///< ARBITER_DB: snapshot or database the runtime loads
-  std::filesystem::path cache_dir;      ///< ARBITER_CACHE_DIR: kernel cache, default $XDG_CACHE_HOME/arbiter
-  Backend backend = Backend::automatic; ///< ARBITER_BACKEND: auto, trtllm, mnnvl, custom, nvls, nccl
+  std::string db;                                 ///< ARBITER_DB: snapshot or database the runtime loads
+  std::filesystem::path cache_dir;                ///< ARBITER_CACHE_DIR: kernel cache, default $XDG_CACHE_HOME/arbiter
+  Backend backend = Backend::automatic;           ///< ARBITER_BACKEND: auto, trtllm, mnnvl, custom, nvls, nccl
   NumericsPolicy numerics = NumericsPolicy::any;  ///< ARBITER_NUMERICS: any, strict
-  bool jit = true;                      ///< ARBITER_JIT: on, off (a cache miss is then an error)
-  bool multicast = false;               ///< ARBITER_MULTICAST: on, off. Off also when NCCL_NVLS_ENABLE=0
-  std::chrono::milliseconds timeout{30'000};  ///< ARBITER_TIMEOUT_MS: deadline of every device-side wait
-  std::string log = "warn";             ///< ARBITER_LOG: trace, debug, info, warn, error, off
+  bool jit = true;                                ///< ARBITER_JIT: on, off (a cache miss is then an error)
+  bool multicast = false;                         ///< ARBITER_MULTICAST: on, off. Off also when NCCL_NVLS_ENABLE=0
+  std::chrono::milliseconds timeout{30'000};      ///< ARBITER_TIMEOUT_MS: deadline of every device-side wait
+  std::string log = "warn";                       ///< ARBITER_LOG: trace, debug, info, warn, error, off
 
   /// Throws InvalidArgument naming the variable, its value and what is valid.
   static EnvironmentVariables read();
@@ -30,7 +30,7 @@ struct EnvironmentVariables {
 /// One variable as `arbiter doctor` prints it.
 struct VariableDescription {
   std::string name;
-  std::string value;        ///< effective
+  std::string value;  ///< effective
   bool set = false;
   std::string description;  ///< one line
 };

@@ -29,8 +29,8 @@ class SymmetricMemory {
 /// One provider's answer on this group of ranks: proven by a write and a read across every pair of peers.
 struct ProviderProbe {
   SymmetricProvider provider{};
-  bool usable = false;   ///< on every rank
-  std::string reason;    ///< why not; empty if usable
+  bool usable = false;  ///< on every rank
+  std::string reason;   ///< why not; empty if usable
 };
 
 /// Collective. Tries every provider of the device kind functionally and votes.

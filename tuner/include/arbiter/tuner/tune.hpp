@@ -52,7 +52,7 @@ struct TuneOptions {
   MeasureSettings measure;
   ChoiceRules rules;
   CandidateSource source = CandidateSource::runtime();
-  std::function<ClockSample()> clocks;      ///< sampled at start and end on rank 0; empty: sample_clocks()
+  std::function<ClockSample()> clocks;        ///< sampled at start and end on rank 0; empty: sample_clocks()
   std::string command;                        ///< provenance
   std::string host;                           ///< provenance
   const std::atomic<bool>* cancel = nullptr;  ///< on any rank: finish the trial at hand, decide, return
