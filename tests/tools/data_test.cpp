@@ -130,6 +130,30 @@ TEST_F(Data, ExportForPeopleAndEngines) {
             0);
 }
 
+TEST_F(Data, DiffNamesWhatChanged) {
+  for (const char* name : {"a.db", "b.db"}) {
+    ASSERT_EQ(run_arbiter({"merge", "--db", file(name), file(name)}).exit_code, 0);
+  }
+  EXPECT_NE(run_arbiter({"diff", file("a.db"), file("b.db")}).out.find(": 0 changes"), std::string::npos);
+  {
+    WorkDatabase database = WorkDatabase::open(file("b.db"));
+    std::vector<Decision> decisions = database.decisions().front().decisions;
+    std::swap(decisions.front().candidate, decisions.back().candidate);
+    database.replace_decisions(test::example_environment(), decisions);
+  }
+  const llvm::json::Value report = json({"diff", file("a.db"), file("b.db")});
+  ASSERT_EQ(member(report, "environments[0].changes")->getAsArray()->size(), 2U);
+  expect_keys(member(report, "environments[0].changes[0]"),
+              {"mode", "world", "dtype", "pattern", "hidden", "tokens_min", "tokens_max", "before", "after"});
+  EXPECT_EQ(member(report, "environments[0].changes[0].tokens")->getAsInteger(), 8);
+  EXPECT_GT(*member(report, "environments[0].changes[0].after_us")->getAsNumber(),
+            *member(report, "environments[0].changes[0].before_us")->getAsNumber());
+  const Outcome table = run_arbiter({"diff", file("a.db"), file("b.db")});
+  EXPECT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_NE(table.out.find("+50.0%"), std::string::npos) << table.out;
+  expect_failure({"diff", file("a.db"), file("none.db")}, "none.db");
+}
+
 TEST_F(Data, Snapshot) {
   ASSERT_EQ(run_arbiter({"merge", "--db", file("a.db"), file("b.db")}).exit_code, 0);
   const llvm::json::Value report = json({"snapshot", "--db", file("a.db"), file("snapshot.db")});

@@ -61,6 +61,7 @@ const Case cases[] = {
     {{"render", "--json"}, {"--list"}},
     {{"compile"}, {"--all"}},
     {{"merge"}, {"no SOURCE"}},
+    {{"diff", "one.db"}, {"BEFORE and AFTER"}},
     {{"import"}, {"no FILE"}},
     {{"import", "a", "b"}, {"unexpected 'b'"}},
     {{"export", "extra"}, {"unexpected 'extra'"}},

@@ -27,6 +27,7 @@ int run_render(Arguments arguments);
 int run_compile(Arguments arguments);
 int run_cache(Arguments arguments);
 int run_merge(Arguments arguments);
+int run_diff(Arguments arguments);
 int run_export(Arguments arguments);
 int run_import(Arguments arguments);
 int run_snapshot(Arguments arguments);

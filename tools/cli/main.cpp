@@ -31,6 +31,7 @@ constexpr std::array commands{
     Command{"compile", "compile variants, without running them", run_compile},
     Command{"cache", "the kernel cache", run_cache},
     Command{"merge", "one database from several", run_merge},
+    Command{"diff", "which decisions changed between two databases", run_diff},
     Command{"export", "a database as text", run_export},
     Command{"import", "a database from an export", run_import},
     Command{"snapshot", "the decisions alone, for every node", run_snapshot},

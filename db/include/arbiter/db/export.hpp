@@ -34,17 +34,18 @@ struct EngineExport {
 
 /// Two Python dictionaries: {compute capability: {ranks: MiB}}, the largest fused message, and the largest one-shot
 /// one. From graph mode, or eager if nothing was measured in graph mode.
-EngineExport export_vllm(const Contents&, const std::string& environment);
+EngineExport export_vllm(const Contents&, const std::string& key);
 
 /// A Python dictionary {compute capability: {ranks: {"graph" or "eager": {name: bytes}}}}. A message of less than
 /// `one_shot_push_threshold` bytes goes one-shot by push, else below `one_shot_pull_threshold` one-shot by pull, else
 /// below `two_shot_pull_threshold` two-shot, else to NCCL.
-EngineExport export_sglang(const Contents&, const std::string& environment);
+EngineExport export_sglang(const Contents&, const std::string& key);
 
 /// The C++ table [TP 2, 4, 8][plain, residual + RMSNorm][hidden 128 ... 8192][tokens 1 ... 16384] of strategies: 0
 /// NCCL, 4 one-shot, 5 two-shot. A row of sizes between two powers of two is looked up at the lower one.
-EngineExport export_tensorrt_llm(const Contents&, const std::string& environment);
+EngineExport export_tensorrt_llm(const Contents&, const std::string& key);
 
-// The three above throw DatabaseError when there is nothing in the environment that the format could hold.
+// `key` is that of an environment. The three above throw DatabaseError when there is nothing in the environment that
+// the format could hold.
 
 }  // namespace arbiter
