@@ -148,7 +148,7 @@ std::optional<fs::path> make_unique_folder(const fs::path& parent) {
 
 }  // namespace
 
-CacheStore::CacheStore(fs::path directory) : root_(std::move(directory) / ("v" + std::to_string(format))) {}
+CacheStore::CacheStore(const fs::path& directory) : root_(directory / ("v" + std::to_string(format))) {}
 
 fs::path CacheStore::entry(const std::string& key) const { return root_ / "entries" / key; }
 fs::path CacheStore::lock_file(const std::string& key) const { return root_ / "locks" / key; }

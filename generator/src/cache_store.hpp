@@ -16,7 +16,7 @@ namespace arbiter {
 
 class CacheStore {
  public:
-  explicit CacheStore(std::filesystem::path directory);
+  explicit CacheStore(const std::filesystem::path& directory);
 
   /// Create the folders. An error message if the directory cannot be used for writing.
   std::optional<std::string> prepare() const;

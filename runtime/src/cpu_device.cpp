@@ -10,7 +10,7 @@ namespace arbiter {
 namespace {
 
 // What one block of a current GPU can have.
-constexpr std::size_t shared_bytes_per_block = 227 * 1024;
+constexpr std::size_t shared_bytes_per_block = 227UL * 1024;
 constexpr int largest_portable_cluster = 8;
 
 void require(bool condition, const std::string& message) {

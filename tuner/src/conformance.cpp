@@ -164,7 +164,7 @@ ConformanceReport run_conformance(std::shared_ptr<Bootstrap> bootstrap, std::sha
     cache.compile_on_miss = shared.variables.jit;
     shared.cache = std::make_shared<KernelCache>(cache);
   }
-  ConformanceBench bench(bootstrap, device, shared, options);
+  ConformanceBench bench(std::move(bootstrap), std::move(device), shared, options);
   ConformanceReport report;
   report.environment = bench.group().environment();
   std::vector<ConformanceCase> cases = conformance_cases(bench.group(), options);

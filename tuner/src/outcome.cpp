@@ -72,7 +72,7 @@ Outcome agree(Bootstrap& bootstrap, const Outcome& mine) {
 }
 
 Outcome settle(Group& group, const Outcome& mine) {
-  const Outcome worst = agree(group.bootstrap(), mine);
+  Outcome worst = agree(group.bootstrap(), mine);
   if (worst.severity == Severity::lost) throw DeviceError("a device was lost: " + worst.reason);
   if (worst.severity >= Severity::failed) {
     // A rank that succeeded may have work in flight that a failing peer never answers; it stops at the abort.

@@ -14,7 +14,7 @@ constexpr long unlimited_blocks = std::numeric_limits<int>::max();
 
 }  // namespace
 
-SearchSpace::SearchSpace(std::vector<CandidateSpec> specs) {
+SearchSpace::SearchSpace(const std::vector<CandidateSpec>& specs) {
   for (const CandidateSpec& spec : specs) add(spec);
 }
 

@@ -16,7 +16,7 @@ namespace arbiter::tuning {
 /// The candidates of a family, as points on the axes of their algorithm.
 class SearchSpace {
  public:
-  explicit SearchSpace(std::vector<CandidateSpec>);
+  explicit SearchSpace(const std::vector<CandidateSpec>&);
 
   std::size_t size() const noexcept { return specs_.size(); }
   const CandidateSpec& spec(std::size_t index) const { return specs_[index]; }

@@ -12,7 +12,7 @@ using llvm::json::Array;
 using llvm::json::Object;
 using llvm::json::Value;
 
-std::string text_of(Value value) {
+std::string text_of(const Value& value) {
   std::string text;
   llvm::raw_string_ostream stream(text);
   stream << value;
