@@ -105,8 +105,8 @@ void Workspace::initialise(SymmetricMemory& memory, const WorkspaceLayout& layou
       auto* control = reinterpret_cast<arbiter_abi::Control*>(start);
       device_.fill_words(control->push_epoch, first_epoch_, arbiter_abi::max_blocks, stream_);
       device_.fill_words(control->barrier_epoch, first_epoch_, arbiter_abi::max_blocks, stream_);
-      device_.fill_words(control->barrier_flag, first_epoch_, arbiter_abi::max_blocks * arbiter_abi::max_world,
-                         stream_);
+      device_.fill_words(control->barrier_flag, first_epoch_,
+                         std::size_t{arbiter_abi::max_blocks} * arbiter_abi::max_world, stream_);
     }
     device_.synchronize(stream_);
   });

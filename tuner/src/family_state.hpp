@@ -14,8 +14,8 @@
 namespace arbiter::tuning {
 
 struct FamilyState {
-  FamilyState(ProblemFamily the_family, std::vector<std::int64_t> the_sizes, std::vector<CandidateSpec> specs)
-      : family(std::move(the_family)), sizes(std::move(the_sizes)), space(std::move(specs)) {}
+  FamilyState(ProblemFamily the_family, std::vector<std::int64_t> the_sizes, const std::vector<CandidateSpec>& specs)
+      : family(std::move(the_family)), sizes(std::move(the_sizes)), space(specs) {}
 
   ProblemFamily family;
   std::vector<std::int64_t> sizes;  ///< ascending
