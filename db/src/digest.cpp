@@ -1,13 +1,12 @@
 #include "digest.hpp"
 
-#include <llvm/ADT/StringExtras.h>
 #include <llvm/Support/JSON.h>
-#include <llvm/Support/SHA256.h>
 
 #include <array>
 #include <charconv>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/digest.hpp"
 
 namespace arbiter::db {
 
@@ -18,11 +17,7 @@ Digest& Digest::add(std::string_view field, std::string_view value) {
 
 Digest& Digest::add(std::string_view field, double value) { return add(field, std::string_view(exact_text(value))); }
 
-std::string Digest::hex() const {
-  llvm::SHA256 hash;
-  hash.update(text_);
-  return llvm::toHex(hash.final(), /*LowerCase=*/true);
-}
+std::string Digest::hex() const { return sha256_hex(text_); }
 
 std::string exact_text(double value) {
   if (value == 0) return "0";  // SQLite does not keep the sign of zero

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/digest.hpp"
 #include "cache_store.hpp"
-#include "digest.hpp"
 #include "file_lock.hpp"
 #include "quote.hpp"
 

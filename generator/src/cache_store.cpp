@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "arbiter/error.hpp"
-#include "digest.hpp"
+#include "arbiter/generator/digest.hpp"
 #include "json_reader.hpp"
 #include "quote.hpp"
 

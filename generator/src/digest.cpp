@@ -1,4 +1,4 @@
-#include "digest.hpp"
+#include "arbiter/generator/digest.hpp"
 
 #include <llvm/ADT/StringExtras.h>
 #include <llvm/Support/SHA256.h>

@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/bindings.hpp"
 #include "arbiter/generator/variant.hpp"
-#include "bindings.hpp"
 
 namespace arbiter {
 namespace {

@@ -1,7 +1,7 @@
 #include "arbiter/error.hpp"
+#include "arbiter/generator/bindings.hpp"
+#include "arbiter/generator/digest.hpp"
 #include "arbiter/generator/render.hpp"
-#include "bindings.hpp"
-#include "digest.hpp"
 #include "quote.hpp"
 
 namespace arbiter {

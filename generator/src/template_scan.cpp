@@ -4,7 +4,7 @@
 #include <set>
 
 #include "arbiter/error.hpp"
-#include "digest.hpp"
+#include "arbiter/generator/digest.hpp"
 #include "keys.hpp"
 #include "quote.hpp"
 

@@ -1,7 +1,7 @@
 #include "arbiter/generator/variant.hpp"
 
 #include "arbiter/error.hpp"
-#include "bindings.hpp"
+#include "arbiter/generator/bindings.hpp"
 
 namespace arbiter {
 

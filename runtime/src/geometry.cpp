@@ -6,6 +6,7 @@
 
 #include "abi.hpp"
 #include "arbiter/error.hpp"
+#include "arbiter/generator/bindings.hpp"
 
 namespace arbiter {
 namespace {
@@ -73,28 +74,10 @@ Tiling tiling(const KernelShape& shape, std::uint64_t vectors) {
 
 }  // namespace
 
-Bindings variant_bindings(const Catalogue& catalogue, const Variant& variant, const TargetLimits& limits) {
-  const EpilogueEntry& epilogue = catalogue.epilogue(variant.pattern);
-  Bindings bindings;
-  for (const auto& [name, value] : variant.parameters) bindings[name] = value;
-  const auto bytes = static_cast<long>(element_bytes(variant.dtype));
-  const long hidden = epilogue.rows ? variant.hidden : 0;
-  const long row_vectors = hidden * bytes / static_cast<long>(vector_bytes);
-  bindings["world"] = variant.world;
-  bindings["hidden"] = hidden;
-  bindings["element_bytes"] = bytes;
-  bindings["row_vectors"] = row_vectors;
-  bindings["rows"] = epilogue.rows ? 1 : 0;
-  bindings["sm"] = limits.sm;
-  bindings["max_threads"] = limits.max_threads;
-  bindings["partials"] = (row_vectors + 31) / 32;
-  return bindings;
-}
-
 KernelShape kernel_shape(const Catalogue& catalogue, const Variant& variant, const TargetLimits& limits) {
   const AlgorithmEntry& algorithm = catalogue.algorithm(variant.backend, variant.algorithm);
   const EpilogueEntry& epilogue = catalogue.epilogue(variant.pattern);
-  const Bindings bindings = variant_bindings(catalogue, variant, limits);
+  const Bindings bindings = bindings_of(variant, epilogue.rows, limits);
   KernelShape shape;
   shape.rows_pattern = epilogue.rows;
   shape.threads = positive_axis(bindings, variant, "threads");

@@ -38,9 +38,6 @@ Geometry geometry(const KernelShape&, std::uint64_t vectors, int block_limit);
 /// Upper bound of what geometry() may ask for with up to `vectors`.
 WorkspaceNeeds workspace_needs(const KernelShape&, std::uint64_t vectors, int block_limit);
 
-/// The bindings of the catalogue's expressions for one variant.
-Bindings variant_bindings(const Catalogue&, const Variant&, const TargetLimits&);
-
 /// 16-byte vectors of `tokens` rows of `hidden` elements, the last one perhaps partial.
 /// Throws InvalidArgument when not positive or too large for 64 bits.
 std::uint64_t message_vectors(std::int64_t tokens, int hidden, Dtype);

@@ -8,9 +8,9 @@
 #include <set>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/digest.hpp"
 #include "arbiter/generator/render.hpp"
 #include "arbiter/generator/variant.hpp"
-#include "digest.hpp"
 #include "expect_error.hpp"
 #include "sample_catalogue.hpp"
 
