@@ -3,7 +3,6 @@
 
 #include <cmath>
 
-#include "arbiter/db/json.hpp"
 #include "arbiter/tuner/bench.hpp"
 #include "json_text.hpp"
 
@@ -50,11 +49,7 @@ std::string bench_json(const Environment& environment, const std::vector<BenchRo
   llvm::raw_string_ostream stream(text);
   llvm::json::OStream json(stream, 1);
   json.object([&] {
-    json.attribute("schema", 1);
-    if (!command.empty()) json.attribute("command", json_text(command));
-    json.attributeBegin("environment");
-    json.rawValue(environment_json(environment, 1));
-    json.attributeEnd();
+    json_report_head(json, command, environment);
     json.attributeArray("rows", [&] {
       for (const BenchRow& row : rows) json.object([&] { write_row(json, row); });
     });

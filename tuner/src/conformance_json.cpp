@@ -1,7 +1,6 @@
 #include <llvm/Support/JSON.h>
 #include <llvm/Support/raw_ostream.h>
 
-#include "arbiter/db/json.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/tuner/conformance.hpp"
 #include "json_text.hpp"
@@ -40,11 +39,7 @@ std::string conformance_json(const std::vector<ConformanceReport>& reports, cons
   llvm::raw_string_ostream stream(text);
   llvm::json::OStream json(stream, 1);
   json.object([&] {
-    json.attribute("schema", 1);
-    if (!command.empty()) json.attribute("command", json_text(command));
-    json.attributeBegin("environment");
-    json.rawValue(environment_json(reports.front().environment, 1));
-    json.attributeEnd();
+    json_report_head(json, command, reports.front().environment);
     json.attribute("passed", total(CaseStatus::passed));
     json.attribute("failed", total(CaseStatus::failed));
     json.attribute("skipped", total(CaseStatus::skipped));

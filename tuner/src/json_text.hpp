@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "arbiter/db/json.hpp"
+
 namespace arbiter::tuning {
 
 /// Text from anywhere (a compiler's log, a file name) made valid.
@@ -26,6 +28,15 @@ inline llvm::json::Value json_number(double value) {
   double rounded = value;
   std::from_chars(text, text + length, rounded);
   return rounded;
+}
+
+/// What every report begins with: schema version, the command if there is one to repeat, the environment.
+inline void json_report_head(llvm::json::OStream& json, const std::string& command, const Environment& environment) {
+  json.attribute("schema", 1);
+  if (!command.empty()) json.attribute("command", json_text(command));
+  json.attributeBegin("environment");
+  json.rawValue(environment_json(environment, 1));
+  json.attributeEnd();
 }
 
 }  // namespace arbiter::tuning
