@@ -198,7 +198,7 @@ void print_as_json(const std::vector<std::string>& documents, const std::string&
 
 }  // namespace
 
-int run_bench(Arguments arguments) {
+Options bench_options() {
   Options options("bench",
                   "Times auto beside every backend on the same problems in the same minutes, NCCL first. auto decides\n"
                   "as it does in a program: from the database, through the communicator. Every result is verified\n"
@@ -215,9 +215,11 @@ int run_bench(Arguments arguments) {
       .flag("record", "with --json: add the command, as files under bench/results/ have it")
       .flag("json", "for programs; see docs/cli.md")
       .internal("startup-probe");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
 
-  const SessionOptions session = read_rank_options(options, "bench", arguments);
+int run_bench(const Options& options) {
+  const SessionOptions session = read_rank_options(options, "bench", options.arguments());
   const Problems problems = read_problems(options, session.device);
   const std::vector<std::string> against = read_against(options);
   const bool on_cpu = session.device == DeviceKind::cpu;
@@ -247,7 +249,7 @@ int run_bench(Arguments arguments) {
     return exit_success;
   }
   if (options.has("json")) {
-    print_as_json(result.results, options.has("record") ? command_text("bench", arguments) : "");
+    print_as_json(result.results, options.has("record") ? command_text("bench", options.arguments()) : "");
   } else {
     for (const std::string& document : result.results) print_bench_table(parse_document(document), against);
   }

@@ -61,7 +61,7 @@ void list(const KernelCache& cache, bool as_json) {
 
 }  // namespace
 
-int run_cache(Arguments arguments) {
+Options cache_options() {
   Options options("cache",
                   "Looks into the kernel cache, where every compiled kernel of this node is kept once.\n"
                   "Its place is ARBITER_CACHE_DIR (default: $XDG_CACHE_HOME/arbiter, else ~/.cache/arbiter).",
@@ -74,8 +74,10 @@ int run_cache(Arguments arguments) {
              "  path    print the directory",
              1)
       .flag("json", "for programs (with list and verify); see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
 
+int run_cache(const Options& options) {
   constexpr std::string_view actions[] = {"list", "verify", "clear", "path"};
   const std::string action = options.words().empty() ? "list" : options.words().front();
   if (std::find(std::begin(actions), std::end(actions), action) == std::end(actions)) {

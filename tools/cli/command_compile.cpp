@@ -158,7 +158,7 @@ std::vector<CompileTask> read_tasks(const Options& options) {
 
 }  // namespace
 
-int run_compile(Arguments arguments) {
+Options compile_options() {
   Options options("compile",
                   "Compiles kernel variants for the given targets without running them: it needs NVRTC, but no GPU.\n"
                   "Prints the time, registers and spills. Results go to the kernel cache.",
@@ -176,8 +176,10 @@ int run_compile(Arguments arguments) {
       .value("jobs", "N", "processes that compile at the same time (default: one for each processor)")
       .flag("no-cache", "compile even what is in the cache, and store nothing")
       .flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
 
+int run_compile(const Options& options) {
   const std::vector<CompileTask> tasks = read_tasks(options);
   const int processors = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 64);
   const auto jobs = static_cast<int>(options.integer("jobs", 1, 256, processors));

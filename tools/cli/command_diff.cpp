@@ -83,7 +83,7 @@ void write(llvm::json::OStream& json, const DecisionChange& change) {
 
 }  // namespace
 
-int run_diff(Arguments arguments) {
+Options diff_options() {
   Options options(
       "diff",
       "Lists the intervals of tokens that BEFORE and AFTER, two databases or snapshots, decide differently:\n"
@@ -93,7 +93,10 @@ int run_diff(Arguments arguments) {
       "arbiter diff last-week.db today.db");
   options.words("BEFORE AFTER", "BEFORE, AFTER: work databases or snapshots.", 2)
       .flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
+
+int run_diff(const Options& options) {
   if (options.words().size() != 2) throw UsageError("expected two databases: BEFORE and AFTER");
 
   const Contents before = read_contents(options.words()[0]);

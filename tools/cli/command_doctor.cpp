@@ -74,15 +74,17 @@ bool has_capability(const std::vector<Capability>& capabilities, const std::stri
 
 }  // namespace
 
-int run_doctor(Arguments arguments) {
+Options doctor_options() {
   Options options("doctor",
                   "Says what this machine can do, what stops it from doing more and what to do about that, and prints\n"
                   "every environment variable that Arbiter reads. Tries things for real where that is safe.",
                   "arbiter doctor\narbiter doctor --require cuda --require nccl && arbiter tune");
   options.list("require", "NAME", "fail (exit status 1) unless this capability is there; cuda means any GPU")
       .flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
 
+int run_doctor(const Options& options) {
   const EnvironmentVariables variables = EnvironmentVariables::read();
   const std::vector<Capability> capabilities = probe_capabilities(variables);
   std::vector<std::string> missing;

@@ -91,7 +91,7 @@ void print_as_json(const std::string& format, const std::string& file, const Eng
 
 }  // namespace
 
-int run_export(Arguments arguments) {
+Options export_options() {
   Options options(
       "export",
       "Writes a work database or a snapshot as text. jsonl: everything, ordered, to compare with diff and\n"
@@ -104,7 +104,10 @@ int run_export(Arguments arguments) {
       .value("environment", "KEY", "only the environment whose key starts with this (not for jsonl)")
       .value("output", "FILE", "write here (default: standard output)")
       .flag("json", "with --output: report what was written, for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
+
+int run_export(const Options& options) {
   const std::string format = options.text("format", "jsonl");
   if (std::find(formats.begin(), formats.end(), format) == formats.end()) {
     throw UsageError(unknown_name_message("format", format, formats));

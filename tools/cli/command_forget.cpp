@@ -33,7 +33,7 @@ const RunHistory& find_run(const std::vector<RunHistory>& history, const std::st
 
 }  // namespace
 
-int run_forget(Arguments arguments) {
+Options forget_options() {
   Options options("forget",
                   "Drops a run and its measurements from a work database, and decides anew from what is left: for a\n"
                   "run on a machine that was busy, too hot, or not the one it was thought to be. There is no way back\n"
@@ -42,7 +42,10 @@ int run_forget(Arguments arguments) {
   options.words("RUN", "RUN: the run's id, or the first characters of it, as `arbiter history` prints it.", 1);
   declare_database(options, "work database to change");
   options.flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
+
+int run_forget(const Options& options) {
   if (options.words().empty() || options.words().front().empty()) throw UsageError("no RUN: name the run to forget");
 
   const std::filesystem::path path = database_path(options);

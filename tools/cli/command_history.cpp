@@ -57,14 +57,17 @@ void print_as_json(const std::vector<RunHistory>& history) {
 
 }  // namespace
 
-int run_history(Arguments arguments) {
+Options history_options() {
   Options options("history",
                   "Lists the runs whose measurements a work database holds, oldest first: when (UTC), where, for how\n"
                   "long, and how many trials are left of it. The id is what `arbiter forget` takes.",
                   "arbiter history --db cluster.db");
   declare_database(options, "work database to read");
   options.flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
+
+int run_history(const Options& options) {
   const std::vector<RunHistory> history = read_history(database_path(options));
   if (options.has("json")) {
     print_as_json(history);

@@ -12,7 +12,7 @@
 
 namespace arbiter::cli {
 
-int run_import(Arguments arguments) {
+Options import_options() {
   Options options("import",
                   "Reads what `arbiter export` wrote. Into a new database: exactly that, decisions included. Into one\n"
                   "that has something: merged, as by `arbiter merge`. A line that is not understood is named, and\n"
@@ -21,7 +21,10 @@ int run_import(Arguments arguments) {
                   "ssh node1 arbiter export --db arbiter.db | arbiter import --db cluster.db -");
   declare_database(options, "work database to add to");
   options.words("FILE", "FILE: JSON lines; - is standard input.", 1).flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
+
+int run_import(const Options& options) {
   if (options.words().empty()) throw UsageError("no FILE: name the file to import, or - for standard input");
 
   const std::string& file = options.words().front();

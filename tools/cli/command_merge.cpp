@@ -11,7 +11,7 @@
 
 namespace arbiter::cli {
 
-int run_merge(Arguments arguments) {
+Options merge_options() {
   constexpr int most_sources = 10'000;
   Options options(
       "merge",
@@ -24,7 +24,10 @@ int run_merge(Arguments arguments) {
   options.words("SOURCE...", "SOURCE: a work database. A snapshot has decisions only and cannot be merged.",
                 most_sources);
   options.flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
+
+int run_merge(const Options& options) {
   if (options.words().empty()) throw UsageError("no SOURCE: name at least one database to merge");
 
   const std::filesystem::path destination = database_path(options);

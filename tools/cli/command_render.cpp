@@ -57,7 +57,7 @@ std::string ambiguous(const std::vector<Variant>& variants) {
 
 }  // namespace
 
-int run_render(Arguments arguments) {
+Options render_options() {
   Options options(
       "render",
       "Prints the source of a kernel variant as it is handed to the compiler. When several variants match,\n"
@@ -70,8 +70,10 @@ int run_render(Arguments arguments) {
       .value("target", "NAME", "limits of this target apply (default: sm_90a)")
       .flag("list", "list the matching variants, print no source")
       .flag("json", "with --list: for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
 
+int run_render(const Options& options) {
   const VariantQuery query = read_variant_options(options, one_problem());
   const Dialect dialect = parse_dialect(options.text("dialect", "cuda"));
   const std::string target = check_target(options.text("target", dialect == Dialect::host ? "cpu" : "sm_90a"));

@@ -101,7 +101,7 @@ void print_as_tables(const std::vector<DecisionSet>& sets) {
 
 }  // namespace
 
-int run_show(Arguments arguments) {
+Options show_options() {
   Options options("show",
                   "Prints the decisions of a work database or a snapshot: for every interval of tokens, the candidate\n"
                   "that won, its median time at the largest measured size of the interval, and the runner-up.",
@@ -113,8 +113,10 @@ int run_show(Arguments arguments) {
       .value("device", "NAME", "only environments of this device: cuda, cpu")
       .value("environment", "KEY", "only environments whose key starts with this")
       .flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
 
+int run_show(const Options& options) {
   Filter filter;
   for (const std::string& pattern : options.texts("pattern")) {
     filter.patterns.push_back(Catalogue::builtin().epilogue(pattern).pattern);

@@ -11,7 +11,7 @@
 
 namespace arbiter::cli {
 
-int run_snapshot(Arguments arguments) {
+Options snapshot_options() {
   Options options("snapshot",
                   "Writes the decisions of a work database, without the measurements, to FILE: small, read-only, and\n"
                   "the same bytes for the same decisions. It replaces an earlier snapshot as a whole, never another\n"
@@ -19,7 +19,10 @@ int run_snapshot(Arguments arguments) {
                   "arbiter snapshot --db cluster.db /shared/arbiter-h200.db");
   declare_database(options, "work database to read");
   options.words("FILE", "FILE: where to write the snapshot.", 1).flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
+
+int run_snapshot(const Options& options) {
   if (options.words().empty()) throw UsageError("no FILE: name the snapshot to write");
 
   const std::filesystem::path source = database_path(options);

@@ -100,7 +100,7 @@ void print_tables(const Runs& runs, const std::string& database) {
 
 }  // namespace
 
-int run_tune(Arguments arguments) {
+Options tune_options() {
   Options options(
       "tune",
       "Measures every candidate on every problem, after checking that its results are right, and stores what won.\n"
@@ -115,14 +115,16 @@ int run_tune(Arguments arguments) {
   options.value("budget", "TIME", "stop measuring after this long (90s, 30m, 2h), shared by the numbers of ranks")
       .flag("resume", "keep what an earlier run has finished here; skip what crashed or was wrong")
       .flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
 
+int run_tune(const Options& options) {
   const std::string database = database_path(options).string();
-  SessionOptions session = read_rank_options(options, "tune", arguments);
+  SessionOptions session = read_rank_options(options, "tune", options.arguments());
   session.most_restarts = 8;
   session.cancellable = true;
   session.on_interrupt = "what is finished is kept in " + database +
-                         "; go on with: " + command_text("tune", arguments) +
+                         "; go on with: " + command_text("tune", options.arguments()) +
                          (options.has("resume") ? "" : " --resume");
   const Problems problems = read_problems(options, session.device);
   const EnvironmentVariables variables = measuring_variables(session.device);
@@ -145,7 +147,7 @@ int run_tune(Arguments arguments) {
     tuning.seed = session.seed + 1;
     tuning.effort = SearchEffort::for_device(session.device);
     tuning.measure = MeasureSettings::for_device(session.device);
-    tuning.command = command_text("tune", arguments);
+    tuning.command = command_text("tune", options.arguments());
     tuning.host = host_name();
     tuning.cancel = context.cancel;
     TerminalProgress progress(context.leader());

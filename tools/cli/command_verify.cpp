@@ -114,7 +114,7 @@ void print_as_table(const Cases& cases) {
 
 }  // namespace
 
-int run_verify(Arguments arguments) {
+Options verify_options() {
   Options options("verify",
                   "Runs the conformance cases on whatever device this is: every kernel against an exact reference, in\n"
                   "every way it may be called. Exit status 1 if any case fails.",
@@ -129,14 +129,16 @@ int run_verify(Arguments arguments) {
       .flag("full", "the whole list; without it a selection that takes minutes at most")
       .flag("record", "with --json: add the command, as files under bench/results/ have it")
       .flag("json", "for programs; see docs/cli.md");
-  if (!options.parse(arguments)) return exit_success;
+  return options;
+}
 
+int run_verify(const Options& options) {
   ConformanceOptions conformance;
   conformance.areas = read_areas(options);
   conformance.algorithms = options.texts("algorithm");
   conformance.size = options.has("full") ? ConformanceSize::full : ConformanceSize::quick;
   if (options.has("record") && !options.has("json")) throw UsageError("--record needs --json");
-  SessionOptions session = read_rank_options(options, "verify", arguments);
+  SessionOptions session = read_rank_options(options, "verify", options.arguments());
   conformance.seed = session.seed + 1;
   session.cancellable = true;
   session.on_interrupt = "the cases that were not reached are skipped";
@@ -155,7 +157,7 @@ int run_verify(Arguments arguments) {
   if (!result.printer) return exit_success;
   const Cases cases = collect(result);
   if (options.has("json")) {
-    print_as_json(cases, options.has("record") ? command_text("verify", arguments) : "");
+    print_as_json(cases, options.has("record") ? command_text("verify", options.arguments()) : "");
   } else {
     print_as_table(cases);
   }

@@ -1,49 +1,23 @@
 // The `arbiter` command line: finds the command and turns exceptions into messages and exit codes.
-#include <array>
 #include <cstdio>
 #include <exception>
+#include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "arbiter/error.hpp"
 #include "arbiter/runtime/communicator.hpp"
-#include "arbiter/vocabulary.hpp"
 #include "command.hpp"
 #include "options.hpp"
 
 namespace arbiter::cli {
 namespace {
 
-struct Command {
-  std::string_view name;
-  std::string_view summary;
-  CommandFunction function;
-};
-
-constexpr std::array commands{
-    Command{"doctor", "what this machine can do, and what stops it from doing more", run_doctor},
-    Command{"tune", "measure every candidate and decide", run_tune},
-    Command{"show", "the decisions", run_show},
-    Command{"bench", "auto beside every backend", run_bench},
-    Command{"verify", "the conformance cases, on this machine", run_verify},
-    Command{"render", "the source of a kernel variant", run_render},
-    Command{"compile", "compile variants, without running them", run_compile},
-    Command{"cache", "the kernel cache", run_cache},
-    Command{"merge", "one database from several", run_merge},
-    Command{"diff", "which decisions changed between two databases", run_diff},
-    Command{"export", "a database as text", run_export},
-    Command{"import", "a database from an export", run_import},
-    Command{"snapshot", "the decisions alone, for every node", run_snapshot},
-    Command{"history", "the runs in a database, where and when", run_history},
-    Command{"forget", "drop a run and decide anew", run_forget},
-};
-
 void print_overview() {
   std::printf(
       "arbiter %s: the fastest correct allreduce for the GPUs in front of it\n\nusage: arbiter <command> ...\n\n",
       std::string(version()).c_str());
-  for (const Command& command : commands) {
+  for (const Command& command : commands()) {
     std::printf("  %-9s %s\n", std::string(command.name).c_str(), std::string(command.summary).c_str());
   }
   std::printf(
@@ -52,13 +26,9 @@ void print_overview() {
       "Exit status: 0 success, 1 failure, 2 wrong usage.\n");
 }
 
-CommandFunction find_command(const std::string& name) {
-  std::vector<std::string_view> names;
-  for (const Command& command : commands) {
-    if (command.name == name) return command.function;
-    names.push_back(command.name);
-  }
-  throw UnknownCommand(unknown_name_message("command", name, names));
+int run(const Command& command, Arguments arguments) {
+  Options options = command.options();
+  return options.parse(arguments) ? command.run(options) : exit_success;
 }
 
 int dispatch(const std::vector<std::string>& arguments) {
@@ -75,8 +45,8 @@ int dispatch(const std::vector<std::string>& arguments) {
     std::printf("arbiter %s\n", std::string(version()).c_str());
     return exit_success;
   }
-  if (first == "help") return find_command(arguments[1])(std::vector<std::string>{"--help"});
-  return find_command(first)(std::span(arguments).subspan(1));
+  if (first == "help") return run(find_command(arguments[1]), std::vector<std::string>{"--help"});
+  return run(find_command(first), std::span(arguments).subspan(1));
 }
 
 int complain(int code, const std::string& message, const std::string& command) {

@@ -55,6 +55,7 @@ std::string dashed(const std::string& name) { return name.starts_with("-") ? nam
 }  // namespace
 
 bool Options::parse(Arguments arguments) {
+  arguments_.assign(arguments.begin(), arguments.end());
   po::options_description described;
   std::vector<std::string_view> names;
   std::set<std::string> names_with_value;

@@ -6,13 +6,15 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "arbiter/error.hpp"
-#include "command.hpp"
 
 namespace arbiter::cli {
+
+using Arguments = std::span<const std::string>;
 
 /// The command line was used wrongly: exit code 2, with a pointer to the command's --help.
 class UsageError : public Error {
@@ -42,6 +44,7 @@ class Options {
 
   /// False when --help was asked for; it has been printed then. Throws UsageError with the nearest valid option.
   bool parse(Arguments arguments);
+  const std::vector<std::string>& arguments() const noexcept { return arguments_; }  ///< as they were typed
 
   bool has(const std::string& name) const;
   std::string text(const std::string& name, const std::string& otherwise = "") const;
@@ -72,6 +75,7 @@ class Options {
   std::string words_placeholder_;
   std::string words_help_;
   int most_words_ = 0;
+  std::vector<std::string> arguments_;
   std::map<std::string, std::vector<std::string>> values_;
   std::vector<std::string> words_;
 };
