@@ -80,6 +80,57 @@ Connection open_for_writing(const fs::path& path, const std::string& name) {
   return connection;
 }
 
+constexpr std::string_view second_attempt = "tried again";
+
+/// A new row with status `running`, in place of one that is not done; returns its key.
+std::string insert_running(Connection& connection, const std::string& run_id, const Environment& environment,
+                           const Problem& problem, const Candidate& candidate, std::string_view reason) {
+  const std::string environment_key = environment.key();
+  const std::string problem_key = problem.key();
+  const std::string candidate_key = candidate.key();
+  Statement run(connection, "SELECT environment FROM run WHERE id = ?");
+  if (!run.bind(run_id).step()) {
+    throw DatabaseError("there is no run '" + run_id + "' to begin a trial in. Call begin_run first.");
+  }
+  if (run.text(0) != environment_key) {
+    throw DatabaseError("run '" + run_id + "' was begun in another environment than the trial's.");
+  }
+  db::insert_problem(connection, problem);
+  db::insert_candidate(connection, candidate);
+  Statement replace(connection,
+                    "DELETE FROM trial WHERE environment = ? AND problem = ? AND candidate = ? AND status <> 'done'");
+  replace.bind(environment_key, problem_key, candidate_key).run();
+  // A trial that is done stays: its samples are kept, and the new one gets the next number.
+  Statement last(
+      connection,
+      "SELECT coalesce(max(sequence), 0) FROM trial WHERE environment = ? AND problem = ? AND candidate = ?");
+  last.bind(environment_key, problem_key, candidate_key).step();
+  const std::int64_t sequence = last.integer(0) + 1;
+  std::string key = db::trial_key(environment_key, problem_key, candidate_key, run_id, sequence);
+  Statement insert(connection,
+                   "INSERT INTO trial (key, environment, problem, candidate, run, sequence, status, reason, "
+                   "calls_per_sample, blocks) VALUES (?,?,?,?,?,?,'running',?,0,0)");
+  insert.bind(key, environment_key, problem_key, candidate_key, run_id, sequence, reason).run();
+  return key;
+}
+
+/// The outcome of the running trial `key`.
+void update_outcome(Connection& connection, const std::string& key, const Trial& trial) {
+  Statement update(connection,
+                   "UPDATE trial SET status = ?, reason = ?, calls_per_sample = ?, blocks = ? WHERE key = ?");
+  update.bind(to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, key).run();
+  Statement sample(connection, "INSERT INTO sample (trial, ordinal, us) VALUES (?,?,?)");
+  std::int64_t ordinal = 0;
+  for (const double us : trial.samples_us) sample.bind(key, ordinal++, us).run();
+}
+
+void require_outcome(const Trial& trial) {
+  db::validate(trial);
+  if (trial.status == TrialStatus::running) {
+    throw DatabaseError("a trial cannot be finished as 'running'. Give its outcome.");
+  }
+}
+
 }  // namespace
 
 WorkDatabase WorkDatabase::open(const fs::path& given) {
@@ -123,9 +174,9 @@ std::string WorkDatabase::begin_run(const Environment& environment, const Run& r
       throw DatabaseError("run '" + id + "' exists already. Leave Run::id empty to get a new one.");
     }
     Statement crashed(connection,
-                      "UPDATE trial SET status = 'crashed', reason = 'the process ended during this trial' "
+                      "UPDATE trial SET status = 'crashed', reason = CASE reason WHEN '' THEN ? ELSE ? END "
                       "WHERE status = 'running' AND environment = ?");
-    crashed.bind(key).run();
+    crashed.bind(crashed_once, crashed_twice, key).run();
     transaction.commit();
     return id;
   });
@@ -150,48 +201,18 @@ void WorkDatabase::finish_run(const std::string& run_id, const Run& with_end_val
 }
 
 void WorkDatabase::begin_trial(const std::string& run_id, const Environment& environment, const Problem& problem,
-                               const Candidate& candidate) {
+                               const Candidate& candidate, bool again) {
   impl_->with_name([&] {
     Connection& connection = impl_->connection;
-    const std::string environment_key = environment.key();
-    const std::string problem_key = problem.key();
-    const std::string candidate_key = candidate.key();
     Transaction transaction(connection);
-    Statement run(connection, "SELECT environment FROM run WHERE id = ?");
-    if (!run.bind(run_id).step()) {
-      throw DatabaseError("there is no run '" + run_id + "' to begin a trial in. Call begin_run first.");
-    }
-    if (run.text(0) != environment_key) {
-      throw DatabaseError("run '" + run_id + "' was begun in another environment than the trial's.");
-    }
-    db::insert_problem(connection, problem);
-    db::insert_candidate(connection, candidate);
-    Statement replace(connection,
-                      "DELETE FROM trial WHERE environment = ? AND problem = ? AND candidate = ? AND status <> 'done'");
-    replace.bind(environment_key, problem_key, candidate_key).run();
-    // A trial that is done stays: its samples are kept, and the new one gets the next number.
-    Statement last(
-        connection,
-        "SELECT coalesce(max(sequence), 0) FROM trial WHERE environment = ? AND problem = ? AND candidate = ?");
-    last.bind(environment_key, problem_key, candidate_key).step();
-    const std::int64_t sequence = last.integer(0) + 1;
-    Statement insert(connection,
-                     "INSERT INTO trial (key, environment, problem, candidate, run, sequence, status, reason, "
-                     "calls_per_sample, blocks) VALUES (?,?,?,?,?,?,'running','',0,0)");
-    insert
-        .bind(db::trial_key(environment_key, problem_key, candidate_key, run_id, sequence), environment_key,
-              problem_key, candidate_key, run_id, sequence)
-        .run();
+    insert_running(connection, run_id, environment, problem, candidate, again ? second_attempt : "");
     transaction.commit();
   });
 }
 
 void WorkDatabase::finish_trial(const std::string& run_id, const Environment& environment, const Trial& trial) {
   impl_->with_name([&] {
-    db::validate(trial);
-    if (trial.status == TrialStatus::running) {
-      throw DatabaseError("a trial cannot be finished as 'running'. Give its outcome.");
-    }
+    require_outcome(trial);
     Connection& connection = impl_->connection;
     Transaction transaction(connection);
     Statement query(connection,
@@ -201,13 +222,21 @@ void WorkDatabase::finish_trial(const std::string& run_id, const Environment& en
       throw DatabaseError("no trial of '" + trial.candidate.name + "' on '" + trial.problem.name() +
                           "' was begun in run '" + run_id + "'. Call begin_trial before the first launch.");
     }
-    const std::string key = query.text(0);
-    Statement update(connection,
-                     "UPDATE trial SET status = ?, reason = ?, calls_per_sample = ?, blocks = ? WHERE key = ?");
-    update.bind(to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, key).run();
-    Statement sample(connection, "INSERT INTO sample (trial, ordinal, us) VALUES (?,?,?)");
-    std::int64_t ordinal = 0;
-    for (const double us : trial.samples_us) sample.bind(key, ordinal++, us).run();
+    update_outcome(connection, query.text(0), trial);
+    transaction.commit();
+  });
+}
+
+void WorkDatabase::record_trials(const std::string& run_id, const Environment& environment,
+                                 const std::vector<Trial>& trials) {
+  impl_->with_name([&] {
+    for (const Trial& trial : trials) require_outcome(trial);
+    Connection& connection = impl_->connection;
+    Transaction transaction(connection);
+    for (const Trial& trial : trials) {
+      update_outcome(connection, insert_running(connection, run_id, environment, trial.problem, trial.candidate, ""),
+                     trial);
+    }
     transaction.commit();
   });
 }

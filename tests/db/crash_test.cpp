@@ -129,5 +129,21 @@ TEST(CrashTest, ACrashedTrialCanBeTriedAgain) {
   EXPECT_EQ(database.trial(environment, example_problem(), example_candidate())->status, TrialStatus::done);
 }
 
+TEST(Crash, TheReasonTellsOneCrashFromTwo) {
+  ScratchDirectory scratch;
+  WorkDatabase database = WorkDatabase::open(scratch / "work.db");
+  const Environment environment = example_environment();
+  const auto reason = [&] { return database.trial(environment, example_problem(), example_candidate())->reason; };
+  database.begin_trial(database.begin_run(environment, {}), environment, example_problem(), example_candidate());
+  const std::string second = database.begin_run(environment, {});
+  EXPECT_EQ(reason(), crashed_once);
+  database.begin_trial(second, environment, example_problem(), example_candidate(), true);
+  const std::string third = database.begin_run(environment, {});
+  EXPECT_EQ(reason(), crashed_twice);
+  database.begin_trial(third, environment, example_problem(), example_candidate(), true);
+  database.finish_trial(third, environment, done_trial());
+  EXPECT_EQ(reason(), "") << "an outcome replaces the note";
+}
+
 }  // namespace
 }  // namespace arbiter::test

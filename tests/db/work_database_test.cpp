@@ -184,6 +184,31 @@ TEST_F(WorkDatabaseTest, RunsMustExistAndBeNew) {
   EXPECT_TRUE(database.problems(environment).empty()) << "a refused trial leaves nothing";
 }
 
+TEST_F(WorkDatabaseTest, TrialsAreRecordedTogetherOrNotAtAll) {
+  Trial pruned = done_trial();
+  pruned.status = TrialStatus::pruned;
+  pruned.reason = "screened";
+  store(pruned);
+  Trial other = done_trial(64, 1), nonsense = done_trial(64, 2);
+  nonsense.samples_us.push_back(std::nan(""));
+  EXPECT_CONTAINS(message_of([&] {
+                    database.record_trials(run, environment, {done_trial(), other, nonsense});
+                  }),
+                  "finite");
+  Trial elsewhere = other;
+  elsewhere.status = TrialStatus::running;
+  EXPECT_CONTAINS(message_of([&] { database.record_trials(run, environment, {done_trial(), elsewhere}); }), "running");
+  EXPECT_CONTAINS(message_of([&] { database.record_trials("nobody", environment, {done_trial()}); }), "begin_run");
+  ASSERT_EQ(database.trials(environment, example_problem()).size(), 1U);
+  expect_equal(database.trials(environment, example_problem()).front(), pruned);
+
+  database.record_trials(run, environment, {done_trial(), other});
+  const auto all = database.trials(environment, example_problem());
+  ASSERT_EQ(all.size(), 2U);
+  expect_equal(all[0], done_trial());
+  expect_equal(all[1], other);
+}
+
 TEST_F(WorkDatabaseTest, OnlyABegunTrialCanBeFinished) {
   EXPECT_CONTAINS(message_of([&] { database.finish_trial(run, environment, done_trial()); }), "begin_trial");
   store(done_trial());

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "arbiter/db/records.hpp"
@@ -15,6 +16,11 @@ namespace arbiter {
 
 inline constexpr int database_application_id = 0x41524254;  ///< "ARBT"
 inline constexpr int database_schema_version = 1;
+
+/// Why a trial is `crashed`: it was open when its process ended, which need not have been the candidate's doing, or it
+/// was open when two processes ended.
+inline constexpr std::string_view crashed_once = "the process ended during this trial";
+inline constexpr std::string_view crashed_twice = "two processes ended during this trial";
 
 /// The decisions of one environment.
 struct DecisionSet {
@@ -53,15 +59,20 @@ class WorkDatabase {
   ~WorkDatabase();
 
   /// Register a run in an environment; returns its id. Trials left `running` by an earlier process in this
-  /// environment become `crashed`.
+  /// environment become `crashed`, with the reason `crashed_once` or `crashed_twice`.
   std::string begin_run(const Environment&, const Run&);
   void finish_run(const std::string& run_id, const Run& with_end_values);
 
   /// Committed before the candidate's first launch (status `running`). Replaces an earlier trial of the same
-  /// environment, problem and candidate that is not `done`.
-  void begin_trial(const std::string& run_id, const Environment&, const Problem&, const Candidate&);
+  /// environment, problem and candidate that is not `done`. `again`: an earlier process ended during it; if this one
+  /// does too, its reason will be `crashed_twice`.
+  void begin_trial(const std::string& run_id, const Environment&, const Problem&, const Candidate&, bool again = false);
   /// The outcome of the trial begun last for this problem and candidate. One commit, samples included.
   void finish_trial(const std::string& run_id, const Environment&, const Trial&);
+
+  /// Outcomes of candidates that were begun and finished before in this run and then measured again, together: each
+  /// replaces the earlier trial as begin_trial does. One commit, so that a killed process leaves all of them or none.
+  void record_trials(const std::string& run_id, const Environment&, const std::vector<Trial>&);
 
   /// The finished (or crashed, wrong, ...) trial, if there is one: what --resume skips.
   std::optional<Trial> trial(const Environment&, const Problem&, const Candidate&) const;
