@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "float_formats.hpp"
 #include "random.hpp"
@@ -87,6 +88,24 @@ float cancelling(Dtype dtype, int rank, Random& random) noexcept {
   }
 }
 
+/// Rows that upset scales, in turn: zeros everywhere; one huge value among small ones; nothing but tiny values; and an
+/// ordinary one.
+float extreme(Dtype dtype, std::size_t row, std::size_t column, int hidden, int rank, Random& random) noexcept {
+  const float value = uniform(random);
+  switch (row % 4) {
+    case 0:
+      return 0.0F;
+    case 1:
+      // One rank alone, so that fp16 does not overflow; elsewhere in each row.
+      if (column != row * 37 % static_cast<std::size_t>(hidden)) return value * 0x1p-6F;
+      return rank != 1 ? 0.0F : dtype == Dtype::fp16 ? 30000.0F : 0x1p50F;
+    case 2:
+      return value * (dtype == Dtype::fp16 ? 0x1p-16F : 0x1p-118F);
+    default:
+      return value;
+  }
+}
+
 float load_sanitised(const unsigned char* data, std::size_t index, Dtype dtype) noexcept {
   std::uint32_t word = 0;
   const std::size_t per_word = 4 / element_bytes(dtype);
@@ -125,8 +144,10 @@ Bytes make_tile(Content content, Dtype dtype, std::int64_t rows, int hidden, int
       }
     }
     for (std::size_t i = 0; i < per_vector; ++i) {
+      const std::size_t column = (vector * per_vector + i) % static_cast<std::size_t>(hidden);
       const float value = kind == Content::integers       ? integer(random)
                           : kind == Content::cancellation ? cancelling(dtype, rank, random)
+                          : kind == Content::extremes     ? extreme(dtype, row, column, hidden, rank, random)
                                                           : uniform(random);
       formats::write(at, i, dtype, value);
     }
@@ -167,26 +188,39 @@ std::vector<double> sum_in_double(std::span<const Bytes> tiles, Dtype dtype) {
   return sum;
 }
 
-NormReference residual_rmsnorm_in_double(std::span<const double> sum, const Bytes& residual, const Bytes& gamma,
-                                         Dtype dtype, int hidden, double epsilon, double weight_bias) {
-  NormReference reference;
+std::vector<double> in_double(const Bytes& data, Dtype dtype) {
+  std::vector<double> values(data.size() / element_bytes(dtype));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(formats::read(data.data(), i, dtype));
+  return values;
+}
+
+Bytes plus_residual(const Bytes& sum, const Bytes& residual, Dtype dtype) {
+  Bytes result(sum.size());
+  for (std::size_t i = 0; i < sum.size() / element_bytes(dtype); ++i) {
+    formats::write(result.data(), i, dtype,
+                   formats::read(sum.data(), i, dtype) + formats::read(residual.data(), i, dtype));
+  }
+  return result;
+}
+
+std::vector<double> normalised(Composition::Norm norm, std::span<const double> rows, int hidden,
+                               const NormWeights& weights) {
   const std::size_t width = static_cast<std::size_t>(hidden);
-  reference.residual_out.resize(sum.size());
-  reference.norm_out.resize(sum.size());
-  for (std::size_t begin = 0; begin < sum.size(); begin += width) {
-    double squares = 0;
-    for (std::size_t i = begin; i < begin + width; ++i) {
-      const double value = sum[i] + static_cast<double>(formats::read(residual.data(), i, dtype));
-      reference.residual_out[i] = value;
-      squares += value * value;
+  std::vector<double> result(rows.begin(), rows.end());
+  for (std::size_t begin = 0; begin < result.size(); begin += width) {
+    const std::span<double> row(result.data() + begin, width);
+    if (norm == Composition::Norm::layernorm) {
+      const double mean = std::accumulate(row.begin(), row.end(), 0.0) / hidden;
+      for (double& x : row) x -= mean;
     }
-    const double scale = 1 / std::sqrt(squares / hidden + epsilon);
+    const double squares = std::inner_product(row.begin(), row.end(), row.begin(), 0.0);
+    const double scale = 1 / std::sqrt(squares / hidden + weights.epsilon);
     for (std::size_t i = 0; i < width; ++i) {
-      const double weight = static_cast<double>(formats::read(gamma.data(), i, dtype)) + weight_bias;
-      reference.norm_out[begin + i] = reference.residual_out[begin + i] * scale * weight;
+      row[i] *= scale * (static_cast<double>(formats::read(weights.gamma.data(), i, weights.gamma_dtype)) +
+                         weights.weight_bias);
     }
   }
-  return reference;
+  return result;
 }
 
 double tolerance(Dtype dtype, int steps) noexcept {

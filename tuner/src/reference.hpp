@@ -14,10 +14,9 @@
 #include "arbiter/tuner/verify.hpp"
 #include "arbiter/vocabulary.hpp"
 #include "args.h"
+#include "composition.hpp"
 
 namespace arbiter::tuning {
-
-using Bytes = std::vector<unsigned char>;
 
 /// A 32-bit word of a message that equals the kernels' "not arrived yet" becomes 0, on input and in the rounded sum:
 /// a negative zero becomes a positive one, which changes no number.
@@ -39,13 +38,23 @@ Bytes sum_in_rank_order(std::span<const Bytes> tiles, Dtype);
 /// The exact sum for practical purposes.
 std::vector<double> sum_in_double(std::span<const Bytes> tiles, Dtype);
 
-/// residual_out and norm_out in double, for a tile of `rows` rows, from a sum in double.
-struct NormReference {
-  std::vector<double> residual_out;
-  std::vector<double> norm_out;
+/// Elements as they are, in double.
+std::vector<double> in_double(const Bytes&, Dtype);
+
+/// The residual stage: added in fp32, rounded once.
+Bytes plus_residual(const Bytes& sum, const Bytes& residual, Dtype);
+
+/// What a norm multiplies by, and what it adds to the variance.
+struct NormWeights {
+  const Bytes& gamma;
+  Dtype gamma_dtype{};
+  double epsilon = 0;
+  double weight_bias = 0;
 };
-NormReference residual_rmsnorm_in_double(std::span<const double> sum, const Bytes& residual, const Bytes& gamma, Dtype,
-                                         int hidden, double epsilon, double weight_bias);
+
+/// Rows of `hidden` elements, normalised in double: x / sqrt(mean(x^2) + epsilon) * (gamma + weight_bias), and for
+/// layernorm the same with x - mean(x) in place of x.
+std::vector<double> normalised(Composition::Norm, std::span<const double> rows, int hidden, const NormWeights&);
 
 /// Largest relative L2 error that `steps` roundings to `dtype` may leave.
 double tolerance(Dtype, int steps) noexcept;

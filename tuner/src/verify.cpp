@@ -123,11 +123,14 @@ struct Verifier::Impl {
     if (reference.in_double.empty()) {
       std::vector<double> sum = sum_in_double(reference.inputs, family.dtype);
       if (epilogue.rows) {
-        NormReference norm =
-            residual_rmsnorm_in_double(sum, reference.residual, reference.gamma, family.dtype, family.hidden,
-                                       static_cast<double>(request.epsilon), static_cast<double>(request.weight_bias));
-        reference.in_double.emplace(Slot::residual_out, std::move(norm.residual_out));
-        reference.in_double.emplace(Slot::norm_out, std::move(norm.norm_out));
+        std::vector<double> added = sum;
+        const std::vector<double> residual = tuning::in_double(reference.residual, family.dtype);
+        for (std::size_t i = 0; i < added.size(); ++i) added[i] += residual[i];
+        reference.in_double.emplace(Slot::norm_out,
+                                    normalised(Composition::Norm::rmsnorm, added, family.hidden,
+                                               {reference.gamma, family.dtype, static_cast<double>(request.epsilon),
+                                                static_cast<double>(request.weight_bias)}));
+        reference.in_double.emplace(Slot::residual_out, std::move(added));
       }
       reference.in_double.emplace(Slot::output, std::move(sum));
     }

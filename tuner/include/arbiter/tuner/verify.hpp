@@ -31,7 +31,17 @@ enum class Content : std::uint8_t {
              ///< subnormals, sentinel words
   special,   ///< mixed; every third row also has the largest finite value (on one rank only), infinities and NaNs of
              ///< many payloads (not every row: a norm over them would leave nothing to compare)
+  extremes,      ///< rows of zeros, rows with one huge value, rows of tiny values, and ordinary rows, in turn
   cancellation,  ///< 2^24 (2^11 in fp16), 1, -2^24, 1 by rank: the sum depends on its order
+};
+
+/// The shape of a mixture-of-experts input, where the pattern has one.
+struct MoeShape {
+  int experts = 4;           ///< of moe_reduce
+  int top_k = 4;             ///< of moe_finalize
+  bool shared = true;        ///< with the optional shared input
+  bool weights_fp32 = true;  ///< weights in fp32, or in the activation dtype
+  bool operator==(const MoeShape&) const = default;
 };
 
 struct VerifyRequest {
