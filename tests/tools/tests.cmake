@@ -15,5 +15,12 @@ foreach(subject text worker_processes)
   arbiter_add_test(tools/${subject} LINKS arbiter_cli)
 endforeach()
 
-# Databases are made by the test itself.
+# Databases are made by the tests themselves.
 arbiter_add_test(tools/data LINKS arbiter_tools_testing arbiter_db)
+
+add_library(arbiter_example_database STATIC ${CMAKE_CURRENT_LIST_DIR}/example_database.cpp)
+target_include_directories(arbiter_example_database PUBLIC ${CMAKE_CURRENT_LIST_DIR} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_libraries(arbiter_example_database PRIVATE arbiter_tuner GTest::gtest arbiter_options)
+foreach(subject inspect)
+  arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing arbiter_example_database arbiter_db)
+endforeach()

@@ -56,6 +56,7 @@ TEST(Text, CandidatesAreSplitForTables) {
   EXPECT_EQ(split_candidate("nccl/classic").algorithm, "nccl/classic");
   EXPECT_EQ(split_candidate("nccl/classic").parameters, "");
   EXPECT_EQ(split_candidate("nccl/classic+epilogue:threads=128").algorithm, "nccl/classic+epilogue");
+  EXPECT_EQ(split_candidate("nccl/classic+epilogue:threads=128").parameters, "threads=128");
   EXPECT_EQ(split_candidate("a/b:x=1+epilogue:y=2").parameters, "x=1 + y=2");
 }
 

@@ -1,6 +1,5 @@
 // arbiter history: the runs in a database, where and when.
 #include <cstdio>
-#include <ctime>
 #include <string>
 
 #include "arbiter/db/database.hpp"
@@ -12,15 +11,6 @@
 
 namespace arbiter::cli {
 namespace {
-
-/// "2026-03-01 14:05", in UTC: the runs may come from hosts in several time zones.
-std::string date(std::int64_t seconds) {
-  const auto time = static_cast<std::time_t>(seconds);
-  std::tm parts{};
-  if (gmtime_r(&time, &parts) == nullptr) return std::to_string(seconds);
-  char text[32];
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M", &parts)};
-}
 
 std::string duration(const Run& run) {
   if (run.finished == 0) return "not finished";
@@ -75,7 +65,7 @@ int run_history(const Options& options) {
   }
   Table table({"started", "took", "host", "device", "environment", "trials", "done", "clocks", "run"});
   for (const RunHistory& entry : history) {
-    table.add({date(entry.run.started), duration(entry.run), entry.run.host, entry.environment.gpu_name,
+    table.add({format_date(entry.run.started), duration(entry.run), entry.run.host, entry.environment.gpu_name,
                entry.environment.key().substr(0, 12), std::to_string(entry.trials), std::to_string(entry.done),
                entry.run.clocks_dropped ? "dropped" : "steady", entry.run.id});
   }

@@ -10,6 +10,7 @@
 #include "arbiter/generator/catalogue.hpp"
 #include "command.hpp"
 #include "database_option.hpp"
+#include "environment_text.hpp"
 #include "options.hpp"
 #include "text.hpp"
 
@@ -20,8 +21,7 @@ struct Filter {
   std::vector<std::string> patterns;
   std::vector<std::string> dtypes;
   std::vector<int> worlds;
-  std::string device;
-  std::string environment;  ///< first characters of the key
+  EnvironmentFilter environment;
 };
 
 template <typename List, typename Value>
@@ -36,10 +36,7 @@ bool admits(const Filter& filter, const Decision& decision) {
 
 std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& filter) {
   std::vector<DecisionSet> sets = read_decisions(file);
-  std::erase_if(sets, [&](const DecisionSet& set) {
-    return (!filter.device.empty() && set.environment.device != filter.device) ||
-           !set.environment.key().starts_with(filter.environment);
-  });
+  std::erase_if(sets, [&](const DecisionSet& set) { return !filter.environment.admits(set.environment); });
   for (DecisionSet& set : sets) {
     std::erase_if(set.decisions, [&](const Decision& decision) { return !admits(filter, decision); });
   }
@@ -49,25 +46,12 @@ std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& f
   return sets;
 }
 
-std::string describe(const Environment& environment) {
-  std::string text = environment.gpu_name + " (" + environment.device + ")";
-  if (environment.device == "cuda") {
-    text += ", driver " + environment.driver_version + ", CUDA " + environment.cuda_runtime + ", NCCL " +
-            (environment.nccl_version.empty() ? "none" : environment.nccl_version);
-  }
-  return text + ", " + environment.topology + ", " + environment.symmetric_memory;
-}
-
 /// The promised shape holds one environment; a file with more is narrowed by --device or --environment.
 void print_as_json(const std::vector<DecisionSet>& sets) {
   std::fputs(decisions_json(sets.front()).c_str(), stdout);
-  if (sets.size() > 1) {
-    std::fprintf(stderr, "arbiter: this is one of %zu environments; choose with --environment:\n", sets.size());
-    for (const DecisionSet& set : sets) {
-      std::fprintf(stderr, "  %s  %s\n", set.environment.key().substr(0, 12).c_str(),
-                   describe(set.environment).c_str());
-    }
-  }
+  std::vector<const Environment*> environments;
+  for (const DecisionSet& set : sets) environments.push_back(&set.environment);
+  mention_others(environments);
 }
 
 std::string tokens_text(const Decision& decision) {
@@ -79,7 +63,7 @@ void print_as_tables(const std::vector<DecisionSet>& sets) {
   const char* separator = "";
   for (const DecisionSet& set : sets) {
     std::printf("%s%s\nenvironment %s\n\n", separator, describe(set.environment).c_str(),
-                set.environment.key().substr(0, 12).c_str());
+                short_key(set.environment).c_str());
     separator = "\n";
     Table table({"pattern", "dtype", "hidden", "ranks", "mode", "tokens", "up to", "winner", "us", "runner-up", "us",
                  "the winner's parameters"});
@@ -109,10 +93,9 @@ Options show_options() {
   declare_database(options, "work database or snapshot to read");
   options.list("pattern", "NAME", "only these patterns")
       .list("dtype", "NAME", "only these: bf16, fp16, fp32")
-      .list("world", "N", "only these numbers of ranks")
-      .value("device", "NAME", "only environments of this device: cuda, cpu")
-      .value("environment", "KEY", "only environments whose key starts with this")
-      .flag("json", "for programs; see docs/cli.md");
+      .list("world", "N", "only these numbers of ranks");
+  declare_environment_filter(options);
+  options.flag("json", "for programs; see docs/cli.md");
   return options;
 }
 
@@ -123,17 +106,13 @@ int run_show(const Options& options) {
   }
   for (const std::string& dtype : options.texts("dtype")) filter.dtypes.emplace_back(to_string(parse_dtype(dtype)));
   filter.worlds = options.integers("world", 1, 1 << 16, {});
-  filter.device = options.text("device");
-  filter.environment = options.text("environment");
-  if (!filter.device.empty() && filter.device != "cuda" && filter.device != "cpu") {
-    throw UsageError("--device '" + filter.device + "': expected cuda or cpu");
-  }
+  filter.environment = read_environment_filter(options);
 
   const std::filesystem::path file = database_path(options);
   const std::vector<DecisionSet> sets = load(file, filter);
   if (sets.empty()) {
     throw DatabaseError(file.string() + " has no decisions" +
-                        (filter.device.empty() && filter.environment.empty()
+                        (filter.environment.device.empty() && filter.environment.key.empty()
                              ? "; make some with: arbiter tune --db " + file.string()
                              : " for this device or environment"));
   }

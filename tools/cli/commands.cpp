@@ -12,6 +12,7 @@ constexpr std::array table{
     Command{"doctor", "what this machine can do, and what stops it from doing more", doctor_options, run_doctor},
     Command{"tune", "measure every candidate and decide", tune_options, run_tune},
     Command{"show", "the decisions", show_options, run_show},
+    Command{"inspect", "every candidate of one problem, and why it won or lost", inspect_options, run_inspect},
     Command{"bench", "auto beside every backend", bench_options, run_bench},
     Command{"verify", "the conformance cases, on this machine", verify_options, run_verify},
     Command{"render", "the source of a kernel variant", render_options, run_render},

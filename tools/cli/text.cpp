@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 #include <utility>
 
 namespace arbiter::cli {
@@ -77,6 +78,14 @@ std::string format_seconds(double seconds) {
   return std::to_string(whole / 3600) + " h " + std::to_string(whole / 60 % 60) + " min";
 }
 
+std::string format_date(std::int64_t seconds) {
+  const auto time = static_cast<std::time_t>(seconds);
+  std::tm parts{};
+  if (gmtime_r(&time, &parts) == nullptr) return std::to_string(seconds);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M", &parts)};
+}
+
 CandidateText split_candidate(const std::string& name) {
   const std::size_t plus = name.find('+');
   const std::string first = name.substr(0, plus);
@@ -86,7 +95,8 @@ CandidateText split_candidate(const std::string& name) {
     const std::string second = name.substr(plus + 1);
     const std::size_t end = std::min(second.find(':'), second.size());
     text.algorithm += "+" + second.substr(0, end);
-    text.parameters += " + " + second.substr(std::min(end + 1, second.size()));
+    if (!text.parameters.empty()) text.parameters += " + ";
+    text.parameters += second.substr(std::min(end + 1, second.size()));
   }
   return text;
 }

@@ -9,13 +9,6 @@
 namespace arbiter {
 namespace {
 
-/// The intervals lie apart and the gain counts: `fast` is faster than `slow` beyond noise.
-bool beats(const Summary& fast, const Summary& slow, const ChoiceRules& rules) {
-  const double gain = (slow.median_us - fast.median_us) / slow.median_us;
-  if (gain > rules.largest_tie) return true;
-  return fast.ci_high_us < slow.ci_low_us && gain > rules.gain;
-}
-
 std::size_t fastest(std::span<const Measured> measured) {
   const auto less = [](const Measured& a, const Measured& b) {
     return std::tie(a.summary.median_us, a.candidate.name) < std::tie(b.summary.median_us, b.candidate.name);
@@ -63,6 +56,12 @@ bool measured_here(const SizeResult& size, const Candidate& candidate) {
 }
 
 }  // namespace
+
+bool beats(const Summary& fast, const Summary& slow, const ChoiceRules& rules) {
+  const double gain = (slow.median_us - fast.median_us) / slow.median_us;
+  if (gain > rules.largest_tie) return true;
+  return fast.ci_high_us < slow.ci_low_us && gain > rules.gain;
+}
 
 bool belongs(const Decision& decision, const ProblemFamily& family, int world) noexcept {
   return decision.pattern == family.pattern && decision.dtype == family.dtype && decision.hidden == family.hidden &&

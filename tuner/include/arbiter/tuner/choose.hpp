@@ -25,6 +25,10 @@ struct ChoiceRules {
   double largest_tie = 0.05;  ///< a larger difference is never a tie, however wide the intervals are
 };
 
+/// Is `fast` faster than `slow` beyond noise? The intervals lie apart and the gain exceeds `gain`, or the gain exceeds
+/// `largest_tie`.
+bool beats(const Summary& fast, const Summary& slow, const ChoiceRules&);
+
 struct Choice {
   std::size_t index = 0;  ///< into the measurements
   std::string reason;     ///< one sentence for people

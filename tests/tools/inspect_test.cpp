@@ -1,0 +1,139 @@
+// arbiter inspect, on a database made for the purpose.
+#include <gtest/gtest.h>
+
+#include "arbiter/db/contents.hpp"
+#include "example_database.hpp"
+#include "run_arbiter.hpp"
+
+namespace arbiter::testing {
+namespace {
+
+class InspectCommand : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    scratch = std::make_unique<ScratchDirectory>();
+    ExampleShape shape;
+    shape.tokens = {1, 64, 4096};
+    shape.samples = 5;
+    make_example_database(database(), shape);
+  }
+  static void TearDownTestSuite() { scratch.reset(); }
+  static std::string database() { return scratch->file("example.db"); }
+  static Outcome inspect(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"inspect", "--db", database()});
+    return run_arbiter(arguments);
+  }
+  static void expect_refused(const std::vector<std::string>& arguments, int code,
+                             const std::vector<std::string>& expected) {
+    const Outcome outcome = inspect(arguments);
+    EXPECT_EQ(outcome.exit_code, code) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+    for (const std::string& text : expected) {
+      EXPECT_NE(outcome.err.find(text), std::string::npos) << "expected '" << text << "' in: " << outcome.err;
+    }
+  }
+
+  static std::unique_ptr<ScratchDirectory> scratch;
+};
+
+std::unique_ptr<ScratchDirectory> InspectCommand::scratch;
+
+TEST_F(InspectCommand, ShowsEveryCandidate) {
+  const Outcome outcome = inspect({"allreduce bf16 hidden=8192 tokens=64 world=4"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  for (const char* expected :
+       {"allreduce bf16 hidden=8192 tokens=64 world=4 graph: 1 MiB\n", "Example GPU (cuda)", "example-host",
+        "2025-10-09 08:53 UTC", "winner: ", "slower by ", "trtllm/oneshot_push", "nccl/classic", "bus GB/s",
+        "wrong result: rank 1, element 512", "failed: rank 0 waited longer", "pruned: slower than the best"}) {
+    EXPECT_NE(outcome.out.find(expected), std::string::npos) << expected << "\n" << outcome.out;
+  }
+}
+
+TEST_F(InspectCommand, TextWordsAndOptionsMeanTheSame) {
+  const std::string text = inspect({"allreduce bf16 hidden=8192 tokens=64 world=4 graph"}).out;
+  EXPECT_NE(text, "");
+  EXPECT_EQ(inspect({"allreduce", "world=4", "tokens=64", "hidden=8192"}).out, text);
+  EXPECT_EQ(inspect({"--pattern", "allreduce", "--dtype", "bf16", "--hidden", "8192", "--tokens", "64", "--world", "4",
+                     "--mode", "graph"})
+                .out,
+            text);
+  EXPECT_EQ(inspect({"allreduce", "tokens=64", "--hidden", "8192", "--world", "4"}).out, text);
+}
+
+TEST_F(InspectCommand, Json) {
+  const Outcome outcome = inspect({"allreduce", "world=4", "tokens=4096", "hidden=8192", "--json"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const llvm::json::Value document = parse_object(outcome.out);
+  expect_keys(&document, {"schema", "environment", "problem", "decision", "candidates"});
+  expect_keys(member(document, "problem"),
+              {"name", "pattern", "dtype", "hidden", "tokens", "world", "mode", "in_place", "bytes"});
+  expect_keys(member(document, "decision"), {"tokens_min", "tokens_max", "candidate"});
+  ASSERT_EQ(member(document, "candidates")->getAsArray()->size(), 9U);
+  for (const llvm::json::Value& candidate : *member(document, "candidates")->getAsArray()) {
+    expect_keys(
+        &candidate,
+        {"candidate", "backend",    "algorithm", "numerics",       "source_hash",         "run",          "status",
+         "reason",    "winner",     "verdict",   "blocks",         "calls_per_sample",    "samples",      "median_us",
+         "ci_low_us", "ci_high_us", "bimodal",   "slower_percent", "algorithm_bandwidth", "bus_bandwidth"});
+  }
+  EXPECT_EQ(member(document, "candidates[0].winner")->getAsBoolean(), true);
+  EXPECT_EQ(member(document, "candidates[0].candidate")->getAsString(),
+            member(document, "decision.candidate")->getAsString());
+  const double us = *member(document, "candidates[0].median_us")->getAsNumber();
+  const double bytes = 4096.0 * 8192 * 2;
+  EXPECT_NEAR(*member(document, "candidates[0].algorithm_bandwidth")->getAsNumber() / (bytes / us * 1e6), 1, 1e-4);
+  EXPECT_NEAR(*member(document, "candidates[0].bus_bandwidth")->getAsNumber() / (bytes / us * 1.5e6), 1, 1e-4);
+  EXPECT_LE(*member(document, "candidates[0].ci_low_us")->getAsNumber(), us);
+  EXPECT_EQ(*member(document, "candidates[8].median_us"), nullptr);
+}
+
+TEST_F(InspectCommand, SaysWhatIsMissing) {
+  expect_refused({"allreduce", "world=4"}, 2, {"6 measured problems match", "hidden=4096,8192", "tokens=1,64,4096"});
+  expect_refused({"allreduce", "world=4", "tokens=80", "hidden=8192"}, 1,
+                 {"no such problem", "arbiter inspect 'allreduce bf16 hidden=8192 tokens=64 world=4 graph'"});
+  expect_refused({"allreduce", "world=8", "tokens=64", "hidden=7168"}, 1,
+                 {"arbiter inspect 'allreduce bf16 hidden=8192 tokens=64 world=4 graph'"});
+  expect_refused({"alreduce", "world=4", "tokens=64", "hidden=8192"}, 1, {"'alreduce'", "did you mean 'allreduce'"});
+  expect_refused({"allreduce", "world=4", "tokens=64", "hidden=8192", "in_place"}, 1, {"nearest"});
+  expect_refused({"--environment", "zzz", "allreduce"}, 1, {"no such environment"});
+}
+
+TEST_F(InspectCommand, RefusesWhatItDoesNotUnderstand) {
+  expect_refused({"allreduce", "hiden=8192"}, 2, {"'hiden'", "'hidden'"});
+  expect_refused({"allreduce", "tokens=many"}, 2, {"tokens 'many'", "whole number"});
+  expect_refused({"allreduce", "tokens="}, 2, {"tokens= needs a value"});
+  expect_refused({"allreduce", "8192"}, 2, {"'8192' is not understood", "hidden=8192"});
+  expect_refused({"world=2", "--world", "4"}, 2, {"world is given twice"});
+  expect_refused({"--dtype", "bf61"}, 2, {"'bf16'"});
+}
+
+TEST_F(InspectCommand, EachEnvironmentIsShownOnItsOwn) {
+  ExampleShape shape;
+  shape.tokens = {64};
+  shape.worlds = {4};
+  shape.hiddens = {8192};
+  shape.samples = 5;
+  const std::string file = scratch->file("two.db");
+  make_example_database(file, shape);
+  shape.gpu_name = "Another GPU";
+  shape.run = "e0a1b2c3-0000-4000-8000-000000000002";
+  make_example_database(file, shape);
+  const Outcome both = run_arbiter({"inspect", "--db", file, "--pattern", "allreduce"});
+  EXPECT_NE(both.out.find("Example GPU"), std::string::npos) << both.err;
+  EXPECT_NE(both.out.find("Another GPU"), std::string::npos);
+  const Outcome json = run_arbiter({"inspect", "--db", file, "--pattern", "allreduce", "--json"});
+  EXPECT_NE(json.err.find("one of 2 environments; choose with --environment:"), std::string::npos) << json.err;
+  const std::string key = member(parse_object(json.out), "environment.key")->getAsString()->substr(0, 12).str();
+  EXPECT_EQ(run_arbiter({"inspect", "--db", file, "--pattern", "allreduce", "--json", "--environment", key}).out,
+            json.out);
+}
+
+TEST_F(InspectCommand, ASnapshotHasNoMeasurements) {
+  ASSERT_EQ(run_arbiter({"snapshot", "--db", database(), scratch->file("snapshot.db")}).exit_code, 0);
+  const Outcome outcome = run_arbiter({"inspect", "--db", scratch->file("snapshot.db"), "allreduce"});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_NE(outcome.err.find("is a snapshot"), std::string::npos) << outcome.err;
+}
+
+}  // namespace
+}  // namespace arbiter::testing

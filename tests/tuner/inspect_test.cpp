@@ -1,0 +1,182 @@
+// Why a candidate won or lost, from the trials in a database.
+#include "arbiter/tuner/inspect.hpp"
+
+#include <gtest/gtest.h>
+
+#include "arbiter/tuner/recompute.hpp"
+#include "db/fixtures.hpp"
+
+namespace arbiter {
+namespace {
+
+class Inspect : public ::testing::Test {
+ protected:
+  Inspect() : database(WorkDatabase::open(scratch / "work.db")) { begin("first", 1000); }
+
+  void begin(const std::string& id, std::int64_t started) {
+    arbiter::Run stored;  // testing::Test has a Run() of its own
+    stored.id = run = id;
+    stored.started = started;
+    database.begin_run(environment, stored);
+  }
+
+  static Candidate candidate(const std::string& name, Numerics numerics = Numerics::rank_order_fp32) {
+    Candidate made = test::example_candidate();
+    made.name = name;
+    made.numerics = numerics;
+    if (numerics == Numerics::nccl) {
+      made = test::nccl_candidate();
+      made.name = name;
+    }
+    return made;
+  }
+
+  /// Samples within `spread` of `us`.
+  void timed(const Candidate& what, double us, int blocks = 16, double spread = 0.001, std::int64_t tokens = 64) {
+    Trial trial = test::done_trial(tokens);
+    trial.candidate = what;
+    trial.blocks = blocks;
+    trial.samples_us.clear();
+    for (int i = -10; i <= 10; ++i) trial.samples_us.push_back(us * (1 + spread * i / 10));
+    store(trial);
+  }
+
+  void untimed(const Candidate& what, TrialStatus status, const std::string& reason) {
+    Trial trial = test::done_trial();
+    trial.candidate = what;
+    trial.status = status;
+    trial.reason = reason;
+    trial.samples_us.clear();
+    store(trial);
+  }
+
+  void store(const Trial& trial) {
+    database.begin_trial(run, environment, trial.problem, trial.candidate);
+    if (trial.status != TrialStatus::running) database.finish_trial(run, environment, trial);
+  }
+
+  Inspection look(std::int64_t tokens = 64) {
+    recompute_decisions(database, environment);
+    contents = database.contents();
+    trials = problem_trials(contents, environment.key());
+    for (const ProblemTrials& problem : trials) {
+      if (problem.problem.tokens == tokens) return inspect(contents, environment.key(), problem);
+    }
+    ADD_FAILURE() << "no problem of " << tokens << " tokens";
+    return {};
+  }
+
+  static std::string verdict(const Inspection& inspection, const std::string& name) {
+    for (const InspectedCandidate& c : inspection.candidates) {
+      if (c.latest.candidate->name == name) return c.verdict;
+    }
+    return "not there";
+  }
+
+  test::ScratchDirectory scratch;
+  Environment environment = test::example_environment();
+  WorkDatabase database;
+  std::string run;
+  Contents contents;
+  std::vector<ProblemTrials> trials;
+};
+
+TEST_F(Inspect, BandwidthsAreThoseOfNcclTests) {
+  Problem problem = test::example_problem(1024);  // 1024 x 8192 bf16 = 16 MiB, 4 ranks
+  EXPECT_DOUBLE_EQ(algorithm_bandwidth(problem, 100), 16777216 / 100e-6);
+  EXPECT_DOUBLE_EQ(bus_bandwidth(problem, 100), 16777216 / 100e-6 * 1.5);
+  problem.world = 2;
+  EXPECT_DOUBLE_EQ(bus_bandwidth(problem, 100), algorithm_bandwidth(problem, 100));
+}
+
+TEST_F(Inspect, OrderedFromTheWinnerToWhatWasNotTimed) {
+  untimed(candidate("a"), TrialStatus::wrong, "rank 1, element 3");
+  timed(candidate("slow"), 9);
+  timed(candidate("fast"), 3);
+  timed(candidate("middle"), 6);
+  untimed(candidate("b"), TrialStatus::pruned, "");
+  const Inspection inspection = look();
+  std::vector<std::string> names;
+  for (const InspectedCandidate& c : inspection.candidates) names.push_back(c.latest.candidate->name);
+  EXPECT_EQ(names, (std::vector<std::string>{"fast", "middle", "slow", "a", "b"}));
+  ASSERT_NE(inspection.decision, nullptr);
+  EXPECT_TRUE(inspection.candidates[0].winner);
+  EXPECT_FALSE(inspection.candidates[1].winner);
+  EXPECT_NEAR(inspection.candidates[2].slower_percent, 200, 1e-9);
+  EXPECT_EQ(verdict(inspection, "fast"), "winner: fastest beyond noise");
+  EXPECT_EQ(verdict(inspection, "middle"), "slower by 100.0%");
+  EXPECT_EQ(verdict(inspection, "a"), "wrong result: rank 1, element 3");
+  EXPECT_EQ(verdict(inspection, "b"), "pruned");
+}
+
+TEST_F(Inspect, WithinNoiseSaysWhichRuleDecided) {
+  timed(candidate("best"), 3.00, 16);
+  timed(candidate("blocks"), 2.99, 32);
+  timed(candidate("nccl/classic", Numerics::nccl), 2.98, 0);
+  timed(candidate("hair"), 3.01, 16);
+  const Inspection inspection = look();
+  EXPECT_EQ(verdict(inspection, "best"), "winner: fastest with 3 others within noise, by numerics, then blocks");
+  EXPECT_EQ(verdict(inspection, "blocks"), "within noise of the winner; takes 32 blocks, not 16");
+  EXPECT_EQ(verdict(inspection, "nccl/classic"), "within noise of the winner; less strict numerics: nccl");
+  EXPECT_EQ(verdict(inspection, "hair"), "within noise of the winner; slower by a hair");
+}
+
+TEST_F(Inspect, TheWinnerOfTheNeighbouringSizesIsKept) {
+  timed(candidate("many"), 3, 64, 0.001, 32);
+  timed(candidate("few"), 6, 8, 0.001, 32);
+  timed(candidate("many"), 3.01, 64);
+  timed(candidate("few"), 3.00, 8);
+  const Inspection inspection = look();
+  EXPECT_EQ(verdict(inspection, "many"), "winner: within noise of the fastest, and it wins the neighbouring sizes");
+  EXPECT_EQ(verdict(inspection, "few"), "within noise of the winner; the winner of the neighbouring sizes is kept");
+}
+
+TEST_F(Inspect, TheLatestTrialThatEndedCounts) {
+  timed(candidate("one"), 9);
+  timed(candidate("other"), 5);
+  begin("second", 2000);
+  timed(candidate("one"), 3);
+  EXPECT_EQ(verdict(look(), "one"), "winner: fastest beyond noise");
+  Trial trial = test::done_trial();
+  trial.candidate = candidate("one");
+  trial.status = TrialStatus::running;
+  store(trial);
+  Inspection inspection = look();
+  EXPECT_EQ(verdict(inspection, "one"), "winner: fastest beyond noise");
+  EXPECT_EQ(inspection.candidates.front().latest.trial->run, "second");
+  trial.candidate = candidate("new");
+  store(trial);
+  inspection = look();
+  EXPECT_NE(verdict(inspection, "new").find("not finished"), std::string::npos) << verdict(inspection, "new");
+}
+
+TEST_F(Inspect, AProblemWithoutADecisionIsNotJudged) {
+  timed(candidate("one"), 9);
+  look();
+  contents.decisions.clear();
+  const Inspection inspection = inspect(contents, environment.key(), trials.front());
+  EXPECT_EQ(inspection.decision, nullptr);
+  EXPECT_FALSE(inspection.candidates.front().winner);
+  EXPECT_EQ(inspection.candidates.front().verdict, "timed; nothing was decided here");
+}
+
+TEST_F(Inspect, AnOlderDecisionIsNotExplainedAway) {
+  timed(candidate("one"), 9);
+  timed(candidate("two"), 3);
+  look();
+  for (auto& [key, decisions] : contents.decisions) decisions.front().candidate = candidate("one");
+  const Inspection inspection = inspect(contents, environment.key(), trials.front());
+  EXPECT_EQ(inspection.candidates.front().verdict, "winner: decided by other measurements than these");
+  EXPECT_EQ(inspection.candidates.back().verdict, "faster by 66.7%, but the decision comes from other measurements");
+}
+
+TEST_F(Inspect, FamiliesKeepUnfusedCandidatesApart) {
+  Candidate fused = candidate("trtllm/oneshot_push:threads=1");
+  EXPECT_EQ(family_name(fused), "trtllm/oneshot_push");
+  fused.name += "+epilogue:threads=512";
+  EXPECT_EQ(family_name(fused), "trtllm/oneshot_push+epilogue");
+  EXPECT_EQ(family_name(test::nccl_candidate()), "nccl/classic");
+}
+
+}  // namespace
+}  // namespace arbiter
