@@ -8,7 +8,7 @@ namespace arbiter {
 
 bool Contents::empty() const noexcept {
   return environments.empty() && runs.empty() && problems.empty() && candidates.empty() && trials.empty() &&
-         decisions.empty();
+         decisions.empty() && nccl.empty();
 }
 
 namespace db {
@@ -160,7 +160,9 @@ Contents load_contents(Connection& connection) {
     load_problems_and_candidates(connection, contents);
     load_trials(connection, contents);
     for (DecisionSet& set : load_decisions(connection)) {
-      contents.decisions.emplace(set.environment.key(), std::move(set.decisions));
+      const std::string key = set.environment.key();
+      if (!set.decisions.empty()) contents.decisions.emplace(key, std::move(set.decisions));
+      if (!set.nccl.empty()) contents.nccl.emplace(key, std::move(set.nccl));
     }
     return contents;
   });

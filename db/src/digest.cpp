@@ -69,6 +69,21 @@ std::string decision_key(const std::string& environment_key, const Decision& dec
   return digest.hex();
 }
 
+std::string nccl_choice_key(const std::string& environment_key, const NcclChoice& choice) {
+  Digest digest("nccl_choice");
+  digest.add("environment", environment_key)
+      .add("world", choice.world)
+      .add("bytes_min", choice.bytes_min)
+      .add("bytes_max", choice.bytes_max)
+      .add("median_us", choice.median_us);
+  add_candidate(digest, "candidate", choice.candidate);
+  if (choice.forced) {
+    add_candidate(digest, "forced", *choice.forced);
+    digest.add("forced_median_us", choice.forced_median_us);
+  }
+  return digest.hex();
+}
+
 std::string nccl_variables_text(const std::map<std::string, std::string>& variables) {
   std::string text;
   llvm::raw_string_ostream stream(text);

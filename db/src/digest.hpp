@@ -36,6 +36,9 @@ std::string trial_key(const std::string& environment_key, const std::string& pro
 /// Over everything in the row and in the candidates it names: a damaged row cannot pass for another decision.
 std::string decision_key(const std::string& environment_key, const Decision&);
 
+/// Likewise.
+std::string nccl_choice_key(const std::string& environment_key, const NcclChoice&);
+
 /// The column environment.nccl_variables: a JSON object with its names in order.
 std::string nccl_variables_text(const std::map<std::string, std::string>&);
 /// Throws DatabaseError (without a file name) when the text is not such an object.

@@ -93,6 +93,20 @@ void write(OStream& json, const Decision& decision) {
   number(json, "runner_up_median_us", decision.runner_up_median_us);
 }
 
+void write(OStream& json, const NcclChoice& choice) {
+  json.attribute("world", choice.world);
+  json.attribute("bytes_min", choice.bytes_min);
+  json.attribute("bytes_max", choice.bytes_max);
+  text(json, "candidate", choice.candidate.key());
+  number(json, "median_us", choice.median_us);
+  if (choice.forced) {
+    text(json, "forced", choice.forced->key());
+  } else {
+    json.attribute("forced", nullptr);
+  }
+  number(json, "forced_median_us", choice.forced_median_us);
+}
+
 template <typename Record>
 void lines(std::ostream& out, const char* type, const std::map<std::string, Record>& records) {
   for (const auto& [key, record] : records) {
@@ -108,6 +122,8 @@ void lines(std::ostream& out, const char* type, const std::map<std::string, Reco
 void write_jsonl(std::ostream& out, const Contents& contents) {
   std::size_t decisions = 0;
   for (const auto& [key, list] : contents.decisions) decisions += list.size();
+  std::size_t nccl_choices = 0;
+  for (const auto& [key, list] : contents.nccl) nccl_choices += list.size();
   line(out, "header", [&](OStream& json) {
     json.attribute("schema", jsonl_schema_version);
     const auto count = [&](const char* name, std::size_t value) {
@@ -119,6 +135,7 @@ void write_jsonl(std::ostream& out, const Contents& contents) {
     count("candidates", contents.candidates.size());
     count("trials", contents.trials.size());
     count("decisions", decisions);
+    count("nccl_choices", nccl_choices);
   });
   for (const auto& [key, environment] : contents.environments) {
     line(out, "environment", [&e = environment](OStream& json) { db::write_environment(json, e); });
@@ -135,6 +152,15 @@ void write_jsonl(std::ostream& out, const Contents& contents) {
         json.attribute("key", db::decision_key(k, decision));
         json.attribute("environment", k);
         write(json, decision);
+      });
+    }
+  }
+  for (const auto& [key, list] : contents.nccl) {
+    for (const NcclChoice& choice : list) {
+      line(out, "nccl_choice", [&, &k = key](OStream& json) {
+        json.attribute("key", db::nccl_choice_key(k, choice));
+        json.attribute("environment", k);
+        write(json, choice);
       });
     }
   }

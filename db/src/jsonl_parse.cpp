@@ -103,10 +103,12 @@ class Members {
   std::set<std::string> used_;
 };
 
-constexpr std::array<std::string_view, 7> types = {"header",    "environment", "run",     "problem",
-                                                   "candidate", "trial",       "decision"};
-constexpr std::array<const char*, 7> counts = {"",           "environments", "runs",     "problems",
-                                               "candidates", "trials",       "decisions"};
+constexpr std::array<std::string_view, 8> types = {"header",    "environment", "run",      "problem",
+                                                   "candidate", "trial",       "decision", "nccl_choice"};
+constexpr std::array<const char*, 8> counts = {"",           "environments", "runs",      "problems",
+                                               "candidates", "trials",       "decisions", "nccl_choices"};
+/// What exports of schema 1 had of these.
+constexpr std::size_t types_of_schema_1 = 7;
 
 class Parser {
  public:
@@ -124,7 +126,7 @@ class Parser {
     if (header_ && type == 0) refuse("there is a second header, expected one");
     if (type < last_type_) {
       refuse("type '" + name + "' comes after type '" + std::string(types[last_type_]) +
-             "', expected the order of an export: environment, run, problem, candidate, trial, decision");
+             "', expected the order of an export: environment, run, problem, candidate, trial, decision, nccl_choice");
     }
     last_type_ = type;
     read(type, members);
@@ -141,6 +143,7 @@ class Parser {
       }
     }
     for (auto& [key, decisions] : contents_.decisions) db::validate_and_sort(decisions);
+    for (auto& [key, choices] : contents_.nccl) db::validate_and_sort(choices);
     return std::move(contents_);
   }
 
@@ -178,18 +181,21 @@ class Parser {
         return candidate(members);
       case 5:
         return trial(members);
-      default:
+      case 6:
         return decision(members);
+      default:
+        return nccl_choice(members);
     }
   }
 
   void header(Members& members) {
     const std::int64_t schema = members.integer("schema");
-    if (schema != jsonl_schema_version) {
-      refuse("schema is " + std::to_string(schema) + ", expected " + std::to_string(jsonl_schema_version) +
+    if (schema < 1 || schema > jsonl_schema_version) {
+      refuse("schema is " + std::to_string(schema) + ", expected 1 to " + std::to_string(jsonl_schema_version) +
              (schema > jsonl_schema_version ? ". It was exported by a newer Arbiter: import it with that one" : ""));
     }
-    for (std::size_t i = 1; i < types.size(); ++i) promised_[i] = members.integer(counts[i]);
+    const std::size_t known = schema == 1 ? types_of_schema_1 : types.size();
+    for (std::size_t i = 1; i < known; ++i) promised_[i] = members.integer(counts[i]);
     header_ = true;
   }
 
@@ -338,10 +344,31 @@ class Parser {
     contents_.decisions[environment].push_back(std::move(d));
   }
 
+  void nccl_choice(Members& members) {
+    const std::string environment = members.text("environment");
+    find(contents_.environments, "environment", environment);
+    NcclChoice c;
+    c.world = members.small("world");
+    c.bytes_min = members.integer("bytes_min");
+    c.bytes_max = members.integer("bytes_max");
+    c.candidate = find(contents_.candidates, "candidate", members.text("candidate"));
+    c.median_us = members.number("median_us");
+    if (const auto forced = members.text_or_null("forced")) {
+      c.forced = find(contents_.candidates, "forced", *forced);
+    }
+    c.forced_median_us = members.number("forced_median_us");
+    const std::string key = db::nccl_choice_key(environment, c);
+    if (members.text("key") != key) refuse("member 'key' does not match the rest of the line, expected " + key);
+    auto& choices = contents_.nccl[environment];
+    choices.push_back(std::move(c));
+    std::vector<NcclChoice> so_far = choices;  // a handful: an overlap is reported on its own line
+    db::validate_and_sort(so_far);
+  }
+
   Contents contents_;
   bool header_ = false;
   std::size_t last_type_ = 0;
-  std::array<std::int64_t, 7> promised_{}, found_{};
+  std::array<std::int64_t, 8> promised_{}, found_{};
   std::map<std::tuple<std::string, Mode, int, Dtype, std::string, int>,
            std::vector<std::pair<std::int64_t, std::int64_t>>>
       intervals_;

@@ -106,6 +106,7 @@ void recompute_all(WorkDatabase& database, const Contents& contents, const Recom
 Contents unite(const Contents& one, const Contents& other) {
   Contents result = one;
   result.decisions.clear();
+  result.nccl.clear();
   result.environments.insert(other.environments.begin(), other.environments.end());
   result.problems.insert(other.problems.begin(), other.problems.end());
   for (const auto& [key, candidate] : other.candidates) add_candidate(result, key, candidate);
@@ -127,6 +128,17 @@ void require_measured_decisions(const Contents& contents, const std::string& nam
                           " without the measurements they come from, so they cannot be computed anew" +
                           (contents.runs.empty() ? ": it is a snapshot. Give the work database that it was made from."
                                                  : ". Tune them again, or give a complete copy."));
+    }
+  }
+  for (const auto& [environment, choices] : contents.nccl) {
+    for (const NcclChoice& choice : choices) {
+      const bool known = std::any_of(measured.begin(), measured.end(), [&, &e = environment](const Family& family) {
+        return std::get<0>(family) == e && std::get<2>(family) == choice.world && std::get<4>(family) == "allreduce";
+      });
+      if (known) continue;
+      throw DatabaseError("'" + name + "': it has NCCL configurations for world=" + std::to_string(choice.world) +
+                          " without the measurements they come from, so they cannot be computed anew. Give the work "
+                          "database that they were measured in, or tune again.");
     }
   }
 }
@@ -160,6 +172,9 @@ MergeReport WorkDatabase::import(const Contents& more, const RecomputeDecisions&
       for (const auto& [environment, decisions] : more.decisions) {
         for (const Decision& decision : decisions) db::insert_decision(connection, environment, decision);
       }
+      for (const auto& [environment, choices] : more.nccl) {
+        for (const NcclChoice& choice : choices) db::insert_nccl_choice(connection, environment, choice);
+      }
     } else {
       report = merge(more, recompute);
     }
@@ -185,9 +200,10 @@ void WorkDatabase::forget(const std::string& run_id, const RecomputeDecisions& r
     connection.execute(
         "DELETE FROM problem WHERE key NOT IN (SELECT problem FROM trial);"
         "DELETE FROM candidate WHERE key NOT IN (SELECT candidate FROM trial UNION SELECT candidate FROM decision "
-        "UNION SELECT runner_up FROM decision WHERE runner_up IS NOT NULL);"
+        "UNION SELECT runner_up FROM decision WHERE runner_up IS NOT NULL UNION SELECT candidate FROM nccl_choice "
+        "UNION SELECT forced FROM nccl_choice WHERE forced IS NOT NULL);"
         "DELETE FROM environment WHERE key NOT IN (SELECT environment FROM run UNION SELECT environment FROM "
-        "decision)");
+        "decision UNION SELECT environment FROM nccl_choice)");
     transaction.commit();
   });
 }

@@ -202,7 +202,7 @@ Connection& prepare_view(Connection& view, std::optional<Connection>& migrated, 
   }
   require_schema(*connection, steps);
   // Table by table: checking the samples of a large work database would take seconds.
-  for (const char* table : {"environment", "candidate", "decision"}) {
+  for (const char* table : {"environment", "candidate", "decision", "nccl_choice"}) {
     const std::string result = connection->text("PRAGMA integrity_check(" + std::string(table) + ")");
     if (result != "ok") {
       refuse(view.name(), "table " + std::string(table) + " is damaged: " + result +

@@ -40,7 +40,8 @@ using Candidates = std::map<std::string, Candidate>;
 Candidates load_candidates_of_decisions(Connection& connection) {
   Statement query(connection,
                   "SELECT backend, algorithm, name, numerics, source_hash, key FROM candidate WHERE key IN "
-                  "(SELECT candidate FROM decision UNION SELECT runner_up FROM decision)");
+                  "(SELECT candidate FROM decision UNION SELECT runner_up FROM decision UNION "
+                  "SELECT candidate FROM nccl_choice UNION SELECT forced FROM nccl_choice)");
   Candidates candidates;
   while (query.step()) {
     Candidate candidate = candidate_from(query, 0);
@@ -147,6 +148,19 @@ void insert_decision(Connection& connection, const std::string& environment_key,
       .run();
 }
 
+void insert_nccl_choice(Connection& connection, const std::string& environment_key, const NcclChoice& choice) {
+  insert_candidate(connection, choice.candidate);
+  if (choice.forced) insert_candidate(connection, *choice.forced);
+  Statement insert(connection,
+                   "INSERT INTO nccl_choice (key, environment, world, bytes_min, bytes_max, candidate, median_us, "
+                   "forced, forced_median_us) VALUES (?,?,?,?,?,?,?,?,?)");
+  const auto forced = choice.forced ? std::optional(choice.forced->key()) : std::nullopt;
+  insert
+      .bind(nccl_choice_key(environment_key, choice), environment_key, choice.world, choice.bytes_min, choice.bytes_max,
+            choice.candidate.key(), choice.median_us, forced, choice.forced_median_us)
+      .run();
+}
+
 std::vector<Environment> load_environments(Connection& connection) {
   return naming_the_file(connection, [&] {
     Statement query(connection, "SELECT " + std::string(environment_columns) + " FROM environment ORDER BY key");
@@ -160,6 +174,31 @@ std::vector<Environment> load_environments(Connection& connection) {
     return environments;
   });
 }
+
+namespace {
+
+void load_nccl_choices(Connection& connection, const Candidates& candidates, std::map<std::string, DecisionSet>& sets) {
+  Statement query(connection,
+                  "SELECT key, environment, world, bytes_min, bytes_max, candidate, median_us, forced, "
+                  "forced_median_us FROM nccl_choice");
+  while (query.step()) {
+    const std::string environment_key = query.text(1);
+    const auto set = sets.find(environment_key);
+    if (set == sets.end()) throw DatabaseError("an NCCL choice names an environment that is not there");
+    NcclChoice choice;
+    choice.world = query.small_integer(2);
+    choice.bytes_min = query.integer(3);
+    choice.bytes_max = query.integer(4);
+    choice.candidate = find(candidates, query.text(5));
+    choice.median_us = query.real(6);
+    if (!query.is_null(7)) choice.forced = find(candidates, query.text(7));
+    choice.forced_median_us = query.real(8);
+    require_key("nccl_choice", query.text(0), nccl_choice_key(environment_key, choice));
+    set->second.nccl.push_back(std::move(choice));
+  }
+}
+
+}  // namespace
 
 std::vector<DecisionSet> load_decisions(Connection& connection) {
   return naming_the_file(connection, [&] {
@@ -191,10 +230,12 @@ std::vector<DecisionSet> load_decisions(Connection& connection) {
       require_key("decision", query.text(0), decision_key(environment_key, decision));
       set->second.decisions.push_back(std::move(decision));
     }
+    load_nccl_choices(connection, candidates, sets);
     std::vector<DecisionSet> result;
     for (auto& [key, set] : sets) {
-      if (set.decisions.empty()) continue;
+      if (set.decisions.empty() && set.nccl.empty()) continue;
       validate_and_sort(set.decisions);
+      validate_and_sort(set.nccl);
       result.push_back(std::move(set));
     }
     return result;

@@ -20,12 +20,14 @@ void validate(const Run&);
 /// Every decision by itself, and that the intervals of a family do not overlap. Sorts them into the order of
 /// DecisionSet::decisions.
 void validate_and_sort(std::vector<Decision>&);
+void validate_and_sort(std::vector<NcclChoice>&);
 
 // Insert unless it is there. Throw DatabaseError when another content is stored under the same key.
 void insert_environment(Connection&, const Environment&);
 void insert_problem(Connection&, const Problem&);
 void insert_candidate(Connection&, const Candidate&);
 void insert_decision(Connection&, const std::string& environment_key, const Decision&);
+void insert_nccl_choice(Connection&, const std::string& environment_key, const NcclChoice&);
 
 std::vector<Environment> load_environments(Connection&);
 /// Columns, in this order, from `first`: backend, algorithm, name, numerics, source_hash.
@@ -52,7 +54,7 @@ auto naming_the_file(const Connection& connection, Load&& load) {
   }
 }
 
-/// Environments without decisions are left out. Ordered by environment key. Throws DatabaseError naming the file.
+/// Environments without decisions and NCCL choices are left out. Ordered by environment key. Throws DatabaseError naming the file.
 std::vector<DecisionSet> load_decisions(Connection&);
 
 }  // namespace arbiter::db

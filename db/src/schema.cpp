@@ -108,8 +108,25 @@ CREATE TABLE decision (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr std::array<Migration, 1> all_migrations = {{
+// What NCCL alone does best: programs that use only NCCL know bytes and ranks, not patterns and rows.
+constexpr const char* version_2 = R"sql(
+CREATE TABLE nccl_choice (
+  key TEXT PRIMARY KEY CHECK (length(key) = 64),
+  environment TEXT NOT NULL REFERENCES environment (key),
+  world INTEGER NOT NULL CHECK (world > 0),
+  bytes_min INTEGER NOT NULL CHECK (bytes_min > 0),
+  bytes_max INTEGER NOT NULL CHECK (bytes_max >= bytes_min),
+  candidate TEXT NOT NULL REFERENCES candidate (key),
+  median_us REAL NOT NULL CHECK (median_us >= 0),
+  forced TEXT REFERENCES candidate (key),
+  forced_median_us REAL NOT NULL CHECK (forced_median_us >= 0),
+  UNIQUE (environment, world, bytes_min)
+) STRICT, WITHOUT ROWID;
+)sql";
+
+constexpr std::array<Migration, 2> all_migrations = {{
     {"environments, runs, problems, candidates, trials, samples and decisions", version_1},
+    {"the best NCCL configuration for each message size", version_2},
 }};
 static_assert(all_migrations.size() == database_schema_version);
 

@@ -23,6 +23,7 @@ Connection stage(const std::vector<DecisionSet>& sets) {
     insert_environment(staging, set.environment);
     const std::string key = set.environment.key();
     for (const Decision& decision : set.decisions) insert_decision(staging, key, decision);
+    for (const NcclChoice& choice : set.nccl) insert_nccl_choice(staging, key, choice);
   }
   transaction.commit();
   return staging;

@@ -152,4 +152,37 @@ void validate_and_sort(std::vector<Decision>& decisions) {
   }
 }
 
+void validate_and_sort(std::vector<NcclChoice>& choices) {
+  const auto describe = [](const NcclChoice& choice) {
+    return "NCCL choice for world=" + std::to_string(choice.world) + " bytes=" + std::to_string(choice.bytes_min) +
+           ".." + std::to_string(choice.bytes_max);
+  };
+  for (const NcclChoice& choice : choices) {
+    const std::string subject = describe(choice);
+    require_at_least(subject, "world", choice.world, 1);
+    require_at_least<std::int64_t>(subject, "bytes_min", choice.bytes_min, 1);
+    require_at_least(subject, "bytes_max", choice.bytes_max, choice.bytes_min);
+    require_microseconds(subject, "median_us", choice.median_us);
+    require_microseconds(subject, "forced_median_us", choice.forced_median_us);
+    for (const Candidate* candidate : {&choice.candidate, choice.forced ? &*choice.forced : nullptr}) {
+      if (candidate == nullptr) continue;
+      validate(*candidate);
+      if (candidate->backend != Backend::nccl) {
+        refuse(subject, "candidate '" + candidate->name + "' is not one of backend nccl");
+      }
+    }
+    if (!choice.forced && choice.forced_median_us != 0) refuse(subject, "forced_median_us is set, but forced is not");
+  }
+  std::sort(choices.begin(), choices.end(), [](const NcclChoice& a, const NcclChoice& b) {
+    return std::tie(a.world, a.bytes_min) < std::tie(b.world, b.bytes_min);
+  });
+  const auto overlap = std::adjacent_find(choices.begin(), choices.end(), [](const NcclChoice& a, const NcclChoice& b) {
+    return a.world == b.world && b.bytes_min <= a.bytes_max;
+  });
+  if (overlap != choices.end()) {
+    refuse(describe(*overlap),
+           "it overlaps the next one, which starts at " + std::to_string((overlap + 1)->bytes_min) + " bytes");
+  }
+}
+
 }  // namespace arbiter::db

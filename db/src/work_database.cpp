@@ -326,6 +326,21 @@ void WorkDatabase::replace_decisions(const Environment& environment, const std::
   });
 }
 
+void WorkDatabase::replace_nccl_choices(const Environment& environment, const std::vector<NcclChoice>& choices) {
+  impl_->with_name([&] {
+    std::vector<NcclChoice> sorted = choices;
+    db::validate_and_sort(sorted);
+    Connection& connection = impl_->connection;
+    const std::string key = environment.key();
+    Transaction transaction(connection);
+    db::insert_environment(connection, environment);
+    Statement remove(connection, "DELETE FROM nccl_choice WHERE environment = ?");
+    remove.bind(key).run();
+    for (const NcclChoice& choice : sorted) db::insert_nccl_choice(connection, key, choice);
+    transaction.commit();
+  });
+}
+
 std::vector<DecisionSet> WorkDatabase::decisions() const {
   return impl_->with_name([&] { return db::load_decisions(impl_->connection); });
 }

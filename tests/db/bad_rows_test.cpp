@@ -89,13 +89,12 @@ TEST(BadRowsTest, ValuesOutOfRange) {
 }
 
 TEST(BadRowsTest, AnotherSchema) {
-  expect_refused("CREATE TABLE more (x)", "not those of schema version 1");
-  expect_refused("CREATE VIEW more AS SELECT 1", "not those of schema version 1");
-  expect_refused("CREATE TRIGGER t AFTER INSERT ON run BEGIN DELETE FROM run; END", "not those of schema version 1");
-  expect_refused("DROP TABLE sample", "not those of schema version 1");
-  expect_refused("DROP TABLE decision; CREATE VIEW decision AS SELECT * FROM candidate",
-                 "not those of schema version 1");
-  expect_refused("ALTER TABLE decision RENAME COLUMN median_us TO us", "not those of schema version 1");
+  expect_refused("CREATE TABLE more (x)", "not those of schema version");
+  expect_refused("CREATE VIEW more AS SELECT 1", "not those of schema version");
+  expect_refused("CREATE TRIGGER t AFTER INSERT ON run BEGIN DELETE FROM run; END", "not those of schema version");
+  expect_refused("DROP TABLE sample", "not those of schema version");
+  expect_refused("DROP TABLE decision; CREATE VIEW decision AS SELECT * FROM candidate", "not those of schema version");
+  expect_refused("ALTER TABLE decision RENAME COLUMN median_us TO us", "not those of schema version");
 }
 
 /// A decision whose key is right, written past the checks of the writer.

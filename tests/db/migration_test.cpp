@@ -60,15 +60,15 @@ TEST(MigrationTest, AnOlderViewIsMigratedInMemoryOnly) {
     Connection old = raw(path);
     db::migrate(old);
   }
-  const std::array<Migration, 2> newer = {
-      {db::migrations()[0], {"a later column", "ALTER TABLE decision ADD COLUMN later INTEGER NOT NULL DEFAULT 5"}}};
+  std::vector<Migration> newer(db::migrations().begin(), db::migrations().end());
+  newer.push_back({"a later column", "ALTER TABLE decision ADD COLUMN later INTEGER NOT NULL DEFAULT 5"});
   const auto before = contents(scratch.path());
   db::with_reader(path, [&](Connection& view, db::FileKind) {
     std::optional<Connection> migrated;
     Connection& prepared = db::prepare_view(view, migrated, newer);
-    EXPECT_EQ(prepared.integer("PRAGMA user_version"), 2);
+    EXPECT_EQ(prepared.integer("PRAGMA user_version"), database_schema_version + 1);
     EXPECT_EQ(prepared.integer("SELECT count(later) FROM decision"), 0);
-    EXPECT_EQ(view.integer("PRAGMA user_version"), 1);
+    EXPECT_EQ(view.integer("PRAGMA user_version"), database_schema_version);
   });
   EXPECT_EQ(contents(scratch.path()), before);
 }
@@ -93,8 +93,11 @@ TEST(MigrationTest, VersionZeroIsUpgraded) {
   }
 }
 
+const std::string newer_version = std::to_string(database_schema_version + 1);
+
 /// Every way to use `path` is refused with a message that contains `part`, and no byte changes, in or beside it.
-void expect_refused_untouched(const ScratchDirectory& scratch, const std::filesystem::path& path, const char* part) {
+void expect_refused_untouched(const ScratchDirectory& scratch, const std::filesystem::path& path,
+                              const std::string& part) {
   const auto before = contents(scratch.path());
   EXPECT_CONTAINS(message_of([&] { WorkDatabase::open(path); }), part);
   EXPECT_CONTAINS(message_of([&] { WorkDatabase::open(path); }), path.filename().string());
@@ -114,9 +117,9 @@ TEST(MigrationTest, ANewerVersionIsRefusedAndLeftUntouched) {
     {
       Connection connection = raw(path);
       connection.text("PRAGMA journal_mode = " + std::string(journal));
-      connection.execute("PRAGMA user_version = 2; CREATE TABLE later (x)");
+      connection.execute("PRAGMA user_version = " + newer_version + "; CREATE TABLE later (x)");
     }
-    expect_refused_untouched(scratch, path, "newer Arbiter (schema version 2");
+    expect_refused_untouched(scratch, path, "newer Arbiter (schema version " + newer_version);
   }
 }
 
@@ -125,7 +128,7 @@ TEST(MigrationTest, ANewerVersionInUseIsLeftUntouchedToo) {
   const auto path = scratch / "newer.db";
   { WorkDatabase::open(path); }
   Connection other = raw(path);
-  other.execute("PRAGMA user_version = 2; CREATE TABLE later (x)");  // sits in the -wal
+  other.execute("PRAGMA user_version = " + newer_version + "; CREATE TABLE later (x)");  // sits in the -wal
   ASSERT_GT(std::filesystem::file_size(scratch / "newer.db-wal"), 0U);
   const auto main_before = read_file(path);
   const auto wal_before = read_file(scratch / "newer.db-wal");

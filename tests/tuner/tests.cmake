@@ -17,6 +17,7 @@ arbiter_add_tuner_test(tune)
 arbiter_add_tuner_test(bench)
 arbiter_add_tuner_test(conformance TIMEOUT 300)
 arbiter_add_tuner_test(inspect)
+arbiter_add_tuner_test(nccl_choices)
 arbiter_add_tuner_test(recompute)
 target_include_directories(tuner_recompute_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)  # random databases
 

@@ -4,6 +4,7 @@
 #include <ctime>
 
 #include "arbiter/error.hpp"
+#include "arbiter/tuner/nccl_choices.hpp"
 #include "wire.hpp"
 
 namespace arbiter::tuning {
@@ -85,6 +86,7 @@ void Ledger::store(const std::vector<Decision>& decisions, const std::vector<Pro
       if (!replaced) all.push_back(old);
     }
     database_->replace_decisions(group_.environment(), all);
+    database_->replace_nccl_choices(group_.environment(), nccl_choices(*database_, group_.environment(), options_.rules));
   });
 }
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <tuple>
 
+#include "arbiter/tuner/nccl_choices.hpp"
 #include "seed.hpp"
 
 namespace arbiter {
@@ -45,6 +46,7 @@ void recompute_decisions(WorkDatabase& database, const Environment& environment,
     decisions.insert(decisions.end(), decided.begin(), decided.end());
   }
   database.replace_decisions(environment, decisions);
+  database.replace_nccl_choices(environment, nccl_choices(database, environment, rules));
 }
 
 void recompute_decisions(WorkDatabase& database, const Environment& environment) {

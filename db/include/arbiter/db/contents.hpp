@@ -40,6 +40,7 @@ struct Contents {
   std::map<std::string, Candidate> candidates;
   std::map<std::string, StoredTrial> trials;
   std::map<std::string, std::vector<Decision>> decisions;  ///< by environment key, in the order of DecisionSet
+  std::map<std::string, std::vector<NcclChoice>> nccl;     ///< likewise
 
   bool operator==(const Contents&) const = default;
   bool empty() const noexcept;
@@ -61,10 +62,10 @@ Contents unite(const Contents&, const Contents&);
 void require_measured_decisions(const Contents&, const std::string& name);
 
 /// Ordered JSON lines, one record each: a header with the schema version and the number of records of each type, then
-/// environments, runs, problems, candidates, trials and decisions, each in the order of their keys. Documented in
-/// docs/database.md. Equal contents give equal text; parse_jsonl() of it gives the same contents.
+/// environments, runs, problems, candidates, trials, decisions and NCCL choices, each in the order of their keys.
+/// Documented in docs/database.md. Equal contents give equal text; parse_jsonl() of it gives the same contents.
 void write_jsonl(std::ostream&, const Contents&);
-inline constexpr int jsonl_schema_version = 1;
+inline constexpr int jsonl_schema_version = 2;
 
 /// `name` is what messages call the text. Throws DatabaseError naming the line and what was expected there.
 Contents parse_jsonl(std::istream&, const std::string& name);

@@ -15,7 +15,7 @@
 namespace arbiter {
 
 inline constexpr int database_application_id = 0x41524254;  ///< "ARBT"
-inline constexpr int database_schema_version = 1;
+inline constexpr int database_schema_version = 2;
 
 /// Why a trial is `crashed`: it was open when its process ended, which need not have been the candidate's doing, or it
 /// was open when two processes ended.
@@ -26,14 +26,15 @@ inline constexpr std::string_view crashed_twice = "two processes ended during th
 struct DecisionSet {
   Environment environment;
   std::vector<Decision> decisions;  ///< ordered by mode, world, dtype, pattern, hidden, tokens_min
+  std::vector<NcclChoice> nccl{};   ///< ordered by world, bytes_min
   bool operator==(const DecisionSet&) const = default;
 };
 
 struct Contents;
 class WorkDatabase;
 
-/// Replaces the decisions of one environment by what its trials say (`recompute_decisions` of the tuner: this layer
-/// does not choose). Must depend on nothing else, least of all on the decisions that are there.
+/// Replaces the decisions (and the NCCL choices) of one environment by what its trials say (`recompute_decisions` of
+/// the tuner: this layer does not choose). Must depend on nothing else, least of all on the decisions that are there.
 using RecomputeDecisions = std::function<void(WorkDatabase&, const Environment&)>;
 
 /// What a merge or an import added.
@@ -83,6 +84,8 @@ class WorkDatabase {
 
   /// Replace all decisions of this environment, atomically.
   void replace_decisions(const Environment&, const std::vector<Decision>&);
+  /// Replace what is served to programs that use only NCCL, atomically.
+  void replace_nccl_choices(const Environment&, const std::vector<NcclChoice>&);
   std::vector<DecisionSet> decisions() const;
 
   /// Everything in it, checked.

@@ -114,6 +114,22 @@ struct Decision {
   bool operator==(const Decision&) const = default;
 };
 
+/// For one environment and number of ranks, an interval of message sizes and the NCCL configuration that was fastest
+/// there among NCCL's classic ones, plain allreduce: for programs that use only NCCL, which see bytes and ranks, not
+/// dtypes and rows.
+struct NcclChoice {
+  int world = 0;
+  std::int64_t bytes_min = 0;  ///< inclusive; of one rank's message
+  std::int64_t bytes_max = 0;  ///< inclusive
+  Candidate candidate;         ///< "nccl/classic" where NCCL's own choice could not be beaten
+  double median_us = 0;        ///< at the largest measured size of the interval
+  /// There: the fastest candidate that forces algorithm, protocol and channels, if one was measured. For readers that
+  /// have no way to say "as NCCL chooses".
+  std::optional<Candidate> forced;
+  double forced_median_us = 0;
+  bool operator==(const NcclChoice&) const = default;
+};
+
 /// A tune, as provenance. Never part of a key.
 struct Run {
   std::string id;  ///< UUID
