@@ -1,7 +1,6 @@
 #include "cpu_device.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "arbiter/error.hpp"
@@ -33,8 +32,7 @@ CpuDevice::CpuDevice(int rank, const CpuDeviceOptions& options)
   properties_.compute_capability = 0;
   properties_.sm_count = options.sm_count;
   properties_.max_threads_per_block = options.max_threads_per_block;
-  properties_.max_cluster =
-      std::min(largest_portable_cluster, static_cast<int>(std::bit_floor(static_cast<unsigned>(options.sm_count))));
+  properties_.max_cluster = largest_portable_cluster;
   properties_.shared_bytes_per_block = shared_bytes_per_block;
   properties_.memory_bytes = total_host_memory();
   properties_.compile_target = "cpu";
@@ -131,7 +129,7 @@ std::unique_ptr<Kernel> CpuDevice::load(const CompiledKernel& compiled, int rank
 int CpuDevice::resident(const Launch& launch) const noexcept {
   const auto cluster = static_cast<int>(launch.cluster);
   if (cluster < 1 || cluster > properties_.max_cluster || launch.shared_bytes > shared_bytes_per_block) return 0;
-  return options_.sm_count / cluster * cluster;
+  return std::max(options_.sm_count / cluster, 1) * cluster;
 }
 
 int CpuDevice::resident_blocks(const Kernel&, const Launch& launch) {
@@ -172,29 +170,27 @@ void CpuDevice::launch(const Kernel& kernel, const Launch& launch, const void* a
   shape.cluster = launch.cluster;
   shape.shared_bytes = launch.shared_bytes;
   shape.resident_blocks = static_cast<unsigned>(resident(launch));
+  shape.programmatic = launch.programmatic;
   const CpuOperation recorded{std::move(operation), nullptr};
   issue(stream, {&recorded, 1});
 }
 
 void CpuDevice::run(std::span<const CpuOperation> operations) {
-  const auto is_launch = [](const CpuOperation& operation) { return operation.launch != nullptr; };
-  if (link_ != nullptr && std::any_of(operations.begin(), operations.end(), is_launch)) {
-    std::vector<FiberTask> tasks;
-    for (const CpuOperation& operation : operations) {
-      tasks.push_back(is_launch(operation) ? FiberTask{operation.launch->launch} : FiberTask{{}, &operation.host});
-    }
-    link_->run(rank_, tasks);
-    return;
-  }
+  std::vector<FiberTask> tasks;
+  tasks.reserve(operations.size());
+  bool launches = false;
   for (const CpuOperation& operation : operations) {
-    if (!is_launch(operation)) {
-      operation.host();
-      continue;
-    }
-    // Every launch gets an order of its own, and the n-th launch of a device always the same one.
-    SmallRandom mixer(options_.seed + launches_++ * 0x632BE59BD9B4E019ULL);
-    const FiberTask task{operation.launch->launch};
-    const FiberSequence sequence(&task, 1);
+    launches = launches || operation.launch != nullptr;
+    tasks.push_back(operation.launch != nullptr ? FiberTask{operation.launch->launch} : FiberTask{{}, &operation.host});
+  }
+  if (!launches) {
+    for (const CpuOperation& operation : operations) operation.host();
+  } else if (link_ != nullptr) {
+    link_->run(rank_, tasks);
+  } else {
+    // Every run gets an order of its own, and the n-th run of a device always the same one.
+    SmallRandom mixer(options_.seed + runs_++ * 0x632BE59BD9B4E019ULL);
+    const FiberSequence sequence = tasks;
     scheduler_.run({&sequence, 1}, mixer.next());
   }
 }

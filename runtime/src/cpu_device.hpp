@@ -59,7 +59,7 @@ class CpuDevice final : public Device {
   FiberScheduler scheduler_;
   std::shared_ptr<CpuLink> link_;  // null: this device runs its launches alone
   std::vector<std::unique_ptr<CpuStream>> streams_;
-  std::uint64_t launches_ = 0;
+  std::uint64_t runs_ = 0;
 };
 
 }  // namespace arbiter

@@ -5,7 +5,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/vocabulary.hpp"
-#include "cpu_link_stores.hpp"
+#include "cpu_link_memory.hpp"
 
 namespace arbiter {
 
@@ -94,9 +94,10 @@ void CpuLink::run_all() {
   try {
     std::vector<int> ranks(waiting_.size());
     std::iota(ranks.begin(), ranks.end(), 0);
-    LinkStores stores(delivery_seed, std::move(ranks), owned_ranges());
-    scheduler_.run(waiting_, order_seed, &stores);
-    const CpuLinkStatistics& run = stores.statistics();
+    LinkMemory memory(std::move(ranks), owned_ranges());
+    memory.restart(delivery_seed);
+    scheduler_.run(waiting_, order_seed, &memory);
+    const CpuLinkStatistics& run = memory.statistics();
     statistics_.stores += run.stores;
     statistics_.torn += run.torn;
     statistics_.overtaken += run.overtaken;

@@ -40,8 +40,8 @@ std::size_t memory_information(std::string_view field) noexcept {
   return 0;
 }
 
-/// Calls visit(first address, one past the last, owner) for every mapping of this process, in order of addresses;
-/// owner is the unique id of a CPU device, or empty.
+/// Calls visit(range, owner) for every mapping of this process, in order of addresses; owner is the unique id of a CPU
+/// device, or empty, and the range's own `owner` is not filled in.
 template <typename Visit>
 void visit_mappings(Visit visit) {
   std::ifstream maps("/proc/self/maps");
@@ -49,13 +49,15 @@ void visit_mappings(Visit visit) {
   while (std::getline(maps, line)) {
     unsigned long first = 0;
     unsigned long last = 0;
-    if (std::sscanf(line.c_str(), "%lx-%lx", &first, &last) != 2) continue;
+    unsigned long offset = 0;
+    unsigned long inode = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx %*s %lx %*s %lu", &first, &last, &offset, &inode) != 4) continue;
     std::string_view owner;
     if (const std::size_t at = line.find(mapped_prefix); at != std::string::npos) {
       owner = std::string_view(line).substr(at + mapped_prefix.size());
       owner = owner.substr(0, owner.find(' '));
     }
-    visit(first, last, owner);
+    visit(OwnedRange{first, last, 0, inode, offset}, owner);
   }
 }
 
@@ -139,8 +141,8 @@ PointerKind CpuMemory::classify(const void* pointer) const {
   }
   // The slow path, for pointers that are about to be refused and for symmetric memory: mappings say whose they are.
   PointerKind kind = PointerKind::unknown;
-  visit_mappings([&](std::uintptr_t first, std::uintptr_t last, std::string_view owner) {
-    if (address < first || address >= last) return;
+  visit_mappings([&](const OwnedRange& range, std::string_view owner) {
+    if (address < range.first || address >= range.last) return;
     kind = owner.empty() ? PointerKind::host : owner == owner_ ? PointerKind::here : PointerKind::other_device;
   });
   return kind;
@@ -148,12 +150,11 @@ PointerKind CpuMemory::classify(const void* pointer) const {
 
 std::vector<OwnedRange> owned_ranges() {
   std::vector<OwnedRange> ranges;
-  visit_mappings([&](std::uintptr_t first, std::uintptr_t last, std::string_view owner) {
+  visit_mappings([&](OwnedRange range, std::string_view owner) {
     constexpr std::string_view prefix = "cpu:";
-    int number = 0;
     if (!owner.starts_with(prefix)) return;
     const char* end = owner.data() + owner.size();
-    if (std::from_chars(owner.data() + prefix.size(), end, number).ptr == end) ranges.push_back({first, last, number});
+    if (std::from_chars(owner.data() + prefix.size(), end, range.owner).ptr == end) ranges.push_back(range);
   });
   return ranges;
 }

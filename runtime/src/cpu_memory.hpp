@@ -35,10 +35,13 @@ std::size_t available_host_memory() noexcept;
 std::size_t total_host_memory() noexcept;
 
 /// Every mapping of a CPU device's memory in this process, by address, with the number in the owner's id "cpu:<n>".
+/// The same memory may be mapped more than once: then file and offset are the same.
 struct OwnedRange {
-  std::uintptr_t first;
-  std::uintptr_t last;  ///< one past the end
-  int owner;
+  std::uintptr_t first = 0;
+  std::uintptr_t last = 0;  ///< one past the end
+  int owner = 0;
+  std::uint64_t file = 0;
+  std::uint64_t offset = 0;  ///< of `first` in the file
 };
 std::vector<OwnedRange> owned_ranges();
 

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "arbiter/error.hpp"
+#include "cpu_memory_model.hpp"
 #include "cpu_sanitizer.hpp"
 
 namespace arbiter {
@@ -22,8 +23,9 @@ using boost::context::detail::make_fcontext;
 constexpr std::uint64_t sleep_after_idle_ns = 2'000'000;
 constexpr std::chrono::microseconds idle_sleep{50};
 
-// A round in which nothing at all can happen but a deadline takes this much virtual time.
-constexpr std::uint64_t virtual_idle_ns = 100'000;
+// A round in which nothing at all can happen but a deadline takes this much virtual time, and the next one twice that.
+constexpr std::uint64_t first_virtual_idle_ns = 100'000;
+constexpr std::uint64_t longest_virtual_idle_ns = 1'000'000'000;
 
 /// Kernels round as a GPU does, whatever mode (such as flush-to-zero) the host program has set for itself.
 class DefaultFloatingPoint {
@@ -48,9 +50,9 @@ std::uint64_t FiberScheduler::steady_ns() noexcept {
           .count());
 }
 
-void FiberScheduler::run(std::span<const FiberSequence> sequences, std::uint64_t seed, SymmetricStores* stores) {
+void FiberScheduler::run(std::span<const FiberSequence> sequences, std::uint64_t seed, MemoryModel* model) {
   random_ = OrderRandom(seed);
-  stores_ = stores;
+  model_ = model;
   stuck_ = nullptr;
   prepare(sequences);
   if (live_ != 0) {
@@ -62,7 +64,7 @@ void FiberScheduler::run(std::span<const FiberSequence> sequences, std::uint64_t
     after_stack_switch(fake_stack, nullptr, nullptr);
     *static_cast<FiberScheduler*>(from.data)->save_to_ = from.fctx;
   }
-  if (stores_ != nullptr) stores_->flush();
+  if (model_ != nullptr) model_->settle();
   if (stuck_ == nullptr) return;
   // Kernel frames hold nothing that needs destruction, so suspended fibers are simply dropped.
   for (Fiber& fiber : fibers_) {
@@ -75,12 +77,16 @@ void FiberScheduler::run(std::span<const FiberSequence> sequences, std::uint64_t
 
 // Every round runs each runnable fiber once, in a new random order: a Fisher-Yates shuffle done one step at a time.
 FiberScheduler::Fiber* FiberScheduler::pick() noexcept {
-  if (stores_ != nullptr) stores_->step(false);
-  if (cursor_ >= runnable_.size()) {
+  if (model_ != nullptr) {
+    model_->step();
+    wake_woken();
+  }
+  while (cursor_ >= runnable_.size()) {
     cursor_ = 0;
     if (progress_) {
       progress_ = false;
       idle_since_ns_ = 0;
+      virtual_idle_ns_ = 0;
     } else {
       idle();
     }
@@ -92,8 +98,14 @@ FiberScheduler::Fiber* FiberScheduler::pick() noexcept {
 }
 
 void FiberScheduler::idle() noexcept {
-  if (stores_ != nullptr) {
-    if (!stores_->step(true)) virtual_ns_ += virtual_idle_ns;
+  if (model_ != nullptr) {
+    if (model_->idle()) {
+      wake_woken();
+      return;
+    }
+    virtual_idle_ns_ = std::clamp(virtual_idle_ns_ * 2, first_virtual_idle_ns, longest_virtual_idle_ns);
+    virtual_ns_ += virtual_idle_ns_;
+    wake_pollers();
     return;
   }
   const std::uint64_t now = steady_ns();
@@ -103,6 +115,28 @@ void FiberScheduler::idle() noexcept {
   } else {
     std::this_thread::sleep_for(idle_sleep);
   }
+}
+
+/// All of them, so that they see their deadlines.
+void FiberScheduler::wake_pollers() noexcept {
+  if (polling_ == 0) return;
+  for (Fiber& fiber : fibers_) {
+    if (fiber.state != State::polling) continue;
+    fiber.state = State::runnable;
+    runnable_.push_back(&fiber);
+  }
+  polling_ = 0;
+}
+
+void FiberScheduler::wake_woken() noexcept {
+  for (const unsigned woken : model_->woken) {
+    Fiber& fiber = fibers_[woken];
+    if (fiber.state != State::polling) continue;
+    fiber.state = State::runnable;
+    runnable_.push_back(&fiber);
+    --polling_;
+  }
+  model_->woken.clear();
 }
 
 void FiberScheduler::remove_current() noexcept {
@@ -164,7 +198,7 @@ void FiberScheduler::trampoline(Transfer from) {
 // threads never wait is a plain loop.
 void FiberScheduler::trampoline_loop() {
   for (;;) {
-    const FiberLaunch& launch = running_[current_->block->cluster->sequence].launch;
+    const FiberLaunch& launch = grids_[current_->block->cluster->grid].launch;
     launch.entry(launch.arguments);
     const FiberStack stack = std::exchange(current_->stack, {});
     Fiber* next = finish_current();
@@ -179,6 +213,45 @@ void FiberScheduler::trampoline_loop() {
     if (next == nullptr) leave_to_main();
     switch_for_good(*next);
   }
+}
+
+// ---- The order of launches ----
+
+void FiberScheduler::trigger(Block& block) noexcept {
+  if (std::exchange(block.triggered, true)) return;
+  Grid& grid = grids_[block.cluster->grid];
+  if (++grid.triggered == grid.launch.blocks) begin_early(grid);
+}
+
+/// Begins the launch behind `grid`, which still runs, if that may be, or leaves it for later: both happen on a GPU.
+void FiberScheduler::begin_early(const Grid& grid) noexcept {
+  Running& running = running_[grid.sequence];
+  if (grid.early || grid.live == 0 || other(grid).running || running.next_task == running.tasks.size()) return;
+  const FiberTask& next = running.tasks[running.next_task];
+  if (next.host != nullptr || !next.launch.programmatic || random_.below(2) == 0) return;
+  ++running.next_task;
+  begin(grid.sequence, next.launch, true);
+}
+
+void FiberScheduler::end(Grid& grid) noexcept {
+  grid.running = false;
+  if (model_ != nullptr) {
+    const auto first = static_cast<unsigned>(grid.room.fibers);
+    model_->grid_ends(grid.sequence, first, first + static_cast<unsigned>(extent(grid.launch).fibers));
+  }
+  Grid& next = other(grid);
+  if (!next.running) {
+    begin_next(grid.sequence);
+    return;
+  }
+  if (!next.early) return;  // it is the earlier one: `grid` did not wait for it
+  next.early = false;
+  for (Fiber* fiber = std::exchange(next.waiting, nullptr); fiber != nullptr; fiber = fiber->next_waiting) {
+    fiber->state = State::runnable;
+    runnable_.push_back(fiber);
+    if (model_ != nullptr) model_->grid_waited(index(*fiber));
+  }
+  if (next.triggered == next.launch.blocks) begin_early(next);
 }
 
 /// The fiber to run next; null when all have finished or none can go on.
@@ -201,13 +274,13 @@ FiberScheduler::Fiber* FiberScheduler::finish_current() noexcept {
     stuck_ = &cluster;
     return nullptr;
   }
-  Running& running = running_[cluster.sequence];
-  --running.live;
-  if (cluster.live == 0 && running.next_block < running.launch.blocks) {
+  if (block.live == 0) trigger(block);
+  Grid& grid = grids_[cluster.grid];
+  --grid.live;
+  if (cluster.live == 0 && grid.next_block < grid.launch.blocks) {
     admit(cluster);
-  } else if (running.live == 0) {
-    if (stores_ != nullptr) stores_->kernel_ended(cluster.sequence);
-    begin_next(cluster.sequence);
+  } else if (grid.live == 0) {
+    end(grid);
   }
   return live_ == 0 ? nullptr : pick();
 }

@@ -29,6 +29,9 @@ struct FiberLaunch {
   unsigned cluster = 1;
   unsigned shared_bytes = 0;
   unsigned resident_blocks = 1;  ///< at most this many blocks run together; the others follow as clusters finish
+  /// May begin when every block of the launch before it in the sequence has triggered or exited. Its own
+  /// grid_dependency_wait returns when that launch has ended.
+  bool programmatic = false;
 };
 
 /// One piece of a rank's work: a launch, or something that the host does between launches.
@@ -40,26 +43,7 @@ struct FiberTask {
 /// What one rank does, in this order.
 using FiberSequence = std::span<const FiberTask>;
 
-/// Where stores to symmetric memory go instead of straight to memory. Implemented by the link model.
-class SymmetricStores {
- public:
-  virtual ~SymmetricStores() = default;
-  struct Writer {
-    unsigned sequence = 0;
-    unsigned fiber = 0;  ///< unique among the threads that are resident in the run
-  };
-  virtual void store(Writer, void* destination, const unsigned* words, unsigned count, bool release) = 0;
-  virtual void fence(Writer) = 0;
-  /// Fibers [first, last) passed a barrier together: each has observed what the others stored before it.
-  virtual void barrier(unsigned first, unsigned last) = 0;
-  /// A kernel ended: nothing that this sequence stores from now on is visible before what it has stored.
-  virtual void kernel_ended(unsigned sequence) = 0;
-  /// Called between two steps of the schedule. `idle`: every fiber only polls, so something must be delivered; false
-  /// when there is nothing.
-  virtual bool step(bool idle) = 0;
-  /// All kernels have ended.
-  virtual void flush() = 0;
-};
+class MemoryModel;
 
 class FiberScheduler {
  public:
@@ -68,8 +52,8 @@ class FiberScheduler {
   FiberScheduler& operator=(const FiberScheduler&) = delete;
 
   /// Runs the sequences together, to completion. Throws DeviceError when threads wait for each other in a way that can
-  /// never end (divergent barriers); all kernels are abandoned then. `stores` null: stores go straight to memory.
-  void run(std::span<const FiberSequence> sequences, std::uint64_t seed, SymmetricStores* stores = nullptr);
+  /// never end (divergent barriers); all kernels are abandoned then. `model` null: memory is what it is.
+  void run(std::span<const FiberSequence> sequences, std::uint64_t seed, MemoryModel* model = nullptr);
 
   /// Fiber switches since construction.
   std::uint64_t switches() const noexcept { return switches_; }
@@ -80,7 +64,8 @@ class FiberScheduler {
 
   static constexpr unsigned warp_threads = 32;
 
-  enum class State : std::uint8_t { runnable, block_barrier, cluster_barrier, shuffle, exited };
+  enum class State : std::uint8_t { runnable, polling, block_barrier, cluster_barrier, shuffle, grid_wait, exited };
+  static constexpr std::size_t states = 7;
 
   struct Fiber;
   struct Barrier {
@@ -96,6 +81,7 @@ class FiberScheduler {
   struct Cluster;
   struct Block {
     Barrier barrier;
+    bool triggered = false;
     unsigned live = 0;
     unsigned first_fiber = 0;
     unsigned first_warp = 0;
@@ -107,7 +93,7 @@ class FiberScheduler {
     unsigned blocked = 0;
     unsigned first_block = 0;  // index of its first resident block
     unsigned blocks = 0;
-    unsigned sequence = 0;
+    unsigned grid = 0;
     std::vector<void*> shared;  // of every block
   };
   struct Fiber {
@@ -131,27 +117,46 @@ class FiberScheduler {
     std::size_t fibers = 0;
     std::size_t shared_bytes = 0;
   };
+  /// One launch. Every sequence has room for two, so that one may begin before its predecessor has ended.
+  struct Grid {
+    FiberLaunch launch;
+    Extent room;  // where its blocks live
+    unsigned sequence = 0;
+    unsigned ordinal = 0;     // of the sequence's launches
+    unsigned next_block = 0;  // that has not started
+    unsigned triggered = 0;   // blocks that have triggered or exited
+    std::size_t live = 0;     // threads of its resident blocks
+    bool running = false;
+    bool early = false;        // its predecessor still runs
+    Fiber* waiting = nullptr;  // for the predecessor
+    arbiter_thread** slot = nullptr;
+  };
   struct Running {
     FiberSequence tasks;
     std::size_t next_task = 0;
-    Extent room;              // where its launches live
-    FiberLaunch launch;       // the current one
-    unsigned next_block = 0;  // of its grid
-    std::size_t live = 0;     // threads of its resident blocks
-    arbiter_thread** slot = nullptr;
+    unsigned launches = 0;  // that have begun
   };
 
   // Laying out a run.
   static Extent extent(const FiberLaunch&) noexcept;
   void prepare(std::span<const FiberSequence> sequences);
   void begin_next(unsigned sequence) noexcept;
-  void lay_out(unsigned sequence) noexcept;
+  void begin(unsigned sequence, const FiberLaunch&, bool early) noexcept;
+  void lay_out(unsigned grid) noexcept;
   void admit(Cluster&) noexcept;
+
+  // The order of launches.
+  Grid& other(const Grid& grid) noexcept { return grids_[static_cast<std::size_t>(&grid - grids_.data()) ^ 1U]; }
+  void trigger(Block&) noexcept;
+  void begin_early(const Grid&) noexcept;
+  void end(Grid&) noexcept;
 
   // The order of fibers.
   Fiber* pick() noexcept;
   void idle() noexcept;
   void remove_current() noexcept;
+  void wake_pollers() noexcept;
+  void wake_woken() noexcept;
 
   // Barriers and shuffles.
   void wait_in(Barrier&, State);
@@ -171,7 +176,6 @@ class FiberScheduler {
   static void trampoline(Transfer);
 
   unsigned index(const Fiber& fiber) const noexcept { return static_cast<unsigned>(&fiber - fibers_.data()); }
-  SymmetricStores::Writer writer(const Fiber&) const noexcept;
 
   static std::uint64_t steady_ns() noexcept;
   static FiberScheduler& of(arbiter_thread* thread) noexcept { return *static_cast<FiberScheduler*>(thread->executor); }
@@ -181,11 +185,14 @@ class FiberScheduler {
   static unsigned service_shuffle_xor(arbiter_thread*, unsigned value, unsigned mask);
   static unsigned long long service_now(arbiter_thread*);
   static void service_store(arbiter_thread*, void* destination, const unsigned* words, unsigned count, int release);
+  static void service_load(arbiter_thread*, const void* source, unsigned* words, unsigned count, int order);
   static void service_fence(arbiter_thread*);
-  static void service_nothing(arbiter_thread*);
+  static void service_grid_wait(arbiter_thread*);
+  static void service_grid_trigger(arbiter_thread*);
 
   FiberStackPool stacks_;
   std::vector<Running> running_;
+  std::vector<Grid> grids_;  // two per sequence
   std::vector<Fiber> fibers_;
   std::vector<Warp> warps_;
   std::vector<Block> blocks_;
@@ -196,11 +203,13 @@ class FiberScheduler {
   std::size_t cursor_ = 0;
   Fiber* current_ = nullptr;
   std::size_t live_ = 0;             // fibers of resident blocks that have not exited
+  std::size_t polling_ = 0;          // of these, asleep until what they poll may have changed
   bool progress_ = false;            // something else than polling happened in this round
   std::uint64_t idle_since_ns_ = 0;  // 0: not idle
-  std::uint64_t virtual_ns_ = 0;     // the clock when stores_ is set, so that deadlines are deterministic too
+  std::uint64_t virtual_ns_ = 0;     // the clock under a memory model, so that deadlines are deterministic too
+  std::uint64_t virtual_idle_ns_ = 0;
   OrderRandom random_;
-  SymmetricStores* stores_ = nullptr;
+  MemoryModel* model_ = nullptr;
 
   Context main_ = nullptr;
   Context discarded_ = nullptr;

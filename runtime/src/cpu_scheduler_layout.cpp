@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu_memory_model.hpp"
 #include "cpu_scheduler.hpp"
 
 namespace arbiter {
@@ -20,13 +21,16 @@ FiberScheduler::Extent FiberScheduler::extent(const FiberLaunch& launch) noexcep
           blocks * stride};
 }
 
-// Every sequence gets room for the largest of its launches, so that nothing moves or is allocated while fibers run.
+// Every sequence gets room for the two largest of its launches, so that nothing moves or is allocated while fibers run.
 void FiberScheduler::prepare(std::span<const FiberSequence> sequences) {
   running_.clear();
+  grids_.clear();
   Extent total;
   unsigned largest_cluster = 1;
   for (const FiberSequence& tasks : sequences) {
     Extent largest;
+    std::size_t launches = 0;
+    bool early = false;
     for (const FiberTask& task : tasks) {
       if (task.host != nullptr) continue;
       const Extent needed = extent(task.launch);
@@ -36,15 +40,20 @@ void FiberScheduler::prepare(std::span<const FiberSequence> sequences) {
       largest.fibers = std::max(largest.fibers, needed.fibers);
       largest.shared_bytes = std::max(largest.shared_bytes, needed.shared_bytes);
       largest_cluster = std::max(largest_cluster, task.launch.cluster);
+      early = early || (launches++ != 0 && task.launch.programmatic);
     }
-    Running& running = running_.emplace_back();
-    running.tasks = tasks;
-    running.room = total;
-    total.clusters += largest.clusters;
-    total.blocks += largest.blocks;
-    total.warps += largest.warps;
-    total.fibers += largest.fibers;
-    total.shared_bytes += largest.shared_bytes;
+    running_.push_back({tasks});
+    for (unsigned lane = 0; lane < 2; ++lane) {
+      Grid& grid = grids_.emplace_back();
+      grid.sequence = static_cast<unsigned>(running_.size() - 1);
+      grid.room = total;
+      if (lane == 1 && !early) continue;
+      total.clusters += largest.clusters;
+      total.blocks += largest.blocks;
+      total.warps += largest.warps;
+      total.fibers += largest.fibers;
+      total.shared_bytes += largest.shared_bytes;
+    }
   }
   stacks_.reserve(total.fibers);
   clusters_.resize(std::max(clusters_.size(), total.clusters));
@@ -57,9 +66,12 @@ void FiberScheduler::prepare(std::span<const FiberSequence> sequences) {
   runnable_.reserve(fibers_.size());
   cursor_ = 0;
   live_ = 0;
+  polling_ = 0;
   progress_ = true;
   idle_since_ns_ = 0;
   virtual_ns_ = 0;
+  virtual_idle_ns_ = 0;
+  if (model_ != nullptr) model_->prepare(static_cast<unsigned>(total.fibers));
   for (unsigned s = 0; s < running_.size(); ++s) begin_next(s);
 }
 
@@ -69,20 +81,35 @@ void FiberScheduler::begin_next(unsigned sequence) noexcept {
   while (running.next_task < running.tasks.size()) {
     const FiberTask& task = running.tasks[running.next_task++];
     if (task.host != nullptr) {
+      if (model_ != nullptr) model_->settle();
       (*task.host)();
       continue;
     }
-    running.launch = task.launch;
-    running.next_block = 0;
-    running.slot = task.launch.current_slot();
-    lay_out(sequence);
+    begin(sequence, task.launch, false);
     return;
   }
 }
 
-void FiberScheduler::lay_out(unsigned sequence) noexcept {
-  const FiberLaunch& launch = running_[sequence].launch;
-  const Extent& room = running_[sequence].room;
+/// `early`: while the launch before it runs.
+void FiberScheduler::begin(unsigned sequence, const FiberLaunch& launch, bool early) noexcept {
+  const std::size_t first = std::size_t{2} * sequence;
+  const std::size_t chosen = grids_[first].running ? first + 1 : first;
+  Grid& grid = grids_[chosen];
+  grid.launch = launch;
+  grid.ordinal = running_[sequence].launches++;
+  grid.next_block = 0;
+  grid.triggered = 0;
+  grid.live = 0;
+  grid.running = true;
+  grid.early = early;
+  grid.waiting = nullptr;
+  grid.slot = launch.current_slot();
+  lay_out(static_cast<unsigned>(chosen));
+}
+
+void FiberScheduler::lay_out(unsigned grid) noexcept {
+  const FiberLaunch& launch = grids_[grid].launch;
+  const Extent& room = grids_[grid].room;
   const Extent size = extent(launch);
   const std::size_t stride = size.shared_bytes / size.blocks;
   const auto misaligned = reinterpret_cast<std::uintptr_t>(shared_.data()) % shared_alignment;
@@ -92,7 +119,7 @@ void FiberScheduler::lay_out(unsigned sequence) noexcept {
   auto warp_index = static_cast<unsigned>(room.warps);
   for (std::size_t c = 0; c < size.clusters; ++c) {
     Cluster& cluster = clusters_[room.clusters + c];
-    cluster.sequence = sequence;
+    cluster.grid = grid;
     cluster.first_block = block_index;
     cluster.blocks = launch.cluster;
     cluster.shared.clear();
@@ -114,16 +141,17 @@ void FiberScheduler::lay_out(unsigned sequence) noexcept {
 
 /// Starts the next blocks of the grid in a resident cluster.
 void FiberScheduler::admit(Cluster& cluster) noexcept {
-  Running& running = running_[cluster.sequence];
-  const FiberLaunch& launch = running.launch;
+  Grid& grid = grids_[cluster.grid];
+  const FiberLaunch& launch = grid.launch;
   cluster.barrier = {};
   cluster.blocked = 0;
   cluster.live = launch.cluster * launch.threads;
   live_ += cluster.live;
-  running.live += cluster.live;
+  grid.live += cluster.live;
   for (unsigned b = 0; b < launch.cluster; ++b) {
     Block& block = blocks_[cluster.first_block + b];
     block.barrier = {};
+    block.triggered = false;
     block.live = launch.threads;
     // Not a number in every format: reading shared memory that was not written must show.
     std::memset(cluster.shared[b], 0xFF, launch.shared_bytes);
@@ -135,14 +163,14 @@ void FiberScheduler::admit(Cluster& cluster) noexcept {
         warp.live = warp.lanes;
       }
       fiber.context = nullptr;
-      fiber.slot = running.slot;
+      fiber.slot = grid.slot;
       fiber.block = &block;
       fiber.warp = &warp;
       fiber.stack = {};
       fiber.state = State::runnable;
       fiber.thread.thread_index = t;
       fiber.thread.block_threads = launch.threads;
-      fiber.thread.block_index = running.next_block + b;
+      fiber.thread.block_index = grid.next_block + b;
       fiber.thread.grid_blocks = launch.blocks;
       fiber.thread.cluster_rank = b;
       fiber.thread.cluster_blocks = launch.cluster;
@@ -155,13 +183,17 @@ void FiberScheduler::admit(Cluster& cluster) noexcept {
       fiber.thread.now_ns = service_now;
       fiber.thread.store_symmetric = service_store;
       fiber.thread.fence_system = service_fence;
-      fiber.thread.grid_dependency_wait = service_nothing;
-      fiber.thread.grid_dependency_trigger = service_nothing;
+      fiber.thread.load_symmetric = model_ != nullptr ? service_load : nullptr;
+      fiber.thread.grid_dependency_wait = service_grid_wait;
+      fiber.thread.grid_dependency_trigger = service_grid_trigger;
       fiber.thread.executor = this;
+      if (model_ != nullptr) {
+        model_->thread_begins(index(fiber), {grid.sequence, grid.ordinal, grid.next_block + b, t});
+      }
       runnable_.push_back(&fiber);
     }
   }
-  running.next_block += launch.cluster;
+  grid.next_block += launch.cluster;
 }
 
 }  // namespace arbiter

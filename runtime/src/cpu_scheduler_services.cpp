@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 
+#include "cpu_memory_model.hpp"
 #include "cpu_sanitizer.hpp"
 #include "cpu_scheduler.hpp"
 
@@ -43,16 +44,16 @@ void FiberScheduler::wake(Barrier& barrier) noexcept {
 }
 
 void FiberScheduler::complete_block(Block& block) noexcept {
-  if (stores_ != nullptr) {
-    stores_->barrier(block.first_fiber, block.first_fiber + running_[block.cluster->sequence].launch.threads);
+  if (model_ != nullptr) {
+    model_->barrier(block.first_fiber, block.first_fiber + grids_[block.cluster->grid].launch.threads);
   }
   wake(block.barrier);
 }
 
 void FiberScheduler::complete_cluster(Cluster& cluster) noexcept {
-  if (stores_ != nullptr) {
+  if (model_ != nullptr) {
     const unsigned first = blocks_[cluster.first_block].first_fiber;
-    stores_->barrier(first, first + cluster.blocks * running_[cluster.sequence].launch.threads);
+    model_->barrier(first, first + cluster.blocks * grids_[cluster.grid].launch.threads);
   }
   wake(cluster.barrier);
 }
@@ -73,13 +74,13 @@ void FiberScheduler::complete_shuffle(Warp& warp) noexcept {
 
 std::string FiberScheduler::describe_stuck() const {
   const Cluster& cluster = *stuck_;
-  const FiberLaunch& launch = running_[cluster.sequence].launch;
+  const FiberLaunch& launch = grids_[cluster.grid].launch;
   std::string text = "kernel of rank " + std::to_string(launch.rank) + " can never end: no thread of ";
   text += launch.cluster > 1 ? "a cluster" : "a block";
   text += " can go on. ";
   for (unsigned b = 0; b < cluster.blocks; ++b) {
     const Block& block = blocks_[cluster.first_block + b];
-    std::array<unsigned, 5> count{};
+    std::array<unsigned, states> count{};
     for (unsigned t = 0; t < launch.threads; ++t)
       ++count[static_cast<std::size_t>(fibers_[block.first_fiber + t].state)];
     text += "Block " + std::to_string(fibers_[block.first_fiber].thread.block_index) + ": of " +
@@ -87,6 +88,7 @@ std::string FiberScheduler::describe_stuck() const {
             std::to_string(count[static_cast<std::size_t>(State::block_barrier)]) + " arrived at a block barrier, " +
             std::to_string(count[static_cast<std::size_t>(State::cluster_barrier)]) + " at a cluster barrier, " +
             std::to_string(count[static_cast<std::size_t>(State::shuffle)]) + " at a shuffle, " +
+            std::to_string(count[static_cast<std::size_t>(State::grid_wait)]) + " wait for the kernel before, " +
             std::to_string(count[static_cast<std::size_t>(State::exited)]) + " exited. ";
   }
   text += "Every thread of a warp must reach each shuffle, and every thread of a block (cluster) each barrier";
@@ -97,6 +99,14 @@ std::string FiberScheduler::describe_stuck() const {
 
 void FiberScheduler::service_yield(arbiter_thread* thread) {
   FiberScheduler& self = of(thread);
+  Fiber& fiber = *self.current_;
+  if (self.model_ != nullptr && self.model_->watch(self.index(fiber))) {
+    // Polling again would read the same, so it sleeps until it would not.
+    fiber.state = State::polling;
+    ++self.polling_;
+    self.runnable_[--self.cursor_] = self.runnable_.back();
+    self.runnable_.pop_back();
+  }
   self.switch_to(*self.pick());
 }
 
@@ -138,15 +148,16 @@ unsigned FiberScheduler::service_shuffle_xor(arbiter_thread* thread, unsigned va
 
 unsigned long long FiberScheduler::service_now(arbiter_thread* thread) {
   const FiberScheduler& self = of(thread);
-  return self.stores_ != nullptr ? self.virtual_ns_ + self.switches_ * virtual_switch_ns : steady_ns();
+  return self.model_ != nullptr ? self.virtual_ns_ + self.switches_ * virtual_switch_ns : steady_ns();
 }
 
 void FiberScheduler::service_store(arbiter_thread* thread, void* destination, const unsigned* words, unsigned count,
                                    int release) {
   FiberScheduler& self = of(thread);
   self.progress_ = true;
-  if (self.stores_ != nullptr) {
-    self.stores_->store(self.writer(*self.current_), destination, words, count, release != 0);
+  if (self.model_ != nullptr) {
+    self.model_->store(self.index(*self.current_), destination, words, count, release != 0);
+    self.wake_woken();
     return;
   }
   // Releasing every word orders it behind everything that this rank's OS thread did before, and its fibers with it.
@@ -155,9 +166,15 @@ void FiberScheduler::service_store(arbiter_thread* thread, void* destination, co
   for (unsigned i = 0; i < count; ++i) std::atomic_ref<unsigned>(target[i]).store(words[i], order);
 }
 
+void FiberScheduler::service_load(arbiter_thread* thread, const void* source, unsigned* words, unsigned count,
+                                  int order) {
+  FiberScheduler& self = of(thread);
+  self.model_->load(self.index(*self.current_), source, words, count, static_cast<MemoryModel::LoadOrder>(order));
+}
+
 void FiberScheduler::service_fence(arbiter_thread* thread) {
   FiberScheduler& self = of(thread);
-  if (self.stores_ != nullptr) self.stores_->fence(self.writer(*self.current_));
+  if (self.model_ != nullptr) self.model_->fence(self.index(*self.current_));
 #ifdef ARBITER_THREAD_SANITIZER
   // It does not model fences; a read-modify-write is what it understands.
   std::atomic_ref<std::uint64_t>(self.switches_).fetch_add(0, std::memory_order_seq_cst);
@@ -166,10 +183,24 @@ void FiberScheduler::service_fence(arbiter_thread* thread) {
 #endif
 }
 
-void FiberScheduler::service_nothing(arbiter_thread*) {}
+void FiberScheduler::service_grid_wait(arbiter_thread* thread) {
+  FiberScheduler& self = of(thread);
+  Fiber& fiber = *self.current_;
+  Grid& grid = self.grids_[fiber.block->cluster->grid];
+  if (!grid.early) {
+    // Its predecessor has ended, perhaps since this thread began.
+    if (self.model_ != nullptr) self.model_->grid_waited(self.index(fiber));
+    return;
+  }
+  fiber.state = State::grid_wait;
+  fiber.next_waiting = std::exchange(grid.waiting, &fiber);
+  self.remove_current();
+  self.switch_to(*self.pick());
+}
 
-SymmetricStores::Writer FiberScheduler::writer(const Fiber& fiber) const noexcept {
-  return {fiber.block->cluster->sequence, index(fiber)};
+void FiberScheduler::service_grid_trigger(arbiter_thread* thread) {
+  FiberScheduler& self = of(thread);
+  self.trigger(*self.current_->block);
 }
 
 }  // namespace arbiter

@@ -65,7 +65,8 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
   // Not where ranks share a device: a kernel that waits for its predecessor takes the room of the kernel that the
   // predecessor waits for.
   const int sharing = group.ranks_on_device();
-  launch_.programmatic = properties.compute_capability >= 90 && sharing == 1;
+  const bool early_launch = device_.kind() == DeviceKind::cpu || properties.compute_capability >= 90;
+  launch_.programmatic = early_launch && sharing == 1;
   block_limit_ =
       std::min(device_.resident_blocks(*kernel_, launch_) / sharing, static_cast<int>(arbiter_abi::max_blocks));
   if (max_blocks > 0) block_limit_ = std::min(block_limit_, max_blocks);

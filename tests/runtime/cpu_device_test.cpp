@@ -51,7 +51,7 @@ TEST(CpuDevice, SaysWhatItIs) {
   EXPECT_EQ(p.compute_capability, 0);
   EXPECT_EQ(p.sm_count, 6);
   EXPECT_EQ(p.max_threads_per_block, 128);
-  EXPECT_EQ(p.max_cluster, 4);
+  EXPECT_EQ(p.max_cluster, 8);
   EXPECT_EQ(p.compile_target, "cpu");
   EXPECT_GT(p.memory_bytes, 0U);
 }
@@ -144,7 +144,7 @@ TEST(CpuDevice, LaunchRefusesWhatAGpuWouldRefuse) {
   EXPECT_THROW(launch({1, 257}), InvalidArgument);
   EXPECT_THROW(launch({1, 1, 0}), InvalidArgument);
   EXPECT_THROW(launch({3, 1, 2}), InvalidArgument);
-  EXPECT_THROW(launch({8, 1, 8}), InvalidArgument) << "more blocks in a cluster than SMs";
+  EXPECT_THROW(launch({16, 1, 16}), InvalidArgument) << "more blocks in a cluster than a portable kernel may ask for";
   EXPECT_THROW(launch({1, 1, 1, 300 * 1024}), InvalidArgument);
   EXPECT_THROW(device->launch(*kernel, {1, 1}, nullptr, 16, nullptr), InvalidArgument);
   EXPECT_EQ(out, 0U) << "a refused launch changes nothing";
@@ -161,7 +161,8 @@ TEST(CpuDevice, ResidentBlocksFollowSmsAndClusters) {
   EXPECT_EQ(device->resident_blocks(*kernel, {1, 32, 1}), 7);
   EXPECT_EQ(device->resident_blocks(*kernel, {1, 32, 2}), 6);
   EXPECT_EQ(device->resident_blocks(*kernel, {1, 32, 4}), 4);
-  EXPECT_EQ(device->resident_blocks(*kernel, {1, 32, 8}), 0);
+  EXPECT_EQ(device->resident_blocks(*kernel, {1, 32, 8}), 8) << "one cluster always fits";
+  EXPECT_EQ(device->resident_blocks(*kernel, {1, 32, 16}), 0);
   EXPECT_EQ(device->resident_blocks(*kernel, {1, 512, 1}), 0);
   EXPECT_EQ(device->resident_blocks(*kernel, {1, 32, 1, 1 << 20}), 0);
   EXPECT_THROW(device->resident_blocks(*kernel, {1, 32, 0}), InvalidArgument);

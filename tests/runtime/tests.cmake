@@ -6,10 +6,10 @@ foreach(subject geometry candidate_spec candidates call_validation dispatch reso
 endforeach()
 
 # The CPU device, bootstraps, shared memory, environment.
-foreach(subject cpu_kernels cpu_device cpu_link cpu_ranks bootstrap environment shared_memory logging)
+foreach(subject cpu_kernels cpu_device cpu_early_launch cpu_link cpu_ranks bootstrap environment shared_memory logging)
   arbiter_add_test(runtime/${subject} LINKS arbiter_runtime)
 endforeach()
-foreach(subject cpu_kernels cpu_device cpu_link cpu_ranks)
+foreach(subject cpu_kernels cpu_device cpu_early_launch cpu_link cpu_ranks)
   target_compile_definitions(runtime_${subject}_test PRIVATE ARBITER_TEMPLATES="${CMAKE_SOURCE_DIR}/templates")
 endforeach()
 target_include_directories(runtime_logging_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/src)

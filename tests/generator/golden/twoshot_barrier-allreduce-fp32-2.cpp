@@ -93,9 +93,12 @@ struct arbiter_thread {
   // Exchange within the warp of 32 consecutive threads (all of them call it): the value of lane ^ mask.
   unsigned (*shuffle_xor)(arbiter_thread*, unsigned value, unsigned mask);
   unsigned long long (*now_ns)(arbiter_thread*);
-  // A store of 4 or 16 bytes to memory that a peer reads (or that peers read here). release != 0: not visible before
-  // anything this thread stored or observed earlier.
+  // A store of 4 or 16 bytes to memory of a device. release != 0: whoever acquires it sees what this thread stored or
+  // observed earlier.
   void (*store_symmetric)(arbiter_thread*, void* destination, const unsigned* words, unsigned count, int release);
+  // A load of 4 or 16 bytes from memory of a device. order: 0 plain, 1 relaxed, 2 acquire. Null: memory may be read (and
+  // written, except with release) directly; otherwise whatever another thread may store has to be loaded with this.
+  void (*load_symmetric)(arbiter_thread*, const void* source, unsigned* words, unsigned count, int order);
   void (*fence_system)(arbiter_thread*);
   void (*grid_dependency_wait)(arbiter_thread*);
   void (*grid_dependency_trigger)(arbiter_thread*);
@@ -121,13 +124,35 @@ ARBITER_DEVICE unsigned grid_blocks() { return arbiter_current->grid_blocks; }
 ARBITER_DEVICE unsigned cluster_rank() { return arbiter_current->cluster_rank; }
 
 // --- plain memory -----------------------------------------------------------------------------------------------
-ARBITER_DEVICE Vector load(const void* address) { return *static_cast<const Vector*>(address); }
-ARBITER_DEVICE void store(void* address, const Vector& v) { *static_cast<Vector*>(address) = v; }
+// Under the link model, everything that another thread may read or write goes through the executor. Single words that
+// only the own rank's kernels use (load_word, store_word) do not: there are too many of them.
+ARBITER_DEVICE bool modelled() { return arbiter_current->load_symmetric != nullptr; }
+ARBITER_DEVICE Vector load_modelled(const void* address, int order) {
+  Vector v;
+  arbiter_current->load_symmetric(arbiter_current, address, v.word, 4, order);
+  return v;
+}
+ARBITER_DEVICE unsigned load_modelled_word(const unsigned* address, int order) {
+  unsigned v;
+  arbiter_current->load_symmetric(arbiter_current, address, &v, 1, order);
+  return v;
+}
+ARBITER_DEVICE Vector load(const void* address) {
+  return modelled() ? load_modelled(address, 0) : *static_cast<const Vector*>(address);
+}
+ARBITER_DEVICE void store(void* address, const Vector& v) {
+  if (modelled()) {
+    arbiter_current->store_symmetric(arbiter_current, address, v.word, 4, 0);
+  } else {
+    *static_cast<Vector*>(address) = v;
+  }
+}
 ARBITER_DEVICE unsigned load_word(const unsigned* address) { return *address; }
 ARBITER_DEVICE void store_word(unsigned* address, unsigned v) { *address = v; }
 
 // --- memory shared with peers -----------------------------------------------------------------------------------
 ARBITER_DEVICE Vector load_polled(const void* address) {
+  if (modelled()) return load_modelled(address, 1);
   const unsigned* words = static_cast<const unsigned*>(address);
   Vector v;
   for (int i = 0; i < 4; ++i) v.word[i] = __atomic_load_n(words + i, __ATOMIC_RELAXED);
@@ -139,8 +164,12 @@ ARBITER_DEVICE void store_shared_vector(void* address, const Vector& v) {
 ARBITER_DEVICE void store_symmetric_local(void* address, const Vector& v) {
   arbiter_current->store_symmetric(arbiter_current, address, v.word, 4, 0);
 }
-ARBITER_DEVICE unsigned load_acquire(const unsigned* address) { return __atomic_load_n(address, __ATOMIC_ACQUIRE); }
-ARBITER_DEVICE unsigned load_relaxed(const unsigned* address) { return __atomic_load_n(address, __ATOMIC_RELAXED); }
+ARBITER_DEVICE unsigned load_acquire(const unsigned* address) {
+  return modelled() ? load_modelled_word(address, 2) : __atomic_load_n(address, __ATOMIC_ACQUIRE);
+}
+ARBITER_DEVICE unsigned load_relaxed(const unsigned* address) {
+  return modelled() ? load_modelled_word(address, 1) : __atomic_load_n(address, __ATOMIC_RELAXED);
+}
 ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
   arbiter_current->store_symmetric(arbiter_current, address, &v, 1, 1);
 }

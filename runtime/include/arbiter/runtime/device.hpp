@@ -153,7 +153,7 @@ class CpuLinkModel;
 
 struct CpuDeviceOptions {
   std::uint64_t seed = 0;  ///< order in which fibers run; the same seed gives the same order
-  int sm_count = 4;        ///< blocks resident together = sm_count (one block per SM)
+  int sm_count = 4;        ///< blocks resident together (one block per SM), or one cluster if that is more
   int max_threads_per_block = 256;
   std::shared_ptr<CpuLinkModel> link = nullptr;  ///< see cpu_link.hpp; null: stores are visible at once, in order
 };
