@@ -103,7 +103,8 @@ void make_example_database(const std::string& file, const ExampleShape& shape) {
             const double us = model.us(static_cast<double>(trial.problem.bytes()), world);
             trial.samples_us.clear();
             for (int i = 0; i < shape.samples; ++i) {
-              trial.samples_us.push_back(us * (1 + 0.004 * noise(random) + 0.02 * std::fabs(noise(random))));
+              const double spread = model.candidate.backend == Backend::nccl ? 0.15 : 0.02;
+              trial.samples_us.push_back(us * (1 + 0.004 * noise(random) + spread * std::fabs(noise(random))));
             }
             record(trial);
           }

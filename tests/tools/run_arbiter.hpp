@@ -25,6 +25,10 @@ std::string read_text(const std::string& file_name);
 Outcome run_arbiter(const std::vector<std::string>& arguments,
                     const std::map<std::string, std::string>& variables = {});
 
+/// The same for another program, found along PATH. Exit code 127 if there is none.
+Outcome run_program(const std::string& program, const std::vector<std::string>& arguments,
+                    const std::map<std::string, std::string>& variables = {});
+
 /// Fails the test, and returns null, if `text` is not one JSON object.
 llvm::json::Value parse_object(const std::string& text);
 

@@ -47,6 +47,7 @@ Options import_options();
 Options snapshot_options();
 Options history_options();
 Options forget_options();
+Options report_options();
 
 int run_doctor(const Options& options);
 int run_tune(const Options& options);
@@ -64,5 +65,6 @@ int run_import(const Options& options);
 int run_snapshot(const Options& options);
 int run_history(const Options& options);
 int run_forget(const Options& options);
+int run_report(const Options& options);
 
 }  // namespace arbiter::cli

@@ -13,6 +13,7 @@ constexpr std::array table{
     Command{"tune", "measure every candidate and decide", tune_options, run_tune},
     Command{"show", "the decisions", show_options, run_show},
     Command{"inspect", "every candidate of one problem, and why it won or lost", inspect_options, run_inspect},
+    Command{"report", "one HTML page: curves, who wins where, decisions", report_options, run_report},
     Command{"bench", "auto beside every backend", bench_options, run_bench},
     Command{"verify", "the conformance cases, on this machine", verify_options, run_verify},
     Command{"render", "the source of a kernel variant", render_options, run_render},

@@ -72,15 +72,19 @@ void write_environment(llvm::json::OStream& json, std::string_view name, const E
 }
 
 void write_number(llvm::json::OStream& json, std::string_view name, double number) {
+  json.attributeBegin(view(name));
+  write_number(json, number);
+  json.attributeEnd();
+}
+
+void write_number(llvm::json::OStream& json, double number) {
   if (!std::isfinite(number)) {
-    json.attribute(view(name), nullptr);
+    json.value(nullptr);
     return;
   }
   char digits[32];
   std::snprintf(digits, sizeof digits, "%.6g", number);
-  json.attributeBegin(view(name));
   json.rawValue(llvm::StringRef(digits));
-  json.attributeEnd();
 }
 
 }  // namespace arbiter::cli

@@ -22,8 +22,9 @@ void print_json(const Environment& environment, const std::function<void(llvm::j
 /// "environment": every field of the fingerprint, and its key.
 void write_environment(llvm::json::OStream& json, std::string_view name, const Environment& environment);
 
-/// Six significant digits; null when it is not finite.
+/// Six significant digits; null when it is not finite. As an attribute, or as an element of an array.
 void write_number(llvm::json::OStream& json, std::string_view name, double number);
+void write_number(llvm::json::OStream& json, double number);
 
 void write_text(llvm::json::OStream& json, std::string_view name, std::string_view text);
 

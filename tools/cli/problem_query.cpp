@@ -153,8 +153,8 @@ const Problem& find_problem(const ProblemQuery& query, const std::vector<Problem
   const auto nearest = std::min_element(measured.begin(), measured.end(), [&](const Problem& a, const Problem& b) {
     return distance(query, a) < distance(query, b);
   });
-  throw Error(where + " has no such problem; the nearest that was measured is:\n  arbiter inspect '" + nearest->name() +
-              "'");
+  throw Error(where + " has no such problem; the nearest that was measured is:\n  arbiter inspect --db " + where +
+              " '" + nearest->name() + "'");
 }
 
 }  // namespace arbiter::cli
