@@ -15,7 +15,7 @@ struct FaultRecord {
   unsigned waited_for;    // for whom
   unsigned block;
   unsigned thread;
-  unsigned phase;         // 1: data pushed by a peer, 2: result broadcast by a peer, 3: barrier
+  unsigned phase;         // 1: data of a peer, 2: result of a peer, 3: barrier
   unsigned epoch;
   unsigned reserved;
 };
@@ -29,6 +29,10 @@ struct Control {
   unsigned push_epoch[max_blocks];                  // push protocol: epochs issued so far
   unsigned barrier_epoch[max_blocks];               // barriers passed so far
   unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
+  unsigned chunk_epoch[max_blocks];                 // chunks of the chunked algorithm so far
+  unsigned chunk_flag[2][max_world][max_blocks];    // written by peer [r]: chunks stored here; data, then results
+  unsigned long long place[2][max_world];           // written by peer [r]: where its input and its output lie (pull.h),
+  unsigned place_epoch[max_world];                  // and in which epoch of the barriers it said so
 };
 
 // Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
@@ -54,9 +58,13 @@ struct Arguments {
   unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
   unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
   unsigned push_iterations;              // iterations side by side in a rotating buffer: all, or at least 2
-  unsigned long long staging_offset;     // barrier algorithms: own data, then results
+  unsigned long long staging_offset;     // data on the way to a sum; first half of the staging area
+  unsigned long long results_offset;     // sums on the way to all; second half
   unsigned long long timeout_ns;         // deadline of one wait; 0 means none
   FaultRecord* fault;
+  unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
+  unsigned char* input_at[max_world];      // null where no peer can
+  unsigned char* output_at[max_world];
 };
 
 }  // namespace arbiter_abi

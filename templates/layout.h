@@ -50,6 +50,12 @@ ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
   return static_cast<unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
 }
 
+// An address as a number, on its way to a peer.
+ARBITER_DEVICE unsigned long long address_bits(const void* address) {
+  return reinterpret_cast<unsigned long long>(address);
+}
+ARBITER_DEVICE unsigned char* address_of(unsigned long long bits) { return reinterpret_cast<unsigned char*>(bits); }
+
 ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
   return reinterpret_cast<Control*>(arguments.workspace[rank]);
 }

@@ -55,8 +55,16 @@ std::vector<int> read_integers(const JsonNode& node) {
   return values;
 }
 
+std::string read_capability(const JsonNode& node) {
+  static constexpr std::array<std::string_view, 2> known{"multicast", "registered_input"};
+  std::string name = node.text();
+  if (std::find(known.begin(), known.end(), name) == known.end())
+    node.fail(unknown_name_message("capability", name, known));
+  return name;
+}
+
 Axis read_axis(const JsonNode& node) {
-  node.require_keys({"name", "values"}, {"launch"});
+  node.require_keys({"name", "values"}, {"launch", "capability"});
   Axis axis;
   axis.name = read_identifier(node["name"]);
   const bool binding = std::find(binding_names.begin(), binding_names.end(), axis.name) != binding_names.end();
@@ -64,6 +72,9 @@ Axis read_axis(const JsonNode& node) {
     node["name"].fail("'" + axis.name + "' already has a meaning in templates or expressions; choose another name");
   axis.values = read_integers(node["values"]);
   if (node.has("launch")) axis.launch = node["launch"].boolean();
+  if (node.has("capability")) axis.capability = read_capability(node["capability"]);
+  if (axis.launch && !axis.capability.empty())
+    node["capability"].fail("a capability is compiled in; it cannot belong to a launch axis");
   return axis;
 }
 
@@ -91,13 +102,8 @@ void read_worlds(const JsonNode& node, AlgorithmEntry& entry) {
 }
 
 void read_capabilities(const JsonNode& node, AlgorithmEntry& entry) {
-  static constexpr std::array<std::string_view, 2> known{"multicast", "registered_input"};
   const std::vector<JsonNode> nodes = node.elements();
-  for (const JsonNode& element : nodes) {
-    entry.capabilities.push_back(element.text());
-    if (std::find(known.begin(), known.end(), entry.capabilities.back()) == known.end())
-      element.fail(unknown_name_message("capability", entry.capabilities.back(), known));
-  }
+  for (const JsonNode& element : nodes) entry.capabilities.push_back(read_capability(element));
   require_unique(nodes, entry.capabilities);
 }
 

@@ -34,10 +34,28 @@ std::optional<std::string> algorithm_unavailable(const AlgorithmEntry& algorithm
   return std::nullopt;
 }
 
+// What rules out one value of an axis.
+std::optional<std::string> parameter_unavailable(const AlgorithmEntry& algorithm, const Variant& variant,
+                                                 const TargetLimits& limits) {
+  for (const Axis& axis : algorithm.axes) {
+    if (axis.capability.empty() || variant.parameter(axis.name) == 0) continue;
+    if (!contains(limits.capabilities, axis.capability))
+      return axis.name + "=" + std::to_string(variant.parameter(axis.name)) + " needs '" + axis.capability +
+             "', which is not proven here";
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> constraint_broken(const AlgorithmEntry& algorithm, const Bindings& bindings) {
   for (const Constraint& constraint : algorithm.constraints)
     if (evaluate(constraint.require, bindings) == 0) return constraint.reason;
   return std::nullopt;
+}
+
+std::optional<std::string> variant_unavailable(const AlgorithmEntry& algorithm, const EpilogueEntry& epilogue,
+                                               const Variant& variant, const TargetLimits& limits) {
+  if (std::optional<std::string> reason = parameter_unavailable(algorithm, variant, limits)) return reason;
+  return constraint_broken(algorithm, bindings_of(variant, epilogue.rows, limits));
 }
 
 // Odometer over the compile-time axes; the last one turns fastest.
@@ -63,7 +81,7 @@ void enumerate_algorithm(const AlgorithmEntry& algorithm, const EpilogueEntry& e
   std::vector<std::size_t> wheel(axes.size(), 0);
   do {
     for (std::size_t i = 0; i < axes.size(); ++i) variant.parameters[axes[i]->name] = axes[i]->values[wheel[i]];
-    if (std::optional<std::string> reason = constraint_broken(algorithm, bindings_of(variant, epilogue.rows, limits)))
+    if (std::optional<std::string> reason = variant_unavailable(algorithm, epilogue, variant, limits))
       result.excluded.push_back({variant, std::move(*reason)});
     else
       result.variants.push_back(variant);
@@ -127,7 +145,7 @@ std::optional<std::string> unavailable(const Catalogue& catalogue, const Variant
     check_hidden(epilogue, variant.dtype, variant.hidden);
     if (std::optional<std::string> reason = not_described(algorithm, epilogue, variant)) return reason;
     if (std::optional<std::string> reason = algorithm_unavailable(algorithm, variant.world, limits)) return reason;
-    return constraint_broken(algorithm, bindings_of(variant, epilogue.rows, limits));
+    return variant_unavailable(algorithm, epilogue, variant, limits);
   } catch (const InvalidArgument& error) {
     return error.what();
   }

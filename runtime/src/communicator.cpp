@@ -6,6 +6,7 @@
 #include "collective.hpp"
 #include "communicator_impl.hpp"
 #include "geometry.hpp"
+#include "shared_buffers.hpp"
 #include "workspace.hpp"
 
 namespace arbiter {
@@ -184,6 +185,18 @@ void Communicator::all_reduce_residual_rmsnorm(const Call& call, StreamHandle st
   fused.pattern = residual_rmsnorm_pattern;
   alive(impl_).run(fused, stream);
 }
+
+void* Communicator::allocate_symmetric(std::size_t bytes) {
+  Group& group = *alive(impl_).group;
+  everywhere(group.bootstrap(), "allocate symmetric memory", [&] { group.check(); });
+  return group.shared_buffers().allocate(bytes);
+}
+void Communicator::register_buffer(void* data, std::size_t bytes) {
+  Group& group = *alive(impl_).group;
+  everywhere(group.bootstrap(), "register a buffer", [&] { group.check(); });
+  group.shared_buffers().add(data, bytes);
+}
+void Communicator::release_shared(const void* data) { alive(impl_).group->shared_buffers().release(data); }
 
 bool Communicator::can_use(const Problem& problem) const { return alive(impl_).can_use(problem); }
 Explanation Communicator::explain(const Problem& problem) const { return alive(impl_).explain(problem); }

@@ -106,6 +106,8 @@ CudaDriver CudaDriver::load() {
   required(driver.occupancy_blocks, "cuOccupancyMaxActiveBlocksPerMultiprocessor");
   required(driver.occupancy_clusters, "cuOccupancyMaxActiveClusters");
   required(driver.memset_d32_async, "cuMemsetD32Async");
+  required(driver.mem_address_range, "cuMemGetAddressRange");
+  required(driver.pointer_get_attribute, "cuPointerGetAttribute");
   required(driver.mem_create, "cuMemCreate");
   required(driver.mem_release, "cuMemRelease");
   required(driver.mem_address_reserve, "cuMemAddressReserve");

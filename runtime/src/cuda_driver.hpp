@@ -31,6 +31,8 @@ struct CudaDriver {
   decltype(&::cuOccupancyMaxActiveClusters) occupancy_clusters = nullptr;
   // Memory.
   decltype(&::cuMemsetD32Async) memset_d32_async = nullptr;
+  decltype(&::cuMemGetAddressRange) mem_address_range = nullptr;
+  decltype(&::cuPointerGetAttribute) pointer_get_attribute = nullptr;
   decltype(&::cuMemCreate) mem_create = nullptr;
   decltype(&::cuMemRelease) mem_release = nullptr;
   decltype(&::cuMemAddressReserve) mem_address_reserve = nullptr;

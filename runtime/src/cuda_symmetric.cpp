@@ -99,8 +99,11 @@ void require_reachable(const CudaPeer& self, const std::vector<CudaPeer>& peers,
 
 }  // namespace
 
-std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstrap& bootstrap,
-                                                         SymmetricProvider provider, std::size_t bytes) {
+namespace {
+
+/// `existing` not null: memory of the caller, to be shared as it is.
+std::unique_ptr<SymmetricMemory> establish(Device& device, Bootstrap& bootstrap, SymmetricProvider provider,
+                                           std::size_t bytes, void* existing) {
   if (provider != SymmetricProvider::vmm && provider != SymmetricProvider::cuda_ipc) {
     throw InvalidArgument("the cuda device has no symmetric-memory provider '" + std::string(to_string(provider)) +
                           "'; valid: vmm, cuda_ipc");
@@ -108,7 +111,8 @@ std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstr
   if (bytes == 0) throw InvalidArgument("symmetric memory of 0 bytes was asked for; expected at least 1");
   CudaDevice& cuda = as_cuda(device);
   const std::string name(to_string(provider));
-  const std::string what = "allocate " + std::to_string(bytes) + " bytes of " + name + " memory";
+  const std::string what = existing != nullptr ? "share " + std::to_string(bytes) + " bytes of its memory"
+                                               : "allocate " + std::to_string(bytes) + " bytes of " + name + " memory";
   require_equal(bootstrap, what, {{"bytes", std::to_string(bytes)}, {"provider", name}});
 
   std::optional<DescriptorMailbox> mailbox;
@@ -126,12 +130,12 @@ std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstr
 
   const std::unique_ptr<CudaShareMethod> method = provider == SymmetricProvider::vmm
                                                       ? make_vmm_method(cuda, self.rank, mailbox ? &*mailbox : nullptr)
-                                                      : make_cuda_ipc_method(cuda);
+                                                      : make_cuda_ipc_method(cuda, existing);
   std::shared_ptr<CudaMapping> mine;
   together(bootstrap, what, [&] {
     require_reachable(self, peers, provider == SymmetricProvider::vmm);
     mine = method->create(bytes, here, !abroad.empty());
-    zero_fill(device, mine->data(), bytes);
+    if (existing == nullptr) zero_fill(device, mine->data(), bytes);
   });
 
   // Ranks of this process pick the mapping up through this pointer. It is weak and on the heap, so that a rank that
@@ -168,6 +172,18 @@ std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstr
   }
   delete published;
   return std::make_unique<CudaSymmetricMemory>(provider, bytes, self.rank, std::move(ranks));
+}
+
+}  // namespace
+
+std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstrap& bootstrap,
+                                                         SymmetricProvider provider, std::size_t bytes) {
+  return establish(device, bootstrap, provider, bytes, nullptr);
+}
+
+std::unique_ptr<SymmetricMemory> share_cuda_memory(Device& device, Bootstrap& bootstrap, void* data,
+                                                   std::size_t bytes) {
+  return establish(device, bootstrap, SymmetricProvider::cuda_ipc, bytes, data);
 }
 
 namespace {

@@ -24,6 +24,9 @@ std::vector<ProviderProbe> probe_cuda_symmetric(Device& device, Bootstrap& boots
 std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstrap& bootstrap,
                                                          SymmetricProvider provider, std::size_t bytes);
 
+/// Collective. See share_memory.
+std::unique_ptr<SymmetricMemory> share_cuda_memory(Device& device, Bootstrap& bootstrap, void* data, std::size_t bytes);
+
 /// Memory of some rank, mapped where this process can address it. Released by the destructor.
 class CudaMapping {
  public:
@@ -58,6 +61,7 @@ class CudaShareMethod {
 
 /// `mailbox` outlives the method; null if no rank lives in another process.
 std::unique_ptr<CudaShareMethod> make_vmm_method(CudaDevice& device, int rank, DescriptorMailbox* mailbox);
-std::unique_ptr<CudaShareMethod> make_cuda_ipc_method(CudaDevice& device);
+/// `borrowed` not null: share this memory of the caller instead of allocating some.
+std::unique_ptr<CudaShareMethod> make_cuda_ipc_method(CudaDevice& device, void* borrowed = nullptr);
 
 }  // namespace arbiter

@@ -27,9 +27,26 @@ class OwnedMemory final : public CudaMapping {
   void* data_;
 };
 
+/// Of the caller.
+class BorrowedMemory final : public CudaMapping {
+ public:
+  explicit BorrowedMemory(void* data) : data_(data) {}
+  void* data() const noexcept override { return data_; }
+
+ private:
+  void* data_;
+};
+
+/// What a peer needs to open memory: the handle of the allocation, and where in it the memory begins.
+struct IpcOffer {
+  cudaIpcMemHandle_t handle{};
+  std::uint64_t offset = 0;
+};
+
 class OpenedMemory final : public CudaMapping {
  public:
-  OpenedMemory(int ordinal, const cudaIpcMemHandle_t& handle) : ordinal_(ordinal) {
+  OpenedMemory(int ordinal, const cudaIpcMemHandle_t& handle, std::uint64_t offset)
+      : ordinal_(ordinal), offset_(offset) {
     cuda_check(cudaIpcOpenMemHandle(&data_, handle, cudaIpcMemLazyEnablePeerAccess), "cudaIpcOpenMemHandle");
   }
   OpenedMemory(const OpenedMemory&) = delete;
@@ -38,26 +55,24 @@ class OpenedMemory final : public CudaMapping {
     const CudaDeviceScope scope(ordinal_);
     cudaIpcCloseMemHandle(data_);
   }
-  void* data() const noexcept override { return data_; }
+  void* data() const noexcept override { return static_cast<char*>(data_) + offset_; }
 
  private:
   int ordinal_;
+  std::uint64_t offset_;
   void* data_ = nullptr;
 };
 
 class CudaIpcMethod final : public CudaShareMethod {
  public:
-  explicit CudaIpcMethod(CudaDevice& device) : device_(device) {}
+  CudaIpcMethod(CudaDevice& device, void* borrowed) : device_(device), borrowed_(borrowed) {}
 
   std::shared_ptr<CudaMapping> create(std::size_t bytes, const std::vector<CudaPeer>&, bool exported) override {
     device_.activate();
+    if (borrowed_ != nullptr) return borrow(bytes, exported);
     void* data = device_.allocate((bytes + block_bytes - 1) / block_bytes * block_bytes);
     auto memory = std::make_shared<OwnedMemory>(device_.ordinal(), data);
-    if (exported) {
-      cudaIpcMemHandle_t handle{};
-      cuda_check(cudaIpcGetMemHandle(&handle, data), "cudaIpcGetMemHandle");
-      handle_.assign(reinterpret_cast<const char*>(&handle), sizeof(handle));
-    }
+    if (exported) offer(data, 0);
     return memory;
   }
 
@@ -86,26 +101,57 @@ class CudaIpcMethod final : public CudaShareMethod {
     std::vector<std::shared_ptr<CudaMapping>> opened;
     if (!owners.empty()) device_.activate();
     for (std::size_t i = 0; i < owners.size(); ++i) {
-      cudaIpcMemHandle_t handle{};
-      if (handles[i].size() != sizeof(handle)) {
+      IpcOffer offer;
+      if (handles[i].size() != sizeof(offer)) {
         throw Unavailable("rank " + std::to_string(owners[i].rank) + " sent a memory handle of " +
-                          std::to_string(handles[i].size()) + " bytes; expected " + std::to_string(sizeof(handle)));
+                          std::to_string(handles[i].size()) + " bytes; expected " + std::to_string(sizeof(offer)));
       }
-      std::memcpy(&handle, handles[i].data(), sizeof(handle));
-      opened.push_back(std::make_shared<OpenedMemory>(device_.ordinal(), handle));
+      std::memcpy(&offer, handles[i].data(), sizeof(offer));
+      opened.push_back(std::make_shared<OpenedMemory>(device_.ordinal(), offer.handle, offer.offset));
     }
     return opened;
   }
 
  private:
+  void offer(void* allocation, std::uint64_t offset) {
+    IpcOffer offer;
+    offer.offset = offset;
+    cuda_check(cudaIpcGetMemHandle(&offer.handle, allocation), "cudaIpcGetMemHandle");
+    handle_.assign(reinterpret_cast<const char*>(&offer), sizeof(offer));
+  }
+
+  // Peers of the same process need no handle, but they too reach only what cudaMalloc has allocated.
+  std::shared_ptr<CudaMapping> borrow(std::size_t bytes, bool exported) {
+    const CudaDriver& driver = device_.driver();
+    const auto address = reinterpret_cast<CUdeviceptr>(borrowed_);
+    unsigned shareable = 0;
+    cuda_check(driver,
+               driver.pointer_get_attribute(&shareable, CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE, address),
+               "cuPointerGetAttribute");
+    if (shareable == 0) {
+      throw Unavailable(
+          "the memory does not come from cudaMalloc (a memory pool, or PyTorch's expandable segments?) and cannot be "
+          "shared; use symmetric memory of the communicator");
+    }
+    CUdeviceptr base = 0;
+    std::size_t size = 0;
+    cuda_check(driver, driver.mem_address_range(&base, &size, address), "cuMemGetAddressRange");
+    if (bytes > size - (address - base)) {
+      throw Unavailable("the memory is shorter than the " + std::to_string(bytes) + " bytes to be shared");
+    }
+    if (exported) offer(reinterpret_cast<void*>(base), address - base);
+    return std::make_shared<BorrowedMemory>(borrowed_);
+  }
+
   CudaDevice& device_;
+  void* borrowed_;
   std::string handle_;
 };
 
 }  // namespace
 
-std::unique_ptr<CudaShareMethod> make_cuda_ipc_method(CudaDevice& device) {
-  return std::make_unique<CudaIpcMethod>(device);
+std::unique_ptr<CudaShareMethod> make_cuda_ipc_method(CudaDevice& device, void* borrowed) {
+  return std::make_unique<CudaIpcMethod>(device, borrowed);
 }
 
 }  // namespace arbiter

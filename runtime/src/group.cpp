@@ -9,6 +9,7 @@
 #include "collective.hpp"
 #include "fault.hpp"
 #include "geometry.hpp"
+#include "shared_buffers.hpp"
 #include "workspace.hpp"
 
 namespace arbiter {
@@ -72,6 +73,7 @@ Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap) {
         std::max(result.ranks_on_device, static_cast<int>(std::count(devices.begin(), devices.end(), one)));
   }
   choose_provider(device, bootstrap, result);
+  if (result.provider) result.limits.capabilities.emplace_back("registered_input");
   return result;
 }
 
@@ -93,6 +95,7 @@ class GroupImpl final : public Group {
     }
     everywhere(*bootstrap_, "allocate its fault record", [&] {
       workspace_ = std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider, options_.first_epoch);
+      shared_buffers_ = std::make_unique<SharedBuffers>(*device_, *bootstrap_, capabilities_.provider);
     });
     const std::string provider =
         capabilities_.provider ? std::string(to_string(*capabilities_.provider)) : std::string("none");
@@ -121,6 +124,7 @@ class GroupImpl final : public Group {
     }
     symmetric_buffers_.reset();
     nccl_.reset();
+    shared_buffers_.reset();
     workspace_.reset();
   }
 
@@ -139,6 +143,7 @@ class GroupImpl final : public Group {
   std::optional<SymmetricProvider> symmetric_provider() const noexcept override { return capabilities_.provider; }
   std::string symmetric_reason() const override { return capabilities_.symmetric_reason; }
   Workspace& workspace() noexcept override { return *workspace_; }
+  SharedBuffers& shared_buffers() noexcept override { return *shared_buffers_; }
   std::uint64_t push_buffer_bytes() const noexcept override {
     if (options_.push_buffer_bytes != 0) return options_.push_buffer_bytes;
     return device_->kind() == DeviceKind::cpu ? cpu_push_buffer_bytes : default_push_buffer_bytes;
@@ -244,6 +249,7 @@ class GroupImpl final : public Group {
   std::unique_ptr<NcclCommunicator::SymmetricBuffers> symmetric_buffers_;
   std::size_t symmetric_bytes_ = 0;
   std::unique_ptr<Workspace> workspace_;
+  std::unique_ptr<SharedBuffers> shared_buffers_;
   Environment environment_;
   bool aborted_ = false;
 };

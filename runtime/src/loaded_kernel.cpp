@@ -5,6 +5,7 @@
 #include "arbiter/error.hpp"
 #include "arbiter/generator/render.hpp"
 #include "hash.hpp"
+#include "shared_buffers.hpp"
 #include "workspace.hpp"
 
 namespace arbiter {
@@ -19,6 +20,16 @@ Source render_for(const Group& group, const Variant& variant, int rank) {
 std::unique_ptr<Compiler> compiler_for(Device& device) {
   return device.kind() == DeviceKind::cpu ? make_host_compiler()
                                           : make_nvrtc_compiler(device.properties().compile_target);
+}
+
+/// Where each rank finds a tensor of this one; nulls if peers cannot address it.
+void locate(const SharedBuffers& buffers, const void* tensor, std::uint64_t bytes, int ranks, unsigned char** seen_at) {
+  const SharedBuffers::Buffer* buffer = tensor == nullptr ? nullptr : buffers.find(tensor, bytes);
+  if (buffer == nullptr) return;
+  const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(tensor) - buffer->begin;
+  for (int rank = 0; rank < ranks; ++rank) {
+    seen_at[rank] = static_cast<unsigned char*>(buffer->seen_by[static_cast<std::size_t>(rank)]) + offset;
+  }
 }
 
 std::unique_ptr<Kernel> load_kernel(Group& group, const Variant& variant) {
@@ -88,10 +99,18 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
     const WorkspaceLayout& layout = workspace_.layout();
     for (int rank = 0; rank < group_.size(); ++rank) {
       arguments.workspace[rank] = static_cast<unsigned char*>(workspace_.peer(rank));
+      arguments.workspace_at[rank] = static_cast<unsigned char*>(workspace_.seen_by(rank));
+    }
+    const SharedBuffers& buffers = group_.shared_buffers();
+    if (!buffers.empty()) {
+      const std::uint64_t bytes = grid.vectors * vector_bytes;
+      locate(buffers, arguments.input, bytes, group_.size(), arguments.input_at);
+      locate(buffers, arguments.output, bytes, group_.size(), arguments.output_at);
     }
     arguments.push_offset = layout.push_offset;
     arguments.push_stride = static_cast<unsigned>(layout.push_stride);
     arguments.staging_offset = layout.staging_offset;
+    arguments.results_offset = layout.results_offset;
     arguments.timeout_ns =
         static_cast<unsigned long long>(std::chrono::nanoseconds(group_.variables().timeout).count());
     arguments.fault = workspace_.fault();

@@ -35,4 +35,9 @@ std::unique_ptr<SymmetricMemory> allocate_symmetric(Device& device, Bootstrap& b
                     : allocate_shared_memory(device, bootstrap, bytes);
 }
 
+std::unique_ptr<SymmetricMemory> share_memory(Device& device, Bootstrap& bootstrap, void* data, std::size_t bytes) {
+  if (device.kind() == DeviceKind::cuda) return share_cuda_memory(device, bootstrap, data, bytes);
+  return share_own_memory(bootstrap, data, bytes);
+}
+
 }  // namespace arbiter

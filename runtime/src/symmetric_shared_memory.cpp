@@ -166,6 +166,46 @@ std::unique_ptr<SymmetricMemory> allocate_shared_memory(Device& device, Bootstra
   return std::make_unique<SharedMemory>(bootstrap.rank(), bytes, std::move(mappings));
 }
 
+namespace {
+
+/// Memory of ranks that are threads of this process: everybody may use everybody's addresses.
+class OwnMemory final : public SymmetricMemory {
+ public:
+  OwnMemory(int rank, std::size_t bytes, std::vector<void*> ranks)
+      : rank_(rank), bytes_(bytes), ranks_(std::move(ranks)) {}
+  SymmetricProvider provider() const noexcept override { return SymmetricProvider::shared_memory; }
+  std::size_t bytes() const noexcept override { return bytes_; }
+  void* local() const noexcept override { return peer(rank_); }
+  void* peer(int rank) const noexcept override { return ranks_[static_cast<std::size_t>(rank)]; }
+
+ private:
+  int rank_;
+  std::size_t bytes_;
+  std::vector<void*> ranks_;
+};
+
+}  // namespace
+
+std::unique_ptr<SymmetricMemory> share_own_memory(Bootstrap& bootstrap, void* data, std::size_t bytes) {
+  struct Offer {
+    std::int64_t process = 0;
+    std::uint64_t address = 0;
+  };
+  const Offer mine{::getpid(), reinterpret_cast<std::uintptr_t>(data)};
+  std::vector<Offer> all(static_cast<std::size_t>(bootstrap.size()));
+  bootstrap.allgather(&mine, sizeof(mine), all.data());
+  std::vector<void*> ranks;
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    if (all[r].process != all[0].process) {
+      throw Unavailable("ranks 0 and " + std::to_string(r) +
+                        " are different processes, and the CPU device shares only memory that it allocates for all "
+                        "ranks together; use symmetric memory of the communicator");
+    }
+    ranks.push_back(reinterpret_cast<void*>(static_cast<std::uintptr_t>(all[r].address)));
+  }
+  return std::make_unique<OwnMemory>(bootstrap.rank(), bytes, std::move(ranks));
+}
+
 ProviderProbe probe_shared_memory(Device& device, Bootstrap& bootstrap) {
   ProviderProbe probe;
   probe.provider = SymmetricProvider::shared_memory;

@@ -7,6 +7,7 @@
 
 #include "arbiter/error.hpp"
 #include "collective.hpp"
+#include "shared_buffers.hpp"
 
 namespace arbiter {
 namespace {
@@ -31,10 +32,13 @@ WorkspaceLayout workspace_layout(std::uint64_t push_bytes, std::uint64_t staging
     throw InvalidArgument("a rotating buffer of " + std::to_string(push_bytes) +
                           " bytes; kernels address at most 4 GiB in one");
   }
-  const std::uint64_t staging = aligned_up(staging_bytes);
+  const std::uint64_t half = aligned_up(staging_bytes / 2 + staging_bytes % 2);
+  std::uint64_t staging = 0;
   std::uint64_t push_total = 0;
-  if (__builtin_mul_overflow(layout.push_stride, std::uint64_t{arbiter_abi::push_buffers}, &push_total) ||
+  if (__builtin_mul_overflow(half, std::uint64_t{2}, &staging) ||
+      __builtin_mul_overflow(layout.push_stride, std::uint64_t{arbiter_abi::push_buffers}, &push_total) ||
       __builtin_add_overflow(layout.push_offset, push_total, &layout.staging_offset) ||
+      __builtin_add_overflow(layout.staging_offset, half, &layout.results_offset) ||
       __builtin_add_overflow(layout.staging_offset, staging, &layout.total_bytes)) {
     throw InvalidArgument("a workspace of more than 2^64 bytes is needed; prepare fewer tokens");
   }
@@ -87,8 +91,10 @@ void Workspace::reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) {
   std::unique_ptr<SymmetricMemory> memory;
   everywhere(bootstrap_, "finish its work before the workspace is moved", [&] { device_.synchronize(nullptr); });
   memory = allocate_symmetric(device_, bootstrap_, *provider_, layout.total_bytes);
+  std::vector<void*> seen_by = seen_by_peers(*memory, bootstrap_);
   initialise(*memory, layout);
   memory_ = std::move(memory);
+  seen_by_ = std::move(seen_by);
   layout_ = layout;
   push_bytes_ = push;
   staging_bytes_ = staging;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "abi.hpp"
 #include "arbiter/runtime/bootstrap.hpp"
@@ -19,6 +20,7 @@ struct WorkspaceLayout {
   std::uint64_t push_offset = 0;
   std::uint64_t push_stride = 0;  ///< of one rotating buffer; they follow each other
   std::uint64_t staging_offset = 0;
+  std::uint64_t results_offset = 0;  ///< the second half of the staging area
   std::uint64_t total_bytes = 0;
   bool operator==(const WorkspaceLayout&) const = default;
 };
@@ -51,6 +53,8 @@ class Workspace {
   std::size_t bytes() const noexcept { return memory_ ? memory_->bytes() : 0; }
   /// Rank r's workspace as this rank addresses it; null before the first reserve().
   void* peer(int rank) const noexcept { return memory_ ? memory_->peer(rank) : nullptr; }
+  /// This rank's workspace as rank r addresses it; null before the first reserve().
+  void* seen_by(int rank) const noexcept { return memory_ ? seen_by_[static_cast<std::size_t>(rank)] : nullptr; }
   /// Counts moves: pointers taken from here are good as long as it does not change.
   std::uint64_t generation() const noexcept { return generation_; }
 
@@ -68,6 +72,7 @@ class Workspace {
   std::optional<SymmetricProvider> provider_;
   std::uint32_t first_epoch_ = 0;
   std::unique_ptr<SymmetricMemory> memory_;
+  std::vector<void*> seen_by_;
   WorkspaceLayout layout_;
   std::uint64_t push_bytes_ = 0;
   std::uint64_t staging_bytes_ = 0;

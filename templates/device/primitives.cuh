@@ -75,6 +75,14 @@ ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
 ARBITER_DEVICE void store_relaxed(unsigned* address, unsigned v) {
   asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
 }
+ARBITER_DEVICE unsigned long long load_relaxed(const unsigned long long* address) {
+  unsigned long long v;
+  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long long v) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(v) : "memory");
+}
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
 ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 

@@ -24,10 +24,10 @@ struct arbiter_thread {
   // Exchange within the warp of 32 consecutive threads (all of them call it): the value of lane ^ mask.
   unsigned (*shuffle_xor)(arbiter_thread*, unsigned value, unsigned mask);
   unsigned long long (*now_ns)(arbiter_thread*);
-  // A store of 4 or 16 bytes to memory of a device. release != 0: whoever acquires it sees what this thread stored or
+  // A store of 4, 8 or 16 bytes to memory of a device. release != 0: whoever acquires it sees what this thread stored or
   // observed earlier.
   void (*store_symmetric)(arbiter_thread*, void* destination, const unsigned* words, unsigned count, int release);
-  // A load of 4 or 16 bytes from memory of a device. order: 0 plain, 1 relaxed, 2 acquire. Null: memory may be read (and
+  // A load of 4, 8 or 16 bytes from memory of a device. order: 0 plain, 1 relaxed, 2 acquire. Null: memory may be read (and
   // written, except with release) directly; otherwise whatever another thread may store has to be loaded with this.
   void (*load_symmetric)(arbiter_thread*, const void* source, unsigned* words, unsigned count, int order);
   void (*fence_system)(arbiter_thread*);

@@ -71,6 +71,16 @@ ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
 ARBITER_DEVICE void store_relaxed(unsigned* address, unsigned v) {
   arbiter_current->store_symmetric(arbiter_current, address, &v, 1, 0);
 }
+ARBITER_DEVICE unsigned long long load_relaxed(const unsigned long long* address) {
+  if (!modelled()) return __atomic_load_n(address, __ATOMIC_RELAXED);
+  unsigned words[2];
+  arbiter_current->load_symmetric(arbiter_current, address, words, 2, 1);
+  return words[0] | static_cast<unsigned long long>(words[1]) << 32;
+}
+ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long long v) {
+  const unsigned words[2] = {static_cast<unsigned>(v), static_cast<unsigned>(v >> 32)};
+  arbiter_current->store_symmetric(arbiter_current, address, words, 2, 0);
+}
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
   return __atomic_exchange_n(address, v, __ATOMIC_RELAXED);
 }

@@ -62,6 +62,26 @@ TEST_F(VariantTest, CapabilitiesAndWorlds) {
   EXPECT_NE(three.excluded[0].reason.find("2, 4"), std::string::npos);
 }
 
+TEST_F(VariantTest, AValueOfAnAxisMayNeedACapability) {
+  std::string json(test::sample_json);
+  const std::string axis = "\"cluster\", \"values\": [1, 2]";
+  json.replace(json.find(axis), axis.size(), "\"cast\", \"values\": [0, 1], \"capability\": \"multicast\"");
+  for (std::size_t at; (at = json.find("cluster")) != std::string::npos;) json.replace(at, 7, "threads");
+  const Catalogue changed = Catalogue::parse(json, test::sample_templates());
+  TargetLimits limits = hopper;
+  const Enumeration without = enumerate(changed, "allreduce", Dtype::bf16, 2, 0, limits, Backend::trtllm);
+  EXPECT_TRUE(without.variants.empty() || without.variants[0].parameter("cast") == 0);
+  ASSERT_FALSE(without.excluded.empty());
+  limits.capabilities = {"multicast"};
+  const Enumeration with = enumerate(changed, "allreduce", Dtype::bf16, 2, 0, limits, Backend::trtllm);
+  EXPECT_EQ(with.variants.size(), 2 * without.variants.size());
+  for (const Variant& variant : with.variants) {
+    const auto reason = unavailable(changed, variant, hopper);
+    EXPECT_EQ(reason.has_value(), variant.parameter("cast") == 1) << variant.name();
+    EXPECT_TRUE(!reason || reason->find("cast=1 needs 'multicast'") != std::string::npos) << *reason;
+  }
+}
+
 TEST_F(VariantTest, StandaloneHasOneRank) {
   const Enumeration alone = enumerate_standalone(catalogue, "allreduce_norm", Dtype::fp32, 4096, hopper);
   ASSERT_EQ(alone.variants.size(), 1u);

@@ -156,7 +156,9 @@ TEST(WorkspaceLayout, PartsAreAlignedAndDoNotOverlap) {
   EXPECT_EQ(layout.push_offset % 512, 0U);
   EXPECT_EQ(layout.push_stride, 1024U);
   EXPECT_EQ(layout.staging_offset, layout.push_offset + arbiter_abi::push_buffers * 1024);
-  EXPECT_EQ(layout.total_bytes, layout.staging_offset + 70144);
+  // Two halves, each for half of what was asked, rounded up.
+  EXPECT_EQ(layout.results_offset, layout.staging_offset + 35328);
+  EXPECT_EQ(layout.total_bytes, layout.staging_offset + 2 * 35328);
 }
 
 TEST(WorkspaceLayout, LargeStagingIs64BitAndOverflowIsRefused) {

@@ -14,6 +14,8 @@ foreach(subject cpu_kernels cpu_device cpu_early_launch cpu_link cpu_ranks)
 endforeach()
 target_include_directories(runtime_logging_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/src)
 arbiter_add_test(runtime/link_protocols LINKS arbiter_runtime)
+arbiter_add_test(runtime/link_shared LINKS arbiter_runtime)
+target_include_directories(runtime_link_shared_test PRIVATE ${arbiter_runtime_internals})
 
 # CUDA, NCCL, launchers, doctor. Tests that need GPUs skip without them and say how many they need.
 foreach(subject launcher_variables id_exchange descriptor_exchange nccl_layout link_class without_cuda cuda_device

@@ -19,7 +19,7 @@ struct FaultRecord {
   unsigned waited_for;    // for whom
   unsigned block;
   unsigned thread;
-  unsigned phase;         // 1: data pushed by a peer, 2: result broadcast by a peer, 3: barrier
+  unsigned phase;         // 1: data of a peer, 2: result of a peer, 3: barrier
   unsigned epoch;
   unsigned reserved;
 };
@@ -33,6 +33,10 @@ struct Control {
   unsigned push_epoch[max_blocks];                  // push protocol: epochs issued so far
   unsigned barrier_epoch[max_blocks];               // barriers passed so far
   unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
+  unsigned chunk_epoch[max_blocks];                 // chunks of the chunked algorithm so far
+  unsigned chunk_flag[2][max_world][max_blocks];    // written by peer [r]: chunks stored here; data, then results
+  unsigned long long place[2][max_world];           // written by peer [r]: where its input and its output lie (pull.h),
+  unsigned place_epoch[max_world];                  // and in which epoch of the barriers it said so
 };
 
 // Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
@@ -58,9 +62,13 @@ struct Arguments {
   unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
   unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
   unsigned push_iterations;              // iterations side by side in a rotating buffer: all, or at least 2
-  unsigned long long staging_offset;     // barrier algorithms: own data, then results
+  unsigned long long staging_offset;     // data on the way to a sum; first half of the staging area
+  unsigned long long results_offset;     // sums on the way to all; second half
   unsigned long long timeout_ns;         // deadline of one wait; 0 means none
   FaultRecord* fault;
+  unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
+  unsigned char* input_at[max_world];      // null where no peer can
+  unsigned char* output_at[max_world];
 };
 
 }  // namespace arbiter_abi
@@ -141,6 +149,14 @@ ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
 }
 ARBITER_DEVICE void store_relaxed(unsigned* address, unsigned v) {
   asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
+}
+ARBITER_DEVICE unsigned long long load_relaxed(const unsigned long long* address) {
+  unsigned long long v;
+  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long long v) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(v) : "memory");
 }
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
 ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
@@ -389,6 +405,12 @@ ARBITER_DEVICE const void* vector_at(const void* base, unsigned row, unsigned co
 ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
   return static_cast<unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
 }
+
+// An address as a number, on its way to a peer.
+ARBITER_DEVICE unsigned long long address_bits(const void* address) {
+  return reinterpret_cast<unsigned long long>(address);
+}
+ARBITER_DEVICE unsigned char* address_of(unsigned long long bits) { return reinterpret_cast<unsigned char*>(bits); }
 
 ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
   return reinterpret_cast<Control*>(arguments.workspace[rank]);

@@ -19,7 +19,7 @@ struct FaultRecord {
   unsigned waited_for;    // for whom
   unsigned block;
   unsigned thread;
-  unsigned phase;         // 1: data pushed by a peer, 2: result broadcast by a peer, 3: barrier
+  unsigned phase;         // 1: data of a peer, 2: result of a peer, 3: barrier
   unsigned epoch;
   unsigned reserved;
 };
@@ -33,6 +33,10 @@ struct Control {
   unsigned push_epoch[max_blocks];                  // push protocol: epochs issued so far
   unsigned barrier_epoch[max_blocks];               // barriers passed so far
   unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
+  unsigned chunk_epoch[max_blocks];                 // chunks of the chunked algorithm so far
+  unsigned chunk_flag[2][max_world][max_blocks];    // written by peer [r]: chunks stored here; data, then results
+  unsigned long long place[2][max_world];           // written by peer [r]: where its input and its output lie (pull.h),
+  unsigned place_epoch[max_world];                  // and in which epoch of the barriers it said so
 };
 
 // Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
@@ -58,9 +62,13 @@ struct Arguments {
   unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
   unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
   unsigned push_iterations;              // iterations side by side in a rotating buffer: all, or at least 2
-  unsigned long long staging_offset;     // barrier algorithms: own data, then results
+  unsigned long long staging_offset;     // data on the way to a sum; first half of the staging area
+  unsigned long long results_offset;     // sums on the way to all; second half
   unsigned long long timeout_ns;         // deadline of one wait; 0 means none
   FaultRecord* fault;
+  unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
+  unsigned char* input_at[max_world];      // null where no peer can
+  unsigned char* output_at[max_world];
 };
 
 }  // namespace arbiter_abi
@@ -93,10 +101,10 @@ struct arbiter_thread {
   // Exchange within the warp of 32 consecutive threads (all of them call it): the value of lane ^ mask.
   unsigned (*shuffle_xor)(arbiter_thread*, unsigned value, unsigned mask);
   unsigned long long (*now_ns)(arbiter_thread*);
-  // A store of 4 or 16 bytes to memory of a device. release != 0: whoever acquires it sees what this thread stored or
+  // A store of 4, 8 or 16 bytes to memory of a device. release != 0: whoever acquires it sees what this thread stored or
   // observed earlier.
   void (*store_symmetric)(arbiter_thread*, void* destination, const unsigned* words, unsigned count, int release);
-  // A load of 4 or 16 bytes from memory of a device. order: 0 plain, 1 relaxed, 2 acquire. Null: memory may be read (and
+  // A load of 4, 8 or 16 bytes from memory of a device. order: 0 plain, 1 relaxed, 2 acquire. Null: memory may be read (and
   // written, except with release) directly; otherwise whatever another thread may store has to be loaded with this.
   void (*load_symmetric)(arbiter_thread*, const void* source, unsigned* words, unsigned count, int order);
   void (*fence_system)(arbiter_thread*);
@@ -175,6 +183,16 @@ ARBITER_DEVICE void store_release(unsigned* address, unsigned v) {
 }
 ARBITER_DEVICE void store_relaxed(unsigned* address, unsigned v) {
   arbiter_current->store_symmetric(arbiter_current, address, &v, 1, 0);
+}
+ARBITER_DEVICE unsigned long long load_relaxed(const unsigned long long* address) {
+  if (!modelled()) return __atomic_load_n(address, __ATOMIC_RELAXED);
+  unsigned words[2];
+  arbiter_current->load_symmetric(arbiter_current, address, words, 2, 1);
+  return words[0] | static_cast<unsigned long long>(words[1]) << 32;
+}
+ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long long v) {
+  const unsigned words[2] = {static_cast<unsigned>(v), static_cast<unsigned>(v >> 32)};
+  arbiter_current->store_symmetric(arbiter_current, address, words, 2, 0);
 }
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
   return __atomic_exchange_n(address, v, __ATOMIC_RELAXED);
@@ -382,6 +400,12 @@ ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
   return static_cast<unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
 }
 
+// An address as a number, on its way to a peer.
+ARBITER_DEVICE unsigned long long address_bits(const void* address) {
+  return reinterpret_cast<unsigned long long>(address);
+}
+ARBITER_DEVICE unsigned char* address_of(unsigned long long bits) { return reinterpret_cast<unsigned char*>(bits); }
+
 ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
   return reinterpret_cast<Control*>(arguments.workspace[rank]);
 }
@@ -568,11 +592,15 @@ struct Epilogue {
 
 // --- how the ranks exchange data ----------------------------------------------------------------------------------
 // Copy to the own staging area, barrier, sum every world-th row by reading the peers, store the result to all, barrier.
-// Blocks with the same index work on the same vectors on every rank, so a barrier joins only those.
+// Barriers between the ranks. Blocks with the same index work on the same vectors on every rank, so a barrier joins only
+// those. An epoch counts the barriers that a block has passed; a flag holds a peer's epoch.
 template <unsigned kRank>
 struct Barrier {
   const Arguments& constants;
   unsigned epoch;
+
+  ARBITER_DEVICE explicit Barrier(const Arguments& constants_)
+      : constants(constants_), epoch(load_word(&control_of(constants_, kRank)->barrier_epoch[block_index()])) {}
 
   // Everything that any thread of this block stored before is visible to the same block of every peer afterwards.
   ARBITER_DEVICE void pass(Wait& wait) {
@@ -590,6 +618,20 @@ struct Barrier {
     }
     block_barrier();
   }
+
+  // Once a launch, between its first barrier and its last: what the next launch begins with, when `left` more barriers
+  // follow here. Blocks that do not run advance too, and so do the flags that peers would have raised for them: a flag
+  // that stands still would look like one of the future when the epoch has gone half around. No peer stores to those
+  // flags now: all of them are in this launch until this block arrives at the last barrier.
+  ARBITER_DEVICE void advance(unsigned left) const {
+    Control* control = control_of(constants, kRank);
+    advance_epochs(control->barrier_epoch, epoch + left);
+    for (unsigned r = 0; r < config::world; ++r) {
+      for (unsigned block = block_index() + grid_blocks() * (thread_index() + 1); block < max_blocks;
+           block += grid_blocks() * config::threads)
+        store_word(&control->barrier_flag[r][block], epoch + left);
+    }
+  }
 };
 
 template <unsigned kRank>
@@ -598,20 +640,18 @@ ARBITER_DEVICE void run(const Arguments& constants) {
   constexpr unsigned world = config::world, vectors = config::vectors;
   Epilogue<world> epilogue;
   Wait wait;
-  Control* control = control_of(arguments, kRank);
 
   epilogue.begin();
   if (config::early_trigger == 2) grid_dependency_trigger();
   grid_dependency_wait();
   if (config::early_trigger == 1) grid_dependency_trigger();
-  Barrier<kRank> barrier{constants, load_word(&control->barrier_epoch[block_index()])};
+  Barrier<kRank> barrier(constants);
 
-  // Staging: the own data, then the results, both as whole tiles.
-  const unsigned long long tile_bytes = static_cast<unsigned long long>(world) * cluster_width * sizeof(Vector);
-  const unsigned long long copy_bytes = tile_bytes * ((arguments.rows + world - 1) / world);
-  const auto staged = [&](unsigned rank, unsigned copy, unsigned row, unsigned col) {
-    return arguments.workspace[rank] + arguments.staging_offset + copy * copy_bytes +
-           (static_cast<unsigned long long>(row) * cluster_width + col) * sizeof(Vector);
+  const auto data_at = [&](unsigned rank, unsigned row, unsigned col) {
+    return vector_at(arguments.workspace[rank] + constants.staging_offset, row, col);
+  };
+  const auto result_at = [&](unsigned rank, unsigned row, unsigned col) {
+    return vector_at(arguments.workspace[rank] + constants.results_offset, row, col);
   };
   const auto row_of = [&](unsigned iteration, unsigned r) {
     return (cluster_index() + iteration * grid_clusters()) * world + r;
@@ -625,13 +665,13 @@ ARBITER_DEVICE void run(const Arguments& constants) {
       for (unsigned k = 0; k < vectors; ++k) {
         if (in_message(arguments, row, column(k))) {
           const Vector mine = load(vector_at(arguments.input, row, column(k)));
-          store_shared_vector(staged(kRank, 0, row, column(k)), mine);
+          store_shared_vector(data_at(kRank, row, column(k)), mine);
         }
       }
     }
   }
   barrier.pass(wait);
-  advance_epochs(control->barrier_epoch, barrier.epoch + 1);
+  barrier.advance(1);
   for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
     const unsigned row = row_of(iteration, kRank);
 #pragma unroll
@@ -639,14 +679,14 @@ ARBITER_DEVICE void run(const Arguments& constants) {
       if (!in_message(arguments, row, column(k))) continue;
       Vector contribution[world];
 #pragma unroll
-      for (unsigned r = 0; r < world; ++r) contribution[r] = load(staged(r, 0, row, column(k)));
+      for (unsigned r = 0; r < world; ++r) contribution[r] = load(data_at(r, row, column(k)));
       Values total = zero();
 #pragma unroll
       for (unsigned r = 0; r < world; ++r) total = plus(total, unpack(contribution[r]));
       const Vector sum = rounded_sum(total);
 #pragma unroll
       for (unsigned distance = 0; distance < world; ++distance) {
-        store_shared_vector(staged((kRank + distance) % world, 1, row, column(k)), sum);
+        store_shared_vector(result_at((kRank + distance) % world, row, column(k)), sum);
       }
     }
   }
@@ -663,7 +703,7 @@ ARBITER_DEVICE void run(const Arguments& constants) {
     for (unsigned r = 0; r < world; ++r) {
 #pragma unroll
       for (unsigned k = 0; k < vectors; ++k) {
-        if (in_message(arguments, row[r], column(k))) sum[r][k] = load(staged(kRank, 1, row[r], column(k)));
+        if (in_message(arguments, row[r], column(k))) sum[r][k] = load(result_at(kRank, row[r], column(k)));
       }
     }
     epilogue.apply(arguments, row, sum, iteration);

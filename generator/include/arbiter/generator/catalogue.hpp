@@ -22,9 +22,10 @@ struct Constraint {
 
 /// One parameter axis. Values are integers; the first is the default used by the built-in heuristic.
 struct Axis {
-  std::string name;         ///< "threads", "vectors", "cluster", "early_trigger", "blocks", ...
-  std::vector<int> values;  ///< in catalogue order, never empty, no duplicates
-  bool launch = false;      ///< true: part of the launch shape, not compiled into the kernel
+  std::string name;          ///< "threads", "vectors", "cluster", "early_trigger", "blocks", ...
+  std::vector<int> values;   ///< in catalogue order, never empty, no duplicates
+  bool launch = false;       ///< true: part of the launch shape, not compiled into the kernel
+  std::string capability{};  ///< what every value but 0 needs: "multicast"; empty: nothing
   bool operator==(const Axis&) const = default;
 };
 

@@ -50,7 +50,8 @@ struct WorkspaceNeeds {
   std::uint64_t staging_bytes = 0;
 };
 
-class Workspace;  // the memory that kernels use; private to the runtime
+class Workspace;      // the memory that kernels use; private to the runtime
+class SharedBuffers;  // tensors that peers can address; private to the runtime
 
 /// Everything of a group of ranks that candidates share: device, symmetric workspace, NCCL, cache, fault record.
 /// Collective creation. The communicator owns one; the tuner owns one.
@@ -75,6 +76,7 @@ class Group {
   /// Why there is no symmetric memory; empty if there is.
   virtual std::string symmetric_reason() const = 0;
   virtual Workspace& workspace() noexcept = 0;
+  virtual SharedBuffers& shared_buffers() noexcept = 0;
   virtual std::uint64_t push_buffer_bytes() const noexcept = 0;  ///< see GroupOptions; never 0
   /// Collective. A pair of NCCL symmetric windows of at least `bytes`, shared by all candidates of the group.
   virtual NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes) = 0;

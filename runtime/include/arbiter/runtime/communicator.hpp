@@ -106,6 +106,21 @@ class Communicator {
   /// residual_out = allreduce(input) + residual_in; norm_out = rmsnorm(residual_out) * (gamma + weight_bias).
   void all_reduce_residual_rmsnorm(const Call&, StreamHandle);
 
+  /// Collective, outside capture. Zero-filled device memory that all ranks can address; all ranks ask for as many
+  /// bytes. Released by release_shared(), or with the communicator. Throws Unavailable where nothing can be shared.
+  void* allocate_symmetric(std::size_t bytes);
+  /// Collective, outside capture. Make `bytes` of the caller's memory addressable by all ranks, until release_shared().
+  /// Throws Unavailable on every rank if the memory of any rank cannot be shared (on CUDA: what does not come from
+  /// cudaMalloc, such as PyTorch's expandable segments); calls on it work all the same, through a copy.
+  ///
+  /// Kernels that pull (`custom`) read an input inside shared memory where it lies, and twoshot_pull writes a plain sum
+  /// into a shared output. Each rank decides this for itself in each call and tells the others, so ranks may pass
+  /// different buffers and offsets, or shared memory on some ranks only.
+  void register_buffer(void* data, std::size_t bytes);
+  /// Collective, outside capture, when no call and no graph uses the memory any more. `data` is what
+  /// allocate_symmetric() returned or register_buffer() was given. All ranks release the same buffer.
+  void release_shared(const void* data);
+
   /// Would run() accept this problem after prepare()? Pure and equal on all ranks.
   bool can_use(const Problem&) const;
   Explanation explain(const Problem&) const;

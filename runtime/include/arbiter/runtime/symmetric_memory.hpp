@@ -39,4 +39,10 @@ std::vector<ProviderProbe> probe_symmetric_memory(Device&, Bootstrap&);
 /// Collective. Zero-filled. Throws Unavailable on every rank when any rank fails; nothing is leaked.
 std::unique_ptr<SymmetricMemory> allocate_symmetric(Device&, Bootstrap&, SymmetricProvider, std::size_t bytes);
 
+/// Collective. Make memory that the caller has allocated on this device, `bytes` on every rank, addressable by all
+/// ranks; it stays the caller's and must outlive the result. Throws Unavailable on every rank when the memory of any
+/// rank cannot be shared. On CUDA it must come from cudaMalloc: memory of pools and of expandable segments cannot be
+/// shared. On the CPU device all ranks must be threads of one process.
+std::unique_ptr<SymmetricMemory> share_memory(Device&, Bootstrap&, void* data, std::size_t bytes);
+
 }  // namespace arbiter
