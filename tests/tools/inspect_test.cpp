@@ -129,6 +129,27 @@ TEST_F(InspectCommand, EachEnvironmentIsShownOnItsOwn) {
             json.out);
 }
 
+TEST_F(InspectCommand, ShowPlotsTheCurves) {
+  const std::vector<std::string> arguments{"show",      "--db",    database(), "--plot",   "--pattern",
+                                           "allreduce", "--world", "4",        "--hidden", "8192"};
+  const std::map<std::string, std::string> plain{{"LC_ALL", "C"}, {"COLUMNS", "70"}};
+  const Outcome outcome = run_arbiter(arguments, plain);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  for (const char* expected :
+       {"allreduce bf16, hidden 8192, 4 ranks, graph", " wins  ", "trtllm/oneshot_push", "64 MiB"}) {
+    EXPECT_NE(outcome.out.find(expected), std::string::npos) << expected << "\n" << outcome.out;
+  }
+  EXPECT_EQ(outcome.out.find_first_of("\033\xe2"), std::string::npos) << "plain ASCII was asked for";
+  EXPECT_EQ(outcome.out.find("hidden 4096"), std::string::npos);
+  const Outcome utf8 = run_arbiter(arguments, {{"LC_ALL", "C.UTF-8"}, {"COLUMNS", "70"}});
+  EXPECT_NE(utf8.out.find("▲"), std::string::npos) << utf8.out;
+  EXPECT_EQ(run_arbiter({"show", "--db", database(), "--plot", "--json"}).exit_code, 2);
+  ASSERT_EQ(run_arbiter({"snapshot", "--db", database(), scratch->file("plotted.db")}).exit_code, 0);
+  const Outcome snapshot = run_arbiter({"show", "--db", scratch->file("plotted.db"), "--plot"}, plain);
+  EXPECT_EQ(snapshot.exit_code, 0) << snapshot.err;
+  EXPECT_NE(snapshot.out.find("a snapshot: only winners"), std::string::npos) << snapshot.out;
+}
+
 TEST_F(InspectCommand, ASnapshotHasNoMeasurements) {
   ASSERT_EQ(run_arbiter({"snapshot", "--db", database(), scratch->file("snapshot.db")}).exit_code, 0);
   const Outcome outcome = run_arbiter({"inspect", "--db", scratch->file("snapshot.db"), "allreduce"});

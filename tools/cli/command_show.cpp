@@ -5,13 +5,16 @@
 #include <string>
 #include <vector>
 
+#include "arbiter/db/contents.hpp"
 #include "arbiter/db/database.hpp"
 #include "arbiter/db/json.hpp"
 #include "arbiter/generator/catalogue.hpp"
+#include "arbiter/tuner/inspect.hpp"
 #include "command.hpp"
 #include "database_option.hpp"
 #include "environment_text.hpp"
 #include "options.hpp"
+#include "show_plot.hpp"
 #include "text.hpp"
 
 namespace arbiter::cli {
@@ -21,6 +24,8 @@ struct Filter {
   std::vector<std::string> patterns;
   std::vector<std::string> dtypes;
   std::vector<int> worlds;
+  std::vector<int> hiddens;
+  std::vector<Mode> modes;
   EnvironmentFilter environment;
 };
 
@@ -31,7 +36,8 @@ bool admits(const List& list, const Value& value) {
 
 bool admits(const Filter& filter, const Decision& decision) {
   return admits(filter.patterns, decision.pattern) && admits(filter.worlds, decision.world) &&
-         admits(filter.dtypes, std::string(to_string(decision.dtype)));
+         admits(filter.dtypes, std::string(to_string(decision.dtype))) && admits(filter.hiddens, decision.hidden) &&
+         admits(filter.modes, decision.mode);
 }
 
 std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& filter) {
@@ -72,10 +78,7 @@ void print_as_tables(const std::vector<DecisionSet>& sets) {
       table.add({decision.pattern, std::string(to_string(decision.dtype)), std::to_string(decision.hidden),
                  std::to_string(decision.world), std::string(to_string(decision.mode)), tokens_text(decision),
                  format_bytes(static_cast<std::uint64_t>(decision.bytes_max())), winner.algorithm,
-                 format_microseconds(decision.median_us),
-                 decision.runner_up
-                     ? std::string(to_string(decision.runner_up->backend)) + "/" + decision.runner_up->algorithm
-                     : "-",
+                 format_microseconds(decision.median_us), decision.runner_up ? family_name(*decision.runner_up) : "-",
                  decision.runner_up ? format_microseconds(decision.runner_up_median_us) : "-", winner.parameters});
     }
     table.print();
@@ -89,12 +92,16 @@ Options show_options() {
   Options options("show",
                   "Prints the decisions of a work database or a snapshot: for every interval of tokens, the candidate\n"
                   "that won, its median time at the largest measured size of the interval, and the runner-up.",
-                  "arbiter show --db cluster.db --pattern allreduce --world 4");
+                  "arbiter show --db cluster.db --pattern allreduce --world 4\n"
+                  "arbiter show --db cluster.db --pattern allreduce --world 4 --hidden 8192 --plot");
   declare_database(options, "work database or snapshot to read");
   options.list("pattern", "NAME", "only these patterns")
       .list("dtype", "NAME", "only these: bf16, fp16, fp32")
-      .list("world", "N", "only these numbers of ranks");
+      .list("world", "N", "only these numbers of ranks")
+      .list("hidden", "H", "only these hidden sizes")
+      .list("mode", "NAME", "only these: graph, eager");
   declare_environment_filter(options);
+  options.flag("plot", "draw the curves of all candidate families in the terminal, instead of the table");
   options.flag("json", "for programs; see docs/cli.md");
   return options;
 }
@@ -106,7 +113,11 @@ int run_show(const Options& options) {
   }
   for (const std::string& dtype : options.texts("dtype")) filter.dtypes.emplace_back(to_string(parse_dtype(dtype)));
   filter.worlds = options.integers("world", 1, 1 << 16, {});
+  filter.hiddens = options.integers("hidden", 1, 1 << 20, {});
+  for (const std::string& mode : options.texts("mode")) filter.modes.push_back(parse_mode(mode));
   filter.environment = read_environment_filter(options);
+
+  if (options.has("json") && options.has("plot")) throw UsageError("--json and --plot exclude each other");
 
   const std::filesystem::path file = database_path(options);
   const std::vector<DecisionSet> sets = load(file, filter);
@@ -118,6 +129,8 @@ int run_show(const Options& options) {
   }
   if (options.has("json")) {
     print_as_json(sets);
+  } else if (options.has("plot")) {
+    print_plots(read_contents(file), sets);
   } else {
     print_as_tables(sets);
   }

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "arbiter/runtime/communicator.hpp"
-#include "arbiter/tuner/inspect.hpp"
+#include "family_curves.hpp"
 #include "json.hpp"
 #include "result_text.hpp"
 
@@ -27,57 +27,9 @@ class Index {
   std::map<std::string, int> numbers_;
 };
 
-struct Point {
-  const Candidate* candidate = nullptr;
-  double median_us = 0, ci_low_us = 0, ci_high_us = 0;
-};
-
-/// One measured size: the best candidate of each family.
-struct Size {
-  Problem problem;
-  std::size_t tried = 0, timed = 0;
-  const Candidate* winner = nullptr;
-  std::map<std::string, Point> points;  ///< by family
-};
-
-/// The best of each family; only those are summarised, which is what takes time.
-Size measured_size(const Contents& contents, const std::string& key, const ProblemTrials& trials) {
-  Size size{trials.problem, trials.trials.size(), 0, nullptr, {}};
-  std::map<std::string, const StoredTrial*> best;
-  for (const auto& [candidate, trial] : trials.trials) {
-    if (trial->status != TrialStatus::done) continue;
-    ++size.timed;
-    const double us = median(trial->samples_us);
-    const auto [at, is_new] = size.points.try_emplace(family_name(*candidate), Point{candidate, us, us, us});
-    if (is_new || us < at->second.median_us) {
-      at->second = {candidate, us, us, us};
-      best[at->first] = trial;
-    }
-  }
-  for (auto& [family, point] : size.points) {
-    const Summary summary = summary_of(trials.problem, *best.at(family));
-    point.ci_low_us = summary.ci_low_us;
-    point.ci_high_us = summary.ci_high_us;
-  }
-  if (const Decision* decision = covering_decision(contents, key, trials.problem)) size.winner = &decision->candidate;
-  return size;
-}
-
-/// A snapshot knows the winner and the runner-up where an interval ends.
-Size decided_size(const Decision& d) {
-  Size size{{d.pattern, d.dtype, d.hidden, d.tokens_max, d.world, d.mode, false}, 0, 0, &d.candidate, {}};
-  size.points[family_name(d.candidate)] = {&d.candidate, d.median_us, d.median_us, d.median_us};
-  if (d.runner_up) {
-    const double us = d.runner_up_median_us;
-    size.points.try_emplace(family_name(*d.runner_up), Point{&*d.runner_up, us, us, us});
-  }
-  return size;
-}
-
 struct Part {
   const Environment* environment = nullptr;
-  bool snapshot = false;
-  std::vector<Size> sizes;
+  FamilyCurves curves;
   std::vector<Decision> decisions;
 };
 
@@ -87,16 +39,10 @@ std::vector<Part> collect(const Contents& contents, const EnvironmentFilter& fil
     if (!filter.admits(environment)) continue;
     Part part;
     part.environment = &environment;
-    for (const ProblemTrials& trials : problem_trials(contents, key)) {
-      if (!trials.problem.in_place) part.sizes.push_back(measured_size(contents, key, trials));
-    }
+    part.curves = family_curves(contents, key, true);
     const auto decisions = contents.decisions.find(key);
     if (decisions != contents.decisions.end()) part.decisions = decisions->second;
-    part.snapshot = part.sizes.empty();
-    if (part.snapshot) {
-      for (const Decision& decision : part.decisions) part.sizes.push_back(decided_size(decision));
-    }
-    if (!part.sizes.empty()) parts.push_back(std::move(part));
+    if (!part.curves.sizes.empty()) parts.push_back(std::move(part));
   }
   // GPUs first: who has both in one file asks about those.
   std::stable_partition(parts.begin(), parts.end(), [](const Part& part) { return part.environment->device != "cpu"; });
@@ -192,7 +138,7 @@ void write_family_of_problem(llvm::json::OStream& json, const std::string& patte
   json.attribute("hidden", hidden);
 }
 
-void write_size(llvm::json::OStream& json, const Size& size, const Indices& indices) {
+void write_size(llvm::json::OStream& json, const FamilySize& size, const Indices& indices) {
   const Problem& p = size.problem;
   json.object([&] {
     write_family_of_problem(json, p.pattern, p.dtype, p.mode, p.world, p.hidden);
@@ -203,7 +149,7 @@ void write_size(llvm::json::OStream& json, const Size& size, const Indices& indi
     json.attribute("winner", size.winner == nullptr ? -1 : indices.candidates[size.winner->name]);
     json.attribute("winner_family", size.winner == nullptr ? -1 : indices.families[family_name(*size.winner)]);
     json.attributeArray("points", [&] {
-      for (const auto& [family, point] : size.points) {
+      for (const auto& [family, point] : size.families) {
         json.array([&, &family = family, &point = point] {
           json.value(indices.families[family]);
           json.value(indices.candidates[point.candidate->name]);
@@ -238,9 +184,9 @@ Indices index_names(llvm::json::OStream& json, const std::vector<Part>& parts) {
     indices.candidates.add(candidate.name);
   };
   for (const Part& part : parts) {
-    for (const Size& size : part.sizes) {
+    for (const FamilySize& size : part.curves.sizes) {
       if (size.winner != nullptr) add(*size.winner);
-      for (const auto& [family, point] : size.points) add(*point.candidate);
+      for (const auto& [family, point] : size.families) add(*point.candidate);
     }
     for (const Decision& decision : part.decisions) {
       add(decision.candidate);
@@ -299,11 +245,11 @@ std::string report_data(const Contents& contents, const EnvironmentFilter& filte
         json.object([&] {
           write_text(json, "key", part.environment->key());
           write_text(json, "title", part.environment->gpu_name + " (" + part.environment->device + ")");
-          json.attribute("snapshot", part.snapshot);
+          json.attribute("snapshot", part.curves.snapshot);
           write_facts(json, *part.environment);
           write_runs(json, contents, part.environment->key());
           json.attributeArray("problems", [&] {
-            for (const Size& size : part.sizes) write_size(json, size, indices);
+            for (const FamilySize& size : part.curves.sizes) write_size(json, size, indices);
           });
           json.attributeArray("decisions", [&] {
             for (const Decision& decision : part.decisions) write_decision(json, decision, indices);
