@@ -57,6 +57,9 @@ void agree_on(Group& group, std::vector<LoadResult>& results, std::vector<Runnab
   everywhere(group.bootstrap(), "reserve memory for a candidate", [&] {
     for (const auto& [candidate, limit] : accepted) candidate->agreed(limit);
   });
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    if (results[i].reason.empty()) results[i].reason = candidates[i]->refusal();
+  }
 }
 
 }  // namespace

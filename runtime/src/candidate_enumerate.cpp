@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <charconv>
 #include <string>
 
@@ -38,6 +39,51 @@ void add_launch_shapes(const Catalogue& catalogue, const Variant& variant, std::
   }
 }
 
+/// What NCCL is told to try: each pair of algorithm and protocol that exists within a node, with few to many channels.
+/// NVLink SHARP only where multicast is allowed. More nodes add nothing here: what NCCL's trees and rings do across
+/// them is one choice of NCCL's own.
+std::vector<NcclConfiguration> forced_configurations(bool multicast) {
+  static constexpr int channel_limits[] = {4, 8, 16, 32};
+  std::vector<std::pair<NcclAlgorithm, NcclProtocol>> pairs;
+  for (const NcclAlgorithm algorithm : {NcclAlgorithm::ring, NcclAlgorithm::tree}) {
+    for (const NcclProtocol protocol : {NcclProtocol::ll, NcclProtocol::ll128, NcclProtocol::simple}) {
+      pairs.emplace_back(algorithm, protocol);
+    }
+  }
+  if (multicast) pairs.emplace_back(NcclAlgorithm::nvls, NcclProtocol::simple);
+  std::vector<NcclConfiguration> all;
+  for (const auto& [algorithm, protocol] : pairs) {
+    for (const int channels : channel_limits) all.push_back({algorithm, protocol, channels});
+  }
+  return all;
+}
+
+/// Of a plain allreduce: NCCL as it chooses, its symmetric kernels, and what it can be told to use.
+std::vector<CandidateSpec> nccl_candidates(const Group& group, Dtype dtype, std::vector<Excluded>* excluded) {
+  std::vector<CandidateSpec> candidates;
+  CandidateSpec spec;
+  spec.nccl = "classic";
+  candidates.push_back(spec);
+  spec.nccl = "symmetric";
+  if (has_symmetric_windows(group.environment().nccl_version)) candidates.push_back(spec);
+  spec.nccl = "classic";
+  const std::string reason = group.nccl_forcing_reason();
+  if (reason.empty()) {
+    for (const NcclConfiguration& configuration : forced_configurations(group.environment().multicast)) {
+      spec.forced = configuration;
+      candidates.push_back(spec);
+    }
+  } else if (excluded != nullptr) {
+    Variant variant;
+    variant.backend = Backend::nccl;
+    variant.algorithm = "classic";
+    variant.dtype = dtype;
+    variant.world = group.size();
+    excluded->push_back({variant, "no algorithm, protocol or channels can be forced: " + reason});
+  }
+  return candidates;
+}
+
 }  // namespace
 
 std::vector<CandidateSpec> enumerate_candidates(const Group& group, const ProblemFamily& family,
@@ -73,13 +119,10 @@ std::vector<CandidateSpec> enumerate_candidates(const Group& group, const Proble
 
   std::vector<CandidateSpec> exchanges(best_plain.begin(), best_plain.end());
   if (group.nccl_reason().empty()) {
-    CandidateSpec nccl;
-    for (const char* kind : {"classic", "symmetric"}) {
-      nccl.nccl = kind;
-      if (nccl.nccl == "symmetric" && !has_symmetric_windows(group.environment().nccl_version)) continue;
-      bool listed = false;
-      for (const CandidateSpec& spec : exchanges) listed = listed || spec == nccl;
-      if (!listed) exchanges.push_back(nccl);
+    for (const CandidateSpec& nccl : nccl_candidates(group, family.dtype, plain ? excluded : nullptr)) {
+      // With an epilogue behind it, the forced configurations that are worth it are among the best plain candidates.
+      if (!plain && nccl.forced.forces()) continue;
+      if (std::find(exchanges.begin(), exchanges.end(), nccl) == exchanges.end()) exchanges.push_back(nccl);
     }
   }
   if (plain) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <optional>
 
 #include "arbiter/error.hpp"
@@ -28,6 +29,9 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     if (!spec.kernel && !spec.nccl.empty() && group.nccl() == nullptr) {
       throw Unsupported("'" + spec.name() + "' needs NCCL: " + group.nccl_reason());
     }
+    if (spec.forced.forces() && !group.nccl_forcing_reason().empty()) {
+      throw Unsupported("'" + spec.name() + "' needs Arbiter's NCCL tuner plugin: " + group.nccl_forcing_reason());
+    }
     if (spec.kernel) kernel_.emplace(group, *spec.kernel, spec.max_blocks);
     if (spec.epilogue) epilogue_.emplace(group, *spec.epilogue, 0);
     record_.backend = spec.backend();
@@ -40,6 +44,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
 
   const CandidateSpec& spec() const noexcept override { return spec_; }
   const Candidate& record() const noexcept override { return record_; }
+  const std::string& refusal() const noexcept override { return refusal_; }
   int block_limit() const noexcept override { return kernel_ ? kernel_->block_limit() : 0; }
 
   Geometry geometry(std::int64_t tokens) const override {
@@ -55,8 +60,12 @@ class RunnableCandidateImpl final : public RunnableCandidate {
 
   void agreed(int block_limit) override {
     if (kernel_) kernel_->set_block_limit(block_limit);
-    group_.workspace().reserve_scratch(scratch_bytes_);
+    group_.workspace().reserve_scratch(spec_.forced.forces() ? std::max(scratch_bytes_, vector_bytes) : scratch_bytes_);
     if (spec_.nccl == "symmetric") group_.reserve_nccl_symmetric(message_bytes(family_.max_tokens));
+    if (spec_.forced.forces() && !group_.nccl()->offers(spec_.forced, family_.dtype, group_.workspace().scratch())) {
+      refusal_ = "NCCL does not offer " + spec_.forced.text() + " for " + std::string(to_string(family_.dtype)) +
+                 " on these GPUs";
+    }
     agreed_ = true;
   }
 
@@ -119,6 +128,12 @@ class RunnableCandidateImpl final : public RunnableCandidate {
       return output;
     }
     NcclCommunicator& nccl = *group_.nccl();
+    if (spec_.forced.forces()) {
+      if (nccl.all_reduce_forced(spec_.forced, input, output, count, call.dtype, stream)) return output;
+      // It did when this candidate was loaded, so nobody may go on believing that this is it.
+      throw DeviceError("'" + record_.name + "': NCCL did not offer this configuration for a message of " +
+                        std::to_string(bytes) + " bytes; the call was made as NCCL chooses");
+    }
     if (spec_.nccl == "classic") {
       nccl.all_reduce(input, output, count, call.dtype, stream);
       return output;
@@ -142,6 +157,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   std::optional<LoadedKernel> kernel_;
   std::optional<LoadedKernel> epilogue_;
   std::size_t scratch_bytes_ = 0;
+  std::string refusal_;
   bool agreed_ = false;
 };
 

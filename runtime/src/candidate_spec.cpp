@@ -1,4 +1,5 @@
-// The text form of a candidate: "backend/algorithm:axis=value,...,blocks=16+epilogue:axis=value,...".
+// The text form of a candidate: "backend/algorithm:axis=value,...,blocks=16+epilogue:axis=value,...", and
+// "nccl/classic:algo=ring,channels=8,proto=ll128".
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -110,6 +111,7 @@ std::string CandidateSpec::name() const {
     }
     if (!parameters.empty()) text += ":" + parameters;
   }
+  if (forced.forces()) text += ":" + forced.text();
   if (epilogue) {
     const std::string parameters = parameters_of(*epilogue);
     text += "+" + std::string(epilogue_word) + (parameters.empty() ? "" : ":" + parameters);
@@ -152,7 +154,15 @@ CandidateSpec CandidateSpec::parse(const Catalogue& catalogue, std::string_view 
     if (std::find(valid.begin(), valid.end(), algorithm) == valid.end()) {
       refuse(name, unknown_name_message("algorithm", algorithm, valid));
     }
-    if (!parameters.empty()) refuse(name, "'" + std::string(algorithm) + "' has no parameters");
+    if (colon != std::string_view::npos && algorithm != "classic") {
+      refuse(name, "'" + std::string(algorithm) + "' has no parameters");
+    }
+    if (colon != std::string_view::npos && parameters.empty()) refuse(name, "there are no parameters behind its colon");
+    try {
+      spec.forced = NcclConfiguration::parse(parameters);
+    } catch (const InvalidArgument& error) {
+      refuse(name, error.what());
+    }
     if (fused_needs_epilogue) refuse(name, "'" + family.pattern + "' needs '+epilogue:...' behind it");
     if (backend == Backend::automatic && world != 1) refuse(name, "a copy reduces nothing over several ranks");
     if (backend == Backend::nccl) spec.nccl = algorithm;

@@ -121,6 +121,10 @@ std::vector<VariableDescription> describe(const EnvironmentVariables& variables)
   add("ARBITER_LOG", variables.log, "messages to stderr: trace, debug, info, warn, error, off");
   add("NCCL_NVLS_ENABLE", std::string(value_of("NCCL_NVLS_ENABLE")),
       "belongs to NCCL; 0 also turns ARBITER_MULTICAST off");
+  add("NCCL_TUNER_PLUGIN", std::string(value_of("NCCL_TUNER_PLUGIN")),
+      "belongs to NCCL; path of libarbiter-nccl-tuner.so lets decisions force NCCL's algorithm, protocol and channels");
+  add("ARBITER_ENVIRONMENT", std::string(value_of("ARBITER_ENVIRONMENT")),
+      "read by libarbiter-nccl-tuner.so: start of the key of the environment to serve from ARBITER_DB");
   return list;
 }
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <optional>
 #include <set>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "arbiter/runtime/communicator.hpp"
 #include "arbiter/runtime/nccl.hpp"
 #include "collective.hpp"
+#include "nccl_tuner.hpp"
 #include "nvml.hpp"
 #include "process_identity.hpp"
 #include "topology.hpp"
@@ -227,7 +229,10 @@ Environment from_text(const std::string& text) {
 std::map<std::string, std::string> nccl_variables() {
   std::map<std::string, std::string> found;
   for (const char* name : behaviour_variables) {
-    if (const char* value = std::getenv(name)) found[name] = value;
+    const char* value = std::getenv(name);
+    // Our own plugin leaves the runtime's calls to NCCL unless the runtime asks for more.
+    if (value == nullptr || (name == std::string_view("NCCL_TUNER_PLUGIN") && is_own_nccl_tuner(value))) continue;
+    found[name] = value;
   }
   return found;
 }

@@ -138,6 +138,7 @@ class GroupImpl final : public Group {
   int ranks_on_device() const noexcept override { return capabilities_.ranks_on_device; }
   NcclCommunicator* nccl() noexcept override { return nccl_.get(); }
   std::string nccl_reason() const override { return nccl_reason_; }
+  std::string nccl_forcing_reason() const override { return nccl_forcing_reason_; }
   KernelCache& cache() noexcept override { return *options_.cache; }
   const EnvironmentVariables& variables() const noexcept override { return options_.variables; }
   std::optional<SymmetricProvider> symmetric_provider() const noexcept override { return capabilities_.provider; }
@@ -169,6 +170,7 @@ class GroupImpl final : public Group {
   void check() const override {
     throw_if_poisoned(*workspace_->fault(), options_.variables.timeout);
     if (aborted_) throw Poisoned(abort_message());
+    if (nccl_) nccl_->check();
   }
 
   void abort() noexcept override {
@@ -214,8 +216,9 @@ class GroupImpl final : public Group {
       return nccl_version().empty() ? "NCCL was not found on this rank" : "";
     }();
     // Its creation is collective: no rank may enter while another cannot.
+    nccl_forcing_reason_.clear();
     std::vector<std::string> reasons = bootstrap_->allgather(nccl_reason_);
-    if (first_reason(reasons)) return;
+    if (first_reason(reasons, nccl_reason_)) return;
     std::string failure;
     try {
       nccl_ = make_nccl_communicator(*device_, *bootstrap_);
@@ -225,17 +228,21 @@ class GroupImpl final : public Group {
       failure = error.what();
     }
     reasons = bootstrap_->allgather(failure);
-    if (first_reason(reasons)) nccl_.reset();
+    if (first_reason(reasons, nccl_reason_)) {
+      nccl_.reset();
+      return;
+    }
+    first_reason(bootstrap_->allgather(nccl_->forcing_problem()), nccl_forcing_reason_);
   }
 
-  /// Sets nccl_reason_ to the first rank's reason, if any rank has one.
-  bool first_reason(const std::vector<std::string>& reasons) {
+  /// Sets `reason` to that of the first rank that has one; clears it if none has.
+  bool first_reason(const std::vector<std::string>& reasons, std::string& reason) const {
     for (std::size_t i = 0; i < reasons.size(); ++i) {
       if (reasons[i].empty()) continue;
-      nccl_reason_ = static_cast<int>(i) == rank() ? reasons[i] : "rank " + std::to_string(i) + ": " + reasons[i];
+      reason = static_cast<int>(i) == rank() ? reasons[i] : "rank " + std::to_string(i) + ": " + reasons[i];
       return true;
     }
-    nccl_reason_.clear();
+    reason.clear();
     return false;
   }
 
@@ -246,6 +253,7 @@ class GroupImpl final : public Group {
   Capabilities capabilities_;
   std::unique_ptr<NcclCommunicator> nccl_;
   std::string nccl_reason_;
+  std::string nccl_forcing_reason_;
   std::unique_ptr<NcclCommunicator::SymmetricBuffers> symmetric_buffers_;
   std::size_t symmetric_bytes_ = 0;
   std::unique_ptr<Workspace> workspace_;

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "collective.hpp"
 #include "cuda_device.hpp"
 #include "nccl_library.hpp"
+#include "nccl_tuner.hpp"
 
 namespace arbiter {
 namespace {
@@ -37,6 +39,8 @@ int nccl_type(Dtype dtype) {
 struct Shared {
   std::shared_ptr<const NcclLibrary> library;
   std::atomic<NcclComm> comm{nullptr};
+  std::optional<NcclTuner> tuner;
+  std::string forcing_problem;  // empty: `tuner` is the plugin of this communicator
   int ordinal = 0;
 };
 
@@ -97,12 +101,42 @@ class NcclCommunicatorImpl final : public NcclCommunicator {
   }
 
   void all_reduce(const void* input, void* output, std::size_t count, Dtype dtype, StreamHandle stream) override {
+    if (!shared_->forcing_problem.empty()) return call(input, output, count, dtype, stream);
+    const NcclTuner::Request request(*shared_->tuner, NcclConfiguration{});
+    call(input, output, count, dtype, stream);
+  }
+
+  bool all_reduce_forced(const NcclConfiguration& configuration, const void* input, void* output, std::size_t count,
+                         Dtype dtype, StreamHandle stream) override {
+    if (!shared_->forcing_problem.empty()) {
+      throw Unsupported("NCCL cannot be told to use " + configuration.text() + ": " + shared_->forcing_problem);
+    }
+    const NcclTuner::Request request(*shared_->tuner, configuration);
+    call(input, output, count, dtype, stream);
+    return request.applied();
+  }
+
+  const std::string& forcing_problem() const noexcept override { return shared_->forcing_problem; }
+
+  bool offers(const NcclConfiguration& configuration, Dtype dtype, void* scratch) override {
+    const std::pair key(configuration.text(), dtype);
+    const auto known = offered_.find(key);
+    if (known != offered_.end()) return known->second;
+    const CudaDeviceScope scope(shared_->ordinal);
+    const bool offered = all_reduce_forced(configuration, scratch, scratch, 1, dtype, nullptr);
+    cuda_check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
+    return offered_.emplace(key, offered).first->second;
+  }
+
+  void check() const override {
     const NcclComm comm = shared_->comm.load(std::memory_order_acquire);
-    if (comm == nullptr) throw Poisoned("this NCCL communicator was aborted after a failure; create a new one");
-    const int result = shared_->library->all_reduce(input, output, count, nccl_type(dtype), nccl_sum, comm,
-                                                    static_cast<cudaStream_t>(stream));
-    if (result != nccl_success) [[unlikely]]
-      throw DeviceError(shared_->library->message("ncclAllReduce", result, comm));
+    if (comm == nullptr || !used_) return;
+    int error = nccl_success;
+    const int result = shared_->library->comm_get_async_error(comm, &error);
+    if (result == nccl_success && (error == nccl_success || error == nccl_in_progress)) return;
+    throw Poisoned(
+        shared_->library->message("an NCCL call in the background", result != nccl_success ? result : error, comm) +
+        "; destroy the communicator and create a new one");
   }
 
   std::unique_ptr<SymmetricBuffers> register_symmetric(std::size_t bytes) override {
@@ -130,13 +164,25 @@ class NcclCommunicatorImpl final : public NcclCommunicator {
   }
 
  private:
+  void call(const void* input, void* output, std::size_t count, Dtype dtype, StreamHandle stream) {
+    const NcclComm comm = shared_->comm.load(std::memory_order_acquire);
+    if (comm == nullptr) throw Poisoned("this NCCL communicator was aborted after a failure; create a new one");
+    used_ = true;
+    const int result = shared_->library->all_reduce(input, output, count, nccl_type(dtype), nccl_sum, comm,
+                                                    static_cast<cudaStream_t>(stream));
+    if (result != nccl_success) [[unlikely]]
+      throw DeviceError(shared_->library->message("ncclAllReduce", result, comm));
+  }
+
   std::shared_ptr<Shared> shared_;
   Bootstrap& bootstrap_;
+  std::map<std::pair<std::string, Dtype>, bool> offered_;
+  bool used_ = false;
 };
 
-// ncclCommInitRankConfig blocks, and a communicator that is set up without blocking stays slow for every call (it hands
-// each one to a new thread). So set-up runs on a thread of its own, which is left behind if it does not come back:
-// nothing can interrupt it safely, and it cleans up after itself if it ever does.
+// ncclCommInitRankConfig blocks, and a communicator that is set up without blocking stays slow for every call (it
+// hands each one to a new thread). So set-up runs on a thread of its own, which is left behind if it does not come
+// back: nothing can interrupt it safely, and it cleans up after itself if it ever does.
 struct Setup {
   std::mutex mutex;
   std::condition_variable changed;
@@ -237,6 +283,8 @@ std::unique_ptr<NcclCommunicator> make_nccl_communicator(Device& device, Bootstr
   });
   bootstrap.broadcast(&id, sizeof(id), 0);
 
+  const std::optional<NcclTuner> tuner_before = NcclTuner::find();
+  const unsigned long long announced_before = tuner_before ? tuner_before->announced() : 0;
   auto communicator = std::make_unique<NcclCommunicatorImpl>(shared, bootstrap);
   try {
     everywhere(bootstrap, "connect NCCL", [&] {
@@ -246,6 +294,8 @@ std::unique_ptr<NcclCommunicator> make_nccl_communicator(Device& device, Bootstr
     communicator->abort();  // a peer has none: destroying in good order could wait for it
     throw;
   }
+  shared->tuner = NcclTuner::find();
+  shared->forcing_problem = nccl_tuner_problem(shared->tuner, announced_before);
   return communicator;
 }
 

@@ -95,7 +95,7 @@ std::optional<CandidateSpec> Resolver::accept(const Decision& decision, const Pr
     measured.hidden = decision.hidden;
     const CandidateSpec as_measured =
         CandidateSpec::parse(group_.catalogue(), decision.candidate.name, measured, group_.size());
-    const CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size());
+    CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size());
     for (const std::optional<Variant>* variant : {&spec.kernel, &spec.epilogue}) {
       if (!*variant) continue;
       if (const auto reason = unavailable(group_.catalogue(), **variant, group_.limits())) {
@@ -110,6 +110,12 @@ std::optional<CandidateSpec> Resolver::accept(const Decision& decision, const Pr
     if (!spec.nccl.empty() && !group_.nccl_reason().empty()) {
       ignore(decision, "it needs NCCL: " + group_.nccl_reason());
       return std::nullopt;
+    }
+    if (spec.forced.forces() && group_.nccl_reason().empty() && !group_.nccl_forcing_reason().empty()) {
+      // What was fastest is NCCL; told nothing, it is nearer to what was measured than any kernel that lost to it.
+      ignore(decision, "NCCL is used as it chooses, because it cannot be told to use " + spec.forced.text() + ": " +
+                           group_.nccl_forcing_reason());
+      spec.forced = {};
     }
     if (hashes_.of(as_measured) != decision.candidate.source_hash) {
       ignore(decision, "the source of its kernel has changed since it was measured; tune again");

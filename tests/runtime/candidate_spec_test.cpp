@@ -71,6 +71,13 @@ TEST(CandidateSpec, UnfusedAndNcclSurviveTheRoundTrip) {
   EXPECT_EQ(classic.name(), "nccl/classic");
   EXPECT_EQ(symmetric.backend(), Backend::nccl);
   EXPECT_EQ(CandidateSpec::parse(catalogue(), "nccl/symmetric", plain_family(), 4), symmetric);
+
+  CandidateSpec forced = classic;
+  forced.forced = {NcclAlgorithm::ring, NcclProtocol::ll128, 8};
+  EXPECT_EQ(forced.name(), "nccl/classic:algo=ring,channels=8,proto=ll128");
+  EXPECT_EQ(forced.algorithm(), "classic");
+  EXPECT_EQ(CandidateSpec::parse(catalogue(), forced.name(), plain_family(), 4), forced);
+  EXPECT_NE(forced, classic);
 }
 
 TEST(CandidateSpec, ASingleRankCopiesOrRunsTheEpilogueAlone) {
@@ -104,7 +111,10 @@ TEST(CandidateSpec, RefusesBadNamesAndSaysWhy) {
       refusal(head + ":threads=255,vectors=1,cluster=1,early_trigger=1", plain_family()).find("not in the catalogue"),
       std::string::npos);
   EXPECT_NE(refusal("nccl/fast", plain_family()).find("classic"), std::string::npos);
-  EXPECT_NE(refusal("nccl/classic:threads=1", plain_family()).find("no parameters"), std::string::npos);
+  EXPECT_NE(refusal("nccl/classic:threads=1", plain_family()).find("parameter"), std::string::npos);
+  EXPECT_NE(refusal("nccl/classic:", plain_family()).find("colon"), std::string::npos);
+  EXPECT_NE(refusal("nccl/classic:algo=ring", plain_family()).find("together"), std::string::npos);
+  EXPECT_NE(refusal("nccl/symmetric:channels=4", plain_family()).find("no parameters"), std::string::npos);
   EXPECT_NE(refusal("nccl/classic", fused_family()).find("+epilogue"), std::string::npos);
   EXPECT_NE(refusal("nccl/classic+prologue:threads=256", fused_family()).find("+epilogue"), std::string::npos);
   EXPECT_NE(refusal(name + "+epilogue:threads=256,vectors=2,cluster=1,early_trigger=1", plain_family()).find("plain"),

@@ -221,6 +221,21 @@ TEST_F(NcclTest, ReducesOnSymmetricWindows) {
   EXPECT_EQ(failures, (std::vector<std::string>{"", ""}));
 }
 
+TEST_F(NcclTest, WithoutOurPluginNothingCanBeForced) {
+  ARBITER_NEEDS_GPUS(2);
+  const std::vector<std::string> failures = test::run_threads(2, [](Bootstrap& bootstrap) {
+    const std::unique_ptr<Device> device = make_cuda_device(bootstrap.rank());
+    const std::unique_ptr<NcclCommunicator> nccl = make_nccl_communicator(*device, bootstrap);
+    EXPECT_NE(nccl->forcing_problem().find("NCCL_TUNER_PLUGIN"), std::string::npos) << nccl->forcing_problem();
+    const DeviceMemory memory(*device, 64);
+    const NcclConfiguration wanted{NcclAlgorithm::ring, NcclProtocol::simple, 4};
+    EXPECT_THROW(nccl->all_reduce_forced(wanted, memory.data(), memory.data(), 4, Dtype::fp32, nullptr), Unsupported);
+    EXPECT_NO_THROW(nccl->check());
+    bootstrap.barrier();
+  });
+  EXPECT_EQ(failures, (std::vector<std::string>{"", ""}));
+}
+
 TEST_F(NcclTest, AnAbortedCommunicatorRefusesCalls) {
   ARBITER_NEEDS_GPUS(2);
   const std::vector<std::string> failures = test::run_threads(2, [](Bootstrap& bootstrap) {

@@ -17,9 +17,17 @@ arbiter_add_test(runtime/link_protocols LINKS arbiter_runtime)
 arbiter_add_test(runtime/link_shared LINKS arbiter_runtime)
 target_include_directories(runtime_link_shared_test PRIVATE ${arbiter_runtime_internals})
 
+# NCCL's tuner plugin, loaded as NCCL loads it.
+arbiter_add_test(runtime/nccl_tuner LINKS arbiter_runtime)
+target_include_directories(runtime_nccl_tuner_test PRIVATE ${arbiter_runtime_internals} ${CMAKE_SOURCE_DIR}/runtime/nccl_tuner)
+target_compile_definitions(runtime_nccl_tuner_test PRIVATE ARBITER_NCCL_TUNER="$<TARGET_FILE:arbiter_nccl_tuner>")
+add_dependencies(runtime_nccl_tuner_test arbiter_nccl_tuner)
+
 # CUDA, NCCL, launchers, doctor. Tests that need GPUs skip without them and say how many they need.
 foreach(subject launcher_variables id_exchange descriptor_exchange nccl_layout link_class without_cuda cuda_device
-        cuda_symmetric cuda_processes cuda_poison)
+        cuda_symmetric cuda_processes cuda_poison nccl_forced)
   arbiter_add_test(runtime/${subject} LINKS arbiter_runtime arbiter::cudart)
   target_include_directories(runtime_${subject}_test PRIVATE ${arbiter_runtime_internals})
 endforeach()
+target_compile_definitions(runtime_nccl_forced_test PRIVATE ARBITER_NCCL_TUNER="$<TARGET_FILE:arbiter_nccl_tuner>")
+add_dependencies(runtime_nccl_forced_test arbiter_nccl_tuner)

@@ -8,6 +8,7 @@
 #include "arbiter/error.hpp"
 #include "arbiter/runtime/communicator.hpp"
 #include "command.hpp"
+#include "nccl_tuner_plugin.hpp"
 #include "options.hpp"
 
 namespace arbiter::cli {
@@ -64,6 +65,7 @@ int main(int count, char** values) {
   const std::vector<std::string> arguments(values + (count > 0 ? 1 : 0), values + count);
   const std::string command = arguments.empty() || arguments.front().starts_with('-') ? "" : arguments.front() + " ";
   try {
+    offer_nccl_tuner_plugin();
     const int code = dispatch(arguments);
     if (std::fflush(stdout) != 0) return complain(exit_failure, "standard output could not be written", command);
     return code;

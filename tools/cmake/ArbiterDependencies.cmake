@@ -22,12 +22,12 @@ find_package(Boost 1.74 REQUIRED COMPONENTS program_options context)
 add_library(arbiter::boost_program_options ALIAS Boost::program_options)
 add_library(arbiter::boost_context ALIAS Boost::context)
 
-# SQLite.
+# SQLite. Static where there is a static library: what is loaded into other programs should bring its own.
 find_path(ARBITER_SQLITE_INCLUDE sqlite3.h REQUIRED)
 if(ARBITER_PORTABLE)
   find_library(ARBITER_SQLITE NAMES libsqlite3.a REQUIRED)
 else()
-  find_library(ARBITER_SQLITE NAMES sqlite3 REQUIRED)
+  find_library(ARBITER_SQLITE NAMES libsqlite3.a sqlite3 REQUIRED)
 endif()
 add_library(arbiter_sqlite INTERFACE)
 add_library(arbiter::sqlite ALIAS arbiter_sqlite)

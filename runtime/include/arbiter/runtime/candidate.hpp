@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "arbiter/db/nccl_configuration.hpp"
 #include "arbiter/db/records.hpp"
 #include "arbiter/generator/cache.hpp"
 #include "arbiter/generator/variant.hpp"
@@ -21,6 +22,7 @@ struct CandidateSpec {
   std::optional<Variant> kernel;    ///< empty: NCCL
   int max_blocks = 0;               ///< launch axis "blocks": grid limit; 0 = all that are resident
   std::string nccl;                 ///< "classic" or "symmetric" when there is no kernel
+  NcclConfiguration forced;         ///< of "classic": what NCCL is told to use; empty: it chooses
   std::optional<Variant> epilogue;  ///< stand-alone kernel behind a plain allreduce
 
   Backend backend() const noexcept;
@@ -69,6 +71,8 @@ class Group {
   virtual int ranks_on_device() const noexcept = 0;
   virtual NcclCommunicator* nccl() noexcept = 0;  ///< null without NCCL
   virtual std::string nccl_reason() const = 0;    ///< why there is none; empty if there is
+  /// Why NCCL configurations cannot be forced on some rank, equal on all ranks; empty if they can, and without NCCL.
+  virtual std::string nccl_forcing_reason() const = 0;
   virtual KernelCache& cache() noexcept = 0;
   virtual const EnvironmentVariables& variables() const noexcept = 0;
   /// The provider all ranks voted for; empty for a single rank, or when none works (then only NCCL is left).
@@ -113,6 +117,9 @@ class RunnableCandidate {
   virtual ~RunnableCandidate() = default;
   virtual const CandidateSpec& spec() const noexcept = 0;
   virtual const Candidate& record() const noexcept = 0;  ///< with the source hash over all ranks
+  /// After agreed(): why it cannot be used after all, equal on all ranks; empty if it can. Not empty only for a forced
+  /// NCCL configuration that NCCL does not offer.
+  virtual const std::string& refusal() const noexcept = 0;
   /// Of the exchanging kernel (of the stand-alone epilogue where there is no other kernel); zeros for NCCL.
   virtual Geometry geometry(std::int64_t tokens) const = 0;
   /// What the group's workspace must have, by Group::reserve, before enqueue() is called with up to `tokens`.
