@@ -1,5 +1,7 @@
 // May a decision measured there be used here?
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -40,6 +42,20 @@ bool same_release(const std::string& here, const std::string& there, std::size_t
 
 std::string shown(const std::string& text) { return text.empty() ? "none" : text; }
 
+/// How far apart two texts with numbers in them are: from 0 to 1, larger for a difference in an earlier number.
+double apart(const std::string& here, const std::string& there) {
+  const Version a = take_apart(here);
+  const Version b = take_apart(there);
+  if (a.prefix != b.prefix) return 1;
+  double weight = 1;
+  for (std::size_t i = 0; i < std::max(a.parts.size(), b.parts.size()); ++i, weight /= 4) {
+    const double x = i < a.parts.size() ? std::strtod(a.parts[i].c_str(), nullptr) : 0;
+    const double y = i < b.parts.size() ? std::strtod(b.parts[i].c_str(), nullptr) : 0;
+    if (x != y) return weight * std::abs(x - y) / (std::abs(x - y) + 1);
+  }
+  return 0;
+}
+
 class Comparison {
  public:
   void exact(const char* field, const std::string& here, const std::string& measured) {
@@ -53,6 +69,16 @@ class Comparison {
     differ(field, here, measured,
            same_release(here, measured, significant) ? Compatibility::compatible : Compatibility::incompatible);
   }
+  /// Nothing can be said about a measurement from before the field was recorded.
+  void exact_if_recorded(const char* field, const std::string& here, const std::string& measured) {
+    if (here == measured) return;
+    if (here.empty() || measured.empty()) {
+      differ(field, here.empty() ? "not recorded" : here, measured.empty() ? "not recorded" : measured,
+             Compatibility::compatible);
+    } else {
+      differ(field, here, measured, Compatibility::incompatible);
+    }
+  }
   void tolerated(const char* field, const std::string& here, const std::string& measured) {
     if (here != measured) differ(field, here, measured, Compatibility::compatible);
   }
@@ -61,15 +87,17 @@ class Comparison {
  private:
   void differ(const char* field, const std::string& here, const std::string& measured, Compatibility verdict) {
     report_.verdict = std::max(report_.verdict, verdict);
+    report_.distance += 1 + apart(here, measured);
     report_.differences.push_back(std::string(field) + ": " + shown(here) + " here, " + shown(measured) + " measured");
   }
-  CompatibilityReport report_{.verdict = Compatibility::equal, .differences = {}};
+  CompatibilityReport report_{.verdict = Compatibility::equal, .differences = {}, .distance = 0};
 };
 
 }  // namespace
 
-CompatibilityReport compatibility(const Environment& here, const Environment& measured) {
-  Comparison compare;
+namespace {
+
+void compare_hardware(Comparison& compare, const Environment& here, const Environment& measured) {
   compare.exact("device", here.device, measured.device);
   compare.exact("gpu_name", here.gpu_name, measured.gpu_name);
   compare.exact("sm_count", here.sm_count, measured.sm_count);
@@ -77,20 +105,45 @@ CompatibilityReport compatibility(const Environment& here, const Environment& me
   compare.exact("memory_clock_mhz", here.memory_clock_mhz, measured.memory_clock_mhz);
   compare.tolerated("power_limit_watts", std::to_string(here.power_limit_watts),
                     std::to_string(measured.power_limit_watts));
+  compare.exact("topology", here.topology, measured.topology);
+  compare.exact("nodes", here.nodes, measured.nodes);
+  compare.exact_if_recorded("nvlink_domains", here.nvlink_domains, measured.nvlink_domains);
+}
+
+std::string usable(bool multicast) { return multicast ? "usable" : "not usable"; }
+
+}  // namespace
+
+CompatibilityReport compatibility(const Environment& here, const Environment& measured) {
+  Comparison compare;
+  compare_hardware(compare, here, measured);
   // A driver release is its first number (580.82 and 580.95 are one branch); the others count two (13.0, 2.28).
   compare.release("driver_version", here.driver_version, measured.driver_version, 1);
   compare.release("cuda_runtime", here.cuda_runtime, measured.cuda_runtime, 2);
   compare.release("compiler_version", here.compiler_version, measured.compiler_version, 2);
   compare.release("nccl_version", here.nccl_version, measured.nccl_version, 2);
-  compare.exact("topology", here.topology, measured.topology);
-  compare.exact("nodes", here.nodes, measured.nodes);
   compare.exact("ranks_per_node", here.ranks_per_node, measured.ranks_per_node);
   compare.exact("symmetric_memory", here.symmetric_memory, measured.symmetric_memory);
-  compare.exact("multicast", here.multicast ? "usable" : "not usable", measured.multicast ? "usable" : "not usable");
+  compare.exact("multicast", usable(here.multicast), usable(measured.multicast));
   compare.exact("nccl_variables", db::nccl_variables_text(here.nccl_variables),
                 db::nccl_variables_text(measured.nccl_variables));
   compare.tolerated("arbiter_version", here.arbiter_version, measured.arbiter_version);
   compare.tolerated("catalogue_hash", here.catalogue_hash, measured.catalogue_hash);
+  return compare.report();
+}
+
+CompatibilityReport same_hardware(const Environment& here, const Environment& measured) {
+  Comparison compare;
+  compare_hardware(compare, here, measured);
+  compare.tolerated("driver_version", here.driver_version, measured.driver_version);
+  compare.tolerated("cuda_runtime", here.cuda_runtime, measured.cuda_runtime);
+  compare.tolerated("compiler_version", here.compiler_version, measured.compiler_version);
+  compare.tolerated("nccl_version", here.nccl_version, measured.nccl_version);
+  compare.tolerated("ranks_per_node", std::to_string(here.ranks_per_node), std::to_string(measured.ranks_per_node));
+  compare.tolerated("symmetric_memory", here.symmetric_memory, measured.symmetric_memory);
+  compare.tolerated("multicast", usable(here.multicast), usable(measured.multicast));
+  compare.tolerated("nccl_variables", db::nccl_variables_text(here.nccl_variables),
+                    db::nccl_variables_text(measured.nccl_variables));
   return compare.report();
 }
 

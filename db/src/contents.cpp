@@ -19,26 +19,12 @@ void require_there(bool there, const char* what) {
 }
 
 void load_runs(Connection& connection, Contents& contents) {
-  Statement query(connection,
-                  "SELECT id, environment, host, command, started, finished, sm_clock_start_mhz, sm_clock_end_mhz, "
-                  "power_start_watts, power_end_watts, clocks_dropped FROM run");
+  Statement query(connection, "SELECT " + std::string(run_columns) + " FROM run");
   while (query.step()) {
-    StoredRun stored;
-    Run& run = stored.run;
-    run.id = query.text(0);
-    stored.environment = query.text(1);
-    run.host = query.text(2);
-    run.command = query.text(3);
-    run.started = query.integer(4);
-    run.finished = query.integer(5);
-    run.sm_clock_start_mhz = query.small_integer(6);
-    run.sm_clock_end_mhz = query.small_integer(7);
-    run.power_start_watts = query.small_integer(8);
-    run.power_end_watts = query.small_integer(9);
-    run.clocks_dropped = query.integer(10) != 0;
-    validate(run);
+    StoredRun stored{query.text(1), run_from(query)};
+    validate(stored.run);
     require_there(contents.environments.contains(stored.environment), "a run names an environment");
-    const std::string id = run.id;
+    const std::string id = stored.run.id;
     contents.runs.emplace(id, std::move(stored));
   }
 }
@@ -60,10 +46,15 @@ void load_problems_and_candidates(Connection& connection, Contents& contents) {
   }
 }
 
+std::string digest_of(const StoredTrial& trial) {
+  return outcome_digest(trial.status, trial.reason, trial.calls_per_sample, trial.blocks, trial.samples_us);
+}
+
 void load_trials(Connection& connection, Contents& contents) {
   Statement query(connection,
                   "SELECT environment, problem, candidate, run, sequence, status, reason, calls_per_sample, blocks, "
-                  "key FROM trial");
+                  "key, digest FROM trial");
+  std::map<std::string, std::string> digests;
   while (query.step()) {
     StoredTrial trial;
     trial.environment = query.text(0);
@@ -82,6 +73,7 @@ void load_trials(Connection& connection, Contents& contents) {
                   "a trial names a run in an environment");
     require_key("trial", query.text(9),
                 trial_key(trial.environment, trial.problem, trial.candidate, trial.run, trial.sequence));
+    digests.emplace(query.text(9), query.text(10));
     contents.trials.emplace(query.text(9), std::move(trial));
   }
   Statement samples(connection, "SELECT trial, ordinal, us FROM sample ORDER BY trial, ordinal");
@@ -96,21 +88,10 @@ void load_trials(Connection& connection, Contents& contents) {
     }
     trial->second.samples_us.push_back(samples.real(2));
   }
-  for (const auto& [key, stored] : contents.trials) validate(trial_of(contents, stored));
-}
-
-void insert_run(Connection& connection, const StoredRun& stored) {
-  const Run& run = stored.run;
-  Statement insert(connection,
-                   "INSERT INTO run (id, environment, host, command, started, finished, sm_clock_start_mhz, "
-                   "sm_clock_end_mhz, power_start_watts, power_end_watts, clocks_dropped) "
-                   "VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET finished = excluded.finished, "
-                   "sm_clock_end_mhz = excluded.sm_clock_end_mhz, power_end_watts = excluded.power_end_watts, "
-                   "clocks_dropped = excluded.clocks_dropped");
-  insert
-      .bind(run.id, stored.environment, run.host, run.command, run.started, run.finished, run.sm_clock_start_mhz,
-            run.sm_clock_end_mhz, run.power_start_watts, run.power_end_watts, static_cast<int>(run.clocks_dropped))
-      .run();
+  for (const auto& [key, stored] : contents.trials) {
+    validate(trial_of(contents, stored));
+    require_digest("trial " + key, digests.at(key), digest_of(stored));
+  }
 }
 
 /// The statements of inserting many trials.
@@ -120,14 +101,14 @@ class TrialWriter {
       : remove_(connection, "DELETE FROM trial WHERE key = ?"),
         insert_(connection,
                 "INSERT INTO trial (key, environment, problem, candidate, run, sequence, status, reason, "
-                "calls_per_sample, blocks) VALUES (?,?,?,?,?,?,?,?,?,?)"),
+                "calls_per_sample, blocks, digest) VALUES (?,?,?,?,?,?,?,?,?,?,?)"),
         sample_(connection, "INSERT INTO sample (trial, ordinal, us) VALUES (?,?,?)") {}
 
   void write(const std::string& key, const StoredTrial& trial) {
     remove_.bind(key).run();
     insert_
         .bind(key, trial.environment, trial.problem, trial.candidate, trial.run, trial.sequence,
-              to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks)
+              to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, digest_of(trial))
         .run();
     std::int64_t ordinal = 0;
     for (const double us : trial.samples_us) sample_.bind(key, ordinal++, us).run();
@@ -188,7 +169,7 @@ MergeReport store_measurements(Connection& connection, const Contents& have, con
   for (const auto& [id, run] : want.runs) {
     const auto old = have.runs.find(id);
     if (old != have.runs.end() && old->second == run) continue;
-    insert_run(connection, run);
+    store_run(connection, run.environment, run.run);
     ++(old == have.runs.end() ? report.runs : report.updated);
   }
   TrialWriter writer(connection);

@@ -37,6 +37,31 @@ std::string trial_key(const std::string& environment_key, const std::string& pro
       .hex();
 }
 
+std::string outcome_digest(TrialStatus status, const std::string& reason, int calls_per_sample, int blocks,
+                           const std::vector<double>& samples_us) {
+  Digest digest("outcome");
+  digest.add("status", to_string(status)).add("reason", reason);
+  digest.add("calls_per_sample", calls_per_sample).add("blocks", blocks);
+  for (const double us : samples_us) digest.add("us", us);
+  return digest.hex();
+}
+
+std::string run_digest(const std::string& environment_key, const Run& run) {
+  return Digest("run")
+      .add("environment", environment_key)
+      .add("id", run.id)
+      .add("host", run.host)
+      .add("command", run.command)
+      .add("started", run.started)
+      .add("finished", run.finished)
+      .add("sm_clock_start_mhz", run.sm_clock_start_mhz)
+      .add("sm_clock_end_mhz", run.sm_clock_end_mhz)
+      .add("power_start_watts", run.power_start_watts)
+      .add("power_end_watts", run.power_end_watts)
+      .add("clocks_dropped", static_cast<int>(run.clocks_dropped))
+      .hex();
+}
+
 namespace {
 
 void add_candidate(Digest& digest, std::string_view role, const Candidate& candidate) {

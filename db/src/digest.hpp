@@ -33,6 +33,13 @@ std::string exact_text(double value);
 std::string trial_key(const std::string& environment_key, const std::string& problem_key,
                       const std::string& candidate_key, const std::string& run_id, std::int64_t sequence);
 
+/// Over what a trial found, which no key covers: a damaged sample cannot pass for a measurement.
+std::string outcome_digest(TrialStatus, const std::string& reason, int calls_per_sample, int blocks,
+                           const std::vector<double>& samples_us);
+
+/// Over a run and the key of its environment.
+std::string run_digest(const std::string& environment_key, const Run&);
+
 /// Over everything in the row and in the candidates it names: a damaged row cannot pass for another decision.
 std::string decision_key(const std::string& environment_key, const Decision&);
 

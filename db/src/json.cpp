@@ -34,6 +34,7 @@ void write_environment(llvm::json::OStream& json, const Environment& environment
   text(json, "topology", environment.topology);
   json.attribute("nodes", environment.nodes);
   json.attribute("ranks_per_node", environment.ranks_per_node);
+  if (!environment.nvlink_domains.empty()) text(json, "nvlink_domains", environment.nvlink_domains);
   text(json, "symmetric_memory", environment.symmetric_memory);
   json.attribute("multicast", environment.multicast);
   json.attributeObject("nccl_variables", [&] {

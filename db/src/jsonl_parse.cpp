@@ -76,6 +76,8 @@ class Members {
     return values;
   }
 
+  bool has(const char* name) const { return object_->get(name) != nullptr; }
+
   /// Nothing may be left over: a misspelled member must not be lost silently.
   void done() const {
     for (const auto& [key, value] : *object_) {
@@ -231,6 +233,7 @@ class Parser {
     e.topology = members.text("topology");
     e.nodes = members.small("nodes");
     e.ranks_per_node = members.small("ranks_per_node");
+    if (members.has("nvlink_domains")) e.nvlink_domains = members.text("nvlink_domains");
     e.symmetric_memory = members.text("symmetric_memory");
     e.multicast = members.boolean("multicast");
     e.nccl_variables = members.texts("nccl_variables");

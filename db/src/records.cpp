@@ -24,8 +24,8 @@ std::int64_t message_bytes(std::int64_t tokens, int hidden, Dtype dtype) noexcep
 }  // namespace
 
 std::string Environment::key() const {
-  return db::Digest("environment")
-      .add("device", device)
+  db::Digest digest("environment");
+  digest.add("device", device)
       .add("gpu_name", gpu_name)
       .add("sm_count", sm_count)
       .add("compute_capability", compute_capability)
@@ -42,8 +42,10 @@ std::string Environment::key() const {
       .add("multicast", static_cast<int>(multicast))
       .add("nccl_variables", db::nccl_variables_text(nccl_variables))
       .add("arbiter_version", arbiter_version)
-      .add("catalogue_hash", catalogue_hash)
-      .hex();
+      .add("catalogue_hash", catalogue_hash);
+  // Environments of schema version 1 keep their keys.
+  if (!nvlink_domains.empty()) digest.add("nvlink_domains", nvlink_domains);
+  return digest.hex();
 }
 
 std::int64_t Problem::bytes() const noexcept { return message_bytes(tokens, hidden, dtype); }

@@ -10,7 +10,7 @@ namespace {
 constexpr std::string_view environment_columns =
     "key, device, gpu_name, sm_count, compute_capability, memory_clock_mhz, power_limit_watts, driver_version, "
     "cuda_runtime, compiler_version, nccl_version, topology, nodes, ranks_per_node, symmetric_memory, multicast, "
-    "nccl_variables, arbiter_version, catalogue_hash";
+    "nccl_variables, arbiter_version, catalogue_hash, nvlink_domains";
 
 Environment environment_from(const Statement& row) {
   Environment environment;
@@ -32,6 +32,7 @@ Environment environment_from(const Statement& row) {
   environment.nccl_variables = parse_nccl_variables(row.text(16));
   environment.arbiter_version = row.text(17);
   environment.catalogue_hash = row.text(18);
+  environment.nvlink_domains = row.text(19);
   return environment;
 }
 
@@ -76,6 +77,40 @@ Candidate candidate_from(const Statement& row, int first) {
   return candidate;
 }
 
+void require_digest(const std::string& what, const std::string& stored, const std::string& computed) {
+  // Rows of schema versions 1 and 2 have no digest.
+  if (!stored.empty() && stored != computed) throw DatabaseError(what + " does not match its digest");
+}
+
+Run run_from(const Statement& row) {
+  Run run;
+  run.id = row.text(0);
+  run.host = row.text(2);
+  run.command = row.text(3);
+  run.started = row.integer(4);
+  run.finished = row.integer(5);
+  run.sm_clock_start_mhz = row.small_integer(6);
+  run.sm_clock_end_mhz = row.small_integer(7);
+  run.power_start_watts = row.small_integer(8);
+  run.power_end_watts = row.small_integer(9);
+  run.clocks_dropped = row.integer(10) != 0;
+  require_digest("run '" + run.id + "'", row.text(11), run_digest(row.text(1), run));
+  return run;
+}
+
+void store_run(Connection& connection, const std::string& environment_key, const Run& run) {
+  Statement insert(connection,
+                   "INSERT INTO run (" + std::string(run_columns) +
+                       ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET finished = "
+                       "excluded.finished, sm_clock_end_mhz = excluded.sm_clock_end_mhz, power_end_watts = "
+                       "excluded.power_end_watts, clocks_dropped = excluded.clocks_dropped, digest = excluded.digest");
+  insert
+      .bind(run.id, environment_key, run.host, run.command, run.started, run.finished, run.sm_clock_start_mhz,
+            run.sm_clock_end_mhz, run.power_start_watts, run.power_end_watts, static_cast<int>(run.clocks_dropped),
+            run_digest(environment_key, run))
+      .run();
+}
+
 Problem problem_from(const Statement& row, int first) {
   Problem problem;
   problem.pattern = row.text(first);
@@ -91,14 +126,15 @@ Problem problem_from(const Statement& row, int first) {
 void insert_environment(Connection& connection, const Environment& environment) {
   validate(environment);
   Statement insert(connection, "INSERT OR IGNORE INTO environment (" + std::string(environment_columns) +
-                                   ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+                                   ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   insert
       .bind(environment.key(), environment.device, environment.gpu_name, environment.sm_count,
             environment.compute_capability, environment.memory_clock_mhz, environment.power_limit_watts,
             environment.driver_version, environment.cuda_runtime, environment.compiler_version,
             environment.nccl_version, environment.topology, environment.nodes, environment.ranks_per_node,
             environment.symmetric_memory, static_cast<int>(environment.multicast),
-            nccl_variables_text(environment.nccl_variables), environment.arbiter_version, environment.catalogue_hash)
+            nccl_variables_text(environment.nccl_variables), environment.arbiter_version, environment.catalogue_hash,
+            environment.nvlink_domains)
       .run();
 }
 

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "arbiter/db/database.hpp"
@@ -28,6 +29,17 @@ void insert_problem(Connection&, const Problem&);
 void insert_candidate(Connection&, const Candidate&);
 void insert_decision(Connection&, const std::string& environment_key, const Decision&);
 void insert_nccl_choice(Connection&, const std::string& environment_key, const NcclChoice&);
+
+/// Insert, or replace what may change: everything but origin (environment, host, command, start).
+void store_run(Connection&, const std::string& environment_key, const Run&);
+inline constexpr std::string_view run_columns =
+    "id, environment, host, command, started, finished, sm_clock_start_mhz, sm_clock_end_mhz, power_start_watts, "
+    "power_end_watts, clocks_dropped, digest";
+/// A row of run_columns, checked against its digest.
+Run run_from(const Statement&);
+
+/// Throws DatabaseError if the digest stored with an outcome is not that of what was read.
+void require_digest(const std::string& what, const std::string& stored, const std::string& computed);
 
 std::vector<Environment> load_environments(Connection&);
 /// Columns, in this order, from `first`: backend, algorithm, name, numerics, source_hash.

@@ -124,9 +124,32 @@ CREATE TABLE nccl_choice (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr std::array<Migration, 2> all_migrations = {{
+// Outcomes get a digest, because their samples are not part of any key: a damaged one would pass for a measurement.
+// Rows of versions 1 and 2 have none. Snapshots may hold the kernels that their decisions need.
+constexpr const char* version_3 = R"sql(
+ALTER TABLE environment ADD COLUMN nvlink_domains TEXT NOT NULL DEFAULT '';
+ALTER TABLE run ADD COLUMN digest TEXT NOT NULL DEFAULT '' CHECK (length(digest) IN (0, 64));
+ALTER TABLE trial ADD COLUMN digest TEXT NOT NULL DEFAULT '' CHECK (length(digest) IN (0, 64));
+
+CREATE TABLE kernel (
+  key TEXT PRIMARY KEY CHECK (length(key) = 64),
+  name TEXT NOT NULL,
+  source_hash TEXT NOT NULL CHECK (length(source_hash) = 64),
+  target TEXT NOT NULL CHECK (length(target) > 0),
+  entry TEXT NOT NULL CHECK (length(entry) > 0),
+  registers INTEGER NOT NULL,
+  shared_bytes INTEGER NOT NULL,
+  spill_bytes INTEGER NOT NULL,
+  stack_bytes INTEGER NOT NULL,
+  image BLOB NOT NULL CHECK (length(image) > 0),
+  digest TEXT NOT NULL CHECK (length(digest) = 64)
+) STRICT, WITHOUT ROWID;
+)sql";
+
+constexpr std::array<Migration, 3> all_migrations = {{
     {"environments, runs, problems, candidates, trials, samples and decisions", version_1},
     {"the best NCCL configuration for each message size", version_2},
+    {"NVLink domains, digests of what was measured, and kernels in snapshots", version_3},
 }};
 static_assert(all_migrations.size() == database_schema_version);
 

@@ -83,6 +83,7 @@ void validate(const Environment& environment) {
                                     {"compiler_version", &environment.compiler_version},
                                     {"nccl_version", &environment.nccl_version},
                                     {"topology", &environment.topology},
+                                    {"nvlink_domains", &environment.nvlink_domains},
                                     {"symmetric_memory", &environment.symmetric_memory},
                                     {"arbiter_version", &environment.arbiter_version},
                                     {"catalogue_hash", &environment.catalogue_hash}}) {

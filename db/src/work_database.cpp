@@ -21,9 +21,13 @@ namespace {
 
 constexpr std::string_view trial_columns =
     "p.pattern, p.dtype, p.hidden, p.tokens, p.world, p.mode, p.in_place, c.backend, c.algorithm, c.name, c.numerics, "
-    "c.source_hash, t.status, t.reason, t.calls_per_sample, t.blocks, t.key";
+    "c.source_hash, t.status, t.reason, t.calls_per_sample, t.blocks, t.key, t.digest";
 constexpr std::string_view trial_tables =
     "trial t JOIN problem p ON p.key = t.problem JOIN candidate c ON c.key = t.candidate JOIN run r ON r.id = t.run";
+
+std::string digest_of(const Trial& trial) {
+  return db::outcome_digest(trial.status, trial.reason, trial.calls_per_sample, trial.blocks, trial.samples_us);
+}
 
 Trial trial_from(const Connection& connection, const Statement& row) {
   Trial trial;
@@ -36,6 +40,7 @@ Trial trial_from(const Connection& connection, const Statement& row) {
   Statement samples(connection, "SELECT us FROM sample WHERE trial = ? ORDER BY ordinal");
   samples.bind(row.text(16));
   while (samples.step()) trial.samples_us.push_back(samples.real(0));
+  db::require_digest("trial " + row.text(16), row.text(17), digest_of(trial));
   return trial;
 }
 
@@ -109,16 +114,20 @@ std::string insert_running(Connection& connection, const std::string& run_id, co
   std::string key = db::trial_key(environment_key, problem_key, candidate_key, run_id, sequence);
   Statement insert(connection,
                    "INSERT INTO trial (key, environment, problem, candidate, run, sequence, status, reason, "
-                   "calls_per_sample, blocks) VALUES (?,?,?,?,?,?,'running',?,0,0)");
-  insert.bind(key, environment_key, problem_key, candidate_key, run_id, sequence, reason).run();
+                   "calls_per_sample, blocks, digest) VALUES (?,?,?,?,?,?,'running',?,0,0,?)");
+  insert
+      .bind(key, environment_key, problem_key, candidate_key, run_id, sequence, reason,
+            db::outcome_digest(TrialStatus::running, std::string(reason), 0, 0, {}))
+      .run();
   return key;
 }
 
 /// The outcome of the running trial `key`.
 void update_outcome(Connection& connection, const std::string& key, const Trial& trial) {
-  Statement update(connection,
-                   "UPDATE trial SET status = ?, reason = ?, calls_per_sample = ?, blocks = ? WHERE key = ?");
-  update.bind(to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, key).run();
+  Statement update(
+      connection,
+      "UPDATE trial SET status = ?, reason = ?, calls_per_sample = ?, blocks = ?, digest = ? WHERE key = ?");
+  update.bind(to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, digest_of(trial), key).run();
   Statement sample(connection, "INSERT INTO sample (trial, ordinal, us) VALUES (?,?,?)");
   std::int64_t ordinal = 0;
   for (const double us : trial.samples_us) sample.bind(key, ordinal++, us).run();
@@ -160,23 +169,23 @@ std::string WorkDatabase::begin_run(const Environment& environment, const Run& r
     const std::string key = environment.key();
     Transaction transaction(connection);
     db::insert_environment(connection, environment);
-    Statement insert(
-        connection,
-        "INSERT OR IGNORE INTO run (id, environment, host, command, started, finished, sm_clock_start_mhz, "
-        "sm_clock_end_mhz, power_start_watts, power_end_watts, clocks_dropped) "
-        "VALUES (?,?,?,?,?,?,?,?,?,?,?)");
-    insert
-        .bind(id, key, llvm::json::fixUTF8(run.host), llvm::json::fixUTF8(run.command),
-              run.started != 0 ? run.started : now(), run.finished, run.sm_clock_start_mhz, run.sm_clock_end_mhz,
-              run.power_start_watts, run.power_end_watts, static_cast<int>(run.clocks_dropped))
-        .run();
-    if (connection.changes() == 0) {
+    Statement known(connection, "SELECT 1 FROM run WHERE id = ?");
+    if (known.bind(id).step()) {
       throw DatabaseError("run '" + id + "' exists already. Leave Run::id empty to get a new one.");
     }
+    Run stored = run;
+    stored.id = id;
+    stored.host = llvm::json::fixUTF8(run.host);
+    stored.command = llvm::json::fixUTF8(run.command);
+    if (stored.started == 0) stored.started = now();
+    db::store_run(connection, key, stored);
     Statement crashed(connection,
-                      "UPDATE trial SET status = 'crashed', reason = CASE reason WHEN '' THEN ? ELSE ? END "
-                      "WHERE status = 'running' AND environment = ?");
-    crashed.bind(crashed_once, crashed_twice, key).run();
+                      "UPDATE trial SET status = 'crashed', reason = CASE reason WHEN '' THEN ? ELSE ? END, "
+                      "digest = CASE reason WHEN '' THEN ? ELSE ? END WHERE status = 'running' AND environment = ?");
+    const auto digest = [](std::string_view reason) {
+      return db::outcome_digest(TrialStatus::crashed, std::string(reason), 0, 0, {});
+    };
+    crashed.bind(crashed_once, crashed_twice, digest(crashed_once), digest(crashed_twice), key).run();
     transaction.commit();
     return id;
   });
@@ -186,16 +195,17 @@ void WorkDatabase::finish_run(const std::string& run_id, const Run& with_end_val
   impl_->with_name([&] {
     Connection& connection = impl_->connection;
     Transaction transaction(connection);
-    Statement update(connection,
-                     "UPDATE run SET finished = ?, sm_clock_end_mhz = ?, power_end_watts = ?, clocks_dropped = ? "
-                     "WHERE id = ?");
-    update
-        .bind(with_end_values.finished != 0 ? with_end_values.finished : now(), with_end_values.sm_clock_end_mhz,
-              with_end_values.power_end_watts, static_cast<int>(with_end_values.clocks_dropped), run_id)
-        .run();
-    if (connection.changes() == 0) {
+    Statement query(connection, "SELECT " + std::string(db::run_columns) + " FROM run WHERE id = ?");
+    if (!query.bind(run_id).step()) {
       throw DatabaseError("there is no run '" + run_id + "' to finish. Call begin_run first.");
     }
+    const std::string environment = query.text(1);
+    Run run = db::run_from(query);
+    run.finished = with_end_values.finished != 0 ? with_end_values.finished : now();
+    run.sm_clock_end_mhz = with_end_values.sm_clock_end_mhz;
+    run.power_end_watts = with_end_values.power_end_watts;
+    run.clocks_dropped = with_end_values.clocks_dropped;
+    db::store_run(connection, environment, run);
     transaction.commit();
   });
 }
@@ -289,24 +299,9 @@ std::vector<Environment> WorkDatabase::environments() const {
 
 std::vector<Run> WorkDatabase::runs() const {
   return impl_->with_name([&] {
-    Statement query(impl_->connection,
-                    "SELECT id, host, command, started, finished, sm_clock_start_mhz, sm_clock_end_mhz, "
-                    "power_start_watts, power_end_watts, clocks_dropped FROM run ORDER BY started, id");
+    Statement query(impl_->connection, "SELECT " + std::string(db::run_columns) + " FROM run ORDER BY started, id");
     std::vector<Run> runs;
-    while (query.step()) {
-      Run run;
-      run.id = query.text(0);
-      run.host = query.text(1);
-      run.command = query.text(2);
-      run.started = query.integer(3);
-      run.finished = query.integer(4);
-      run.sm_clock_start_mhz = query.small_integer(5);
-      run.sm_clock_end_mhz = query.small_integer(6);
-      run.power_start_watts = query.small_integer(7);
-      run.power_end_watts = query.small_integer(8);
-      run.clocks_dropped = query.integer(9) != 0;
-      runs.push_back(std::move(run));
-    }
+    while (query.step()) runs.push_back(db::run_from(query));
     return runs;
   });
 }

@@ -33,39 +33,85 @@ constexpr std::array behaviour_variables = {
     "NCCL_ALGO",
     "NCCL_BUFFSIZE",
     "NCCL_CGA_CLUSTER_SIZE",
+    "NCCL_CHUNK_SIZE",
     "NCCL_COLLNET_ENABLE",
+    "NCCL_CONF_FILE",
     "NCCL_CROSS_NIC",
     "NCCL_CTA_POLICY",
     "NCCL_CUMEM_ENABLE",
+    "NCCL_CUMEM_HOST_ENABLE",
     "NCCL_DMABUF_ENABLE",
+    "NCCL_ENV_PLUGIN",
     "NCCL_GRAPH_FILE",
+    "NCCL_GRAPH_MIXING_SUPPORT",
+    "NCCL_GRAPH_REGISTER",
+    "NCCL_IB_ADAPTIVE_ROUTING",
+    "NCCL_IB_AR_THRESHOLD",
     "NCCL_IB_DISABLE",
+    "NCCL_IB_PCI_RELAXED_ORDERING",
+    "NCCL_IB_QPS_PER_CONNECTION",
+    "NCCL_IB_SPLIT_DATA_ON_QPS",
+    "NCCL_IGNORE_DISABLED_P2P",
+    "NCCL_L1_SHARED_MEMORY_CARVEOUT",
     "NCCL_LAUNCH_MODE",
+    "NCCL_LEGACY_CUDA_REGISTER",
     "NCCL_LL128_BUFFSIZE",
+    "NCCL_LL128_C2C",
+    "NCCL_LL128_NTHREADS",
     "NCCL_LL_BUFFSIZE",
+    "NCCL_LOCAL_REGISTER",
     "NCCL_MAX_CTAS",
     "NCCL_MAX_NCHANNELS",
     "NCCL_MAX_NRINGS",
+    "NCCL_MEM_SYNC_DOMAIN",
     "NCCL_MIN_CTAS",
     "NCCL_MIN_NCHANNELS",
     "NCCL_MIN_NRINGS",
+    "NCCL_MNNVL_CLIQUE_ID",
     "NCCL_MNNVL_ENABLE",
+    "NCCL_MNNVL_RAIL_PER_HOST",
+    "NCCL_MNNVL_UUID",
     "NCCL_NCHANNELS_PER_NET_PEER",
     "NCCL_NET",
+    "NCCL_NETDEVS_POLICY",
+    "NCCL_NET_DISABLE_INTRA",
+    "NCCL_NET_FORCE_MERGE",
+    "NCCL_NET_GDR_C2C",
     "NCCL_NET_GDR_LEVEL",
+    "NCCL_NET_GDR_READ",
+    "NCCL_NET_MERGE_LEVEL",
     "NCCL_NET_PLUGIN",
+    "NCCL_NET_SHARED_BUFFERS",
+    "NCCL_NET_SHARED_COMMS",
+    "NCCL_NSOCKS_PERTHREAD",
     "NCCL_NTHREADS",
+    "NCCL_NVB_DISABLE",
+    "NCCL_NVLINK_UTIL_CENTRIC_SCHED_ENABLE",
+    "NCCL_NVLSTREE_MAX_CHUNKSIZE",
+    "NCCL_NVLS_CHUNKSIZE",
     "NCCL_NVLS_ENABLE",
     "NCCL_NVLS_NCHANNELS",
+    "NCCL_P2P_DIRECT_DISABLE",
     "NCCL_P2P_DISABLE",
     "NCCL_P2P_LEVEL",
+    "NCCL_P2P_READ_ENABLE",
+    "NCCL_P2P_USE_CUDA_MEMCPY",
     "NCCL_PROTO",
+    "NCCL_PXN_C2C",
     "NCCL_PXN_DISABLE",
     "NCCL_SHM_DISABLE",
+    "NCCL_SHM_LOCALITY",
+    "NCCL_SHM_MEMCPY_MODE",
+    "NCCL_SHM_USE_CUDA_MEMCPY",
+    "NCCL_SINGLE_PROC_MEM_REG_ENABLE",
+    "NCCL_SOCKET_NTHREADS",
+    "NCCL_SYM_CTAS",
+    "NCCL_SYM_KERNEL",
     "NCCL_THREAD_THRESHOLDS",
     "NCCL_TOPO_FILE",
     "NCCL_TUNER_CONFIG_FILE",
     "NCCL_TUNER_PLUGIN",
+    "NCCL_UNPACK_DOUBLE_NCHANNELS",
     "NCCL_WIN_ENABLE",
     "NCCL_WORK_FIFO_BYTES",
 };
@@ -108,6 +154,7 @@ std::string driver_version(const Nvml* nvml) {
 }
 
 // What this rank sees by itself, before the ranks compare.
+// `nvlink_domains` is the name of its own domain until then; empty: that of its node.
 Environment local_view(Device& device) {
   const DeviceProperties& properties = device.properties();
   Environment here;
@@ -141,6 +188,9 @@ Environment local_view(Device& device) {
   here.nccl_version = nccl_version();
   here.nccl_variables = nccl_variables();
   here.topology = gpu_link_class(nvml.get(), properties.ordinal, properties.unique_id);
+  if (nvml && here.topology.starts_with("nvlink")) {
+    here.nvlink_domains = nvml->fabric_domain(properties.unique_id).value_or("");
+  }
   here.ranks_per_node = nvml ? nvml->device_count().value_or(cuda_device_count()) : cuda_device_count();
   return here;
 }
@@ -184,6 +234,7 @@ std::string to_text(const Environment& environment) {
                                      environment.topology,
                                      std::to_string(environment.nodes),
                                      std::to_string(environment.ranks_per_node),
+                                     environment.nvlink_domains,
                                      environment.symmetric_memory,
                                      environment.multicast ? "1" : "0",
                                      environment.arbiter_version,
@@ -213,6 +264,7 @@ Environment from_text(const std::string& text) {
   environment.topology = take();
   environment.nodes = std::stoi(take());
   environment.ranks_per_node = std::stoi(take());
+  environment.nvlink_domains = take();
   environment.symmetric_memory = take();
   environment.multicast = take() == "1";
   environment.arbiter_version = take();
@@ -255,17 +307,21 @@ Environment fingerprint(Device& device, Bootstrap& bootstrap, const std::string&
                  {"symmetric_memory", provider},
                  {"catalogue_hash", catalogue_hash}});
 
-  const std::vector<std::string> all =
-      bootstrap.allgather(pack({host, here.topology, raw_uuid(device), std::to_string(here.ranks_per_node)}));
+  const std::vector<std::string> all = bootstrap.allgather(
+      pack({host, here.topology, raw_uuid(device), std::to_string(here.ranks_per_node), here.nvlink_domains}));
   std::set<std::string> hosts;
   std::vector<std::string> classes;
   std::vector<std::string> gpus;
+  std::vector<DomainMember> members;
   for (const std::string& text : all) {
     const std::vector<std::string> fields = unpack(text);
     hosts.insert(fields.at(0));
     classes.push_back(fields.at(1));
     gpus.push_back(fields.at(2));
     here.ranks_per_node = std::max(here.ranks_per_node, std::stoi(fields.at(3)));
+    if (fields.at(1).starts_with("nvlink")) {
+      members.push_back({fields.at(4).empty() ? "node " + fields.at(0) : fields.at(4), fields.at(0)});
+    }
   }
   here.nodes = static_cast<int>(hosts.size());
   here.symmetric_memory = provider;
@@ -275,6 +331,7 @@ Environment fingerprint(Device& device, Bootstrap& bootstrap, const std::string&
   } else {
     here.topology = group_topology(classes, gpus);
   }
+  here.nvlink_domains = here.topology == "pcie" ? "none" : nvlink_domain_shape(members);
   return from_text(bootstrap.broadcast(to_text(here), 0));
 }
 

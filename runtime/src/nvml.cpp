@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string_view>
 
 namespace arbiter {
 namespace {
@@ -15,6 +16,16 @@ constexpr int nvml_invalid_argument = 2;
 constexpr int clock_sm = 1;
 constexpr int clock_memory = 2;
 constexpr unsigned most_links = 64;  // the real limit is 18 on Hopper and grows
+constexpr int fabric_registered = 3;
+
+/// nvmlGpuFabricInfo_t.
+struct FabricInfo {
+  std::array<unsigned char, 16> cluster{};
+  int status = 0;
+  unsigned clique = 0;
+  unsigned char state = 0;
+};
+
 constexpr int remote_gpu = 0;
 constexpr int remote_bridge_chip = 1;
 constexpr int remote_switch = 2;
@@ -35,6 +46,7 @@ struct Nvml::Functions {
   int (*max_clock)(NvmlDevice, int, unsigned*) = nullptr;
   int (*link_state)(NvmlDevice, unsigned, int*) = nullptr;
   int (*link_remote)(NvmlDevice, unsigned, int*) = nullptr;
+  int (*fabric_info)(NvmlDevice, FabricInfo*) = nullptr;
 
   Functions() = default;
   Functions(const Functions&) = delete;
@@ -82,6 +94,7 @@ std::unique_ptr<Nvml> Nvml::open(std::string* reason) {
   functions->load(functions->max_clock, "nvmlDeviceGetMaxClockInfo");
   functions->load(functions->link_state, "nvmlDeviceGetNvLinkState");
   functions->load(functions->link_remote, "nvmlDeviceGetNvLinkRemoteDeviceType");
+  functions->load(functions->fabric_info, "nvmlDeviceGetGpuFabricInfo");
   if (functions->init == nullptr || functions->shutdown == nullptr) return fail("libnvidia-ml.so.1 has no nvmlInit_v2");
   if (const int result = functions->init(); result != nvml_success) {
     return fail(std::string("nvmlInit failed: ") +
@@ -140,6 +153,27 @@ std::optional<std::vector<LinkRemote>> Nvml::active_links(const std::string& gpu
                                                    : LinkRemote::unknown);
   }
   return links;
+}
+
+std::optional<std::string> Nvml::fabric_domain(const std::string& gpu) const {
+  NvmlDevice device = functions_->device(gpu);
+  FabricInfo info;
+  if (device == nullptr || functions_->fabric_info == nullptr ||
+      functions_->fabric_info(device, &info) != nvml_success || info.state != fabric_registered ||
+      info.status != nvml_success) {
+    return std::nullopt;
+  }
+  // A switch that serves one node registers its GPUs too, in a cluster without a name.
+  if (std::all_of(info.cluster.begin(), info.cluster.end(), [](unsigned char c) { return c == 0; })) {
+    return std::nullopt;
+  }
+  static constexpr std::string_view digits = "0123456789abcdef";
+  std::string text;
+  for (const unsigned char c : info.cluster) {
+    text += digits[c >> 4U];
+    text += digits[c & 15U];
+  }
+  return text + "/" + std::to_string(info.clique);
 }
 
 std::optional<std::string> Nvml::driver_version() const {

@@ -28,6 +28,8 @@ class Nvml {
   std::optional<int> max_memory_clock_mhz(const std::string& gpu) const;
   /// The far ends of all active links; empty vector: no active links.
   std::optional<std::vector<LinkRemote>> active_links(const std::string& gpu) const;
+  /// The NVLink domain that reaches beyond the node, as text that is equal on its GPUs; empty optional: there is none.
+  std::optional<std::string> fabric_domain(const std::string& gpu) const;
   std::optional<std::string> driver_version() const;
   std::optional<int> device_count() const;  ///< of the machine or container, whatever CUDA_VISIBLE_DEVICES says
 

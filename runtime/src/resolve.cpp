@@ -25,6 +25,24 @@ std::int64_t row_bytes(int hidden, Dtype dtype) {
   return static_cast<std::int64_t>(hidden) * static_cast<std::int64_t>(element_bytes(dtype));
 }
 
+/// The end of a reason: where the measurement was taken, if not in an equal environment.
+std::string in_environment(bool shipped, const std::string& differences, const std::string& note) {
+  std::string text;
+  if (shipped) {
+    text =
+        "; shipped with Arbiter, measured on the same hardware" + (differences.empty() ? "" : " (" + differences + ")");
+  } else if (!differences.empty()) {
+    text = " in a compatible environment (" + differences + ")";
+  }
+  return note.empty() ? text : text + "; " + note;
+}
+
+std::string joined(const std::vector<std::string>& parts) {
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : "; ") + part;
+  return text;
+}
+
 std::int64_t divide_up(std::int64_t value, std::int64_t by) { return value / by + (value % by != 0 ? 1 : 0); }
 
 }  // namespace
@@ -45,34 +63,35 @@ const std::string& SourceHashes::of(const CandidateSpec& spec) {
   return known_.emplace(std::move(key), candidate_source_hash(group_, spec)).first->second;
 }
 
-Resolver::Resolver(const Group& group, std::span<const DecisionSet> sets, ChoicePolicy policy)
+Resolver::Resolver(const Group& group, std::span<const DecisionSet> sets, ChoicePolicy policy,
+                   std::span<const DecisionSet> shipped)
     : group_(group), policy_(policy), hashes_(group) {
-  // Sets measured in an equal environment come before those that are only compatible.
-  for (const Compatibility wanted : {Compatibility::equal, Compatibility::compatible}) {
-    for (const DecisionSet& set : sets) {
-      const CompatibilityReport report = compatibility(group.environment(), set.environment);
-      if (report.verdict != wanted) continue;
-      std::string differences;
-      if (wanted == Compatibility::compatible) {
-        for (const std::string& difference : report.differences) {
-          differences += (differences.empty() ? "" : "; ") + difference;
-        }
-      }
-      for (const Decision& decision : set.decisions) {
-        if (decision.world == group.size()) decisions_.push_back({&decision, differences});
-      }
-    }
-  }
+  // An equal environment comes first (its distance is 0), then the nearest of those that are only compatible.
   for (const DecisionSet& set : sets) {
     const CompatibilityReport report = compatibility(group.environment(), set.environment);
-    if (report.verdict != Compatibility::incompatible) continue;
-    std::string differences;
-    for (const std::string& difference : report.differences) {
-      differences += (differences.empty() ? "" : "; ") + difference;
+    const std::string differences = joined(report.differences);
+    if (report.verdict == Compatibility::incompatible) {
+      ignored_.push_back({std::to_string(set.decisions.size()) + " decisions for " + set.environment.gpu_name,
+                          "measured in another environment: " + differences});
+      continue;
     }
-    ignored_.push_back({std::to_string(set.decisions.size()) + " decisions for " + set.environment.gpu_name,
-                        "measured in another environment: " + differences});
+    environments_.push_back({&set, report.distance, differences, false});
   }
+  // Most of what is shipped is for other hardware: nothing to be said about that.
+  for (const DecisionSet& set : shipped) {
+    const CompatibilityReport report = same_hardware(group.environment(), set.environment);
+    if (report.verdict == Compatibility::incompatible) continue;
+    shipped_.push_back({&set, report.distance, joined(report.differences), true});
+  }
+  sort_nearest_first(environments_);
+  sort_nearest_first(shipped_);
+}
+
+void Resolver::sort_nearest_first(std::vector<Usable>& sets) {
+  std::stable_sort(sets.begin(), sets.end(), [](const Usable& a, const Usable& b) {
+    // Equally near ones in the order of their keys, whatever the order in which they were given.
+    return a.distance != b.distance ? a.distance < b.distance : a.set->environment.key() < b.set->environment.key();
+  });
 }
 
 void Resolver::ignore(const Decision& decision, const std::string& reason) {
@@ -84,17 +103,17 @@ void Resolver::ignore(const Decision& decision, const std::string& reason) {
 }
 
 /// The decision's candidate for `family`, if policy, catalogue, source and device allow it.
-std::optional<CandidateSpec> Resolver::accept(const Decision& decision, const ProblemFamily& family,
-                                              const Refusals& refusals) {
+std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const Decision& decision,
+                                                   const ProblemFamily& family, const Refusals& refusals) {
   if (policy_.backend != Backend::automatic && decision.candidate.backend != policy_.backend) return std::nullopt;
   if (policy_.numerics == NumericsPolicy::strict && decision.candidate.numerics != Numerics::rank_order_fp32) {
     return std::nullopt;
   }
   try {
-    ProblemFamily measured = family;
-    measured.hidden = decision.hidden;
+    ProblemFamily original = family;
+    original.hidden = decision.hidden;
     const CandidateSpec as_measured =
-        CandidateSpec::parse(group_.catalogue(), decision.candidate.name, measured, group_.size());
+        CandidateSpec::parse(group_.catalogue(), decision.candidate.name, original, group_.size());
     CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size());
     for (const std::optional<Variant>* variant : {&spec.kernel, &spec.epilogue}) {
       if (!*variant) continue;
@@ -117,45 +136,57 @@ std::optional<CandidateSpec> Resolver::accept(const Decision& decision, const Pr
                            group_.nccl_forcing_reason());
       spec.forced = {};
     }
+    std::string note;
     if (hashes_.of(as_measured) != decision.candidate.source_hash) {
-      ignore(decision, "the source of its kernel has changed since it was measured; tune again");
-      return std::nullopt;
+      // What is shipped was timed with the kernels of its day, and is better than no measurement at all.
+      if (!measured.shipped) {
+        ignore(decision, "the source of its kernel has changed since it was measured; tune again");
+        return std::nullopt;
+      }
+      note = "the source of its kernel has changed since then";
     }
     if (const auto refused = refusals.find(refusal_key(spec, family)); refused != refusals.end()) {
       ignore(decision, refused->second);
       return std::nullopt;
     }
-    return spec;
+    return Accepted{spec, note};
   } catch (const Error& error) {
     ignore(decision, error.what());
     return std::nullopt;
   }
 }
 
-Resolver::Layer Resolver::decisions_layer(const ProblemFamily& family, const Refusals& refusals) {
+bool Resolver::concerns(const Decision& decision, const ProblemFamily& family) const {
+  return decision.world == group_.size() && decision.pattern == family.pattern && decision.dtype == family.dtype &&
+         decision.mode == family.mode;
+}
+
+Resolver::Layer Resolver::decisions_layer(const Usable& measured, const ProblemFamily& family,
+                                          const Refusals& refusals) {
   Layer layer;
-  for (const auto& [decision, differences] : decisions_) {
-    if (decision->pattern != family.pattern || decision->dtype != family.dtype || decision->mode != family.mode ||
-        decision->hidden != family.hidden || decision->tokens_min > family.max_tokens) {
+  const char* rule = measured.shipped               ? "shipped_default"
+                     : measured.differences.empty() ? "decision"
+                                                    : "nearest_environment";
+  for (const Decision& decision : measured.set->decisions) {
+    if (!concerns(decision, family) || decision.hidden != family.hidden || decision.tokens_min > family.max_tokens) {
       continue;
     }
-    const std::optional<CandidateSpec> spec = accept(*decision, family, refusals);
-    if (!spec) continue;
-    std::string reason = "measured for this problem";
-    if (!differences.empty()) reason += " in a compatible environment (" + differences + ")";
-    layer.push_back({decision->tokens_min, decision->tokens_max, *spec, "decision", reason, *decision});
+    const std::optional<Accepted> accepted = accept(measured, decision, family, refusals);
+    if (!accepted) continue;
+    layer.push_back(
+        {decision.tokens_min, decision.tokens_max, accepted->spec, rule,
+         "measured for this problem" + in_environment(measured.shipped, measured.differences, accepted->note),
+         decision});
   }
   return layer;
 }
 
 /// Decisions for another hidden size, translated by communicated bytes.
-Resolver::Layer Resolver::nearest_layer(const ProblemFamily& family, int hidden, const Refusals& refusals) {
+Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFamily& family, int hidden,
+                                        const Refusals& refusals) {
   std::vector<const Decision*> tuned;
-  for (const auto& [decision, differences] : decisions_) {
-    if (decision->pattern == family.pattern && decision->dtype == family.dtype && decision->mode == family.mode &&
-        decision->hidden == hidden) {
-      tuned.push_back(decision);
-    }
+  for (const Decision& decision : measured.set->decisions) {
+    if (concerns(decision, family) && decision.hidden == hidden) tuned.push_back(&decision);
   }
   std::stable_sort(tuned.begin(), tuned.end(),
                    [](const Decision* a, const Decision* b) { return a->tokens_min < b->tokens_min; });
@@ -164,8 +195,8 @@ Resolver::Layer Resolver::nearest_layer(const ProblemFamily& family, int hidden,
   Layer layer;
   for (std::size_t i = 0; i < tuned.size(); ++i) {
     const Decision& decision = *tuned[i];
-    const std::optional<CandidateSpec> spec = accept(decision, family, refusals);
-    if (!spec) continue;
+    const std::optional<Accepted> accepted = accept(measured, decision, family, refusals);
+    if (!accepted) continue;
     // The smallest measured message also stands for smaller ones, and an interval reaches up to the next one's start:
     // between two measured messages of another row length lie some of this one.
     const std::int64_t first = decision.tokens_min <= 1 ? 1 : divide_up(decision.tokens_min * there, here);
@@ -173,9 +204,10 @@ Resolver::Layer Resolver::nearest_layer(const ProblemFamily& family, int hidden,
     const std::int64_t last =
         adjacent ? divide_up(tuned[i + 1]->tokens_min * there, here) - 1 : decision.tokens_max * there / here;
     if (last < first) continue;
-    layer.push_back({first, last, *spec, "nearest_hidden",
+    layer.push_back({first, last, accepted->spec, measured.shipped ? "shipped_default" : "nearest_hidden",
                      "nothing was measured for hidden=" + std::to_string(family.hidden) +
-                         "; taken from hidden=" + std::to_string(hidden) + " at the same number of bytes",
+                         "; taken from hidden=" + std::to_string(hidden) + " at the same number of bytes" +
+                         in_environment(measured.shipped, measured.differences, accepted->note),
                      decision});
   }
   return layer;
@@ -206,19 +238,34 @@ Resolver::Layer Resolver::heuristic_layer(const ProblemFamily& family, const Ref
   return layer;
 }
 
-std::vector<PlannedInterval> Resolver::plan(const ProblemFamily& family, const Refusals& refusals) {
-  std::vector<Layer> layers;
-  layers.push_back(decisions_layer(family, refusals));
-
-  // Other hidden sizes, nearest first (by ratio); the smaller one first when two are equally near.
+/// The hidden sizes other than this one for which there are decisions, nearest first (by ratio); the smaller one first
+/// when two are equally near.
+std::vector<int> Resolver::other_hidden_sizes(const std::vector<Usable>& sets, const ProblemFamily& family) const {
   std::set<std::pair<double, int>> others;
-  for (const auto& [decision, differences] : decisions_) {
-    if (decision->pattern == family.pattern && decision->dtype == family.dtype && decision->mode == family.mode &&
-        decision->hidden != family.hidden && decision->hidden > 0) {
-      others.emplace(std::abs(std::log(static_cast<double>(decision->hidden) / family.hidden)), decision->hidden);
+  for (const Usable& measured : sets) {
+    for (const Decision& decision : measured.set->decisions) {
+      if (!concerns(decision, family) || decision.hidden == family.hidden || decision.hidden <= 0) continue;
+      others.emplace(std::abs(std::log(static_cast<double>(decision.hidden) / family.hidden)), decision.hidden);
     }
   }
-  for (const auto& [distance, hidden] : others) layers.push_back(nearest_layer(family, hidden, refusals));
+  std::vector<int> sizes;
+  for (const auto& [distance, hidden] : others) sizes.push_back(hidden);
+  return sizes;
+}
+
+/// This hidden size in every environment, nearest first; then the other hidden sizes alike.
+void Resolver::add_measured(std::vector<Layer>& layers, const std::vector<Usable>& sets, const ProblemFamily& family,
+                            const Refusals& refusals) {
+  for (const Usable& measured : sets) layers.push_back(decisions_layer(measured, family, refusals));
+  for (const int hidden : other_hidden_sizes(sets, family)) {
+    for (const Usable& measured : sets) layers.push_back(nearest_layer(measured, family, hidden, refusals));
+  }
+}
+
+std::vector<PlannedInterval> Resolver::plan(const ProblemFamily& family, const Refusals& refusals) {
+  std::vector<Layer> layers;
+  add_measured(layers, environments_, family, refusals);
+  add_measured(layers, shipped_, family, refusals);
 
   std::string why_not;
   layers.push_back(heuristic_layer(family, refusals, &why_not));

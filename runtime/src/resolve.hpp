@@ -18,7 +18,7 @@ struct PlannedInterval {
   std::int64_t tokens_min = 0;  ///< inclusive
   std::int64_t tokens_max = 0;  ///< inclusive
   CandidateSpec spec;
-  std::string rule;  ///< "decision", "nearest_hidden", "heuristic", "pinned", "fallback"
+  std::string rule;  ///< as in Explanation
   std::string reason;
   std::optional<Decision> decision;
 };
@@ -47,7 +47,9 @@ class SourceHashes {
 /// Resolves one family at a time. Pure in its arguments, so equal on all ranks for equal decisions and refusals.
 class Resolver {
  public:
-  Resolver(const Group&, std::span<const DecisionSet>, ChoicePolicy);
+  /// `sets` and `shipped` must outlive it. `shipped` is asked after everything else that was measured, wherever the
+  /// hardware is the same.
+  Resolver(const Group&, std::span<const DecisionSet> sets, ChoicePolicy, std::span<const DecisionSet> shipped = {});
 
   /// Intervals that cover 1..max_tokens without gaps, in order, neighbours different.
   /// Throws Unsupported when nothing at all can serve the family.
@@ -57,21 +59,33 @@ class Resolver {
   const std::vector<IgnoredDecision>& ignored() const noexcept { return ignored_; }
 
  private:
+  /// Decisions whose environment is equal to, or compatible with, the present one; or, if shipped, has its hardware.
   struct Usable {
-    const Decision* decision;
-    std::string compatibility;  // empty: measured in an equal environment
+    const DecisionSet* set;
+    double distance;
+    std::string differences;  // empty: none
+    bool shipped;
+  };
+  struct Accepted {
+    CandidateSpec spec;
+    std::string note;  // what the reason must say about it; empty: nothing
   };
   using Layer = std::vector<PlannedInterval>;
 
-  std::optional<CandidateSpec> accept(const Decision&, const ProblemFamily&, const Refusals&);
-  Layer decisions_layer(const ProblemFamily&, const Refusals&);
-  Layer nearest_layer(const ProblemFamily&, int hidden, const Refusals&);
+  static void sort_nearest_first(std::vector<Usable>&);
+  bool concerns(const Decision&, const ProblemFamily&) const;
+  std::vector<int> other_hidden_sizes(const std::vector<Usable>&, const ProblemFamily&) const;
+  std::optional<Accepted> accept(const Usable&, const Decision&, const ProblemFamily&, const Refusals&);
+  Layer decisions_layer(const Usable&, const ProblemFamily&, const Refusals&);
+  Layer nearest_layer(const Usable&, const ProblemFamily&, int hidden, const Refusals&);
+  void add_measured(std::vector<Layer>&, const std::vector<Usable>&, const ProblemFamily&, const Refusals&);
   Layer heuristic_layer(const ProblemFamily&, const Refusals&, std::string* why_not) const;
   void ignore(const Decision&, const std::string& reason);
 
   const Group& group_;
   ChoicePolicy policy_;
-  std::vector<Usable> decisions_;
+  std::vector<Usable> environments_;
+  std::vector<Usable> shipped_;
   SourceHashes hashes_;
   std::vector<IgnoredDecision> ignored_;
 };

@@ -2,6 +2,11 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <set>
+
 #include "arbiter/runtime/device.hpp"
 
 namespace arbiter {
@@ -31,6 +36,17 @@ std::string gpu_link_class(const Nvml* nvml, int ordinal, const std::string& gpu
     if (other != ordinal && !native_atomics(ordinal, other)) return "pcie";
   }
   return "nvlink_switch";
+}
+
+std::string nvlink_domain_shape(const std::vector<DomainMember>& members) {
+  std::map<std::string, std::set<std::string>> hosts;
+  for (const DomainMember& member : members) hosts[member.domain].insert(member.host);
+  std::vector<std::size_t> spans;
+  for (const auto& [domain, names] : hosts) spans.push_back(names.size());
+  std::sort(spans.begin(), spans.end(), std::greater<>());
+  std::string shape;
+  for (const std::size_t span : spans) shape += (shape.empty() ? "" : "+") + std::to_string(span);
+  return shape.empty() ? "none" : shape;
 }
 
 bool all_pairs_nvlink(const std::vector<int>& ordinals) {

@@ -81,6 +81,7 @@ inline Environment example_environment() {
   environment.topology = "nvlink_switch";
   environment.nodes = 1;
   environment.ranks_per_node = 4;
+  environment.nvlink_domains = "1";
   environment.symmetric_memory = "vmm";
   environment.multicast = false;
   environment.nccl_variables = {{"NCCL_ALGO", "Ring"}, {"NCCL_PROTO", "LL,\"LL128\" = \\ ü"}};

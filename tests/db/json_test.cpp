@@ -9,7 +9,7 @@ namespace arbiter::test {
 namespace {
 
 constexpr const char* expected_environment = R"({
-  "key": "d36d064de9d6969ba6bc46f98afce11ac1d5f58b90e5addf95ad2e42deca2bc6",
+  "key": "ca06d6e0000ffe4c6ee244ac209aa351304f72b69f57910c73de1df60966372f",
   "device": "cuda",
   "gpu_name": "NVIDIA H200",
   "sm_count": 132,
@@ -23,6 +23,7 @@ constexpr const char* expected_environment = R"({
   "topology": "nvlink_switch",
   "nodes": 1,
   "ranks_per_node": 4,
+  "nvlink_domains": "1",
   "symmetric_memory": "vmm",
   "multicast": false,
   "nccl_variables": {

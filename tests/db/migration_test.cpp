@@ -1,5 +1,8 @@
 // Recognising files, and bringing old ones up to date without ever harming one.
 #include <array>
+#include <fstream>
+
+#include "arbiter/db/contents.hpp"
 
 #include "db/fixtures.hpp"
 #include "reader.hpp"
@@ -94,6 +97,81 @@ TEST(MigrationTest, VersionZeroIsUpgraded) {
 }
 
 const std::string newer_version = std::to_string(database_schema_version + 1);
+
+/// What every released schema version left behind, as text in tests/db/schemas: version-<n>.sql makes the file, and
+/// version-<n>.jsonl is what that version exported from it.
+std::filesystem::path schemas() { return std::filesystem::path(ARBITER_TEST_SCHEMAS); }
+
+Contents exported_by(int version) {
+  std::ifstream text(schemas() / ("version-" + std::to_string(version) + ".jsonl"));
+  return parse_jsonl(text, "version-" + std::to_string(version) + ".jsonl");
+}
+
+std::filesystem::path database_of(int version, const ScratchDirectory& scratch) {
+  auto path = scratch / ("version-" + std::to_string(version) + ".db");
+  raw(path).execute(read_file(schemas() / ("version-" + std::to_string(version) + ".sql")));
+  return path;
+}
+
+TEST(MigrationTest, EveryEarlierVersionHasAFixture) {
+  for (int version = 1; version < database_schema_version; ++version) {
+    ScratchDirectory scratch;
+    EXPECT_EQ(raw(database_of(version, scratch)).integer("PRAGMA user_version"), version);
+  }
+  EXPECT_FALSE(std::filesystem::exists(schemas() / ("version-" + std::to_string(database_schema_version) + ".sql")))
+      << "a fixture of the present version would not test anything: make it when the next one comes";
+}
+
+TEST(MigrationTest, EveryEarlierVersionIsReadWithoutBeingChanged) {
+  for (int version = 1; version < database_schema_version; ++version) {
+    SCOPED_TRACE(version);
+    ScratchDirectory scratch;
+    const auto path = database_of(version, scratch);
+    const auto before = contents(scratch.path());
+    EXPECT_EQ(read_contents(path), exported_by(version));
+    EXPECT_EQ(read_decisions_from_bytes(read_file(path), "bytes"), read_decisions(path));
+    EXPECT_FALSE(read_decisions_from_bytes(read_for_broadcast(path), "broadcast").empty());
+    EXPECT_EQ(contents(scratch.path()), before);
+  }
+}
+
+TEST(MigrationTest, EveryEarlierVersionIsUpgradedByAWriterAndMeasuresOn) {
+  for (int version = 1; version < database_schema_version; ++version) {
+    SCOPED_TRACE(version);
+    ScratchDirectory scratch;
+    const auto path = database_of(version, scratch);
+    const Contents before = exported_by(version);
+    {
+      WorkDatabase database = WorkDatabase::open(path);
+      EXPECT_EQ(database.contents(), before) << "every row survives, under the same key";
+      const Environment old = before.environments.begin()->second;
+      const std::string run = database.begin_run(old, {});
+      EXPECT_EQ(database.trial(old, example_problem(64), example_candidate(3))->status, TrialStatus::crashed)
+          << "the trial that the old version left running";
+      const Trial again = done_trial(64, 3);
+      database.begin_trial(run, old, again.problem, again.candidate);
+      database.finish_trial(run, old, again);
+      EXPECT_EQ(database.trial(old, again.problem, again.candidate)->samples_us, again.samples_us);
+      database.write_snapshot(scratch / "snapshot.db");
+    }
+    EXPECT_EQ(raw(path).integer("PRAGMA user_version"), database_schema_version);
+    EXPECT_EQ(raw(path).text("PRAGMA integrity_check"), "ok");
+    EXPECT_EQ(read_decisions(scratch / "snapshot.db").front().decisions, before.decisions.begin()->second);
+  }
+}
+
+TEST(MigrationTest, AnUpgradeThatFailsLeavesTheOldVersionReadable) {
+  for (int version = 1; version < database_schema_version; ++version) {
+    ScratchDirectory scratch;
+    const auto path = database_of(version, scratch);
+    // In the way of the next step: whatever it creates or adds is there already.
+    raw(path).execute("CREATE TABLE kernel (x TEXT) STRICT");
+    EXPECT_CONTAINS(message_of([&] { WorkDatabase::open(path); }), "which was undone");
+    EXPECT_EQ(raw(path).integer("PRAGMA user_version"), version);
+    raw(path).execute("DROP TABLE kernel");
+    EXPECT_EQ(read_contents(path), exported_by(version));
+  }
+}
 
 /// Every way to use `path` is refused with a message that contains `part`, and no byte changes, in or beside it.
 void expect_refused_untouched(const ScratchDirectory& scratch, const std::filesystem::path& path,

@@ -29,6 +29,7 @@ std::vector<Environment> one_field_changed() {
   change([](Environment& e) { e.topology = "pcie"; });
   change([](Environment& e) { e.nodes++; });
   change([](Environment& e) { e.ranks_per_node++; });
+  change([](Environment& e) { e.nvlink_domains = "1+1"; });
   change([](Environment& e) { e.symmetric_memory = "cuda_ipc"; });
   change([](Environment& e) { e.multicast = true; });
   change([](Environment& e) { e.nccl_variables["NCCL_ALGO"] = "Tree"; });
@@ -66,7 +67,10 @@ TEST(RecordsTest, TextCannotMoveBetweenFieldsUnnoticed) {
 
 TEST(RecordsTest, KeysNeverChange) {
   // Databases in the field hold these: a change here needs a migration.
-  EXPECT_EQ(example_environment().key(), "d36d064de9d6969ba6bc46f98afce11ac1d5f58b90e5addf95ad2e42deca2bc6");
+  EXPECT_EQ(example_environment().key(), "ca06d6e0000ffe4c6ee244ac209aa351304f72b69f57910c73de1df60966372f");
+  Environment of_version_1 = example_environment();
+  of_version_1.nvlink_domains.clear();
+  EXPECT_EQ(of_version_1.key(), "d36d064de9d6969ba6bc46f98afce11ac1d5f58b90e5addf95ad2e42deca2bc6");
   EXPECT_EQ(example_problem().key(), "e0752a3134395b4800c1a277607b55da789a78409e19df74dd7b99d3587c9d69");
   EXPECT_EQ(example_candidate().key(), "9a12b644a0e1f62de203fc240810914ef3b51335d7cf44849b78330a0ef738ad");
 }
@@ -148,6 +152,53 @@ TEST(CompatibilityTest, PatchLevelsAreCompatibleAndSaid) {
   EXPECT_EQ(verdict([](auto& e) { e.power_limit_watts = 600; }), Compatibility::compatible);
   EXPECT_EQ(verdict([](auto& e) { e.arbiter_version = "9.0"; }), Compatibility::compatible);
   EXPECT_EQ(verdict([](auto& e) { e.catalogue_hash = "0"; }), Compatibility::compatible);
+}
+
+TEST(CompatibilityTest, AFieldThatWasNotRecordedIsCompatibleAndSaid) {
+  Environment measured = example_environment();
+  measured.nvlink_domains.clear();
+  for (const auto& report :
+       {compatibility(example_environment(), measured), same_hardware(example_environment(), measured)}) {
+    EXPECT_EQ(report.verdict, Compatibility::compatible);
+    EXPECT_EQ(report.differences, std::vector<std::string>{"nvlink_domains: 1 here, not recorded measured"});
+  }
+}
+
+TEST(CompatibilityTest, TheDistanceCountsFieldsFirstAndThenHowFarTheyAreApart) {
+  const auto distance = [](auto&& spoil) {
+    Environment measured = example_environment();
+    spoil(measured);
+    return compatibility(example_environment(), measured).distance;
+  };
+  EXPECT_EQ(distance([](auto&) {}), 0);
+  const double near = distance([](auto& e) { e.driver_version = "580.94"; });
+  const double far = distance([](auto& e) { e.driver_version = "580.20"; });
+  const double patch = distance([](auto& e) { e.driver_version = "580.95.05"; });
+  EXPECT_LT(near, far);
+  EXPECT_LT(patch, near);
+  EXPECT_LT(far, distance([](auto& e) {
+              e.driver_version = "580.94";
+              e.nccl_version = "2.28.4";
+            }));
+  EXPECT_LT(distance([](auto& e) { e.power_limit_watts = 650; }), distance([](auto& e) { e.power_limit_watts = 300; }));
+}
+
+TEST(CompatibilityTest, TheSameHardwareIsWhatIsSoldUnderOneName) {
+  const std::set<std::string> hardware = {"device",           "gpu_name",       "sm_count", "compute_capability",
+                                          "memory_clock_mhz", "nvlink_domains", "topology", "nodes"};
+  const std::set<std::string> silent = {"arbiter_version", "catalogue_hash"};
+  std::size_t seen = 0;
+  for (const Environment& measured : one_field_changed()) {
+    const auto report = same_hardware(example_environment(), measured);
+    const auto all = compatibility(example_environment(), measured);
+    const std::string field = all.differences.at(0).substr(0, all.differences[0].find(':'));
+    EXPECT_EQ(report.verdict, hardware.count(field) != 0 ? Compatibility::incompatible
+                              : silent.count(field) != 0 ? Compatibility::equal
+                                                         : Compatibility::compatible)
+        << field;
+    seen += hardware.count(field);
+  }
+  EXPECT_EQ(seen, hardware.size());
 }
 
 TEST(CompatibilityTest, HostCompilersAreComparedByName) {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "nvml.hpp"
+#include "topology.hpp"
 
 namespace arbiter {
 namespace {
@@ -21,6 +22,15 @@ TEST(LinkClass, TheWeakestGpuDecides) {
   EXPECT_EQ(weakest_link_class({"nvlink_switch", "nvlink_bridge"}), "nvlink_bridge");
   EXPECT_EQ(weakest_link_class({"nvlink_bridge", "pcie", "nvlink_switch"}), "pcie");
   EXPECT_EQ(weakest_link_class({}), "single");
+}
+
+TEST(NvlinkDomains, AreDescribedByTheNodesThatTheySpan) {
+  EXPECT_EQ(nvlink_domain_shape({}), "none");
+  EXPECT_EQ(nvlink_domain_shape({{"node a", "a"}}), "1");
+  EXPECT_EQ(nvlink_domain_shape({{"node a", "a"}, {"node a", "a"}, {"node a", "a"}}), "1") << "not the number of ranks";
+  EXPECT_EQ(nvlink_domain_shape({{"node a", "a"}, {"node b", "b"}}), "1+1");
+  EXPECT_EQ(nvlink_domain_shape({{"rack/0", "a"}, {"rack/0", "b"}}), "2");
+  EXPECT_EQ(nvlink_domain_shape({{"rack/1", "c"}, {"rack/0", "a"}, {"rack/0", "b"}, {"rack/0", "a"}}), "2+1");
 }
 
 TEST(Nvml, SaysWhyItIsMissing) {

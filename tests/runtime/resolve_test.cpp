@@ -102,6 +102,77 @@ TEST(Resolve, TheNearestHiddenSizeServesByBytes) {
   });
 }
 
+TEST(Resolve, TheNearestEnvironmentServesAndIsNamed) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    Environment near = group.environment();
+    near.arbiter_version = "0.0.1";
+    Environment far = near;
+    far.catalogue_hash = "another";
+    // The equal environment knows the middle only, the nearest some more, and the farthest everything.
+    const DecisionSet equal = {group.environment(), {decision(group, family, 5, 8, "oneshot_push")}};
+    const DecisionSet nearest = {near, {decision(group, family, 1, 16, "twoshot_push")}};
+    const DecisionSet farthest = {far, {decision(group, family, 1, 32, "twoshot_barrier")}};
+    const std::string expected =
+        "1-4 nearest_environment twoshot_push; 5-8 decision oneshot_push; 9-16 nearest_environment twoshot_push; "
+        "17-32 nearest_environment twoshot_barrier; 33-64 heuristic oneshot_push";
+    for (const std::vector<DecisionSet>& sets :
+         {std::vector<DecisionSet>{equal, nearest, farthest}, {farthest, nearest, equal}, {nearest, farthest, equal}}) {
+      Resolver resolver(group, sets, {});
+      const auto plan = resolver.plan(family, {});
+      EXPECT_EQ(text(plan), expected);
+      EXPECT_NE(plan[0].reason.find("compatible environment (arbiter_version: "), std::string::npos) << plan[0].reason;
+      EXPECT_NE(plan[3].reason.find("catalogue_hash: "), std::string::npos) << plan[3].reason;
+      EXPECT_TRUE(resolver.ignored().empty());
+    }
+    // For another hidden size the rule is that of the size, and the reason names the environment too.
+    const std::vector<DecisionSet> sets = {farthest, nearest};
+    const auto other = Resolver(group, sets, {}).plan(plain_family(2048, 64), {});
+    EXPECT_EQ(text(other), "1-32 nearest_hidden twoshot_push; 33-64 nearest_hidden twoshot_barrier");
+    EXPECT_NE(other[0].reason.find("compatible environment (arbiter_version: "), std::string::npos) << other[0].reason;
+  });
+}
+
+TEST(Resolve, ShippedDefaultsServeOnTheSameHardwareWhereNothingBetterIsKnown) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    Environment there = group.environment();
+    there.compiler_version = "a compiler of another name";
+    there.nccl_variables["NCCL_ALGO"] = "Ring";
+    there.ranks_per_node = 99;
+    Decision renewed = decision(group, family, 1, 16, "twoshot_push");
+    renewed.candidate.source_hash = "";  // timed with a source that is gone
+    Decision gone = decision(group, family, 17, 24, "twoshot_push");
+    gone.candidate.name = "mnnvl/threeshot:threads=256";
+    const std::vector<DecisionSet> shipped = {
+        {there, {renewed, gone, decision(group, family, 25, 32, "twoshot_barrier")}}};
+    const std::vector<DecisionSet> own = {{group.environment(), {decision(group, family, 5, 8, "oneshot_push")}}};
+    Resolver resolver(group, own, {}, shipped);
+    const auto plan = resolver.plan(family, {});
+    EXPECT_EQ(text(plan),
+              "1-4 shipped_default twoshot_push; 5-8 decision oneshot_push; 9-16 shipped_default twoshot_push; "
+              "17-24 heuristic oneshot_push; 25-32 shipped_default twoshot_barrier; 33-64 heuristic oneshot_push");
+    EXPECT_NE(plan[0].reason.find("shipped with Arbiter"), std::string::npos) << plan[0].reason;
+    EXPECT_NE(plan[0].reason.find("source of its kernel has changed"), std::string::npos) << plan[0].reason;
+    EXPECT_NE(plan[0].reason.find("NCCL_ALGO"), std::string::npos) << plan[0].reason;
+    EXPECT_EQ(plan[4].reason.find("source of its kernel has changed"), std::string::npos) << plan[4].reason;
+    ASSERT_EQ(resolver.ignored().size(), 1U);
+    EXPECT_NE(resolver.ignored()[0].reason.find("threeshot"), std::string::npos);
+
+    // By bytes for another hidden size, but only behind what was measured there.
+    EXPECT_EQ(text(Resolver(group, {}, {}, shipped).plan(plain_family(2048, 16), {})),
+              "1-16 shipped_default twoshot_push");
+    EXPECT_EQ(text(Resolver(group, own, {}, shipped).plan(plain_family(2048, 16), {})),
+              "1-9 shipped_default twoshot_push; 10-16 nearest_hidden oneshot_push");
+
+    std::vector<DecisionSet> elsewhere = shipped;
+    elsewhere[0].environment.gpu_name = "another processor";
+    Resolver other(group, {}, {}, elsewhere);
+    EXPECT_EQ(text(other.plan(family, {})), "1-64 heuristic oneshot_push");
+    EXPECT_TRUE(other.ignored().empty()) << "nothing is said about what is shipped for other hardware";
+  });
+}
+
 TEST(Resolve, WhatCannotBeUsedIsIgnoredWithItsReason) {
   with_group([](Group& group) {
     const ProblemFamily family = plain_family();

@@ -15,7 +15,7 @@
 namespace arbiter {
 
 inline constexpr int database_application_id = 0x41524254;  ///< "ARBT"
-inline constexpr int database_schema_version = 2;
+inline constexpr int database_schema_version = 3;
 
 /// Why a trial is `crashed`: it was open when its process ended, which need not have been the candidate's doing, or it
 /// was open when two processes ended.

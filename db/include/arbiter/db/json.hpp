@@ -8,7 +8,8 @@
 
 namespace arbiter {
 
-/// An object with one member per field of Environment, in that order, and "key" in front. Every number is exact.
+/// An object with one member per field of Environment, in that order, and "key" in front
+/// (nvlink_domains only where it was recorded). Every number is exact.
 /// Lines after the first are indented by `indent` further spaces, so that the object can be placed inside another.
 std::string environment_json(const Environment&, unsigned indent = 0);
 

@@ -25,14 +25,17 @@ struct Environment {
   std::string nccl_version;      ///< "2.28.3", empty without NCCL
   std::string topology;          ///< "nvlink_switch", "nvlink_bridge", "pcie", "shared_memory", "single"
   int nodes = 1;
-  int ranks_per_node = 0;        ///< GPUs of a node that are visible to the tune, not the world size of a problem
-  std::string symmetric_memory;  ///< provider: "vmm", "cuda_ipc", "shared_memory"
-  bool multicast = false;        ///< usable and allowed
+  int ranks_per_node = 0;  ///< GPUs of a node that are visible to the tune, not the world size of a problem
+  /// How many nodes each NVLink domain of the group spans, largest first: "1" within one node, "1+1" for two nodes that
+  /// NVLink does not join, "2" for two nodes of one domain; "none" without NVLink; empty: not recorded.
+  std::string nvlink_domains;
+  std::string symmetric_memory;                       ///< provider: "vmm", "cuda_ipc", "shared_memory"
+  bool multicast = false;                             ///< usable and allowed
   std::map<std::string, std::string> nccl_variables;  ///< NCCL_* that change behaviour
   std::string arbiter_version;
   std::string catalogue_hash;
 
-  /// SHA-256 over every field above, in a fixed order.
+  /// SHA-256 over every field above, in a fixed order (nvlink_domains only where it was recorded: keys never change).
   std::string key() const;
   bool operator==(const Environment&) const = default;
 };
@@ -42,12 +45,19 @@ enum class Compatibility : std::uint8_t { equal, compatible, incompatible };
 struct CompatibilityReport {
   Compatibility verdict{};
   std::vector<std::string> differences;  ///< "driver_version: 580.95 here, 580.82 measured"
+  /// How near the two are: 1 for every field that differs, plus a fraction that grows with how far its numbers are
+  /// apart. 0 when equal. The nearest of several compatible environments is the one with the smallest.
+  double distance = 0;
 };
 
 /// May a decision measured in `measured` be used in `here`? Patch-level differences of driver, CUDA runtime, compiler
 /// and NCCL, a different power limit, Arbiter version or catalogue (the kernels' own source hashes are checked row by
 /// row) are compatible; everything else must be equal.
 CompatibilityReport compatibility(const Environment& here, const Environment& measured);
+
+/// May a decision that was measured on other machines, and is shipped for all like them, be used in `here`? GPU, SM
+/// count, memory clock, links and number of nodes must be equal; everything else is only said.
+CompatibilityReport same_hardware(const Environment& here, const Environment& measured);
 
 /// What is asked. `tokens` rows of `hidden` elements are reduced over `world` ranks.
 struct Problem {

@@ -60,7 +60,8 @@ struct Call {
 
 /// Which rule chose, what, and what the alternatives were.
 struct Explanation {
-  std::string rule;    ///< "decision", "nearest_hidden", "heuristic", "pinned", "fallback"
+  /// "decision", "nearest_environment", "nearest_hidden", "shipped_default", "heuristic", "pinned", "fallback"
+  std::string rule;
   std::string reason;  ///< one sentence for people
   Candidate candidate;
   std::optional<Decision> decision;
