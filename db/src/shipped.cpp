@@ -12,8 +12,8 @@ const std::vector<DecisionSet>& shipped_decisions() {
     for (const auto& [name, text] : shipped_files()) {
       std::istringstream stream{std::string(text)};
       Contents contents = parse_jsonl(stream, "db/defaults/" + name);
-      for (auto& [key, decisions] : contents.decisions) {
-        all.push_back({std::move(contents.environments.at(key)), std::move(decisions)});
+      for (auto& [key, environment] : contents.environments) {
+        all.push_back({std::move(environment), std::move(contents.decisions[key]), std::move(contents.nccl[key])});
       }
     }
     return all;

@@ -30,6 +30,7 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                  {"numerics (ARBITER_NUMERICS)", variables.numerics == NumericsPolicy::strict ? "strict" : "any"},
                  {"multicast (ARBITER_MULTICAST)", variables.multicast ? "on" : "off"},
                  {"timeout (ARBITER_TIMEOUT_MS)", std::to_string(variables.timeout.count())},
+                 {"use of shipped decisions", options.shipped_decisions ? "yes" : "no"},
                  {"use of NCCL", options.nccl ? "yes" : "no"}});
   return make_group(std::move(bootstrap), std::move(device), {variables, options.nccl, options.cache});
 }

@@ -77,7 +77,9 @@ RunnableCandidate* Communicator::Impl::find_loaded(const std::string& key, std::
 
 std::vector<Communicator::Impl::Plan> Communicator::Impl::resolve_and_load(const std::vector<ProblemFamily>& families,
                                                                            bool any_captured) {
-  Resolver resolver(*group, decisions.sets, policy());
+  std::span<const DecisionSet> shipped;
+  if (options.shipped_decisions) shipped = shipped_decisions();
+  Resolver resolver(*group, decisions.sets, policy(), shipped);
   std::vector<Plan> plans;
   // A candidate that cannot be loaded on some rank is refused on all, and its sizes are resolved again without it.
   for (bool complete = false; !complete;) {

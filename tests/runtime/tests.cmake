@@ -16,6 +16,7 @@ target_include_directories(runtime_logging_test PRIVATE ${CMAKE_SOURCE_DIR}/runt
 arbiter_add_test(runtime/link_protocols LINKS arbiter_runtime)
 arbiter_add_test(runtime/link_shared LINKS arbiter_runtime)
 target_include_directories(runtime_link_shared_test PRIVATE ${arbiter_runtime_internals})
+arbiter_add_test(runtime/shipped LINKS arbiter_runtime)
 
 # NCCL's tuner plugin, loaded as NCCL loads it.
 arbiter_add_test(runtime/nccl_tuner LINKS arbiter_runtime)

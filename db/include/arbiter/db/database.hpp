@@ -118,6 +118,10 @@ std::vector<RunHistory> read_history(const std::filesystem::path&);
 /// writing to.
 void write_snapshot(const std::filesystem::path&, const std::vector<DecisionSet>&);
 
+/// The decisions that are built into the library: the files in db/defaults. They were measured on other machines and
+/// with the kernels of their day: `same_hardware` says where they may serve.
+const std::vector<DecisionSet>& shipped_decisions();
+
 /// Read the decisions of a work database or a snapshot, without writing anything, even beside it.
 /// A live -wal is honoured; a read-only directory works.
 std::vector<DecisionSet> read_decisions(const std::filesystem::path&);

@@ -24,6 +24,8 @@ struct CommunicatorOptions {
   EnvironmentVariables variables = EnvironmentVariables::read();
   /// Decisions to use; when empty, `variables.db` is loaded by rank 0 and broadcast.
   std::optional<std::vector<DecisionSet>> decisions;
+  /// Let shipped_decisions() serve where nothing better is known. Equal on all ranks.
+  bool shipped_decisions = true;
   /// Use NCCL as a backend if it can be opened. Always false on the CPU device.
   bool nccl = true;
   /// Kernel cache shared with other communicators; created from `variables` when null.
