@@ -14,12 +14,16 @@ arbiter_add_tuner_test(search)
 arbiter_add_tuner_test(verify)
 arbiter_add_tuner_test(measure)
 arbiter_add_tuner_test(tune)
+arbiter_add_tuner_test(tune_search)
+arbiter_add_tuner_test(tune_crash TIMEOUT 600)
+arbiter_add_tuner_test(cost_model)
 arbiter_add_tuner_test(bench)
 arbiter_add_tuner_test(conformance TIMEOUT 300)
 arbiter_add_tuner_test(inspect)
 arbiter_add_tuner_test(nccl_choices)
 arbiter_add_tuner_test(recompute)
 target_include_directories(tuner_recompute_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)  # random databases
+target_include_directories(tuner_tune_crash_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)  # integrity_check
 
 # The conformance cases as a user runs them, on the CPU device: all of them for 2 ranks, a selection of every area for
 # more. Kernels stay compiled between runs of the tests.

@@ -237,11 +237,11 @@ int die_in_the_middle(const TuneOptions& options, const std::string& algorithm) 
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-TEST(Tune, ACrashLeavesAPoisonedRowThatResumeSkips) {
+TEST(Tune, ACrashLeavesAPoisonedRowThatRestartedWorkersSkip) {
   const TemporaryFolder folder;
   TuneOptions options = small_options(folder / "tune.db");
   ASSERT_EQ(die_in_the_middle(options, "twoshot_push"), 9);
-  options.resume = true;
+  options.resume = options.restarted = true;
   const TuneResult result = tune_on_two(options);
   expect_covers(result.decisions, family());
   const std::vector<Trial> trials = all_trials(options.database);

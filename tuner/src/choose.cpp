@@ -9,11 +9,13 @@
 namespace arbiter {
 namespace {
 
+/// A total order, so that nothing depends on the order of the measurements.
+bool faster(const Measured& a, const Measured& b) {
+  return std::tie(a.summary.median_us, a.candidate.name) < std::tie(b.summary.median_us, b.candidate.name);
+}
+
 std::size_t fastest(std::span<const Measured> measured) {
-  const auto less = [](const Measured& a, const Measured& b) {
-    return std::tie(a.summary.median_us, a.candidate.name) < std::tie(b.summary.median_us, b.candidate.name);
-  };
-  return static_cast<std::size_t>(std::min_element(measured.begin(), measured.end(), less) - measured.begin());
+  return static_cast<std::size_t>(std::min_element(measured.begin(), measured.end(), faster) - measured.begin());
 }
 
 /// The enumerators of Numerics are ordered from strict to loose.
@@ -22,20 +24,20 @@ auto tie_break(const Measured& measured) {
                          std::cref(measured.candidate.name).get());
 }
 
-struct Winner {
-  std::int64_t tokens = 0;
-  const Measured* measured = nullptr;
-  const SizeResult* size = nullptr;
-};
+/// Slower by at least half of what counts, but not beyond noise.
+bool undecided(const Summary& fast, const Summary& slow, const ChoiceRules& rules) {
+  const double gain = (slow.median_us - fast.median_us) / slow.median_us;
+  return !beats(fast, slow, rules) && fast.ci_high_us >= slow.ci_low_us && gain > rules.gain / 2;
+}
 
 /// The fastest candidate of another algorithm: what one would use without the winner's.
-const Measured* runner_up(const Winner& winner) {
+const Measured* runner_up(const SizeWinner& winner) {
   const Measured* best = nullptr;
   for (const Measured& other : winner.size->candidates) {
     const Candidate& a = other.candidate;
-    const Candidate& b = winner.measured->candidate;
+    const Candidate& b = winner.measured().candidate;
     if (a.backend == b.backend && a.algorithm == b.algorithm) continue;
-    if (best == nullptr || other.summary.median_us < best->summary.median_us) best = &other;
+    if (best == nullptr || faster(other, *best)) best = &other;
   }
   return best;
 }
@@ -76,17 +78,20 @@ std::optional<Choice> choose(std::span<const Measured> measured, const std::opti
   for (std::size_t i = 0; i < measured.size(); ++i) {
     if (i == first || !beats(measured[first].summary, measured[i].summary, rules)) ties.push_back(i);
   }
-  if (ties.size() == 1) return Choice{first, "fastest beyond noise"};
+  const bool close = std::any_of(measured.begin(), measured.end(), [&](const Measured& other) {
+    return undecided(measured[first].summary, other.summary, rules);
+  });
+  if (ties.size() == 1) return Choice{first, "fastest beyond noise", close};
   if (incumbent) {
     for (const std::size_t i : ties) {
       if (measured[i].candidate.name == incumbent->name)
-        return Choice{i, "within noise of the fastest: incumbent kept"};
+        return Choice{i, "within noise of the fastest: incumbent kept", close};
     }
   }
   const auto best = std::min_element(ties.begin(), ties.end(), [&](std::size_t a, std::size_t b) {
     return tie_break(measured[a]) < tie_break(measured[b]);
   });
-  return Choice{*best, "within noise of the fastest: stricter numerics, then fewer blocks"};
+  return Choice{*best, "within noise of the fastest: stricter numerics, then fewer blocks", close};
 }
 
 std::vector<std::int64_t> token_grid(std::int64_t max_tokens) {
@@ -109,28 +114,32 @@ std::int64_t boundary(std::int64_t below, std::int64_t above) {
   return std::clamp(middle, below, above - 1);
 }
 
-std::vector<Decision> decide(const ProblemFamily& family, int world, std::span<const SizeResult> sizes,
-                             std::span<const Decision> previous, const ChoiceRules& rules) {
+std::vector<SizeWinner> winners(const ProblemFamily& family, int world, std::span<const SizeResult> sizes,
+                                std::span<const Decision> previous, const ChoiceRules& rules) {
   std::vector<const SizeResult*> order;
   for (const SizeResult& size : sizes) {
     if (!size.candidates.empty()) order.push_back(&size);
   }
   std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return a->tokens < b->tokens; });
 
-  std::vector<Winner> winners;
+  std::vector<SizeWinner> winners;
   for (const SizeResult* size : order) {
     std::optional<Candidate> incumbent = previous_candidate(previous, family, world, size->tokens);
     if (incumbent && !measured_here(*size, *incumbent)) incumbent.reset();
-    if (!incumbent && !winners.empty()) incumbent = winners.back().measured->candidate;
-    const std::optional<Choice> choice = choose(size->candidates, incumbent, rules);
-    winners.push_back({size->tokens, &size->candidates[choice->index], size});
+    if (!incumbent && !winners.empty()) incumbent = winners.back().measured().candidate;
+    winners.push_back({size->tokens, size, *choose(size->candidates, incumbent, rules)});
   }
+  return winners;
+}
 
+std::vector<Decision> decide(const ProblemFamily& family, int world, std::span<const SizeResult> sizes,
+                             std::span<const Decision> previous, const ChoiceRules& rules) {
+  const std::vector<SizeWinner> winners = arbiter::winners(family, world, sizes, previous, rules);
   std::vector<Decision> decisions;
   for (std::size_t i = 0; i < winners.size(); ++i) {
-    const Winner& winner = winners[i];
+    const SizeWinner& winner = winners[i];
     const bool last = i + 1 == winners.size();
-    if (!last && winners[i + 1].measured->candidate.name == winner.measured->candidate.name) continue;
+    if (!last && winners[i + 1].measured().candidate.name == winner.measured().candidate.name) continue;
     Decision decision;
     decision.pattern = family.pattern;
     decision.dtype = family.dtype;
@@ -139,8 +148,8 @@ std::vector<Decision> decide(const ProblemFamily& family, int world, std::span<c
     decision.mode = family.mode;
     decision.tokens_min = decisions.empty() ? 1 : decisions.back().tokens_max + 1;
     decision.tokens_max = last ? family.max_tokens : boundary(winner.tokens, winners[i + 1].tokens);
-    decision.candidate = winner.measured->candidate;
-    decision.median_us = winner.measured->summary.median_us;
+    decision.candidate = winner.measured().candidate;
+    decision.median_us = winner.measured().summary.median_us;
     if (const Measured* second = runner_up(winner)) {
       decision.runner_up = second->candidate;
       decision.runner_up_median_us = second->summary.median_us;

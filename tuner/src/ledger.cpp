@@ -10,7 +10,8 @@
 namespace arbiter::tuning {
 namespace {
 
-constexpr double dropped = 0.95;  // of the clock at the start
+constexpr double dropped = 0.95;  // of the highest clock before
+constexpr double look_every_s = 10;
 
 }  // namespace
 
@@ -21,7 +22,10 @@ Ledger::Ledger(Group& group, const TuneOptions& options) : group_(group), option
     run_.host = options.host;
     run_.command = options.command;
     run_.started = static_cast<std::int64_t>(std::time(nullptr));
-    sample_clocks(&run_.sm_clock_start_mhz, &run_.power_start_watts);
+    const ClockSample sample = clocks();
+    run_.sm_clock_start_mhz = sample.sm_clock_mhz;
+    run_.power_start_watts = sample.power_watts;
+    watch(sample);
     run_.id = database_->begin_run(group.environment(), run_);
     open_ = true;
     for (const DecisionSet& set : database_->decisions()) {
@@ -40,10 +44,22 @@ Ledger::~Ledger() {
   }
 }
 
-void Ledger::sample_clocks(int* sm_clock, int* power) const {
-  const ClockSample sample = options_.clocks ? options_.clocks() : arbiter::sample_clocks(group_.device());
-  *sm_clock = sample.sm_clock_mhz;
-  *power = sample.power_watts;
+ClockSample Ledger::clocks() const { return options_.clocks ? options_.clocks() : sample_clocks(group_.device()); }
+
+/// An idle GPU clocks low, so a clock below the first one means little, and one below the highest seen much: samples
+/// are taken right behind measurements.
+void Ledger::watch(const ClockSample& sample) {
+  if (sample.sm_clock_mhz == 0) return;  // not known
+  if (sample.sm_clock_mhz > highest_clock_mhz_) highest_clock_mhz_ = lowest_clock_mhz_ = sample.sm_clock_mhz;
+  lowest_clock_mhz_ = std::min(lowest_clock_mhz_, sample.sm_clock_mhz);
+}
+
+void Ledger::watch_clocks() {
+  if (group_.rank() != 0) return;
+  const double now = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  if (now - looked_at_s_ < look_every_s) return;
+  looked_at_s_ = now;
+  watch(clocks());
 }
 
 void Ledger::on_root(const std::function<void()>& action) {
@@ -62,12 +78,17 @@ void Ledger::on_root(const std::function<void()>& action) {
   if (failed != 0) throw DatabaseError(group_.bootstrap().broadcast(failure, 0));
 }
 
-void Ledger::begin(const Problem& problem, const Candidate& candidate) {
-  on_root([&] { database_->begin_trial(run_.id, group_.environment(), problem, candidate); });
+void Ledger::begin(const Problem& problem, const Candidate& candidate, bool again) {
+  on_root([&] { database_->begin_trial(run_.id, group_.environment(), problem, candidate, again); });
 }
 
 void Ledger::finish(const Trial& trial) {
   on_root([&] { database_->finish_trial(run_.id, group_.environment(), trial); });
+}
+
+void Ledger::record(const std::vector<Trial>& trials) {
+  if (trials.empty()) return;
+  on_root([&] { database_->record_trials(run_.id, group_.environment(), trials); });
 }
 
 std::vector<Trial> Ledger::previous(const Problem& problem) {
@@ -104,17 +125,24 @@ Signals Ledger::signals() {
   return signals;
 }
 
-bool Ledger::finish_run() {
+std::string Ledger::finish_run() {
+  std::string said;
   on_root([&] {
-    sample_clocks(&run_.sm_clock_end_mhz, &run_.power_end_watts);
-    run_.clocks_dropped = run_.sm_clock_end_mhz < dropped * run_.sm_clock_start_mhz;
+    const ClockSample sample = clocks();
+    watch(sample);
+    run_.sm_clock_end_mhz = sample.sm_clock_mhz;
+    run_.power_end_watts = sample.power_watts;
+    run_.clocks_dropped = lowest_clock_mhz_ < dropped * highest_clock_mhz_;
     run_.finished = static_cast<std::int64_t>(std::time(nullptr));
     database_->finish_run(run_.id, run_);
     open_ = false;
+    if (run_.clocks_dropped) {
+      said = "the SM clock dropped by more than 5% during this run, from " + std::to_string(highest_clock_mhz_) +
+             " to " + std::to_string(lowest_clock_mhz_) + " MHz (power: " + std::to_string(run_.power_start_watts) +
+             " W at the start, " + std::to_string(run_.power_end_watts) + " W at the end)";
+    }
   });
-  unsigned char flag = run_.clocks_dropped ? 1 : 0;
-  group_.bootstrap().broadcast(&flag, 1, 0);
-  return flag != 0;
+  return group_.bootstrap().broadcast(said, 0);
 }
 
 }  // namespace arbiter::tuning

@@ -27,20 +27,26 @@ class Ledger {
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
 
-  /// Commits the trial as `running`. Must return before the candidate's first launch on any rank.
-  void begin(const Problem&, const Candidate&);
+  /// Commits the trial as `running`. Must return before the candidate's first launch on any rank. `again`: a process
+  /// has ended during it before.
+  void begin(const Problem&, const Candidate&, bool again);
   void finish(const Trial&);
+  /// Trials of candidates that ran before and were measured again, together: one commit.
+  void record(const std::vector<Trial>&);
   std::vector<Trial> previous(const Problem&);
   const std::vector<Decision>& previous_decisions() const noexcept { return previous_decisions_; }
   /// Replaces this environment's decisions of `families`; the others stay.
   void store(const std::vector<Decision>&, const std::vector<ProblemFamily>& families);
   Signals signals();
-  /// Closes the run. Returns true if the SM clock fell by more than 5% during it.
-  bool finish_run();
+  /// Looks at clocks and power, a few times a minute at most.
+  void watch_clocks();
+  /// Closes the run. Returns what to say about clocks that fell by more than 5% during it; empty if they did not.
+  std::string finish_run();
 
  private:
   void on_root(const std::function<void()>& action);
-  void sample_clocks(int* sm_clock, int* power) const;
+  ClockSample clocks() const;
+  void watch(const ClockSample&);
 
   Group& group_;
   const TuneOptions& options_;
@@ -48,6 +54,8 @@ class Ledger {
   std::optional<WorkDatabase> database_;  ///< rank 0
   Run run_;
   bool open_ = false;
+  int highest_clock_mhz_ = 0, lowest_clock_mhz_ = 0;  ///< lowest since the highest
+  double looked_at_s_ = 0;
   std::vector<Decision> previous_decisions_;
 };
 

@@ -237,7 +237,13 @@ void Timing::sample(std::span<const std::size_t> which, int rounds, std::uint64_
                   samples.begin() + static_cast<std::ptrdiff_t>((i + 1) * replays));
     }
     if (culprit < order.size()) {
-      const Outcome worst = settle(impl_->group, mine);
+      Outcome worst;
+      try {
+        worst = settle(impl_->group, mine);
+      } catch (const DeviceError& error) {
+        entries_[order[culprit]].failure = error.what();
+        throw;
+      }
       entries_[order[culprit]].failure = worst.reason;
       release(order[culprit]);
       --round;  // the others still get their samples; every repetition removes one subject, so this ends

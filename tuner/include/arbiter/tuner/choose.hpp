@@ -32,6 +32,8 @@ bool beats(const Summary& fast, const Summary& slow, const ChoiceRules&);
 struct Choice {
   std::size_t index = 0;  ///< into the measurements
   std::string reason;     ///< one sentence for people
+  bool close = false;     ///< more samples could decide otherwise: another is slower by a gain that counts, or nearly,
+                          ///< but the intervals overlap
 };
 
 /// The lowest median wins if its interval lies apart from every other's and it gains more than `gain`. Otherwise, among
@@ -53,6 +55,18 @@ struct SizeResult {
   std::int64_t tokens = 0;
   std::vector<Measured> candidates;
 };
+
+/// Who won at one measured size.
+struct SizeWinner {
+  std::int64_t tokens = 0;
+  const SizeResult* size = nullptr;  ///< into the results given
+  Choice choice;
+  const Measured& measured() const { return size->candidates[choice.index]; }
+};
+
+/// The winner of every size with measurements, ascending. The incumbents are those of decide(), which builds on this.
+std::vector<SizeWinner> winners(const ProblemFamily&, int world, std::span<const SizeResult> sizes,
+                                std::span<const Decision> previous, const ChoiceRules& = {});
 
 /// Decisions that cover 1..family.max_tokens without gaps; empty if nothing was measured. `sizes` in any order. The
 /// incumbent at a size is the candidate of the decision in `previous` (same family and world) that covers it, if it was

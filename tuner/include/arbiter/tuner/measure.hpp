@@ -40,7 +40,7 @@ int calls_for(double expected_us, const MeasureSettings&) noexcept;
 
 /// The measurements of one problem. All functions are collective: every rank makes the same calls.
 /// A subject that fails or passes a deadline is marked and left out; the group recovers and the others go on.
-/// Throws DeviceError on every rank if a device is lost.
+/// Throws DeviceError on every rank if a device is lost; the subject that lost it has its failure set.
 class Timing {
  public:
   /// Allocates and fills the tensors. Throws Unavailable when there is not enough memory.

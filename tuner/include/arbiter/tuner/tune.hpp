@@ -36,6 +36,8 @@ struct SearchEffort {
   int finalists = 3;           ///< measured again together, besides NCCL and the incumbents
   int final_samples = 30;      ///< at least, per finalist
   int compiles = 1000;         ///< most kernels loaded for one family
+  double narrow_to = 1.1;      ///< a change of winner is bisected while its sizes are further apart than this ratio
+  int bisections = 40;         ///< most sizes measured for that, per family
 
   /// The defaults above for cuda; a handful for cpu, where each kernel costs a run of the C++ compiler.
   static SearchEffort for_device(DeviceKind) noexcept;
@@ -43,11 +45,17 @@ struct SearchEffort {
 
 struct TuneOptions {
   std::vector<ProblemFamily> families;  ///< each with its mode; plain patterns are tuned before fused ones
-  std::vector<std::int64_t> tokens;     ///< sizes to measure; empty: token_grid(max_tokens) of each family
+  std::vector<std::int64_t> tokens;     ///< sizes to measure; empty: token_grid(max_tokens) of each family, and sizes
+                                        ///< between two of them where the winner changes
   std::filesystem::path database;       ///< used on rank 0 only
-  bool resume = false;                  ///< keep finished trials of an earlier run; skip crashed, wrong and failed ones
-  std::chrono::milliseconds budget{0};  ///< 0: none. When it is spent, what was measured decides
-  std::uint64_t seed = 1;               ///< of the order of blocks and the choice of unexplored candidates
+  /// Keep finished trials of an earlier run, and skip wrong and failed ones. A candidate during which one process ended
+  /// is tried once more, in its turn (kill -9 says nothing about it); after a second, or a lost device, it is skipped.
+  bool resume = false;
+  bool restarted = false;  ///< this process replaces one that ended in this tune: skip the candidate it ended in
+  /// 0: none. When it is spent, what was measured decides. It goes to sizes that were not measured first, then to
+  /// changes of winner, then to sizes where more samples could change the winner.
+  std::chrono::milliseconds budget{0};
+  std::uint64_t seed = 1;  ///< of the order of blocks and the choice of unexplored candidates
   SearchEffort effort;
   MeasureSettings measure;
   ChoiceRules rules;
@@ -56,6 +64,11 @@ struct TuneOptions {
   std::string command;                        ///< provenance
   std::string host;                           ///< provenance
   const std::atomic<bool>* cancel = nullptr;  ///< on any rank: finish the trial at hand, decide, return
+  /// A kernel that neither ends nor watches its deadline takes its process with it. After `stuck_after` without a
+  /// finished trial (0: never), `on_stuck` is called from a thread of its own, with what is being done. The process
+  /// should be ended then, and started again with `resume` and `restarted`.
+  std::chrono::milliseconds stuck_after{0};
+  std::function<void(const std::string&)> on_stuck;
 };
 
 struct TuneResult {
@@ -66,6 +79,15 @@ struct TuneResult {
   std::size_t trials = 0;           ///< candidates launched
   std::size_t wrong = 0, failed = 0, pruned = 0;
   std::size_t never_tried = 0;  ///< candidates of the catalogue that no measurement suggested, over all problems
+  // The cost model: latency + bytes / bandwidth, fitted to what was measured so far.
+  std::size_t model_pruned = 0;       ///< candidates, over all problems, that it predicted to be too slow to be timed
+  std::size_t model_predictions = 0;  ///< that were measured afterwards
+  double model_worst_ratio = 1;       ///< measured / predicted, of the one that was furthest off
+  std::string model_worst;            ///< which candidate and problem that was; empty without predictions
+  std::size_t model_controls = 0;     ///< measured although it would have pruned them
+  std::size_t model_regrets = 0;      ///< of those, how many came within 2% of the best
+  std::size_t bisected = 0;           ///< sizes measured between others to find where the winner changes
+  std::size_t measured_again = 0;     ///< close calls that were given more samples
   std::size_t kernels_loaded = 0;
   bool budget_spent = false;
   bool cancelled = false;
@@ -73,11 +95,12 @@ struct TuneResult {
   std::vector<std::string> notes;  ///< one sentence each: wrong and failed candidates, dropped clocks, skipped families
 };
 
-/// Collective: every rank calls it with equal options (database, clocks, cancel and source excepted) and gets equal
-/// decisions. Create the group with a short device-side deadline (2 s): a candidate that hangs costs one of them.
-/// Every trial is committed as `running` before its first launch; a finished one is never lost. Decisions of other
-/// families in the database stay. Throws InvalidArgument for options that cannot work, DatabaseError (on every rank),
-/// DeviceError (on every rank) when a device is lost: the database then names the candidate as crashed on resume.
+/// Collective: every rank calls it with equal options (database, clocks, cancel, stuck and source excepted) and gets
+/// equal decisions. Throws Disagreement, on every rank, when options or lists of candidates differ. Create the group
+/// with a short device-side deadline (2 s): a candidate that hangs costs one of them. Every trial is committed as
+/// `running` before its first launch; a finished one is never lost. Decisions of other families in the database stay.
+/// Throws InvalidArgument for options that cannot work, DatabaseError (on every rank), DeviceError (on every rank) when
+/// a device is lost: the database then names the candidate as crashed.
 TuneResult tune(Group&, const TuneOptions&, ProgressSink* = nullptr);
 
 }  // namespace arbiter

@@ -1,0 +1,183 @@
+// Ranks whose time is computed: candidates return right results, and take as long as a model says, to the nanosecond.
+// So a search over them gives the same answer every time, and hundreds of tunes take seconds.
+#pragma once
+
+#include <barrier>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arbiter/error.hpp"
+#include "arbiter/tuner/tune.hpp"
+#include "ranks.hpp"
+#include "reference.hpp"
+
+namespace arbiter::testing {
+
+/// A CPU device whose clock stands still until a candidate says how long it took.
+class ClockworkDevice : public Device {
+ public:
+  explicit ClockworkDevice(int rank) : real_(make_cpu_device(rank)) {}
+
+  /// The next call takes this long; in a capture, every replay of it.
+  void take(std::int64_t ns) { (capturing_ ? captured_ns_ : now_ns_) += ns; }
+  bool in_capture() const noexcept { return capturing_; }
+  /// From here on, waiting for the device fails, as it does after a kernel has faulted.
+  void lose() { lost_ = true; }
+
+  DeviceKind kind() const noexcept override { return real_->kind(); }
+  const DeviceProperties& properties() const noexcept override { return real_->properties(); }
+  void activate() override { real_->activate(); }
+  void* allocate(std::size_t bytes) override { return real_->allocate(bytes); }
+  void release(void* memory) noexcept override { real_->release(memory); }
+  void* allocate_host_visible(std::size_t bytes) override { return real_->allocate_host_visible(bytes); }
+  void release_host_visible(void* memory) noexcept override { real_->release_host_visible(memory); }
+  void copy(void* to, const void* from, std::size_t bytes, StreamHandle s) override { real_->copy(to, from, bytes, s); }
+  void fill_words(void* to, std::uint32_t value, std::size_t words, StreamHandle s) override {
+    real_->fill_words(to, value, words, s);
+  }
+  StreamHandle create_stream() override { return real_->create_stream(); }
+  void destroy_stream(StreamHandle stream) noexcept override { real_->destroy_stream(stream); }
+  void synchronize(StreamHandle stream) override {
+    if (lost_) throw DeviceError("the context is lost");
+    real_->synchronize(stream);
+  }
+  bool capturing(StreamHandle) override { return capturing_; }
+  void begin_capture(StreamHandle) override {
+    capturing_ = true;
+    captured_ns_ = 0;
+  }
+  std::unique_ptr<Graph> end_capture(StreamHandle) override {
+    capturing_ = false;
+    return std::make_unique<Replay>(*this, captured_ns_);
+  }
+  std::unique_ptr<Event> create_event() override { return std::make_unique<Tick>(*this); }
+  std::unique_ptr<Kernel> load(const CompiledKernel& kernel, int rank) override { return real_->load(kernel, rank); }
+  int resident_blocks(const Kernel& kernel, const Launch& launch) override {
+    return real_->resident_blocks(kernel, launch);
+  }
+  void launch(const Kernel& kernel, const Launch& launch, const void* arguments, std::size_t bytes,
+              StreamHandle stream) override {
+    real_->launch(kernel, launch, arguments, bytes, stream);
+  }
+  PointerKind classify(const void* pointer) override { return real_->classify(pointer); }
+
+ private:
+  struct Replay : Graph {
+    Replay(ClockworkDevice& the_device, std::int64_t the_ns) : device(the_device), ns(the_ns) {}
+    void launch(StreamHandle) override { device.now_ns_ += ns; }
+    ClockworkDevice& device;
+    std::int64_t ns;
+  };
+  struct Tick : Event {
+    explicit Tick(ClockworkDevice& the_device) : device(the_device) {}
+    void record(StreamHandle) override { at_ns = device.now_ns_; }
+    double microseconds_since(const Event& earlier) override {
+      return static_cast<double>(at_ns - static_cast<const Tick&>(earlier).at_ns) / 1000;
+    }
+    ClockworkDevice& device;
+    std::int64_t at_ns = 0;
+  };
+
+  std::shared_ptr<Device> real_;
+  bool capturing_ = false, lost_ = false;
+  std::int64_t now_ns_ = 0, captured_ns_ = 0;
+};
+
+/// Nanoseconds of one call.
+using CostOf = std::function<std::int64_t(const CandidateSpec&, const Problem&)>;
+
+/// What the ranks of one run share.
+struct Board {
+  explicit Board(int size) : barrier(size), inputs(static_cast<std::size_t>(size)) {}
+  std::barrier<> barrier;
+  std::vector<const void*> inputs;
+};
+
+/// Plain allreduce by host code; its time is the model's.
+class Modelled : public RunnableCandidate {
+ public:
+  Modelled(Group& group, Board& board, CandidateSpec spec, ProblemFamily family, CostOf cost)
+      : group_(group), board_(board), spec_(std::move(spec)), family_(std::move(family)), cost_(std::move(cost)) {
+    record_ = {spec_.backend(), spec_.algorithm(), spec_.name(), Numerics::rank_order_fp32, "modelled"};
+  }
+  const CandidateSpec& spec() const noexcept override { return spec_; }
+  const Candidate& record() const noexcept override { return record_; }
+  Geometry geometry(std::int64_t tokens) const override {
+    Geometry geometry;
+    geometry.blocks = static_cast<unsigned>(tokens);
+    return geometry;
+  }
+  WorkspaceNeeds needs(std::int64_t) const override { return {}; }
+  int block_limit() const noexcept override { return 1; }
+  void agreed(int) override {}
+  void enqueue(const Call& call, StreamHandle) override {
+    auto& device = static_cast<ClockworkDevice&>(group_.device());
+    if (!device.in_capture()) reduce(call);
+    device.take(cost_(
+        spec_, {family_.pattern, family_.dtype, family_.hidden, call.tokens, group_.size(), family_.mode, false}));
+  }
+
+ private:
+  void reduce(const Call& call) {
+    const std::size_t bytes = static_cast<std::size_t>(call.tokens * family_.hidden) * element_bytes(family_.dtype);
+    board_.inputs[static_cast<std::size_t>(group_.rank())] = call.input;
+    board_.barrier.arrive_and_wait();
+    std::vector<tuning::Bytes> tiles;
+    for (const void* input : board_.inputs) {
+      const auto* first = static_cast<const unsigned char*>(input);
+      tiles.emplace_back(first, first + bytes);
+    }
+    board_.barrier.arrive_and_wait();
+    const tuning::Bytes sum = tuning::sum_in_rank_order(tiles, family_.dtype);
+    std::memcpy(call.output, sum.data(), bytes);
+  }
+
+  Group& group_;
+  Board& board_;
+  CandidateSpec spec_;
+  ProblemFamily family_;
+  CostOf cost_;
+  Candidate record_;
+};
+
+/// The runtime's candidates of plain allreduce, modelled.
+inline CandidateSource modelled_source(Board& board, CostOf cost) {
+  CandidateSource source = CandidateSource::runtime();
+  source.load = [&board, cost = std::move(cost)](Group& group, const CandidateSpec& spec, const ProblemFamily& family) {
+    return LoadResult{std::make_unique<Modelled>(group, board, spec, family, cost), ""};
+  };
+  return source;
+}
+
+/// Like on_ranks, with clockwork devices.
+inline void on_clockwork_ranks(int size, const std::function<void(Group&, Board&)>& body) {
+  auto bootstraps = make_in_process_bootstraps(size, std::chrono::seconds(60));
+  Board board(size);
+  std::vector<std::exception_ptr> failures(static_cast<std::size_t>(size));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto at = static_cast<std::size_t>(rank);
+      try {
+        GroupOptions options;
+        options.variables = test_variables(std::chrono::seconds(20));
+        options.nccl = false;
+        const auto group = make_group(std::move(bootstraps[at]), std::make_shared<ClockworkDevice>(rank), options);
+        body(*group, board);
+      } catch (...) {
+        failures[at] = std::current_exception();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
+}
+
+}  // namespace arbiter::testing
