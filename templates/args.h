@@ -41,15 +41,26 @@ struct Control {
 constexpr unsigned push_buffers = 4;
 constexpr unsigned sentinel_word = 0x80000000u;
 
+// Tensors are null where the pattern has none, and where the caller leaves out an optional one.
 struct Arguments {
-  const void* input;         // [rows, hidden] or a flat message, activation dtype
-  void* output;              // the sum; may be input; null if the pattern has no such tensor
+  const void* input;         // [rows, hidden] or a flat message, activation dtype; MoE: see prologues/
+  void* output;              // the sum; may be input
   const void* residual_in;   // [rows, hidden]
   void* residual_out;        // [rows, hidden]
   const void* gamma;         // [hidden]
   void* norm_out;            // [rows, hidden]
+  void* quant_out;           // [rows, hidden] bytes, or half of it
+  const float* scale_in;     // one number
+  void* scale_out;           // as the quantisation lays its scales out
+  const void* moe_weights;   // [experts, rows] or [rows, top_k]
+  const int* moe_row_map;    // [rows, top_k]: which row of input; -1 for none
+  const void* moe_shared;    // [rows, hidden]: added last
   float epsilon;
   float weight_bias;         // the norm multiplies by (gamma + weight_bias)
+  unsigned gamma_fp32;       // not 0: gamma is fp32, whatever the activation dtype
+  unsigned moe_weights_fp32; // not 0: moe_weights is fp32
+  unsigned moe_count;        // experts, or top_k
+  unsigned moe_rows;         // rows of input that moe_row_map may name
   unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
   unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
   unsigned vectors;                      // 16-byte vectors of the message: at most 64 GiB - 16

@@ -15,6 +15,10 @@ ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
     a.gamma = pinned(arguments.gamma);
     a.norm_out = pinned(arguments.norm_out);
   }
+  if (config::quantised) {
+    a.quant_out = pinned(arguments.quant_out);
+    a.scale_out = pinned(arguments.scale_out);
+  }
   return a;
 }
 
@@ -55,6 +59,12 @@ ARBITER_DEVICE unsigned long long address_bits(const void* address) {
   return reinterpret_cast<unsigned long long>(address);
 }
 ARBITER_DEVICE unsigned char* address_of(unsigned long long bits) { return reinterpret_cast<unsigned char*>(bits); }
+
+// Is this tensor written? One that the caller may leave out is null then.
+template <bool kOptional>
+ARBITER_DEVICE bool wanted(const void* tensor) {
+  return !kOptional || tensor != nullptr;
+}
 
 ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
   return reinterpret_cast<Control*>(arguments.workspace[rank]);

@@ -9,9 +9,9 @@ struct Pull {
   const Arguments& constants;
   const bool staged;           // the contribution is a copy
 
-  // `overwritten`: the kernel writes its input before all peers have read it.
+  // `overwritten`: the kernel writes its input before all peers have read it. What a prologue makes lies nowhere yet.
   ARBITER_DEVICE Pull(const Arguments& a, const Arguments& constants_, bool overwritten)
-      : arguments(a), constants(constants_), staged(constants_.input_at[kRank] == nullptr || overwritten) {}
+      : arguments(a), constants(constants_), staged(config::prologue || constants_.input_at[kRank] == nullptr || overwritten) {}
 
   ARBITER_DEVICE unsigned char* own_copy() const { return arguments.workspace[kRank] + constants.staging_offset; }
 
@@ -21,7 +21,7 @@ struct Pull {
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
       if (!in_message(arguments, row, column(k))) continue;
-      store_shared_vector(vector_at(own_copy(), row, column(k)), load(vector_at(arguments.input, row, column(k))));
+      store_shared_vector(vector_at(own_copy(), row, column(k)), contribution(arguments, row, column(k)));
     }
   }
 

@@ -7,29 +7,9 @@
 
 namespace arbiter {
 
-std::string_view to_string(Tensor tensor) noexcept {
-  switch (tensor) {
-    case Tensor::output:
-      return "output";
-    case Tensor::residual_in:
-      return "residual_in";
-    case Tensor::residual_out:
-      return "residual_out";
-    case Tensor::gamma:
-      return "gamma";
-    case Tensor::norm_out:
-      return "norm_out";
-  }
-  return "invalid";
-}
-
 const Axis* AlgorithmEntry::axis(std::string_view axis_name) const noexcept {
   const auto found = std::find_if(axes.begin(), axes.end(), [&](const Axis& axis) { return axis.name == axis_name; });
   return found == axes.end() ? nullptr : &*found;
-}
-
-bool EpilogueEntry::needs(Tensor tensor) const noexcept {
-  return std::find(tensors.begin(), tensors.end(), tensor) != tensors.end();
 }
 
 const Catalogue& Catalogue::builtin() {
@@ -40,15 +20,6 @@ const Catalogue& Catalogue::builtin() {
     return parse(found->second, templates);
   }();
   return catalogue;
-}
-
-const EpilogueEntry& Catalogue::epilogue(std::string_view pattern) const {
-  std::vector<std::string_view> valid;
-  for (const EpilogueEntry& entry : epilogues_) {
-    if (entry.pattern == pattern) return entry;
-    valid.push_back(entry.pattern);
-  }
-  throw InvalidArgument(unknown_name_message("pattern", pattern, valid));
 }
 
 const AlgorithmEntry& Catalogue::algorithm(Backend backend, std::string_view name) const {

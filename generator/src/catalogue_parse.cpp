@@ -1,50 +1,15 @@
 // catalogue.json to Catalogue. The format is described in docs/catalogue.md.
 #include <algorithm>
-#include <set>
 
-#include "arbiter/error.hpp"
-#include "arbiter/generator/catalogue.hpp"
+#include "catalogue_fields.hpp"
 #include "expression.hpp"
-#include "json_reader.hpp"
 #include "keys.hpp"
 #include "template_scan.hpp"
 
 namespace arbiter {
 namespace {
 
-constexpr int schema = 1;
-
-std::string read_identifier(const JsonNode& node) {
-  std::string name = node.text();
-  if (!is_identifier(name)) node.fail("expected a name of the form [a-z][a-z0-9_]*, found '" + name + "'");
-  return name;
-}
-
-// Templates are looked up in a table, so a path that wanders can do no harm; it can only be a mistake.
-std::string read_template(const JsonNode& node) {
-  std::string path = node.text();
-  const bool odd = path.front() == '/' || path.find("..") != std::string::npos || path.find("//") != std::string::npos;
-  if (odd || path.ends_with(".mustache"))
-    node.fail("expected a path below templates/ without '.mustache', found '" + path + "'");
-  return path;
-}
-
-template <typename Parse>
-auto read_word(const JsonNode& node, Parse parse) {
-  try {
-    return parse(node.text());
-  } catch (const InvalidArgument& error) {
-    node.fail(error.what());
-  }
-}
-
-template <typename T>
-void require_unique(const std::vector<JsonNode>& nodes, const std::vector<T>& values) {
-  for (std::size_t i = 0; i < values.size(); ++i)
-    if (std::find(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(i), values[i]) !=
-        values.begin() + static_cast<std::ptrdiff_t>(i))
-      nodes[i].fail("is listed twice");
-}
+constexpr int schema = 2;
 
 std::vector<int> read_integers(const JsonNode& node) {
   const std::vector<JsonNode> nodes = node.elements();
@@ -78,16 +43,6 @@ Axis read_axis(const JsonNode& node) {
   return axis;
 }
 
-std::string read_expression(const JsonNode& node, const std::set<std::string, std::less<>>& names) {
-  std::string text = node.text();
-  try {
-    check_expression(text, names);
-  } catch (const CompileError& error) {
-    node.fail(error.what());
-  }
-  return text;
-}
-
 void read_worlds(const JsonNode& node, AlgorithmEntry& entry) {
   entry.worlds = read_integers(node["worlds"]);
   const std::vector<JsonNode> nodes = node["worlds"].elements();
@@ -107,7 +62,7 @@ void read_capabilities(const JsonNode& node, AlgorithmEntry& entry) {
   require_unique(nodes, entry.capabilities);
 }
 
-AlgorithmEntry read_algorithm(const JsonNode& node) {
+AlgorithmEntry read_algorithm(const JsonNode& node, const NameSet& of_parts) {
   node.require_keys(
       {"backend", "name", "template", "summary", "numerics", "worlds", "axes"},
       {"exchange", "capabilities", "constraints", "tile_rows", "push_slots", "staging_copies", "shared_bytes"});
@@ -126,7 +81,8 @@ AlgorithmEntry read_algorithm(const JsonNode& node) {
   read_worlds(node, entry);
   if (node.has("capabilities")) read_capabilities(node["capabilities"], entry);
 
-  std::set<std::string, std::less<>> names(binding_names.begin(), binding_names.end());
+  NameSet names = of_parts;
+  names.insert(binding_names.begin(), binding_names.end());
   for (const JsonNode& element : node["axes"].elements()) {
     entry.axes.push_back(read_axis(element));
     const Axis& axis = entry.axes.back();
@@ -134,12 +90,7 @@ AlgorithmEntry read_algorithm(const JsonNode& node) {
       if (entry.axes[i].name == axis.name) element["name"].fail("the axis '" + axis.name + "' is listed twice");
     if (!axis.launch) names.insert(axis.name);
   }
-  if (node.has("constraints")) {
-    for (const JsonNode& element : node["constraints"].elements()) {
-      element.require_keys({"require", "reason"}, {});
-      entry.constraints.push_back({read_expression(element["require"], names), element["reason"].text()});
-    }
-  }
+  if (node.has("constraints")) entry.constraints = read_constraints(node["constraints"], names);
   const auto expression = [&](const char* key, const char* otherwise) {
     return node.has(key) ? read_expression(node[key], names) : std::string(otherwise);
   };
@@ -150,62 +101,64 @@ AlgorithmEntry read_algorithm(const JsonNode& node) {
   return entry;
 }
 
-Tensor parse_tensor(std::string_view word) {
-  static constexpr std::array tensors{Tensor::output, Tensor::residual_in, Tensor::residual_out, Tensor::gamma,
-                                      Tensor::norm_out};
-  std::vector<std::string_view> valid;
-  for (const Tensor tensor : tensors) {
-    if (to_string(tensor) == word) return tensor;
-    valid.push_back(to_string(tensor));
-  }
-  throw InvalidArgument(unknown_name_message("tensor", word, valid));
-}
-
-EpilogueEntry read_epilogue(const JsonNode& node) {
-  node.require_keys({"pattern", "template", "summary", "tensors"}, {"rows", "constants"});
-  EpilogueEntry entry;
-  entry.pattern = read_identifier(node["pattern"]);
-  entry.template_name = read_template(node["template"]);
-  entry.summary = node["summary"].text();
-  if (node.has("rows")) entry.rows = node["rows"].boolean();
-  const std::vector<JsonNode> tensors = node["tensors"].elements();
-  for (const JsonNode& element : tensors) entry.tensors.push_back(read_word(element, parse_tensor));
-  require_unique(tensors, entry.tensors);
-  if (node.has("constants")) {
-    for (const auto& [name, value] : node["constants"].members()) {
-      if (!is_identifier(name)) value.fail("expected a name of the form [a-z][a-z0-9_]*");
-      if (std::find(reserved_keys.begin(), reserved_keys.end(), name) != reserved_keys.end())
-        value.fail("'" + name + "' already has a meaning in templates; choose another name");
-      entry.constants.emplace(name, value.integer());
-    }
-  }
-  return entry;
-}
-
-// Axes and constants become keys of the same template.
-void check_key_collisions(const JsonNode& top, const std::vector<AlgorithmEntry>& algorithms,
-                          const std::vector<EpilogueEntry>& epilogues) {
+// Axes and the numbers of parts become keys of the same templates and names of the same expressions.
+void check_key_collisions(const JsonNode& top, const std::vector<AlgorithmEntry>& algorithms, const NameSet& of_parts) {
   for (const AlgorithmEntry& algorithm : algorithms)
     for (const Axis& axis : algorithm.axes)
-      for (const EpilogueEntry& epilogue : epilogues)
-        if (epilogue.constants.count(axis.name) != 0)
-          top.fail("'" + axis.name + "' is both an axis of " + algorithm.name + " and a constant of " +
-                   epilogue.pattern + "; both become template keys, so rename one");
+      if (of_parts.count(axis.name) != 0)
+        top.fail("'" + axis.name + "' is both an axis of " + algorithm.name +
+                 " and a constant or parameter of a part; both become template keys, so rename one");
 }
 
 }  // namespace
 
+std::string read_identifier(const JsonNode& node) {
+  std::string name = node.text();
+  if (!is_identifier(name)) node.fail("expected a name of the form [a-z][a-z0-9_]*, found '" + name + "'");
+  return name;
+}
+
+// Templates are looked up in a table, so a path that wanders can do no harm; it can only be a mistake.
+std::string read_template(const JsonNode& node) {
+  std::string path = node.text();
+  const bool odd = path.front() == '/' || path.find("..") != std::string::npos || path.find("//") != std::string::npos;
+  if (odd || path.ends_with(".mustache"))
+    node.fail("expected a path below templates/ without '.mustache', found '" + path + "'");
+  return path;
+}
+
+std::string read_expression(const JsonNode& node, const NameSet& names) {
+  std::string text = node.text();
+  try {
+    check_expression(text, names);
+  } catch (const CompileError& error) {
+    node.fail(error.what());
+  }
+  return text;
+}
+
+std::vector<Constraint> read_constraints(const JsonNode& node, const NameSet& names) {
+  std::vector<Constraint> constraints;
+  for (const JsonNode& element : node.elements()) {
+    element.require_keys({"require", "reason"}, {});
+    constraints.push_back({read_expression(element["require"], names), element["reason"].text()});
+  }
+  return constraints;
+}
+
 Catalogue Catalogue::parse(std::string_view json, const TemplateMap& templates) {
   const llvm::json::Value document = parse_json(json, "the catalogue");
   const JsonNode top(document, "");
-  top.require_keys({"schema", "algorithms", "epilogues"}, {});
+  top.require_keys({"schema", "algorithms", "prologues", "stages", "usual_patterns"}, {});
   if (top["schema"].integer() != schema)
     top["schema"].fail("this program reads schema " + std::to_string(schema) + ", found " +
                        std::to_string(top["schema"].integer()));
 
   Catalogue catalogue;
+  catalogue.parts_ = read_parts(top);
+  const NameSet of_parts = part_names(catalogue.parts_);
   for (const JsonNode& node : top["algorithms"].elements()) {
-    AlgorithmEntry entry = read_algorithm(node);
+    AlgorithmEntry entry = read_algorithm(node, of_parts);
     for (const AlgorithmEntry& other : catalogue.algorithms_) {
       if (other.backend == entry.backend && other.name == entry.name) node.fail("the algorithm is listed twice");
       if (!other.exchange && !entry.exchange) node.fail("only one algorithm may have \"exchange\": false");
@@ -213,14 +166,13 @@ Catalogue Catalogue::parse(std::string_view json, const TemplateMap& templates) 
     catalogue.algorithms_.push_back(std::move(entry));
   }
   if (catalogue.algorithms_.empty()) top["algorithms"].fail("expected at least one algorithm, found none");
-  for (const JsonNode& node : top["epilogues"].elements()) {
-    EpilogueEntry entry = read_epilogue(node);
-    for (const EpilogueEntry& other : catalogue.epilogues_)
-      if (other.pattern == entry.pattern) node["pattern"].fail("the pattern is listed twice");
-    catalogue.epilogues_.push_back(std::move(entry));
-  }
-  if (catalogue.epilogues_.empty()) top["epilogues"].fail("expected at least one epilogue, found none");
-  check_key_collisions(top, catalogue.algorithms_, catalogue.epilogues_);
+  check_key_collisions(top, catalogue.algorithms_, of_parts);
+  const std::vector<JsonNode> usual = top["usual_patterns"].elements();
+  if (usual.empty()) top["usual_patterns"].fail("expected at least one pattern, found none");
+  for (const JsonNode& node : usual)
+    catalogue.usual_patterns_.push_back(
+        read_word(node, [&](std::string_view word) { return catalogue.pattern(word).name; }));
+  require_unique(usual, catalogue.usual_patterns_);
 
   catalogue.hash_ = hash_templates(json, catalogue, templates);
   return catalogue;

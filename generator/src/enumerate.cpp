@@ -13,12 +13,8 @@ bool contains(const std::vector<T>& values, const T& value) {
   return std::find(values.begin(), values.end(), value) != values.end();
 }
 
-void check_hidden(const EpilogueEntry& epilogue, Dtype dtype, int hidden) {
-  const int step = static_cast<int>(vector_elements(dtype));
-  if (epilogue.rows && (hidden <= 0 || hidden % step != 0))
-    throw InvalidArgument("pattern '" + epilogue.pattern + "' works on rows: hidden must be a positive multiple of " +
-                          std::to_string(step) + " elements of " + std::string(to_string(dtype)) + " (16 bytes), not " +
-                          std::to_string(hidden));
+void check_possible(const Pattern& pattern, Dtype dtype, int hidden) {
+  if (const std::optional<std::string> reason = impossible(pattern, dtype, hidden)) throw InvalidArgument(*reason);
 }
 
 // What rules out every variant of an algorithm at once.
@@ -46,16 +42,20 @@ std::optional<std::string> parameter_unavailable(const AlgorithmEntry& algorithm
   return std::nullopt;
 }
 
-std::optional<std::string> constraint_broken(const AlgorithmEntry& algorithm, const Bindings& bindings) {
+std::optional<std::string> constraint_broken(const AlgorithmEntry& algorithm, const Pattern& pattern,
+                                             const Bindings& bindings) {
   for (const Constraint& constraint : algorithm.constraints)
     if (evaluate(constraint.require, bindings) == 0) return constraint.reason;
+  for (const PartEntry& part : pattern.parts)
+    for (const Constraint& constraint : part.constraints)
+      if (evaluate(constraint.require, bindings) == 0) return part.name + ": " + constraint.reason;
   return std::nullopt;
 }
 
-std::optional<std::string> variant_unavailable(const AlgorithmEntry& algorithm, const EpilogueEntry& epilogue,
+std::optional<std::string> variant_unavailable(const AlgorithmEntry& algorithm, const Pattern& pattern,
                                                const Variant& variant, const TargetLimits& limits) {
   if (std::optional<std::string> reason = parameter_unavailable(algorithm, variant, limits)) return reason;
-  return constraint_broken(algorithm, bindings_of(variant, epilogue.rows, limits));
+  return constraint_broken(algorithm, pattern, bindings_of(variant, pattern, limits));
 }
 
 // Odometer over the compile-time axes; the last one turns fastest.
@@ -67,7 +67,7 @@ bool advance(std::vector<std::size_t>& wheel, const std::vector<const Axis*>& ax
   return false;
 }
 
-void enumerate_algorithm(const AlgorithmEntry& algorithm, const EpilogueEntry& epilogue, Variant variant,
+void enumerate_algorithm(const AlgorithmEntry& algorithm, const Pattern& pattern, Variant variant,
                          const TargetLimits& limits, Enumeration& result) {
   variant.backend = algorithm.backend;
   variant.algorithm = algorithm.name;
@@ -81,24 +81,24 @@ void enumerate_algorithm(const AlgorithmEntry& algorithm, const EpilogueEntry& e
   std::vector<std::size_t> wheel(axes.size(), 0);
   do {
     for (std::size_t i = 0; i < axes.size(); ++i) variant.parameters[axes[i]->name] = axes[i]->values[wheel[i]];
-    if (std::optional<std::string> reason = variant_unavailable(algorithm, epilogue, variant, limits))
+    if (std::optional<std::string> reason = variant_unavailable(algorithm, pattern, variant, limits))
       result.excluded.push_back({variant, std::move(*reason)});
     else
       result.variants.push_back(variant);
   } while (advance(wheel, axes));
 }
 
-Variant common_part(const EpilogueEntry& epilogue, Dtype dtype, int world, int hidden) {
+Variant common_part(const Pattern& pattern, Dtype dtype, int world, int hidden) {
   Variant variant;
-  variant.pattern = epilogue.pattern;
+  variant.pattern = pattern.name;
   variant.dtype = dtype;
   variant.world = world;
-  variant.hidden = epilogue.rows ? hidden : 0;
+  variant.hidden = pattern.rows ? hidden : 0;
   return variant;
 }
 
 // Why the catalogue does not describe this variant.
-std::optional<std::string> not_described(const AlgorithmEntry& algorithm, const EpilogueEntry& epilogue,
+std::optional<std::string> not_described(const AlgorithmEntry& algorithm, const Pattern& pattern,
                                          const Variant& variant) {
   std::size_t compiled = 0;
   for (const Axis& axis : algorithm.axes) {
@@ -110,7 +110,7 @@ std::optional<std::string> not_described(const AlgorithmEntry& algorithm, const 
       return "the catalogue has no " + axis.name + "=" + std::to_string(found->second) + " for it";
   }
   if (compiled != variant.parameters.size()) return "it has parameters that are no compile-time axis of the algorithm";
-  if (!epilogue.rows && variant.hidden != 0) return "a flat pattern has no hidden size";
+  if (!pattern.rows && variant.hidden != 0) return "a flat pattern has no hidden size";
   return std::nullopt;
 }
 
@@ -118,34 +118,34 @@ std::optional<std::string> not_described(const AlgorithmEntry& algorithm, const 
 
 Enumeration enumerate(const Catalogue& catalogue, std::string_view pattern, Dtype dtype, int world, int hidden,
                       const TargetLimits& limits, Backend backend) {
-  const EpilogueEntry& epilogue = catalogue.epilogue(pattern);
-  check_hidden(epilogue, dtype, hidden);
+  const Pattern composed = catalogue.pattern(pattern);
+  check_possible(composed, dtype, hidden);
   if (world < 2 || world > max_world)
     throw InvalidArgument("world size " + std::to_string(world) + ": expected 2 to " + std::to_string(max_world));
   Enumeration result;
   for (const AlgorithmEntry& algorithm : catalogue.algorithms())
     if (algorithm.exchange && (backend == Backend::automatic || backend == algorithm.backend))
-      enumerate_algorithm(algorithm, epilogue, common_part(epilogue, dtype, world, hidden), limits, result);
+      enumerate_algorithm(algorithm, composed, common_part(composed, dtype, world, hidden), limits, result);
   return result;
 }
 
 Enumeration enumerate_standalone(const Catalogue& catalogue, std::string_view pattern, Dtype dtype, int hidden,
                                  const TargetLimits& limits) {
-  const EpilogueEntry& epilogue = catalogue.epilogue(pattern);
-  check_hidden(epilogue, dtype, hidden);
+  const Pattern composed = catalogue.pattern(pattern);
+  check_possible(composed, dtype, hidden);
   Enumeration result;
-  enumerate_algorithm(catalogue.standalone(), epilogue, common_part(epilogue, dtype, 1, hidden), limits, result);
+  enumerate_algorithm(catalogue.standalone(), composed, common_part(composed, dtype, 1, hidden), limits, result);
   return result;
 }
 
 std::optional<std::string> unavailable(const Catalogue& catalogue, const Variant& variant, const TargetLimits& limits) {
   try {
     const AlgorithmEntry& algorithm = catalogue.algorithm(variant.backend, variant.algorithm);
-    const EpilogueEntry& epilogue = catalogue.epilogue(variant.pattern);
-    check_hidden(epilogue, variant.dtype, variant.hidden);
-    if (std::optional<std::string> reason = not_described(algorithm, epilogue, variant)) return reason;
+    const Pattern pattern = catalogue.pattern(variant.pattern);
+    check_possible(pattern, variant.dtype, variant.hidden);
+    if (std::optional<std::string> reason = not_described(algorithm, pattern, variant)) return reason;
     if (std::optional<std::string> reason = algorithm_unavailable(algorithm, variant.world, limits)) return reason;
-    return variant_unavailable(algorithm, epilogue, variant, limits);
+    return variant_unavailable(algorithm, pattern, variant, limits);
   } catch (const InvalidArgument& error) {
     return error.what();
   }

@@ -6,15 +6,43 @@
 
 namespace arbiter {
 
-/// Set by render_kernel for every kernel; axes and epilogue constants must not take these names.
-inline constexpr std::array<std::string_view, 18> reserved_keys{
-    "arbiter_version", "variant_name", "backend",    "algorithm",  "pattern", "summary",
-    "dtype",           "dtype_bf16",   "dtype_fp16", "dtype_fp32", "world",   "hidden",
-    "row_vectors",     "rows",         "rank",       "ranks",      "cuda",    "host"};
+/// Set by render_kernel for every kernel; axes and constants of parts must not take these names.
+inline constexpr std::array<std::string_view, 25> reserved_keys{"arbiter_version",
+                                                                "variant_name",
+                                                                "backend",
+                                                                "algorithm",
+                                                                "pattern",
+                                                                "summary",
+                                                                "dtype",
+                                                                "dtype_bf16",
+                                                                "dtype_fp16",
+                                                                "dtype_fp32",
+                                                                "world",
+                                                                "hidden",
+                                                                "row_vectors",
+                                                                "rows",
+                                                                "rank",
+                                                                "ranks",
+                                                                "cuda",
+                                                                "host",
+                                                                "prologue",
+                                                                "stages",
+                                                                "norm",
+                                                                "quantised",
+                                                                "output_optional",
+                                                                "residual_out_optional",
+                                                                "norm_out_optional"};
+
+/// Templates that no entry of the catalogue names.
+inline constexpr std::array<std::string_view, 8> fixed_templates{
+    "device/primitives.cuh",       "host/primitives.h",
+    "prologues/plain.mustache",    "epilogues/sum.mustache",
+    "stages/no_norm.mustache",     "epilogues/composed.mustache",
+    "stages/no_residual.mustache", "stages/no_quantisation.mustache"};
 
 /// Names that expressions may use besides the axes; see Bindings.
-inline constexpr std::array<std::string_view, 8> binding_names{"world", "hidden", "element_bytes", "row_vectors",
-                                                               "rows",  "sm",     "max_threads",   "partials"};
+inline constexpr std::array<std::string_view, 10> binding_names{
+    "world", "hidden", "element_bytes", "elements", "row_vectors", "rows", "prologue", "sm", "max_threads", "partials"};
 
 /// [a-z][a-z0-9_]*
 constexpr bool is_identifier(std::string_view name) noexcept {

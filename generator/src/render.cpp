@@ -20,14 +20,13 @@ constexpr std::size_t max_rendered = std::size_t{64} << 20;  // bytes
 
 // One file, checked, and rewritten for llvm::mustache, which
 //  - takes a section for every string, even an empty one: sections are renamed to "key?", whose value is a boolean;
-//  - cuts the name of a partial at the first dot: partials are renamed to "partial<number>";
+//  - loses the keys in a partial that stands in a section, and cuts a partial's name at the first dot: partials are put
+//    in place of their tags;
 //  - keeps references into the text it parses.
 struct File {
   std::string_view path;
   std::string_view text;
   std::vector<Tag> tags;
-  std::string name;  // as a partial
-  std::string rewritten;
 };
 
 class Renderer {
@@ -44,11 +43,8 @@ class Renderer {
     llvm::BumpPtrAllocator allocator;
     llvm::StringSaver saver(allocator);
     llvm::mustache::MustacheContext mustache(allocator, saver);
-    // The syntax trees refer to these texts, so they are kept until rendering is over.
-    for (auto& [path_of, each] : files_) each.rewritten = rewrite(each);
-    llvm::mustache::Template compiled(root.rewritten, mustache);
-    for (auto& [path_of, each] : files_)
-      if (&each != &root) compiled.registerPartial(each.name, each.rewritten);
+    const std::string rewritten = rewrite(root);  // the syntax tree refers to it
+    llvm::mustache::Template compiled(rewritten, mustache);
     compiled.overrideEscapeCharacters(llvm::DenseMap<char, std::string>());  // no HTML escapes
     std::string text;
     text.reserve(std::size_t{64} << 10);
@@ -89,7 +85,6 @@ class Renderer {
     added.path = found->first;
     added.text = found->second;
     added.tags = scan_template(path, found->second);
-    added.name = "partial" + std::to_string(files_.size());
     return added;
   }
 
@@ -226,9 +221,13 @@ class Renderer {
         case Tag::Kind::close:
           text.append("{{/").append(section).append("}}");
           break;
-        case Tag::Kind::partial:
-          text.append("{{>").append(files_.find(partial_path(file, tag))->second.name).append("}}");
+        case Tag::Kind::partial: {
+          text.append(rewrite(files_.find(partial_path(file, tag))->second));
+          // A tag that has a line of its own takes the line with it.
+          const bool alone = tag.begin == 0 || file.text[tag.begin - 1] == '\n';
+          if (alone && tag.end < file.text.size() && file.text[tag.end] == '\n') ++copied;
           break;
+        }
         case Tag::Kind::comment:
           text.append("{{!}}");
           break;

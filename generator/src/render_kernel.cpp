@@ -7,10 +7,10 @@
 namespace arbiter {
 namespace {
 
-Keys variant_keys(const AlgorithmEntry& algorithm, const EpilogueEntry& epilogue, const Catalogue& catalogue,
-                  const Variant& variant) {
+Keys variant_keys(const AlgorithmEntry& algorithm, const Pattern& pattern, const Variant& variant) {
   const auto flag = [](bool value) { return std::string(value ? "1" : ""); };
-  const long row_vectors = bindings_of(variant, epilogue.rows, {}).at("row_vectors");
+  const auto number = [](bool value) { return std::string(value ? "1" : "0"); };
+  const long row_vectors = bindings_of(variant, pattern, {}).at("row_vectors");
   Keys keys{{"arbiter_version", ARBITER_VERSION},
             {"variant_name", variant.full_name()},
             {"backend", std::string(to_string(variant.backend))},
@@ -22,16 +22,25 @@ Keys variant_keys(const AlgorithmEntry& algorithm, const EpilogueEntry& epilogue
             {"dtype_fp16", flag(variant.dtype == Dtype::fp16)},
             {"dtype_fp32", flag(variant.dtype == Dtype::fp32)},
             {"world", std::to_string(variant.world)},
-            {"hidden", std::to_string(epilogue.rows ? variant.hidden : 0)},
+            {"hidden", std::to_string(pattern.rows ? variant.hidden : 0)},
             {"row_vectors", std::to_string(row_vectors)},
-            {"rows", epilogue.rows ? "1" : "0"}};
+            {"rows", number(pattern.rows)},
+            {"prologue", number(pattern.has(PartKind::prologue))},
+            {"stages", number(pattern.has_stages())},
+            {"norm", number(pattern.has(PartKind::norm))},
+            {"quantised", number(pattern.has(PartKind::quantisation))},
+            {"output_optional", number(!pattern.needs(Tensor::output))},
+            {"residual_out_optional", number(!pattern.needs(Tensor::residual_out))},
+            {"norm_out_optional", number(!pattern.needs(Tensor::norm_out))}};
   for (const Axis& axis : algorithm.axes)
     if (!axis.launch) keys.emplace(axis.name, std::to_string(variant.parameter(axis.name)));
-  for (const auto& [name, value] : epilogue.constants) keys.emplace(name, std::to_string(value));
-  // What only other epilogues set is 0 here, so that shared templates may ask for it.
-  for (const EpilogueEntry& other : catalogue.epilogues())
-    for (const auto& [name, value] : other.constants) keys.emplace(name, "0");
+  for (const auto& [name, value] : pattern.constants) keys.emplace(name, std::to_string(value));
   return keys;
+}
+
+std::string template_of(const Pattern& pattern, PartKind kind, const char* otherwise) {
+  const PartEntry* part = pattern.part(kind);
+  return (part == nullptr ? std::string(otherwise) : part->template_name) + ".mustache";
 }
 
 }  // namespace
@@ -39,19 +48,18 @@ Keys variant_keys(const AlgorithmEntry& algorithm, const EpilogueEntry& epilogue
 Source render_kernel(const Catalogue& catalogue, const Variant& variant, int rank, Dialect dialect,
                      const TemplateMap& templates) {
   const AlgorithmEntry& algorithm = catalogue.algorithm(variant.backend, variant.algorithm);
-  const EpilogueEntry& epilogue = catalogue.epilogue(variant.pattern);
+  const Pattern pattern = catalogue.pattern(variant.pattern);
   const bool cuda = dialect == Dialect::cuda;
   if (variant.world < 1 || variant.world > max_world)
     throw InvalidArgument(quote(variant.full_name()) + ": the world size must be 1 to " + std::to_string(max_world));
   if (cuda && (rank < 0 || rank >= variant.world))
     throw InvalidArgument("rank " + std::to_string(rank) + " of '" + variant.full_name() + "': expected 0 to " +
                           std::to_string(variant.world - 1));
-  if (epilogue.rows && (variant.hidden <= 0 || variant.hidden % static_cast<int>(vector_elements(variant.dtype)) != 0))
-    throw InvalidArgument(quote(variant.full_name()) + ": hidden must be a positive multiple of " +
-                          std::to_string(vector_elements(variant.dtype)) + " elements (16 bytes)");
+  if (const auto reason = impossible(pattern, variant.dtype, variant.hidden))
+    throw InvalidArgument(quote(variant.full_name()) + ": " + *reason);
 
   Context context;
-  context.keys = variant_keys(algorithm, epilogue, catalogue, variant);
+  context.keys = variant_keys(algorithm, pattern, variant);
   context.keys["cuda"] = cuda ? "1" : "";
   context.keys["host"] = cuda ? "" : "1";
   std::vector<Keys>& ranks = context.lists["ranks"];
@@ -62,8 +70,12 @@ Source render_kernel(const Catalogue& catalogue, const Variant& variant, int ran
     for (int r = 0; r < variant.world; ++r) ranks.push_back({{"rank", std::to_string(r)}});
   }
   context.aliases = {{"primitives", cuda ? "device/primitives.cuh" : "host/primitives.h"},
-                     {"epilogue", epilogue.template_name + ".mustache"},
-                     {"algorithm", algorithm.template_name + ".mustache"}};
+                     {"algorithm", algorithm.template_name + ".mustache"},
+                     {"prologue", template_of(pattern, PartKind::prologue, "prologues/plain")},
+                     {"residual", template_of(pattern, PartKind::residual, "stages/no_residual")},
+                     {"norm", template_of(pattern, PartKind::norm, "stages/no_norm")},
+                     {"quantisation", template_of(pattern, PartKind::quantisation, "stages/no_quantisation")},
+                     {"epilogue", pattern.has_stages() ? "epilogues/composed.mustache" : "epilogues/sum.mustache"}};
 
   Source source;
   source.text = render("kernel", context, templates);

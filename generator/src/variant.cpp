@@ -30,17 +30,25 @@ int Variant::parameter(std::string_view axis) const {
   throw InvalidArgument(unknown_name_message("parameter of " + name(), axis, valid));
 }
 
-Bindings bindings_of(const Variant& variant, bool rows, const TargetLimits& limits) {
-  const long vectors = rows ? variant.hidden / static_cast<long>(vector_elements(variant.dtype)) : 0;
+Bindings bindings_of(const Variant& variant, const Pattern& pattern, const TargetLimits& limits) {
+  const auto elements = static_cast<long>(vector_elements(variant.dtype));
+  const long vectors = pattern.rows ? variant.hidden / elements : 0;
   Bindings bindings{{"world", variant.world},
-                    {"hidden", rows ? variant.hidden : 0},
+                    {"hidden", pattern.rows ? variant.hidden : 0},
                     {"element_bytes", static_cast<long>(element_bytes(variant.dtype))},
+                    {"elements", elements},
                     {"row_vectors", vectors},
-                    {"rows", rows ? 1 : 0},
+                    {"rows", pattern.rows ? 1 : 0},
+                    {"prologue", pattern.has(PartKind::prologue) ? 1 : 0},
                     {"sm", limits.sm},
                     {"max_threads", limits.max_threads},
                     {"partials", (vectors + 31) / 32}};
+  for (const auto& [name, value] : pattern.constants) bindings.emplace(name, value);
   for (const auto& [axis, value] : variant.parameters) bindings.emplace(axis, value);
+  // What constraints of parts may ask of every algorithm.
+  bindings.emplace("threads", limits.max_threads);
+  bindings.emplace("vectors", 1);
+  bindings.emplace("cluster", 1);
   return bindings;
 }
 

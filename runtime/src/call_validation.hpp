@@ -10,9 +10,10 @@
 
 namespace arbiter {
 
-/// Tensors that the pattern needs: present, aligned to `alignment` bytes, and not overlapping except where they may be
-/// the same. Scalars: finite. Pure; no allocation unless it throws InvalidArgument.
-void validate_tensors(const EpilogueEntry&, const Call&, std::size_t alignment);
+/// Tensors that the pattern uses: present unless optional, aligned (to `alignment` bytes where kernels read vectors),
+/// large enough, and not overlapping except where they may be the same. Scalars: in range. Pure; no allocation unless
+/// it throws InvalidArgument.
+void validate_tensors(const Pattern&, const Call&, std::size_t alignment);
 
 /// A family that prepare() can accept at all. Throws InvalidArgument.
 void validate_family(const Catalogue&, const ProblemFamily&);
@@ -22,9 +23,9 @@ class PointerCheck {
  public:
   explicit PointerCheck(Device& device) : device_(device) {}
 
-  /// Every tensor that the pattern needs lies in this device's memory. Throws InvalidArgument.
-  void require_device_memory(const EpilogueEntry&, const Call&);
-  void require_device_memory(const char* name, const void* pointer);
+  /// Every tensor that the call gives lies in this device's memory. Throws InvalidArgument.
+  void require_device_memory(const Pattern&, const Call&);
+  void require_device_memory(std::string_view name, const void* pointer);
 
  private:
   static constexpr std::size_t slots = 256;

@@ -8,8 +8,6 @@
 namespace arbiter {
 namespace {
 
-constexpr std::string_view plain_pattern = "allreduce";
-
 /// NCCL has symmetric windows from 2.27 on.
 bool has_symmetric_windows(const std::string& version) {
   int major = 0;
@@ -90,8 +88,8 @@ std::vector<CandidateSpec> enumerate_candidates(const Group& group, const Proble
                                                 std::span<const CandidateSpec> best_plain,
                                                 std::vector<Excluded>* excluded) {
   const Catalogue& catalogue = group.catalogue();
-  const EpilogueEntry& pattern = catalogue.epilogue(family.pattern);
-  const bool plain = family.pattern == plain_pattern;
+  const Pattern pattern = catalogue.pattern(family.pattern);
+  const bool plain = pattern.plain();
   const int hidden = pattern.rows ? family.hidden : 0;
   const TargetLimits limits = group.limits();
   std::vector<CandidateSpec> candidates;
@@ -131,10 +129,27 @@ std::vector<CandidateSpec> enumerate_candidates(const Group& group, const Proble
     }
     return candidates;
   }
-  const Enumeration epilogues = enumerate_standalone(catalogue, family.pattern, family.dtype, hidden, limits);
+  // One launch shape of the prologue is enough: it is the smaller part, and unfused candidates are many already.
+  std::optional<Variant> prologue;
+  if (pattern.has(PartKind::prologue)) {
+    std::vector<Variant> alone =
+        enumerate_standalone(catalogue, pattern.prologue_alone(), family.dtype, hidden, limits).variants;
+    if (alone.empty()) return candidates;
+    prologue = std::move(alone.front());
+  }
+  std::vector<std::optional<Variant>> epilogues;
+  if (pattern.has_stages()) {
+    const std::string alone = pattern.without_prologue();
+    for (Variant& variant : enumerate_standalone(catalogue, alone, family.dtype, hidden, limits).variants) {
+      epilogues.emplace_back(std::move(variant));
+    }
+  } else {
+    epilogues.emplace_back();
+  }
   for (CandidateSpec spec : exchanges) {
-    for (const Variant& variant : epilogues.variants) {
-      spec.epilogue = variant;
+    spec.prologue = prologue;
+    for (const std::optional<Variant>& epilogue : epilogues) {
+      spec.epilogue = epilogue;
       candidates.push_back(spec);
     }
   }

@@ -16,12 +16,23 @@ arbiter_abi::Arguments tensors_of(const Call& call) {
   arguments.residual_out = call.residual_out;
   arguments.gamma = call.gamma;
   arguments.norm_out = call.norm_out;
+  arguments.quant_out = call.quant_out;
+  arguments.scale_in = call.scale_in;
+  arguments.scale_out = call.scale_out;
+  arguments.moe_weights = call.moe_weights;
+  arguments.moe_row_map = call.moe_row_map;
+  arguments.moe_shared = call.moe_shared;
   arguments.epsilon = call.epsilon;
   arguments.weight_bias = call.weight_bias;
+  arguments.gamma_fp32 = call.gamma_fp32 || call.dtype == Dtype::fp32 ? 1 : 0;
+  arguments.moe_weights_fp32 = call.moe_weights_fp32 || call.dtype == Dtype::fp32 ? 1 : 0;
+  arguments.moe_count = static_cast<unsigned>(call.moe_row_map != nullptr ? call.moe_top_k : call.moe_experts);
+  arguments.moe_rows = static_cast<unsigned>(call.moe_rows);
   return arguments;
 }
 
-/// Exchange (a kernel, NCCL, or for one rank nothing), and an epilogue kernel behind it where the exchange is plain.
+/// Exchange (a kernel, NCCL, or for one rank nothing), and the pattern's other parts around it where the exchange is
+/// plain.
 class RunnableCandidateImpl final : public RunnableCandidate {
  public:
   RunnableCandidateImpl(Group& group, const CandidateSpec& spec, const ProblemFamily& family)
@@ -33,6 +44,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
       throw Unsupported("'" + spec.name() + "' needs Arbiter's NCCL tuner plugin: " + group.nccl_forcing_reason());
     }
     if (spec.kernel) kernel_.emplace(group, *spec.kernel, spec.max_blocks);
+    if (spec.prologue) prologue_.emplace(group, *spec.prologue, 0);
     if (spec.epilogue) epilogue_.emplace(group, *spec.epilogue, 0);
     record_.backend = spec.backend();
     record_.algorithm = spec.algorithm();
@@ -48,7 +60,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   int block_limit() const noexcept override { return kernel_ ? kernel_->block_limit() : 0; }
 
   Geometry geometry(std::int64_t tokens) const override {
-    const LoadedKernel* kernel = kernel_ ? &*kernel_ : epilogue_ ? &*epilogue_ : nullptr;
+    const LoadedKernel* kernel = kernel_ ? &*kernel_ : epilogue_ ? &*epilogue_ : prologue_ ? &*prologue_ : nullptr;
     if (kernel == nullptr) return {};
     return kernel->geometry(message_vectors(tokens, family_.hidden, family_.dtype));
   }
@@ -72,19 +84,23 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   void enqueue(const Call& call, StreamHandle stream) override {
     if (!agreed_) throw InvalidArgument("'" + record_.name + "' was not agreed on by all ranks; call agree() first");
     const std::uint64_t vectors = message_vectors(call.tokens, call.hidden, call.dtype);
-    if (kernel_ && !epilogue_) {
+    if (kernel_ && spec_.fused()) {
       kernel_->launch(tensors_of(call), vectors, stream);
       return;
     }
-    if (!epilogue_) {
-      exchange(call.input, call.output, call, vectors, stream);
-      return;
+    const void* input = call.input;
+    void* output = epilogue_ ? intermediate(call, vectors) : call.output;
+    if (prologue_) {
+      Call contribution = call;
+      contribution.output = output != nullptr ? output : scratch(vectors);  // where the sum will be, in place
+      prologue_->launch(tensors_of(contribution), vectors, stream);
+      input = contribution.output;
     }
-    Call plain = call;
-    plain.output = intermediate(call, vectors);
-    const void* sum = exchange(call.input, plain.output, plain, vectors, stream);
+    const void* sum = exchange(input, output, call, vectors, stream);
+    if (!epilogue_) return;
     Call rest = call;
     rest.input = sum;
+    if (sum == call.output) rest.output = nullptr;  // it is there already
     epilogue_->launch(tensors_of(rest), vectors, stream);
   }
 
@@ -98,10 +114,18 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     return message_vectors(tokens, family_.hidden, family_.dtype) * vector_bytes;
   }
 
-  /// Where the sum lies before the epilogue. In residual_out if nothing there is still needed: no extra memory.
+  /// Where the sum lies before the epilogue; null for NCCL's own window. In a tensor that is written later anyway if
+  /// nothing there is still needed: no extra memory.
   void* intermediate(const Call& call, std::uint64_t vectors) const {
     if (spec_.nccl == "symmetric") return nullptr;
-    if (call.residual_out != nullptr && call.residual_out != call.residual_in) return call.residual_out;
+    const bool adds_residual = call.residual_in != nullptr;
+    if (adds_residual && call.residual_out != nullptr && call.residual_out != call.residual_in)
+      return call.residual_out;
+    if (!adds_residual && call.output != nullptr) return call.output;
+    return scratch(vectors);
+  }
+
+  void* scratch(std::uint64_t vectors) const {
     const Workspace& workspace = group_.workspace();
     if (workspace.scratch_bytes() < vectors * vector_bytes) {
       throw Unsupported("'" + record_.name + "' needs " + std::to_string(vectors * vector_bytes) +
@@ -155,6 +179,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   ProblemFamily family_;
   Candidate record_;
   std::optional<LoadedKernel> kernel_;
+  std::optional<LoadedKernel> prologue_;
   std::optional<LoadedKernel> epilogue_;
   std::size_t scratch_bytes_ = 0;
   std::string refusal_;

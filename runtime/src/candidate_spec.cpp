@@ -1,4 +1,5 @@
-// The text form of a candidate: "backend/algorithm:axis=value,...,blocks=16+epilogue:axis=value,...", and
+// The text form of a candidate:
+// "backend/algorithm:axis=value,...,blocks=16+prologue:axis=value,...+epilogue:axis=value,...", and
 // "nccl/classic:algo=ring,channels=8,proto=ll128".
 #include <algorithm>
 #include <array>
@@ -13,6 +14,7 @@ namespace arbiter {
 namespace {
 
 constexpr std::string_view plain_pattern = "allreduce";
+constexpr std::string_view prologue_word = "prologue";
 constexpr std::string_view epilogue_word = "epilogue";
 
 std::string parameters_of(const Variant& variant) {
@@ -112,29 +114,42 @@ std::string CandidateSpec::name() const {
     if (!parameters.empty()) text += ":" + parameters;
   }
   if (forced.forces()) text += ":" + forced.text();
-  if (epilogue) {
-    const std::string parameters = parameters_of(*epilogue);
-    text += "+" + std::string(epilogue_word) + (parameters.empty() ? "" : ":" + parameters);
-  }
+  const auto append = [&](std::string_view word, const std::optional<Variant>& alone) {
+    if (!alone) return;
+    const std::string parameters = parameters_of(*alone);
+    text.append("+").append(word).append(parameters.empty() ? "" : ":" + parameters);
+  };
+  append(prologue_word, prologue);
+  append(epilogue_word, epilogue);
   return text;
 }
 
 CandidateSpec CandidateSpec::parse(const Catalogue& catalogue, std::string_view name, const ProblemFamily& family,
                                    int world) {
-  const EpilogueEntry& pattern = catalogue.epilogue(family.pattern);
+  const Pattern pattern = catalogue.pattern(family.pattern);
   CandidateSpec spec;
-  std::string_view exchange = name;
-  if (const std::size_t plus = name.find('+'); plus != std::string_view::npos) {
-    exchange = name.substr(0, plus);
-    std::string_view tail = name.substr(plus + 1);
+  const std::string_view exchange = name.substr(0, name.find('+'));
+  for (std::string_view tails = name.substr(exchange.size()); !tails.empty();) {
+    tails.remove_prefix(1);
+    std::string_view tail = tails.substr(0, tails.find('+'));
+    tails.remove_prefix(tail.size());
     const std::string_view word = tail.substr(0, tail.find(':'));
-    if (word != epilogue_word) refuse(name, "expected '+epilogue' instead of '+" + std::string(word) + "'");
-    if (family.pattern == plain_pattern) refuse(name, "a plain allreduce has no epilogue");
     tail.remove_prefix(std::min(tail.size(), word.size() + 1));
-    Variant epilogue =
-        make_variant(catalogue.standalone(), parse_parameters(tail, name), name, family, pattern.rows, 1, nullptr);
-    epilogue.pattern = family.pattern;
-    spec.epilogue = std::move(epilogue);
+    const auto alone = [&](std::string part) {
+      Variant variant =
+          make_variant(catalogue.standalone(), parse_parameters(tail, name), name, family, true, 1, nullptr);
+      variant.pattern = std::move(part);
+      return variant;
+    };
+    if (word == prologue_word && !spec.prologue && !spec.epilogue) {
+      if (!pattern.has(PartKind::prologue)) refuse(name, "'" + family.pattern + "' has no prologue");
+      spec.prologue = alone(pattern.prologue_alone());
+    } else if (word == epilogue_word && !spec.epilogue) {
+      if (!pattern.has_stages()) refuse(name, "'" + family.pattern + "' has no epilogue");
+      spec.epilogue = alone(pattern.without_prologue());
+    } else {
+      refuse(name, "expected '+prologue', then '+epilogue', instead of '+" + std::string(word) + "'");
+    }
   }
 
   const std::size_t slash = exchange.find('/');
@@ -145,7 +160,13 @@ CandidateSpec CandidateSpec::parse(const Catalogue& catalogue, std::string_view 
   const std::string_view algorithm = rest.substr(0, colon);
   const std::string_view parameters = colon == std::string_view::npos ? std::string_view() : rest.substr(colon + 1);
 
-  const bool fused_needs_epilogue = family.pattern != plain_pattern && !spec.epilogue;
+  const bool plain_exchange = backend == Backend::nccl || backend == Backend::automatic || !spec.fused();
+  if (plain_exchange && pattern.has(PartKind::prologue) && !spec.prologue) {
+    refuse(name, "'" + family.pattern + "' needs '+prologue:...' with it");
+  }
+  if (plain_exchange && pattern.has_stages() && !spec.epilogue) {
+    refuse(name, "'" + family.pattern + "' needs '+epilogue:...' behind it");
+  }
   if (backend == Backend::nccl || backend == Backend::automatic) {
     static constexpr std::array<std::string_view, 2> nccl_names = {"classic", "symmetric"};
     static constexpr std::array<std::string_view, 1> copy_names = {"copy"};
@@ -163,19 +184,18 @@ CandidateSpec CandidateSpec::parse(const Catalogue& catalogue, std::string_view 
     } catch (const InvalidArgument& error) {
       refuse(name, error.what());
     }
-    if (fused_needs_epilogue) refuse(name, "'" + family.pattern + "' needs '+epilogue:...' behind it");
     if (backend == Backend::automatic && world != 1) refuse(name, "a copy reduces nothing over several ranks");
     if (backend == Backend::nccl) spec.nccl = algorithm;
     return spec;
   }
 
   const AlgorithmEntry& entry = catalogue.algorithm(backend, algorithm);
-  if (!entry.exchange && (world != 1 || spec.epilogue)) {
+  if (!entry.exchange && (world != 1 || !spec.fused())) {
     refuse(name, "the stand-alone epilogue exchanges no data; it can only stand behind an allreduce");
   }
-  const bool rows = pattern.rows && !spec.epilogue;
+  const bool rows = pattern.rows && spec.fused();
   Variant kernel = make_variant(entry, parse_parameters(parameters, name), name, family, rows, world, &spec.max_blocks);
-  kernel.pattern = spec.epilogue ? std::string(plain_pattern) : family.pattern;
+  kernel.pattern = spec.fused() ? family.pattern : std::string(plain_pattern);
   spec.kernel = std::move(kernel);
   return spec;
 }

@@ -48,7 +48,8 @@ Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<D
       log(options.variables.log, "arbiter rank " + std::to_string(bootstrap ? bootstrap->rank() : 0)),
       group(make_agreed_group(std::move(bootstrap), std::move(device), options)),
       decisions(load_decisions(group->bootstrap(), options)),
-      pointers(group->device()) {
+      pointers(group->device()),
+      plain(group->catalogue().pattern(plain_pattern)) {
   if (group->rank() != 0) return;
   if (!decisions.problem.empty()) log.warn("going on without measured decisions: " + decisions.problem);
   if (!decisions.source.empty()) {
@@ -69,7 +70,7 @@ void Communicator::Impl::run(const Call& call, StreamHandle stream) {
     return;
   }
   if (found == nullptr) {
-    group->catalogue().epilogue(call.pattern);  // an unknown name is a better answer than "not prepared"
+    group->catalogue().pattern(call.pattern);  // an unknown name is a better answer than "not prepared"
     throw Unsupported(asked(call) + " is not prepared. Prepared: " + table.describe() +
                       ". Call prepare() with this pattern, dtype and hidden size, and max_tokens of at least the "
                       "tokens of any call.");
@@ -90,7 +91,7 @@ void Communicator::Impl::run_plain(const Call& call, const FamilyTable* found, M
   if (elements == 0) return;
   Device& device = group->device();
   if (found == nullptr) found = table.covering(plain_pattern, call.dtype, elements, mode);
-  const EpilogueEntry& pattern = found != nullptr ? found->pattern() : group->catalogue().epilogue(plain_pattern);
+  const Pattern& pattern = found != nullptr ? found->pattern() : plain;
   if (found == nullptr && group->nccl() == nullptr && group->size() > 1) {
     throw Unsupported(asked(call) + " is not prepared, and there is no NCCL to fall back to (" + group->nccl_reason() +
                       "). Prepared: " + table.describe() + ". Call prepare() with pattern 'allreduce', dtype " +

@@ -15,7 +15,7 @@ Explanation Communicator::Impl::explain(const Problem& problem) const {
   if (found != nullptr && problem.tokens > found->family().max_tokens) found = nullptr;
   if (problem.pattern != plain_pattern) {
     if (found != nullptr) return found->explanation(problem.tokens);
-    group->catalogue().epilogue(problem.pattern);
+    group->catalogue().pattern(problem.pattern);
     throw Unsupported(problem.name() + " is not prepared. Prepared: " + table.describe());
   }
 

@@ -36,6 +36,7 @@ struct Communicator::Impl {
   std::unique_ptr<Group> group;
   LoadedDecisions decisions;
   PointerCheck pointers;
+  Pattern plain;  ///< what serves counts that no prepared family covers
 
   /// Loaded candidates by family and name. Never dropped: a captured graph may use their kernels.
   struct Loaded {

@@ -181,7 +181,7 @@ void Communicator::Impl::require_equal_plans(const std::vector<Plan>& plans) {
 
 void Communicator::Impl::publish(const std::vector<Plan>& plans) {
   for (const auto& [family, intervals] : plans) {
-    FamilyTable family_table(family, group->catalogue().epilogue(family.pattern));
+    FamilyTable family_table(family, group->catalogue().pattern(family.pattern));
     if (group->rank() == 0) log.info(name_of(family) + " on " + std::to_string(group->size()) + " ranks:");
     for (const PlannedInterval& interval : intervals) {
       RunnableCandidate& candidate =

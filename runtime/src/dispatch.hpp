@@ -13,7 +13,7 @@ namespace arbiter {
 /// Candidates of one family, for every token count from 1 to family.max_tokens.
 class FamilyTable {
  public:
-  FamilyTable(ProblemFamily family, const EpilogueEntry& pattern) : family_(std::move(family)), pattern_(&pattern) {}
+  FamilyTable(ProblemFamily family, Pattern pattern) : family_(std::move(family)), pattern_(std::move(pattern)) {}
 
   /// Intervals in order, without gaps, the first beginning at 1. The candidate must outlive the table.
   void append(std::int64_t tokens_max, RunnableCandidate&, Explanation);
@@ -23,7 +23,7 @@ class FamilyTable {
   const Explanation& explanation(std::int64_t tokens) const noexcept { return explanations_[index(tokens)]; }
 
   const ProblemFamily& family() const noexcept { return family_; }
-  const EpilogueEntry& pattern() const noexcept { return *pattern_; }
+  const Pattern& pattern() const noexcept { return pattern_; }
   std::int64_t max_elements() const noexcept { return family_.max_tokens * family_.hidden; }
   std::size_t intervals() const noexcept { return candidates_.size(); }
   std::int64_t tokens_max(std::size_t interval) const noexcept { return tokens_max_[interval]; }
@@ -32,7 +32,7 @@ class FamilyTable {
   std::size_t index(std::int64_t tokens) const noexcept;
 
   ProblemFamily family_;
-  const EpilogueEntry* pattern_;
+  Pattern pattern_;
   std::vector<std::int64_t> tokens_max_;
   std::vector<RunnableCandidate*> candidates_;
   std::vector<Explanation> explanations_;

@@ -76,10 +76,10 @@ Tiling tiling(const KernelShape& shape, std::uint64_t vectors) {
 
 KernelShape kernel_shape(const Catalogue& catalogue, const Variant& variant, const TargetLimits& limits) {
   const AlgorithmEntry& algorithm = catalogue.algorithm(variant.backend, variant.algorithm);
-  const EpilogueEntry& epilogue = catalogue.epilogue(variant.pattern);
-  const Bindings bindings = bindings_of(variant, epilogue.rows, limits);
+  const Pattern pattern = catalogue.pattern(variant.pattern);
+  const Bindings bindings = bindings_of(variant, pattern, limits);
   KernelShape shape;
-  shape.rows_pattern = epilogue.rows;
+  shape.rows_pattern = pattern.rows;
   shape.threads = positive_axis(bindings, variant, "threads");
   shape.vectors = positive_axis(bindings, variant, "vectors");
   shape.cluster = positive_axis(bindings, variant, "cluster");
@@ -103,7 +103,16 @@ KernelShape kernel_shape(const Catalogue& catalogue, const Variant& variant, con
   }
   shape.push_slots = evaluate_size(algorithm.push_slots, bindings, variant, "push_slots");
   shape.staging_copies = evaluate_size(algorithm.staging_copies, bindings, variant, "staging_copies");
-  shape.shared_bytes = static_cast<unsigned>(evaluate_size(algorithm.shared_bytes, bindings, variant, "shared_bytes"));
+  std::uint64_t shared_bytes = evaluate_size(algorithm.shared_bytes, bindings, variant, "shared_bytes");
+  for (const PartEntry& part : pattern.parts) {
+    if (part.shared_bytes.empty()) continue;
+    shared_bytes += product({shape.tile_rows, evaluate_size(part.shared_bytes, bindings, variant, "shared_bytes")});
+  }
+  if (shared_bytes > std::numeric_limits<unsigned>::max()) {
+    throw InvalidArgument("'" + variant.full_name() + "' needs " + std::to_string(shared_bytes) +
+                          " bytes of shared memory per block");
+  }
+  shape.shared_bytes = static_cast<unsigned>(shared_bytes);
   return shape;
 }
 

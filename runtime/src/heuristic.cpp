@@ -1,6 +1,7 @@
 #include "heuristic.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <string_view>
 
@@ -38,13 +39,16 @@ class Chooser {
           const std::function<bool(const CandidateSpec&)>& usable)
       : group_(group), policy_(policy), usable_(usable) {
     const Catalogue& catalogue = group.catalogue();
-    plain_ = family.pattern == plain_pattern;
-    const bool rows = catalogue.epilogue(family.pattern).rows;
-    const int hidden = rows ? family.hidden : 0;
+    const Pattern pattern = catalogue.pattern(family.pattern);
+    plain_ = pattern.plain();
+    const int hidden = pattern.rows ? family.hidden : 0;
     const TargetLimits limits = group.limits();
-    if (!plain_) {
-      epilogues_ = enumerate_standalone(catalogue, family.pattern, family.dtype, hidden, limits).variants;
-    }
+    const auto standalone = [&](const std::string& name) {
+      return enumerate_standalone(catalogue, name, family.dtype, hidden, limits).variants;
+    };
+    if (!plain_) whole_ = standalone(family.pattern);
+    if (pattern.has(PartKind::prologue)) prologues_ = optional_variants(standalone(pattern.prologue_alone()));
+    if (pattern.has_stages()) epilogues_ = optional_variants(standalone(pattern.without_prologue()));
     if (group.size() == 1 || !group.symmetric_provider() || policy.backend == Backend::nccl) return;
     fused_ = enumerate(catalogue, family.pattern, family.dtype, group.size(), hidden, limits, policy.backend).variants;
     if (!plain_) {
@@ -71,7 +75,7 @@ class Chooser {
   std::optional<CandidateSpec> alone() const {
     CandidateSpec spec;
     if (plain_) return usable_(spec) ? std::optional(spec) : std::nullopt;
-    for (const Variant& variant : epilogues_) {
+    for (const Variant& variant : whole_) {
       spec.kernel = variant;
       if (usable_(spec)) return spec;
     }
@@ -95,7 +99,7 @@ class Chooser {
       if ((!algorithm.empty() && variant.algorithm != algorithm) || !allowed(variant)) continue;
       CandidateSpec spec;
       spec.kernel = variant;
-      if (auto complete = with_epilogue(spec)) return complete;
+      if (auto complete = completed(spec)) return complete;
     }
     return std::nullopt;
   }
@@ -106,15 +110,23 @@ class Chooser {
     CandidateSpec spec;
     spec.nccl = "classic";
     if (plain_) return usable_(spec) ? std::optional(spec) : std::nullopt;
-    return with_epilogue(spec);
+    return completed(spec);
   }
 
-  std::optional<CandidateSpec> with_epilogue(CandidateSpec spec) const {
-    for (const Variant& variant : epilogues_) {
-      spec.epilogue = variant;
-      if (usable_(spec)) return spec;
+  /// A plain exchange with what the pattern has around it.
+  std::optional<CandidateSpec> completed(CandidateSpec spec) const {
+    for (const std::optional<Variant>& prologue : prologues_) {
+      for (const std::optional<Variant>& epilogue : epilogues_) {
+        spec.prologue = prologue;
+        spec.epilogue = epilogue;
+        if (usable_(spec)) return spec;
+      }
     }
     return std::nullopt;
+  }
+
+  static std::vector<std::optional<Variant>> optional_variants(std::vector<Variant> variants) {
+    return {std::make_move_iterator(variants.begin()), std::make_move_iterator(variants.end())};
   }
 
   const Group& group_;
@@ -123,7 +135,10 @@ class Chooser {
   bool plain_ = true;
   std::vector<Variant> fused_;      // kernels of the pattern itself
   std::vector<Variant> exchanges_;  // plain kernels, for an unfused candidate
-  std::vector<Variant> epilogues_;
+  std::vector<Variant> whole_;      // the whole pattern without an exchange, for a single rank
+  // Stand-alone kernels around a plain exchange; one that is empty where the pattern has nothing there.
+  std::vector<std::optional<Variant>> prologues_ = std::vector<std::optional<Variant>>(1);
+  std::vector<std::optional<Variant>> epilogues_ = std::vector<std::optional<Variant>>(1);
 };
 
 std::string nothing_left(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy) {

@@ -132,14 +132,15 @@ std::string candidate_source_hash(const Group& group, const CandidateSpec& spec)
     const int sources = on_cpu(group) ? 1 : spec.kernel->world;
     for (int rank = 0; rank < sources; ++rank) hashes.push_back(render_for(group, *spec.kernel, rank).hash);
   }
+  if (spec.prologue) hashes.push_back(render_for(group, *spec.prologue, 0).hash);
   if (spec.epilogue) hashes.push_back(render_for(group, *spec.epilogue, 0).hash);
   return hashes.empty() ? std::string() : hash_of_fields(hashes);
 }
 
 std::size_t scratch_bytes(const CandidateSpec& spec, const ProblemFamily& family) {
-  // Between the two kernels the sum lies in residual_out, except when that still holds the residual to add, or in the
-  // output window of NCCL.
-  if (!spec.epilogue || spec.nccl == "symmetric") return 0;
+  // Between kernels the message lies in a tensor that is written later anyway, but not every call has one; behind
+  // NCCL's symmetric windows only what a prologue makes has no place of its own.
+  if (spec.fused() || (spec.nccl == "symmetric" && !spec.prologue)) return 0;
   return message_vectors(family.max_tokens, family.hidden, family.dtype) * vector_bytes;
 }
 

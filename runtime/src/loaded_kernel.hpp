@@ -40,8 +40,8 @@ class LoadedKernel {
   std::string name_;
 };
 
-/// SHA-256 over the sources of all ranks and of the epilogue: what a decision is checked against. Empty for NCCL alone.
-/// Pure in the catalogue and the device kind.
+/// SHA-256 over the sources of all ranks and of the stand-alone kernels: what a decision is checked against. Empty for
+/// NCCL alone. Pure in the catalogue and the device kind.
 std::string candidate_source_hash(const Group&, const CandidateSpec&);
 
 /// Bytes of scratch memory (workspace.hpp) that a candidate needs for a family.

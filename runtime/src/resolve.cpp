@@ -49,7 +49,7 @@ std::int64_t divide_up(std::int64_t value, std::int64_t by) { return value / by 
 
 std::string refusal_key(const CandidateSpec& spec, const ProblemFamily& family) {
   // A flat kernel does not know the hidden size, so its failure holds for all of them.
-  const bool flat = !spec.epilogue && (!spec.kernel || spec.kernel->hidden == 0);
+  const bool flat = spec.fused() && (!spec.kernel || spec.kernel->hidden == 0);
   return family.pattern + " " + std::string(to_string(family.dtype)) + " " +
          (flat ? std::string("flat") : std::to_string(family.hidden)) + " " + spec.name();
 }
@@ -57,6 +57,7 @@ std::string refusal_key(const CandidateSpec& spec, const ProblemFamily& family) 
 const std::string& SourceHashes::of(const CandidateSpec& spec) {
   std::string key;
   if (spec.kernel) key += spec.kernel->full_name();
+  if (spec.prologue) key += "+" + spec.prologue->full_name();
   if (spec.epilogue) key += "+" + spec.epilogue->full_name();
   const auto found = known_.find(key);
   if (found != known_.end()) return found->second;
@@ -115,7 +116,7 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
     const CandidateSpec as_measured =
         CandidateSpec::parse(group_.catalogue(), decision.candidate.name, original, group_.size());
     CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size());
-    for (const std::optional<Variant>* variant : {&spec.kernel, &spec.epilogue}) {
+    for (const std::optional<Variant>* variant : {&spec.kernel, &spec.prologue, &spec.epilogue}) {
       if (!*variant) continue;
       if (const auto reason = unavailable(group_.catalogue(), **variant, group_.limits())) {
         if (decision.hidden == family.hidden) ignore(decision, *reason);

@@ -27,6 +27,15 @@ ARBITER_DEVICE Vector load(const void* address) {
                : "memory");
   return v;
 }
+// For what is loaded again, or whose neighbour is: it stays in the cache of the multiprocessor.
+ARBITER_DEVICE Vector load_cached(const void* address) {
+  Vector v;
+  asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
 ARBITER_DEVICE void store(void* address, const Vector& v) {
   asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(address), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]),
                "r"(v.word[3])

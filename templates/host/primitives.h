@@ -35,6 +35,7 @@ ARBITER_DEVICE unsigned load_modelled_word(const unsigned* address, int order) {
 ARBITER_DEVICE Vector load(const void* address) {
   return modelled() ? load_modelled(address, 0) : *static_cast<const Vector*>(address);
 }
+ARBITER_DEVICE Vector load_cached(const void* address) { return load(address); }
 ARBITER_DEVICE void store(void* address, const Vector& v) {
   if (modelled()) {
     arbiter_current->store_symmetric(arbiter_current, address, v.word, 4, 0);

@@ -41,16 +41,23 @@ TEST(Catalogue, ReadsEveryField) {
   EXPECT_EQ(multimem.shared_bytes, "0");
   EXPECT_FALSE(catalogue.standalone().exchange);
 
-  const EpilogueEntry& norm = catalogue.epilogue("allreduce_norm");
-  EXPECT_TRUE(norm.rows);
-  EXPECT_TRUE(norm.needs(Tensor::gamma));
-  EXPECT_FALSE(norm.needs(Tensor::output));
-  EXPECT_EQ(norm.constants, (std::map<std::string, int>{{"norm_out", 1}}));
+  ASSERT_EQ(catalogue.parts().size(), 5u);
+  const PartEntry& group = catalogue.parts()[4];
+  EXPECT_EQ(group.kind, PartKind::quantisation);
+  EXPECT_EQ(group.parameter, "group");
+  EXPECT_EQ(group.template_name, "stages/fp8");
+  EXPECT_EQ(group.writes, (std::vector<Tensor>{Tensor::quant_out, Tensor::scale_out}));
+  EXPECT_EQ(group.problem, (std::vector<Constraint>{{"hidden % group == 0", "the group must divide the row"}}));
+  EXPECT_EQ(group.constraints.size(), 1u);
+  EXPECT_EQ(group.shared_bytes, "4 * hidden / group");
+  EXPECT_EQ(group.scale_layout, ScaleLayout::packed_columns);
+  EXPECT_EQ(catalogue.parts()[2].constants, (std::map<std::string, int>{{"centred", 1}}));
+  EXPECT_EQ(catalogue.usual_patterns(), (std::vector<std::string>{"allreduce", "allreduce_norm"}));
 }
 
 TEST(Catalogue, LookupsNameTheNearest) {
   const Catalogue catalogue = parse(sample_json);
-  expect_error<InvalidArgument>([&] { catalogue.epilogue("allreduce_nrm"); },
+  expect_error<InvalidArgument>([&] { catalogue.pattern("allreduce_nrm"); },
                                 {"unknown pattern 'allreduce_nrm'", "did you mean 'allreduce_norm'?"});
   expect_error<InvalidArgument>([&] { catalogue.algorithm(Backend::trtllm, "pull"); }, {"trtllm", "'pull'", "push"});
   EXPECT_THROW(catalogue.algorithm(Backend::mnnvl, "push"), InvalidArgument);
@@ -63,9 +70,9 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
     std::initializer_list<std::string_view> parts;
   };
   const Case cases[] = {
-      {"\"schema\": 1", "\"schema\": 2", {"schema", "reads schema 1", "found 2"}},
-      {"\"schema\": 1,", "", {"'schema' is missing"}},
-      {"\"schema\": 1", "\"schema\": 1, \"extra\": 1", {"unknown key 'extra'"}},
+      {"\"schema\": 2", "\"schema\": 1", {"schema", "reads schema 2", "found 1"}},
+      {"\"schema\": 2,", "", {"'schema' is missing"}},
+      {"\"schema\": 2", "\"schema\": 2, \"extra\": 1", {"unknown key 'extra'"}},
       {"\"trtllm\"", "\"trtlm\"", {"algorithms[0].backend", "'trtlm'", "did you mean 'trtllm'?"}},
       {"\"trtllm\"", "\"nccl\"", {"algorithms[0].backend", "nccl"}},
       {"\"trtllm\"", "7", {"algorithms[0].backend", "expected a string", "the number 7"}},
@@ -97,7 +104,7 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
       {"\"threads\", \"values\": [128, 256]", "\"sm\", \"values\": [1]", {"axes[0].name", "already has a meaning"}},
       {"\"threads\", \"values\": [128, 256]", "\"dtype\", \"values\": [1]", {"axes[0].name", "already has a meaning"}},
       {"\"cluster\", \"values\"", "\"threads\", \"values\"", {"axes[1].name", "listed twice"}},
-      {"\"cluster\", \"values\": [1, 2]", "\"norm_out\", \"values\": [1]", {"unknown name 'cluster'"}},
+      {"\"cluster\", \"values\": [1, 2]", "\"clusters\", \"values\": [1]", {"unknown name 'cluster'"}},
       {"[128, 256]", "[]", {"axes[0].values", "at least one"}},
       {"[128, 256]", "[128, 128]", {"axes[0].values[1]", "twice"}},
       {"[128, 256]", "[99999999999]", {"axes[0].values[0]", "32 bits"}},
@@ -107,14 +114,37 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
       {"\"2 * world\"", "\"2 * wrld\"", {"algorithms[0].push_slots", "did you mean 'world'?"}},
       {"\"2 * world\"", "2", {"algorithms[0].push_slots", "expected a string"}},
       {"\"name\": \"multimem\"", "\"name\": \"multimem\", \"exchange\": false", {"algorithms[1].worlds[0]"}},
-      {"\"pattern\": \"allreduce_norm\"", "\"pattern\": \"allreduce\"", {"epilogues[1].pattern", "twice"}},
-      {"[\"output\"]", "[\"outptu\"]", {"epilogues[0].tensors[0]", "did you mean 'output'?"}},
-      {"[\"output\"]", "[\"output\", \"output\"]", {"epilogues[0].tensors[1]", "twice"}},
-      {"\"norm_out\": 1", "\"norm_out\": \"1\"", {"epilogues[1].constants.norm_out", "integer", "'1'"}},
-      {"\"norm_out\": 1", "\"rank\": 1", {"epilogues[1].constants.rank", "already has a meaning"}},
-      {"\"norm_out\": 1", "\"threads\": 1", {"'threads' is both an axis", "rename"}},
-      {"\"rows\": true", "\"rows\": null", {"epilogues[1].rows", "null"}},
-      {"\"rows\": true", "\"rows\": true, \"rows\": false", {"key 'rows' twice", "line "}},
+      {"\"blocks\", \"values\"", "\"group\", \"values\"", {"'group' is both an axis", "rename"}},
+      {"\"moe\"", "\"moe{n}\"", {"prologues[0].name", "no parameter"}},
+      {"\"moe\"", "\"allreduce\"", {"prologues[0].name", "the allreduce itself"}},
+      {"[\"moe_shared\"]", "[\"moe_shard\"]", {"prologues[0].optional[0]", "did you mean 'moe_shared'?"}},
+      {"\"kind\": \"residual\"", "\"kind\": \"resdual\"", {"stages[0].kind", "did you mean 'residual'?"}},
+      {"\"kind\": \"residual\"", "\"kind\": \"prologue\"", {"stages[0].kind", "'prologue'"}},
+      {"[\"residual_out\"]", "[]", {"stages[0].writes", "at least one"}},
+      {"[\"gamma\"]", "[\"gama\"]", {"stages[1].reads[0]", "did you mean 'gamma'?"}},
+      {"[\"gamma\"]", "[\"gamma\", \"gamma\"]", {"stages[1].reads[1]", "twice"}},
+      {"\"name\": \"norm\"", "\"name\": \"residual\"", {"stages[1].name", "twice"}},
+      {"\"name\": \"norm\"", "\"name\": \"Norm\"", {"stages[1].name", "[a-z][a-z0-9_]*", "'Norm'"}},
+      {"\"centred\": 1", "\"centred\": \"1\"", {"stages[1].constants.centred", "integer", "'1'"}},
+      {"\"centred\": 1", "\"rank\": 1", {"stages[1].constants.rank", "already has a meaning"}},
+      {"\"centred\": 1", "\"hidden\": 1", {"stages[1].constants.hidden", "already has a meaning"}},
+      {"\"centred\": 1", "\"threads\": 1", {"'threads' is both an axis", "rename"}},
+      {"\"summary\": \"Norm.\"", "\"summary\": \"Norm.\", \"quant_bits\": 8", {"stages[1]", "only a quantisation"}},
+      {"\"quant_out\"], \"quant_bits\": 8", "\"quant_out\"]", {"stages[2]", "'quant_bits' is missing"}},
+      {"\"quant_bits\": 8", "\"quant_bits\": 7", {"stages[2].quant_bits", "4 or 8"}},
+      {"\"packed_columns\"", "\"packed\"", {"stages[3].scale_layout", "packed_columns"}},
+      {"\"packed_columns\"", "\"token\"", {"stages[3]", "no scale layout with groups"}},
+      {"fp8_group{group}", "fp8_groups", {"stages[3]", "needs a 'group'"}},
+      {"fp8_group{group}", "fp8_group{group", {"stages[3].name", "not closed"}},
+      {"fp8_group{group}", "fp8_group{Group}", {"stages[3].name", "'{Group}'"}},
+      {"fp8_group{group}", "fp8_group{hidden}", {"stages[3]"}},
+      {"hidden % group", "hidden % cluster", {"stages[3].problem[0].require", "unknown name 'cluster'"}},
+      {"threads * elements", "blocks * elements", {"stages[3].constraints[0].require", "unknown name 'blocks'"}},
+      {"4 * hidden / group", "4 * hiden", {"stages[3].shared_bytes", "did you mean 'hidden'?"}},
+      {"\"allreduce_norm\"]", "\"allreduce_nrm\"]", {"usual_patterns[1]", "did you mean 'allreduce_norm'?"}},
+      {"\"allreduce_norm\"]", "\"allreduce\"]", {"usual_patterns[1]", "twice"}},
+      {"\"launch\": true", "\"launch\": null", {"axes[2].launch", "null"}},
+      {"\"launch\": true", "\"launch\": true, \"launch\": false", {"key 'launch' twice", "line "}},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.to);
@@ -124,10 +154,11 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
 
 TEST(Catalogue, RefusesWhatIsNotACatalogue) {
   expect_error<CompileError>([] { parse(""); }, {"not JSON"});
-  expect_error<CompileError>([] { parse("{\"schema\": 1,"); }, {"not JSON"});
+  expect_error<CompileError>([] { parse("{\"schema\": 2,"); }, {"not JSON"});
   expect_error<CompileError>([] { parse("[]"); }, {"top level", "expected an object", "an array"});
-  expect_error<CompileError>([] { parse("{\"schema\": 1, \"algorithms\": [], \"epilogues\": []}"); },
-                             {"algorithms", "none"});
+  expect_error<CompileError>(
+      [] { parse("{\"schema\": 2, \"algorithms\": [], \"prologues\": [], \"stages\": [], \"usual_patterns\": []}"); },
+      {"algorithms", "none"});
   expect_error<CompileError>([] { parse(std::string(1000000, '[')); }, {"nested deeper"});
   expect_error<CompileError>([] { parse("{\"\xff\": 1}"); }, {"JSON"});
   EXPECT_THROW(parse(std::string("\0", 1)), CompileError);
@@ -147,7 +178,7 @@ TEST(Catalogue, HashCoversTextAndReachableTemplates) {
   EXPECT_NE(parse(sample_with("Pushes.", "Pushes!")).hash(), hash);
 
   TemplateMap changed = sample_templates();
-  changed["epilogues/norm.mustache"] = "other\n";
+  changed["stages/norm.mustache"] = "other\n";
   EXPECT_NE(Catalogue::parse(sample_json, changed).hash(), hash);
 
   TemplateMap more = sample_templates();
@@ -162,7 +193,7 @@ TEST(Catalogue, HashCoversTextAndReachableTemplates) {
 TEST(Catalogue, BuiltinIsValid) {
   const Catalogue& catalogue = Catalogue::builtin();
   EXPECT_FALSE(catalogue.algorithms().empty());
-  EXPECT_NO_THROW(catalogue.epilogue("allreduce"));
+  EXPECT_NO_THROW(catalogue.pattern("allreduce"));
   EXPECT_EQ(&catalogue, &Catalogue::builtin());
   EXPECT_EQ(builtin_templates().count("catalogue.json"), 1u);
   EXPECT_EQ(builtin_templates().count("args.h"), 1u);

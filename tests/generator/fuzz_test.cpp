@@ -117,9 +117,9 @@ TEST(Fuzz, DamagedCataloguesAreErrors) {
       const Catalogue catalogue = Catalogue::parse(json, test::sample_templates());
       ++accepted;
       // What is accepted can be used.
-      for (const EpilogueEntry& epilogue : catalogue.epilogues()) {
+      for (const std::string& pattern : catalogue.usual_patterns()) {
         try {
-          const Enumeration all = enumerate(catalogue, epilogue.pattern, Dtype::bf16, 2, 4096, {90, 1024, {}});
+          const Enumeration all = enumerate(catalogue, pattern, Dtype::bf16, 2, 4096, {90, 1024, {}});
           for (const Variant& variant : all.variants)
             (void)render_kernel(catalogue, variant, 0, Dialect::host, test::sample_templates());
         } catch (const CompileError&) {

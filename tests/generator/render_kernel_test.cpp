@@ -34,7 +34,8 @@ TEST_F(RenderKernel, CudaHasOneRank) {
   EXPECT_EQ(source.text,
             "// trtllm/push:cluster=2,threads=128 allreduce_norm bf16 world=2 hidden=2048\n"
             "device bf16\n"
-            "norm 1 hidden=2048 row_vectors=256 rows=1\n"
+            "plain\n"
+            "no residual\nnorm 1\nno quantisation\nhidden=2048 row_vectors=256 rows=1\n"
             "push threads=128 cluster=2 world=2\n"
             "kernel rank=1\n");
   EXPECT_EQ(source.entry, "arbiter_kernel");
@@ -46,7 +47,8 @@ TEST_F(RenderKernel, HostHasAllRanks) {
   EXPECT_EQ(source.text,
             "// trtllm/push:cluster=1,threads=128 allreduce fp32 world=4\n"
             "host fp32\n"
-            "none 0\n"  // a constant that only another epilogue sets
+            "plain\n"
+            "sum 0\n"  // a constant that only a stage sets
             "push threads=128 cluster=1 world=4\n"
             "kernel rank=0 host\nkernel rank=1 host\nkernel rank=2 host\nkernel rank=3 host\n");
   EXPECT_EQ(source.entry, "arbiter_kernel_rank");
@@ -96,9 +98,9 @@ TEST_F(RenderKernel, RefusesBadRequests) {
 
 TEST_F(RenderKernel, MissingTemplatesAreNamed) {
   TemplateMap templates = sample_templates();
-  templates.erase("epilogues/norm.mustache");
+  templates.erase("stages/norm.mustache");
   expect_error<CompileError>([&] { render_kernel(catalogue, rows, 0, Dialect::cuda, templates); },
-                             {"templates/kernel.mustache:3", "'epilogues/norm.mustache'"});
+                             {"templates/epilogues/composed.mustache:1", "'stages/norm.mustache'"});
 }
 
 TEST(BuiltinKernels, AllRenderAndDiffer) {
@@ -106,10 +108,10 @@ TEST(BuiltinKernels, AllRenderAndDiffer) {
   std::set<std::string> hashes;
   std::size_t count = 0;
   const auto begin = std::chrono::steady_clock::now();
-  for (const EpilogueEntry& epilogue : catalogue.epilogues()) {
+  for (const std::string& pattern : catalogue.usual_patterns()) {
     for (const Dtype dtype : {Dtype::bf16, Dtype::fp32}) {
-      std::vector<Variant> variants = enumerate(catalogue, epilogue.pattern, dtype, 3, 4096, hopper).variants;
-      for (Variant& variant : enumerate_standalone(catalogue, epilogue.pattern, dtype, 4096, hopper).variants)
+      std::vector<Variant> variants = enumerate(catalogue, pattern, dtype, 3, 4096, hopper).variants;
+      for (Variant& variant : enumerate_standalone(catalogue, pattern, dtype, 4096, hopper).variants)
         variants.push_back(std::move(variant));
       for (const Variant& variant : variants) {
         for (const Dialect dialect : {Dialect::cuda, Dialect::host}) {

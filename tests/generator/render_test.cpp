@@ -72,6 +72,14 @@ TEST(Render, PartialsSeeTheListAroundThem) {
                              {"templates/p:1", "unknown key 'rank'"});
 }
 
+TEST(Render, PartialsInSectionsSeeAllKeys) {
+  const TemplateMap templates{{"p", "<{{x}}{{#y}}{{> q}}{{/y}}>\n"}, {"q", "{{x}}"}};
+  const Keys keys{{"x", "0"}, {"y", "1"}, {"off", ""}};
+  EXPECT_EQ(render_text("{{#y}}\n{{> p}}\n{{/y}}\n{{^off}}{{> q}}{{/off}}{{#off}}{{> p}}{{/off}}", keys, templates),
+            "<00>\n0");
+  EXPECT_EQ(render_text("a {{> q}}\nb", keys, templates), "a 0\nb");
+}
+
 TEST(Render, AliasesChooseAPartial) {
   Context context;
   context.aliases = {{"epilogue", "epilogues/none.mustache"}};

@@ -9,7 +9,7 @@
 namespace arbiter::test {
 
 inline constexpr std::string_view sample_json = R"({
-  "schema": 1,
+  "schema": 2,
   "algorithms": [
     {
       "backend": "trtllm", "name": "push", "template": "algorithms/push", "summary": "Pushes.",
@@ -37,22 +37,44 @@ inline constexpr std::string_view sample_json = R"({
       "axes": [{"name": "threads", "values": [64]}]
     }
   ],
-  "epilogues": [
-    {"pattern": "allreduce", "template": "epilogues/none", "summary": "Sum.", "rows": false, "tensors": ["output"]},
-    {"pattern": "allreduce_norm", "template": "epilogues/norm", "summary": "Norm.", "rows": true,
-     "tensors": ["residual_in", "residual_out", "gamma", "norm_out"], "constants": {"norm_out": 1}}
-  ]
+  "prologues": [
+    {"name": "moe", "template": "prologues/moe", "summary": "Gathers.", "reads": ["moe_weights"],
+     "optional": ["moe_shared"]}
+  ],
+  "stages": [
+    {"kind": "residual", "name": "residual", "template": "stages/residual", "summary": "Adds.",
+     "reads": ["residual_in"], "writes": ["residual_out"]},
+    {"kind": "norm", "name": "norm", "template": "stages/norm", "summary": "Norm.",
+     "reads": ["gamma"], "writes": ["norm_out"], "constants": {"centred": 1}},
+    {"kind": "quantisation", "name": "fp8", "template": "stages/fp8", "summary": "One scale.",
+     "reads": ["scale_in"], "writes": ["quant_out"], "quant_bits": 8},
+    {"kind": "quantisation", "name": "fp8_group{group}", "template": "stages/fp8", "summary": "Groups.",
+     "writes": ["quant_out", "scale_out"], "quant_bits": 8, "scale_layout": "packed_columns",
+     "problem": [{"require": "hidden % group == 0", "reason": "the group must divide the row"}],
+     "constraints": [{"require": "threads * elements * cluster >= group", "reason": "a group does not fit"}],
+     "shared_bytes": "4 * hidden / group"}
+  ],
+  "usual_patterns": ["allreduce", "allreduce_norm"]
 })";
 
 inline const TemplateMap& sample_templates() {
   static const TemplateMap templates{
       {"kernel.mustache",
-       "// {{variant_name}}\n{{> @primitives}}\n{{> @epilogue}}\n{{> @algorithm}}\n"
+       "// {{variant_name}}\n{{> @primitives}}\n{{> @prologue}}\n{{> @epilogue}}\n{{> @algorithm}}\n"
        "{{#ranks}}\nkernel rank={{rank}}{{#host}} host{{/host}}\n{{/ranks}}\n"},
       {"device/primitives.cuh", "device {{dtype}}\n"},
       {"host/primitives.h", "host {{dtype}}\n"},
-      {"epilogues/none.mustache", "none {{norm_out}}\n"},
-      {"epilogues/norm.mustache", "norm {{norm_out}} hidden={{hidden}} row_vectors={{row_vectors}} rows={{rows}}\n"},
+      {"epilogues/sum.mustache", "sum {{centred}}\n"},
+      {"epilogues/composed.mustache",
+       "{{> @residual}}{{> @norm}}{{> @quantisation}}hidden={{hidden}} row_vectors={{row_vectors}} rows={{rows}}\n"},
+      {"prologues/plain.mustache", "plain\n"},
+      {"prologues/moe.mustache", "moe\n"},
+      {"stages/no_residual.mustache", "no residual\n"},
+      {"stages/no_norm.mustache", "no norm\n"},
+      {"stages/no_quantisation.mustache", "no quantisation\n"},
+      {"stages/residual.mustache", "residual optional={{residual_out_optional}}\n"},
+      {"stages/norm.mustache", "norm {{centred}}\n"},
+      {"stages/fp8.mustache", "fp8 group={{group}}\n"},
       {"algorithms/push.mustache", "push threads={{threads}} cluster={{cluster}} world={{world}}\n"},
       {"algorithms/multimem.mustache", "multimem {{threads}}\n"},
       {"algorithms/standalone.mustache", "alone {{threads}}\n"}};

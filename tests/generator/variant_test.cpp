@@ -141,16 +141,16 @@ TEST(BuiltinVariants, NamesAreUniqueAndEnumerationIsPure) {
   const TargetLimits hopper{90, 1024, {}};
   std::set<std::string> names;
   std::size_t count = 0;
-  for (const EpilogueEntry& epilogue : catalogue.epilogues())
+  for (const std::string& pattern : catalogue.usual_patterns())
     for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32})
       for (const int world : {2, 3, 4, 8})
         for (const int hidden : {2880, 4096, 7168, 8192}) {
-          const Enumeration once = enumerate(catalogue, epilogue.pattern, dtype, world, hidden, hopper);
-          EXPECT_EQ(once.variants, enumerate(catalogue, epilogue.pattern, dtype, world, hidden, hopper).variants);
-          EXPECT_FALSE(once.variants.empty()) << epilogue.pattern << " world " << world << " hidden " << hidden;
+          const Enumeration once = enumerate(catalogue, pattern, dtype, world, hidden, hopper);
+          EXPECT_EQ(once.variants, enumerate(catalogue, pattern, dtype, world, hidden, hopper).variants);
+          EXPECT_FALSE(once.variants.empty()) << pattern << " world " << world << " hidden " << hidden;
           for (const Variant& variant : once.variants) names.insert(variant.full_name());
           count += once.variants.size();
-          if (!epilogue.rows) break;
+          if (!catalogue.pattern(pattern).rows) break;
         }
   EXPECT_EQ(names.size(), count);
 }

@@ -27,7 +27,7 @@ std::string refusal(std::string_view name, const ProblemFamily& family, int worl
 TEST(CandidateSpec, EveryKernelOfTheCatalogueSurvivesTheRoundTrip) {
   std::set<std::string> names;
   for (const ProblemFamily& family : {plain_family(), fused_family()}) {
-    const bool rows = catalogue().epilogue(family.pattern).rows;
+    const bool rows = catalogue().pattern(family.pattern).rows;
     const Enumeration all =
         enumerate(catalogue(), family.pattern, family.dtype, 4, rows ? family.hidden : 0, {90, 1024, {}});
     ASSERT_FALSE(all.variants.empty());
@@ -116,8 +116,9 @@ TEST(CandidateSpec, RefusesBadNamesAndSaysWhy) {
   EXPECT_NE(refusal("nccl/classic:algo=ring", plain_family()).find("together"), std::string::npos);
   EXPECT_NE(refusal("nccl/symmetric:channels=4", plain_family()).find("no parameters"), std::string::npos);
   EXPECT_NE(refusal("nccl/classic", fused_family()).find("+epilogue"), std::string::npos);
-  EXPECT_NE(refusal("nccl/classic+prologue:threads=256", fused_family()).find("+epilogue"), std::string::npos);
-  EXPECT_NE(refusal(name + "+epilogue:threads=256,vectors=2,cluster=1,early_trigger=1", plain_family()).find("plain"),
+  EXPECT_NE(refusal("nccl/classic+prologue:threads=256", fused_family()).find("has no prologue"), std::string::npos);
+  EXPECT_NE(refusal(name + "+epilogue:threads=256,vectors=2,cluster=1,early_trigger=1", plain_family())
+                .find("has no epilogue"),
             std::string::npos);
 }
 

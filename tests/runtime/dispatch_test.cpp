@@ -76,14 +76,14 @@ class NamedCandidate final : public RunnableCandidate {
 };
 
 FamilyTable table_of(const ProblemFamily& family, RunnableCandidate& candidate) {
-  FamilyTable table(family, Catalogue::builtin().epilogue(family.pattern));
+  FamilyTable table(family, Catalogue::builtin().pattern(family.pattern));
   table.append(family.max_tokens, candidate, {});
   return table;
 }
 
 TEST(Dispatch, EveryTokenCountFindsItsInterval) {
   NamedCandidate a, b, c;
-  FamilyTable table({"allreduce", Dtype::bf16, 64, 100, Mode::graph}, Catalogue::builtin().epilogue("allreduce"));
+  FamilyTable table({"allreduce", Dtype::bf16, 64, 100, Mode::graph}, Catalogue::builtin().pattern("allreduce"));
   table.append(1, a, {"a", "", {}, std::nullopt});
   table.append(16, b, {"b", "", {}, std::nullopt});
   table.append(100, c, {"c", "", {}, std::nullopt});

@@ -133,7 +133,7 @@ TEST(Geometry, PublicFunctionUsesTheCatalogue) {
   const Catalogue& catalogue = Catalogue::builtin();
   for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
     const int hidden = 2880;
-    const bool rows = catalogue.epilogue(pattern).rows;
+    const bool rows = catalogue.pattern(pattern).rows;
     const Enumeration all = enumerate(catalogue, pattern, Dtype::bf16, 4, rows ? hidden : 0, {90, 1024, {}});
     ASSERT_FALSE(all.variants.empty());
     for (const Variant& variant : all.variants) {

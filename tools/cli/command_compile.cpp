@@ -132,7 +132,7 @@ void print_summary(const std::vector<CompileOutcome>& outcomes, double seconds) 
 
 VariantQuery whole_catalogue() {
   VariantQuery query;
-  for (const EpilogueEntry& epilogue : Catalogue::builtin().epilogues()) query.patterns.push_back(epilogue.pattern);
+  query.patterns = Catalogue::builtin().usual_patterns();
   query.dtypes = {Dtype::bf16, Dtype::fp16, Dtype::fp32};
   query.worlds = {2, 4, 8};
   query.hiddens = {8192};

@@ -109,7 +109,7 @@ Options show_options() {
 int run_show(const Options& options) {
   Filter filter;
   for (const std::string& pattern : options.texts("pattern")) {
-    filter.patterns.push_back(Catalogue::builtin().epilogue(pattern).pattern);
+    filter.patterns.push_back(Catalogue::builtin().pattern(pattern).name);
   }
   for (const std::string& dtype : options.texts("dtype")) filter.dtypes.emplace_back(to_string(parse_dtype(dtype)));
   filter.worlds = options.integers("world", 1, 1 << 16, {});

@@ -64,7 +64,7 @@ Problems read_problems(const Options& options, DeviceKind device) {
 
   std::vector<std::string> patterns;
   for (const std::string& pattern : options.texts("pattern")) {
-    patterns.push_back(Catalogue::builtin().epilogue(pattern).pattern);
+    patterns.push_back(Catalogue::builtin().pattern(pattern).name);
   }
   if (patterns.empty()) patterns = {"allreduce", "allreduce_residual_rmsnorm"};
   const auto dtypes = read_names(options, "dtype", Dtype::bf16, parse_dtype);

@@ -60,7 +60,7 @@ void declare_variant_options(Options& options) {
 VariantQuery read_variant_options(const Options& options, VariantQuery otherwise) {
   VariantQuery query = std::move(otherwise);
   if (options.has("pattern")) query.patterns = options.texts("pattern");
-  for (const std::string& pattern : query.patterns) Catalogue::builtin().epilogue(pattern);
+  for (const std::string& pattern : query.patterns) Catalogue::builtin().pattern(pattern);
   if (options.has("dtype")) {
     query.dtypes.clear();
     for (const std::string& dtype : options.texts("dtype")) query.dtypes.push_back(parse_dtype(dtype));
@@ -110,7 +110,7 @@ std::vector<Variant> find_variants(const VariantQuery& query, const TargetLimits
     for (const Dtype dtype : query.dtypes) {
       for (const int hidden : query.hiddens) {
         for (const int world : query.worlds) keep(enumerate(catalogue, pattern, dtype, world, hidden, limits));
-        if (catalogue.epilogue(pattern).rows) {
+        if (catalogue.pattern(pattern).rows) {
           keep(enumerate_standalone(catalogue, pattern, dtype, hidden, limits));
         }
       }

@@ -194,7 +194,7 @@ class Bench {
   }
 
   void add_epilogue(CandidateSpec& spec, const ProblemFamily& family) const {
-    if (!group_.catalogue().epilogue(family.pattern).rows) return;
+    if (!group_.catalogue().pattern(family.pattern).rows) return;
     const Enumeration kernels =
         enumerate_standalone(group_.catalogue(), family.pattern, family.dtype, family.hidden, group_.limits());
     if (!kernels.variants.empty()) spec.epilogue = kernels.variants.front();
@@ -215,7 +215,7 @@ class Bench {
     try {
       const auto most = bytes / static_cast<std::size_t>(problem.tokens) * static_cast<std::size_t>(family.max_tokens);
       windows = &group_.reserve_nccl_symmetric(most);
-      if (group_.catalogue().epilogue(problem.pattern).rows) contestant.candidate = load_standalone(group_, family);
+      if (group_.catalogue().pattern(problem.pattern).rows) contestant.candidate = load_standalone(group_, family);
     } catch (const Error& error) {
       failure = error.what();
     }

@@ -319,16 +319,16 @@ class CaseList {
   // --- fusion: every fused pattern, weight bias, epsilon, in place; fused, and plain followed by the epilogue -------
 
   void add_fusion() {
-    for (const EpilogueEntry& epilogue : group_.catalogue().epilogues()) {
-      if (!epilogue.rows) continue;
+    for (const std::string& pattern : group_.catalogue().usual_patterns()) {
+      if (pattern == plain) continue;
       for (const AlgorithmEntry* algorithm : algorithms_) {
         for (const Dtype dtype : dtypes) {
           if (!full_ && dtype != Dtype::bf16 && algorithm != algorithms_.front()) continue;
-          add("fusion", *algorithm, family(epilogue.pattern, dtype, hidden(), 17),
+          add("fusion", *algorithm, family(pattern, dtype, hidden(), 17),
               "epsilon 1e-5 and 1e-6, weight bias 0 and 1, in place and not", fusion_body());
         }
       }
-      add_unfused(epilogue);
+      add_unfused(pattern);
     }
   }
 
@@ -354,9 +354,9 @@ class CaseList {
   }
 
   /// A plain allreduce with the stand-alone epilogue behind it, which may start early.
-  void add_unfused(const EpilogueEntry& epilogue) {
+  void add_unfused(const std::string& pattern) {
     if (!area_wanted("fusion")) return;
-    const ProblemFamily shape = family(epilogue.pattern, Dtype::bf16, hidden(), 17);
+    const ProblemFamily shape = family(pattern, Dtype::bf16, hidden(), 17);
     for (const AlgorithmEntry* algorithm : algorithms_) {
       if (!algorithm_wanted(std::string(to_string(algorithm->backend)), algorithm->name)) continue;
       const std::vector<CandidateSpec> exchange =

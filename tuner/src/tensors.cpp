@@ -13,27 +13,16 @@ constexpr std::uint32_t poison_word = 0xffffffffU;  // NaN in every dtype
 
 std::size_t rounded_up(std::size_t bytes) noexcept { return (bytes + alignment - 1) / alignment * alignment; }
 
-std::vector<Slot> slots_of(const EpilogueEntry& epilogue) {
+std::vector<Slot> slots_of(const Pattern& pattern) {
   std::vector<Slot> slots{Slot::input};
-  for (const Tensor tensor : epilogue.tensors) {
-    switch (tensor) {
-      case Tensor::output:
-        slots.push_back(Slot::output);
-        break;
-      case Tensor::residual_in:
-        slots.push_back(Slot::residual_in);
-        break;
-      case Tensor::residual_out:
-        slots.push_back(Slot::residual_out);
-        break;
-      case Tensor::gamma:
-        slots.push_back(Slot::gamma);
-        break;
-      case Tensor::norm_out:
-        slots.push_back(Slot::norm_out);
-        break;
-    }
-  }
+  const auto add = [&](Tensor tensor, Slot slot) {
+    if (pattern.uses(tensor)) slots.push_back(slot);
+  };
+  add(Tensor::output, Slot::output);
+  add(Tensor::residual_in, Slot::residual_in);
+  add(Tensor::residual_out, Slot::residual_out);
+  add(Tensor::gamma, Slot::gamma);
+  add(Tensor::norm_out, Slot::norm_out);
   return slots;
 }
 
@@ -50,34 +39,34 @@ std::string_view to_string(Slot slot) noexcept {
   return names[static_cast<std::size_t>(slot)];
 }
 
-std::vector<Slot> outputs_of(const EpilogueEntry& epilogue) {
+std::vector<Slot> outputs_of(const Pattern& pattern) {
   std::vector<Slot> outputs;
-  for (const Slot slot : slots_of(epilogue)) {
+  for (const Slot slot : slots_of(pattern)) {
     if (slot == Slot::output || slot == Slot::residual_out || slot == Slot::norm_out) outputs.push_back(slot);
   }
   return outputs;
 }
 
-std::size_t tensor_bytes(const EpilogueEntry& epilogue, Dtype dtype, int hidden, std::int64_t max_tokens) {
+std::size_t tensor_bytes(const Pattern& pattern, Dtype dtype, int hidden, std::int64_t max_tokens) {
   const std::size_t data =
       static_cast<std::size_t>(max_tokens) * static_cast<std::size_t>(hidden) * element_bytes(dtype);
   const std::size_t row = static_cast<std::size_t>(hidden) * element_bytes(dtype);
   std::size_t bytes = 0;
-  for (const Slot slot : slots_of(epilogue)) bytes += slot_bytes(slot == Slot::gamma ? row : data);
+  for (const Slot slot : slots_of(pattern)) bytes += slot_bytes(slot == Slot::gamma ? row : data);
   return bytes;
 }
 
-Tensors::Tensors(Device& device, const EpilogueEntry& epilogue, Dtype dtype, int hidden, std::int64_t max_tokens,
+Tensors::Tensors(Device& device, const Pattern& pattern, Dtype dtype, int hidden, std::int64_t max_tokens,
                  Placement placement)
     : device_(device),
-      epilogue_(epilogue),
+      pattern_(pattern),
       dtype_(dtype),
       hidden_(hidden),
       placement_(placement),
-      outputs_(outputs_of(epilogue)),
-      memory_(device, tensor_bytes(epilogue, dtype, hidden, max_tokens)) {
+      outputs_(outputs_of(pattern)),
+      memory_(device, tensor_bytes(pattern, dtype, hidden, max_tokens)) {
   auto* next = static_cast<unsigned char*>(memory_.data());
-  for (const Slot slot : slots_of(epilogue)) {
+  for (const Slot slot : slots_of(pattern)) {
     slots_[static_cast<std::size_t>(slot)] = next + guard_bytes + placement.shift_vectors * vector_bytes;
     next += slot_bytes(slot == Slot::gamma ? row_bytes() : static_cast<std::size_t>(max_tokens) * row_bytes());
   }
@@ -96,7 +85,7 @@ void* Tensors::at(Slot slot) const noexcept { return slots_[static_cast<std::siz
 
 Call Tensors::call(std::int64_t tokens) const {
   Call call;
-  call.pattern = epilogue_.pattern;
+  call.pattern = pattern_.name;
   call.dtype = dtype_;
   call.hidden = hidden_;
   call.tokens = tokens;

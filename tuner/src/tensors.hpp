@@ -19,7 +19,7 @@ inline constexpr std::size_t slot_count = 6;
 std::string_view to_string(Slot) noexcept;
 
 /// The tensors that a pattern writes.
-std::vector<Slot> outputs_of(const EpilogueEntry&);
+std::vector<Slot> outputs_of(const Pattern&);
 
 /// How a call's tensors lie in memory.
 struct Placement {
@@ -48,7 +48,7 @@ class HostBuffer {
 /// One set of tensors for up to `max_tokens` rows of `hidden` elements. Used from the rank's thread.
 class Tensors {
  public:
-  Tensors(Device&, const EpilogueEntry&, Dtype, int hidden, std::int64_t max_tokens, Placement = {});
+  Tensors(Device&, const Pattern&, Dtype, int hidden, std::int64_t max_tokens, Placement = {});
 
   Call call(std::int64_t tokens) const;
   void* at(Slot) const noexcept;  ///< null if the pattern has no such tensor
@@ -76,7 +76,7 @@ class Tensors {
 
  private:
   Device& device_;
-  EpilogueEntry epilogue_;
+  Pattern pattern_;
   Dtype dtype_;
   int hidden_;
   Placement placement_;
@@ -86,6 +86,6 @@ class Tensors {
 };
 
 /// Bytes of device memory that one set takes.
-std::size_t tensor_bytes(const EpilogueEntry&, Dtype, int hidden, std::int64_t max_tokens);
+std::size_t tensor_bytes(const Pattern&, Dtype, int hidden, std::int64_t max_tokens);
 
 }  // namespace arbiter::tuning

@@ -23,7 +23,7 @@ void check(Group& group, const TuneOptions& options) {
     throw InvalidArgument("measure settings: replays and min_calls must be at least 1");
   }
   for (const ProblemFamily& family : options.families) {
-    group.catalogue().epilogue(family.pattern);
+    group.catalogue().pattern(family.pattern);
     if (family.max_tokens < 1) {
       throw InvalidArgument("family '" + family.pattern + "': max_tokens is " + std::to_string(family.max_tokens) +
                             "; expected at least 1");

@@ -24,7 +24,7 @@ TuneRun::TuneRun(Group& group, const TuneOptions& options, std::vector<std::uniq
       watchdog_(options.stuck_after, options.on_stuck),
       context_{group, options, ledger_, result_, {}, {}},
       verifiers_(states_.size()) {
-  for (const auto& state : states_) plain_.push_back(!group.catalogue().epilogue(state->family.pattern).rows);
+  for (const auto& state : states_) plain_.push_back(!group.catalogue().pattern(state->family.pattern).rows);
   steps_ = grid_steps(states_, plain_);
   result_.problems = steps_.size();
   budget_s_ = std::chrono::duration<double>(options.budget).count();
@@ -197,7 +197,7 @@ void TuneRun::finished(const ProblemTuner& tuner) {
 /// The plain allreduce that an unfused candidate of `state` starts with: the winner of the plain family of the same
 /// shape, measured in this run or decided in an earlier one.
 std::vector<CandidateSpec> TuneRun::plain_winners(const FamilyState& state, std::int64_t tokens) const {
-  if (!group_.catalogue().epilogue(state.family.pattern).rows) return {};
+  if (!group_.catalogue().pattern(state.family.pattern).rows) return {};
   for (std::size_t i = 0; i < states_.size(); ++i) {
     const FamilyState& other = *states_[i];
     const ProblemFamily& family = other.family;

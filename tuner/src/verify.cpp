@@ -50,16 +50,16 @@ struct Verifier::Impl {
   Impl(Group& the_group, const ProblemFamily& the_family)
       : group(the_group),
         family(the_family),
-        epilogue(group.catalogue().epilogue(family.pattern)),
+        pattern(group.catalogue().pattern(family.pattern)),
         rows(tile_rows(family.hidden, family.dtype)),
         stream(group.device()),
         host(group.device(), host_buffer_bytes) {
-    if (epilogue.rows) standalone = load_standalone(group, family);
+    if (pattern.rows) standalone = load_standalone(group, family);
   }
 
   Group& group;
   ProblemFamily family;
-  const EpilogueEntry& epilogue;
+  Pattern pattern;
   std::int64_t rows;  ///< of a tile
   Stream stream;
   HostBuffer host;
@@ -75,7 +75,7 @@ struct Verifier::Impl {
       tensors.reset();  // first release, then allocate: the old ones may be large
       capacity = std::max(request.tokens, rows);
       placement = wanted;
-      tensors.emplace(group.device(), epilogue, family.dtype, family.hidden, capacity, wanted);
+      tensors.emplace(group.device(), pattern, family.dtype, family.hidden, capacity, wanted);
     }
     return *tensors;
   }
@@ -101,7 +101,7 @@ struct Verifier::Impl {
 
   /// The sum of a tile through the stand-alone kernel: what a fused kernel must reproduce bit for bit.
   void apply_epilogue(const Bytes& sum, const VerifyRequest& request, Reference& reference) {
-    Tensors tile(group.device(), epilogue, family.dtype, family.hidden, rows);
+    Tensors tile(group.device(), pattern, family.dtype, family.hidden, rows);
     tile.poison(rows, stream);
     tile.fill(Slot::input, sum, rows, stream);
     tile.fill(Slot::residual_in, reference.residual, rows, stream);
@@ -110,7 +110,7 @@ struct Verifier::Impl {
     call.epsilon = request.epsilon;
     call.weight_bias = request.weight_bias;
     standalone->enqueue(call, stream);
-    for (const Slot slot : outputs_of(epilogue)) {
+    for (const Slot slot : outputs_of(pattern)) {
       Bytes bytes(sum.size());
       tile.read(slot, rows, host, stream, [&](std::size_t offset, std::span<const unsigned char> piece) {
         std::copy(piece.begin(), piece.end(), bytes.begin() + static_cast<std::ptrdiff_t>(offset));
@@ -122,7 +122,7 @@ struct Verifier::Impl {
   const std::vector<double>& in_double(Reference& reference, Slot slot, const VerifyRequest& request) {
     if (reference.in_double.empty()) {
       std::vector<double> sum = sum_in_double(reference.inputs, family.dtype);
-      if (epilogue.rows) {
+      if (pattern.rows) {
         std::vector<double> added = sum;
         const std::vector<double> residual = tuning::in_double(reference.residual, family.dtype);
         for (std::size_t i = 0; i < added.size(); ++i) added[i] += residual[i];
@@ -163,7 +163,7 @@ struct Verifier::Impl {
     if (subject.check) subject.check();
 
     const bool exact = subject.numerics == Numerics::rank_order_fp32 || request.content == Content::integers;
-    for (const Slot slot : outputs_of(epilogue)) {
+    for (const Slot slot : outputs_of(pattern)) {
       const std::string difference = exact ? compare_exactly(set, slot, reference.exact.at(slot), tokens)
                                            : compare_tolerantly(set, slot, in_double(reference, slot, request), tokens);
       if (!difference.empty()) return {Severity::wrong, std::string(to_string(slot)) + ": " + difference};

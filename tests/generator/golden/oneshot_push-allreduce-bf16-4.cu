@@ -45,15 +45,26 @@ struct Control {
 constexpr unsigned push_buffers = 4;
 constexpr unsigned sentinel_word = 0x80000000u;
 
+// Tensors are null where the pattern has none, and where the caller leaves out an optional one.
 struct Arguments {
-  const void* input;         // [rows, hidden] or a flat message, activation dtype
-  void* output;              // the sum; may be input; null if the pattern has no such tensor
+  const void* input;         // [rows, hidden] or a flat message, activation dtype; MoE: see prologues/
+  void* output;              // the sum; may be input
   const void* residual_in;   // [rows, hidden]
   void* residual_out;        // [rows, hidden]
   const void* gamma;         // [hidden]
   void* norm_out;            // [rows, hidden]
+  void* quant_out;           // [rows, hidden] bytes, or half of it
+  const float* scale_in;     // one number
+  void* scale_out;           // as the quantisation lays its scales out
+  const void* moe_weights;   // [experts, rows] or [rows, top_k]
+  const int* moe_row_map;    // [rows, top_k]: which row of input; -1 for none
+  const void* moe_shared;    // [rows, hidden]: added last
   float epsilon;
   float weight_bias;         // the norm multiplies by (gamma + weight_bias)
+  unsigned gamma_fp32;       // not 0: gamma is fp32, whatever the activation dtype
+  unsigned moe_weights_fp32; // not 0: moe_weights is fp32
+  unsigned moe_count;        // experts, or top_k
+  unsigned moe_rows;         // rows of input that moe_row_map may name
   unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
   unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
   unsigned vectors;                      // 16-byte vectors of the message: at most 64 GiB - 16
@@ -97,6 +108,15 @@ ARBITER_DEVICE unsigned cluster_rank() {
 ARBITER_DEVICE Vector load(const void* address) {
   Vector v;
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
+// For what is loaded again, or whose neighbour is: it stays in the cache of the multiprocessor.
+ARBITER_DEVICE Vector load_cached(const void* address) {
+  Vector v;
+  asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];"
                : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
                : "l"(address)
                : "memory");
@@ -290,6 +310,8 @@ constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait 
                                                        // 1 once the inputs are ready, 2 at once
 constexpr unsigned hidden = 0;           // elements of a row; 0 if the message is flat
 constexpr unsigned row_vectors = 0;      // vectors of a row; 0 if the message is flat
+constexpr bool prologue = 0;     // a rank contributes something else than its input
+constexpr bool quantised = 0;
 // Code is fetched anew in every launch. Kernels that work on rows are long, so a launch of one iteration gets a path
 // without the loop (0.1 us at one token on H200); it would only cost compile time elsewhere.
 constexpr bool single_path = row_vectors != 0;
@@ -371,6 +393,10 @@ ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
     a.gamma = pinned(arguments.gamma);
     a.norm_out = pinned(arguments.norm_out);
   }
+  if (config::quantised) {
+    a.quant_out = pinned(arguments.quant_out);
+    a.scale_out = pinned(arguments.scale_out);
+  }
   return a;
 }
 
@@ -411,6 +437,12 @@ ARBITER_DEVICE unsigned long long address_bits(const void* address) {
   return reinterpret_cast<unsigned long long>(address);
 }
 ARBITER_DEVICE unsigned char* address_of(unsigned long long bits) { return reinterpret_cast<unsigned char*>(bits); }
+
+// Is this tensor written? One that the caller may leave out is null then.
+template <bool kOptional>
+ARBITER_DEVICE bool wanted(const void* tensor) {
+  return !kOptional || tensor != nullptr;
+}
 
 ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
   return reinterpret_cast<Control*>(arguments.workspace[rank]);
@@ -576,6 +608,12 @@ struct Push {
   }
 };
 
+// --- what a rank contributes -------------------------------------------------------------------------------------
+// What this rank contributes to the sum: its input.
+ARBITER_DEVICE Vector contribution(const Arguments& arguments, unsigned row, unsigned col) {
+  return load(vector_at(arguments.input, row, col));
+}
+
 // --- what follows the sum ----------------------------------------------------------------------------------------
 // The sum itself.
 template <unsigned kRows>
@@ -612,7 +650,7 @@ ARBITER_DEVICE void exchange(const Arguments& arguments, const Arguments& consta
 #pragma unroll
     for (unsigned k = 0; k < vectors; ++k) {
       const unsigned row = row_of(iteration);
-      if (in_message(arguments, row, column(k))) data[k] = load(vector_at(arguments.input, row, column(k)));
+      if (in_message(arguments, row, column(k))) data[k] = contribution(arguments, row, column(k));
     }
   };
   const auto send = [&](const Push<kRank, 1>& to, unsigned iteration, const Vector(&data)[vectors]) {

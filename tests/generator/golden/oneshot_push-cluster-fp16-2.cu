@@ -45,15 +45,26 @@ struct Control {
 constexpr unsigned push_buffers = 4;
 constexpr unsigned sentinel_word = 0x80000000u;
 
+// Tensors are null where the pattern has none, and where the caller leaves out an optional one.
 struct Arguments {
-  const void* input;         // [rows, hidden] or a flat message, activation dtype
-  void* output;              // the sum; may be input; null if the pattern has no such tensor
+  const void* input;         // [rows, hidden] or a flat message, activation dtype; MoE: see prologues/
+  void* output;              // the sum; may be input
   const void* residual_in;   // [rows, hidden]
   void* residual_out;        // [rows, hidden]
   const void* gamma;         // [hidden]
   void* norm_out;            // [rows, hidden]
+  void* quant_out;           // [rows, hidden] bytes, or half of it
+  const float* scale_in;     // one number
+  void* scale_out;           // as the quantisation lays its scales out
+  const void* moe_weights;   // [experts, rows] or [rows, top_k]
+  const int* moe_row_map;    // [rows, top_k]: which row of input; -1 for none
+  const void* moe_shared;    // [rows, hidden]: added last
   float epsilon;
   float weight_bias;         // the norm multiplies by (gamma + weight_bias)
+  unsigned gamma_fp32;       // not 0: gamma is fp32, whatever the activation dtype
+  unsigned moe_weights_fp32; // not 0: moe_weights is fp32
+  unsigned moe_count;        // experts, or top_k
+  unsigned moe_rows;         // rows of input that moe_row_map may name
   unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
   unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
   unsigned vectors;                      // 16-byte vectors of the message: at most 64 GiB - 16
@@ -97,6 +108,15 @@ ARBITER_DEVICE unsigned cluster_rank() {
 ARBITER_DEVICE Vector load(const void* address) {
   Vector v;
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
+// For what is loaded again, or whose neighbour is: it stays in the cache of the multiprocessor.
+ARBITER_DEVICE Vector load_cached(const void* address) {
+  Vector v;
+  asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];"
                : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
                : "l"(address)
                : "memory");
@@ -290,6 +310,8 @@ constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait 
                                                        // 1 once the inputs are ready, 2 at once
 constexpr unsigned hidden = 8192;           // elements of a row; 0 if the message is flat
 constexpr unsigned row_vectors = 1024;      // vectors of a row; 0 if the message is flat
+constexpr bool prologue = 0;     // a rank contributes something else than its input
+constexpr bool quantised = 0;
 // Code is fetched anew in every launch. Kernels that work on rows are long, so a launch of one iteration gets a path
 // without the loop (0.1 us at one token on H200); it would only cost compile time elsewhere.
 constexpr bool single_path = row_vectors != 0;
@@ -371,6 +393,10 @@ ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
     a.gamma = pinned(arguments.gamma);
     a.norm_out = pinned(arguments.norm_out);
   }
+  if (config::quantised) {
+    a.quant_out = pinned(arguments.quant_out);
+    a.scale_out = pinned(arguments.scale_out);
+  }
   return a;
 }
 
@@ -411,6 +437,12 @@ ARBITER_DEVICE unsigned long long address_bits(const void* address) {
   return reinterpret_cast<unsigned long long>(address);
 }
 ARBITER_DEVICE unsigned char* address_of(unsigned long long bits) { return reinterpret_cast<unsigned char*>(bits); }
+
+// Is this tensor written? One that the caller may leave out is null then.
+template <bool kOptional>
+ARBITER_DEVICE bool wanted(const void* tensor) {
+  return !kOptional || tensor != nullptr;
+}
 
 ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
   return reinterpret_cast<Control*>(arguments.workspace[rank]);
@@ -610,23 +642,24 @@ ARBITER_DEVICE float partial_tree(const float* leaves) {
   return warp_sum(leaf[0]);
 }
 
-// Call first in a kernel that uses row_sums: shared memory of another block may be written only once that block runs.
-ARBITER_DEVICE void row_sums_begin() {
+// Call first in a kernel that reduces rows: shared memory of another block may be written only once that block runs.
+ARBITER_DEVICE void row_reductions_begin() {
   if (config::cluster == 1) return;
   if (thread_index() == 0) gather_init(warps);
   cluster_arrive();
 }
 
 // Sums of kRows rows at once: in[row][k] is this thread's sum over its k-th vector (0 where it has none).
-// Every thread of the cluster calls this, once per iteration. Dynamic shared memory: gather_bytes if a row is spread
-// over a cluster, then two buffers of kRows * partials floats.
+// Every thread of the cluster calls this; `round` counts the reductions of the launch. Dynamic shared memory: gather_bytes
+// if a row is spread over a cluster, then two buffers of kRows * partials floats, used in turn: whoever writes to one again
+// has passed the other reduction's barrier, so everybody has read it.
 template <unsigned kRows>
-ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[kRows], unsigned iteration) {
+ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[kRows], unsigned round) {
   constexpr unsigned stride = (partials + 3) / 4 * 4;
-  const unsigned which = iteration & 1u;
+  const unsigned which = round & 1u;
   float* buffer = shared_floats() + (config::cluster == 1 ? 0 : gather_bytes / 4) + which * (kRows * stride);
   const unsigned lane = thread_index() % 32, warp = thread_index() / 32;
-  if (config::cluster != 1 && iteration == 0) cluster_wait();
+  if (config::cluster != 1 && round == 0) cluster_wait();
 #pragma unroll
   for (unsigned row = 0; row < kRows; ++row) {
 #pragma unroll
@@ -645,51 +678,86 @@ ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[k
     block_barrier();
   } else {
     if (lane == 0) gather_arrive(which, warp == 0 ? kRows * partials * 4 : 0);
-    gather_wait(which, iteration / 2);
+    gather_wait(which, round / 2);
   }
 #pragma unroll
   for (unsigned row = 0; row < kRows; ++row) out[row] = partial_tree(buffer + row * stride);
 }
 
-// --- what follows the sum ----------------------------------------------------------------------------------------
-// residual_out = sum + residual_in;  norm_out = residual_out / sqrt(mean(residual_out^2) + epsilon) * (gamma + bias).
-// Each is rounded as if it had been written and read back, so the result is that of the separate operations.
-constexpr bool writes_norm = 1 != 0;
+// --- what a rank contributes -------------------------------------------------------------------------------------
+// What this rank contributes to the sum: its input.
+ARBITER_DEVICE Vector contribution(const Arguments& arguments, unsigned row, unsigned col) {
+  return load(vector_at(arguments.input, row, col));
+}
 
-template <unsigned kRows>
-struct Epilogue {
-  Vector residual[kRows][config::vectors];
+// --- what follows the sum ----------------------------------------------------------------------------------------
+// gamma, in the dtype of the message or in fp32. It is requested before the wait for the peers and kept as one vector; of
+// an fp32 gamma with two vectors that is the first, and the other one is in the cache by the time it is needed.
+struct Weight {
   Vector gamma[config::vectors];
 
-  // First thing in the kernel.
-  ARBITER_DEVICE void begin() {
-    if (writes_norm) row_sums_begin();
+  static constexpr unsigned wide_vectors = elements / 4;
+  ARBITER_DEVICE static const void* place(const Arguments& arguments, unsigned k, unsigned vector, unsigned wide) {
+    return static_cast<const unsigned char*>(arguments.gamma) +
+           (static_cast<unsigned long long>(column(k)) * wide + vector) * sizeof(Vector);
   }
 
-  // Once per launch, after the inputs may be read.
   ARBITER_DEVICE void prepare(const Arguments& arguments) {
-    if (!writes_norm) return;
+    const unsigned wide = arguments.gamma_fp32 != 0 ? wide_vectors : 1u;
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
-      gamma[k] = column(k) < config::row_vectors ? load(vector_at(arguments.gamma, 0, column(k))) : zero_vector();
+      gamma[k] = column(k) < config::row_vectors ? load_cached(place(arguments, k, 0, wide)) : zero_vector();
     }
   }
 
-  // Once per iteration, before the wait for the peers.
-  ARBITER_DEVICE void prefetch(const Arguments& arguments, const unsigned (&row)[kRows]) {
+  ARBITER_DEVICE Values of(const Arguments& arguments, unsigned k) const {
+    if (wide_vectors == 1 || arguments.gamma_fp32 == 0) return unpack(gamma[k]);
+    const Vector part[2] = {gamma[k], load_cached(place(arguments, k, 1, wide_vectors))};
+    Values x;
 #pragma unroll
-    for (unsigned i = 0; i < kRows; ++i) {
+    for (unsigned e = 0; e < elements; ++e) x.at[e] = bits_to_float(part[e / 4].word[e % 4]);
+    return x;
+  }
+};
+// residual_out = sum + residual_in, which also goes on.
+template <unsigned kRows>
+ARBITER_DEVICE void prefetch_residual(const Arguments& arguments, const unsigned (&row)[kRows],
+                                      Vector (&x)[kRows][config::vectors]) {
 #pragma unroll
-      for (unsigned k = 0; k < config::vectors; ++k) {
-        residual[i][k] = in_message(arguments, row[i], column(k))
-                             ? load(vector_at(arguments.residual_in, row[i], column(k)))
-                             : zero_vector();
-      }
+  for (unsigned i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (unsigned k = 0; k < config::vectors; ++k) {
+      x[i][k] = in_message(arguments, row[i], column(k)) ? load(vector_at(arguments.residual_in, row[i], column(k)))
+                                                         : zero_vector();
     }
   }
+}
 
+template <unsigned kRows>
+ARBITER_DEVICE void add_residual(const Arguments& arguments, const unsigned (&row)[kRows],
+                                 const Vector (&sum)[kRows][config::vectors], Vector (&x)[kRows][config::vectors]) {
+#pragma unroll
+  for (unsigned i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (unsigned k = 0; k < config::vectors; ++k) {
+      if (!in_message(arguments, row[i], column(k))) continue;
+      x[i][k] = pack(plus(unpack(sum[i][k]), unpack(x[i][k])));
+      if (wanted<1>(arguments.residual_out))
+        store(vector_at(arguments.residual_out, row[i], column(k)), x[i][k]);
+    }
+  }
+}
+
+// norm_out = x / sqrt(mean(x^2) + epsilon) * (gamma + weight_bias), computed in fp32 and rounded once.
+struct Norm {
+  static constexpr unsigned reductions = 1;
+  Weight weight;
+
+  ARBITER_DEVICE void prepare(const Arguments& arguments) { weight.prepare(arguments); }
+
+  template <unsigned kRows>
   ARBITER_DEVICE void apply(const Arguments& arguments, const unsigned (&row)[kRows],
-                            const Vector (&sum)[kRows][config::vectors], unsigned iteration) {
+                            Vector (&x)[kRows][config::vectors], unsigned round) {
     float squares[kRows][config::vectors];
 #pragma unroll
     for (unsigned i = 0; i < kRows; ++i) {
@@ -697,32 +765,74 @@ struct Epilogue {
       for (unsigned k = 0; k < config::vectors; ++k) {
         squares[i][k] = 0.0f;
         if (!in_message(arguments, row[i], column(k))) continue;
-        residual[i][k] = pack(plus(unpack(sum[i][k]), unpack(residual[i][k])));
-        store(vector_at(arguments.residual_out, row[i], column(k)), residual[i][k]);
-        const Values x = unpack(residual[i][k]);
+        const Values v = unpack(x[i][k]);
 #pragma unroll
-        for (unsigned e = 0; e < elements; ++e) squares[i][k] = add(squares[i][k], multiply(x.at[e], x.at[e]));
+        for (unsigned e = 0; e < elements; ++e) squares[i][k] = add(squares[i][k], multiply(v.at[e], v.at[e]));
       }
     }
-    if (!writes_norm) return;
-
     float total[kRows];
-    row_sums(squares, total, iteration);
+    row_sums(squares, total, round);
 #pragma unroll
     for (unsigned i = 0; i < kRows; ++i) {
       const float scale = reciprocal_sqrt(add(multiply(total[i], 1.0f / config::hidden), arguments.epsilon));
 #pragma unroll
       for (unsigned k = 0; k < config::vectors; ++k) {
         if (!in_message(arguments, row[i], column(k))) continue;
-        Values x = unpack(residual[i][k]);
-        const Values weight = unpack(gamma[k]);
+        Values v = unpack(x[i][k]);
+        const Values w = weight.of(arguments, k);
 #pragma unroll
         for (unsigned e = 0; e < elements; ++e) {
-          x.at[e] = multiply(multiply(x.at[e], scale), add(weight.at[e], arguments.weight_bias));
+          v.at[e] = multiply(multiply(v.at[e], scale), add(w.at[e], arguments.weight_bias));
         }
-        store(vector_at(arguments.norm_out, row[i], column(k)), pack(x));
+        x[i][k] = pack(v);
+        if (wanted<0>(arguments.norm_out))
+          store(vector_at(arguments.norm_out, row[i], column(k)), x[i][k]);
       }
     }
+  }
+};
+
+// No quantisation.
+struct Quantisation {
+  static constexpr unsigned reductions = 0;
+  ARBITER_DEVICE void prepare(const Arguments&) {}
+  template <unsigned kRows>
+  ARBITER_DEVICE void apply(const Arguments&, const unsigned (&)[kRows], const Vector (&)[kRows][config::vectors],
+                            unsigned) {}
+};
+
+// What follows the sum, stage by stage: residual, norm, quantisation. A row goes from one to the next as vectors that are
+// rounded as if they had been written and read back, so the result is that of the separate operations.
+template <unsigned kRows>
+struct Epilogue {
+  // Reductions over a row in one iteration, in order of execution: they share two buffers in turn.
+  static constexpr unsigned reductions = Norm::reductions + Quantisation::reductions;
+
+  Vector x[kRows][config::vectors];
+  Norm norm;
+  Quantisation quantisation;
+
+  // First thing in the kernel.
+  ARBITER_DEVICE void begin() {
+    if (reductions != 0) row_reductions_begin();
+  }
+
+  // Once per launch, after the inputs may be read.
+  ARBITER_DEVICE void prepare(const Arguments& arguments) {
+    norm.prepare(arguments);
+    quantisation.prepare(arguments);
+  }
+
+  // Once per iteration, before the wait for the peers.
+  ARBITER_DEVICE void prefetch(const Arguments& arguments, const unsigned (&row)[kRows]) {
+    prefetch_residual(arguments, row, x);
+  }
+
+  ARBITER_DEVICE void apply(const Arguments& arguments, const unsigned (&row)[kRows],
+                            const Vector (&sum)[kRows][config::vectors], unsigned iteration) {
+    add_residual(arguments, row, sum, x);
+    norm.apply(arguments, row, x, iteration * reductions);
+    quantisation.apply(arguments, row, x, iteration * reductions + Norm::reductions);
   }
 };
 
@@ -742,7 +852,7 @@ ARBITER_DEVICE void exchange(const Arguments& arguments, const Arguments& consta
 #pragma unroll
     for (unsigned k = 0; k < vectors; ++k) {
       const unsigned row = row_of(iteration);
-      if (in_message(arguments, row, column(k))) data[k] = load(vector_at(arguments.input, row, column(k)));
+      if (in_message(arguments, row, column(k))) data[k] = contribution(arguments, row, column(k));
     }
   };
   const auto send = [&](const Push<kRank, 1>& to, unsigned iteration, const Vector(&data)[vectors]) {

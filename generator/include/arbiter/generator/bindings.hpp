@@ -5,7 +5,7 @@
 
 namespace arbiter {
 
-/// See Bindings for the names. `rows`: whether the pattern works on whole rows.
-Bindings bindings_of(const Variant&, bool rows, const TargetLimits&);
+/// See Bindings for the names. The pattern is that of the variant.
+Bindings bindings_of(const Variant&, const Pattern&, const TargetLimits&);
 
 }  // namespace arbiter

@@ -1,4 +1,4 @@
-// The catalogue: which algorithms and epilogues exist, their parameter axes, and the constraints between them.
+// The catalogue: which algorithms and parts of patterns exist, their parameter axes, and the constraints between them.
 // It is data (templates/catalogue.json); this header is how the program reads it. Nothing else lists variants.
 #pragma once
 
@@ -8,17 +8,10 @@
 #include <string_view>
 #include <vector>
 
+#include "arbiter/generator/pattern.hpp"
 #include "arbiter/vocabulary.hpp"
 
 namespace arbiter {
-
-/// A condition over integer names ("threads * vectors * cluster >= row_vectors"), with the sentence that is shown
-/// when it does not hold. Operators: + - * / % ( ) == != < <= > >= && || !. Names: see `Bindings`.
-struct Constraint {
-  std::string require;
-  std::string reason;
-  bool operator==(const Constraint&) const = default;
-};
 
 /// One parameter axis. Values are integers; the first is the default used by the built-in heuristic.
 struct Axis {
@@ -44,30 +37,17 @@ struct AlgorithmEntry {
   std::string tile_rows;       ///< rows that one cluster handles in one iteration: "1", "world"
   std::string push_slots;      ///< rotating-buffer vectors per thread and vector of a tile: "world", "2 * world", "0"
   std::string staging_copies;  ///< copies of the whole message (padded to whole tiles) in the staging area: "0", "2"
-  std::string shared_bytes;    ///< dynamic shared memory of a block; may also use `partials` (see below)
+  std::string shared_bytes;    ///< dynamic shared memory of a block, that of row sums included
 
   const Axis* axis(std::string_view axis_name) const noexcept;
 };
 
-/// Tensors that a pattern reads or writes besides `input`.
-enum class Tensor : std::uint8_t { output, residual_in, residual_out, gamma, norm_out };
-std::string_view to_string(Tensor) noexcept;
-
-struct EpilogueEntry {
-  std::string pattern;        ///< "allreduce", "allreduce_residual_rmsnorm": what the CLI and the database spell
-  std::string template_name;  ///< "epilogues/none"
-  std::string summary;
-  bool rows = false;  ///< true: works on whole rows of `hidden` elements; false: on a flat message
-  std::vector<Tensor> tensors;
-  std::map<std::string, int> constants;  ///< compile-time switches handed to the template, e.g. {"norm_out": 1}
-
-  bool needs(Tensor) const noexcept;
-};
-
-/// Values for the names a constraint may use: every compile-time axis of the algorithm, and
-/// world, hidden (elements, 0 for flat patterns), element_bytes, row_vectors (16-byte vectors of a row, 0 if flat),
-/// rows (1 if the epilogue works on rows), sm (80, 90, ..., 0 on the CPU device), max_threads (per block),
-/// and partials: warps' worth of vectors in a row, (row_vectors + 31) / 32.
+/// Values for the names a constraint may use: every compile-time axis of the algorithm (cluster and vectors are 1 where
+/// it has no such axis, threads is max_threads), every constant and parameter of the parts (0 where the pattern does
+/// not have it), and world, hidden (elements, 0 for flat patterns), element_bytes, elements (of a 16-byte vector),
+/// row_vectors (vectors of a row, 0 if flat), rows (1 if the pattern works on rows), prologue (1 if what a rank
+/// contributes is not its input as it is), sm (80, 90, ..., 0 on the CPU device), max_threads (per block), and
+/// partials: warps' worth of vectors in a row, (row_vectors + 31) / 32.
 using Bindings = std::map<std::string, long, std::less<>>;
 
 /// Template texts by path below templates/ ("device/memory.cuh", "args.h", ...). The texts are not owned.
@@ -86,10 +66,12 @@ class Catalogue {
   static const Catalogue& builtin();
 
   const std::vector<AlgorithmEntry>& algorithms() const noexcept { return algorithms_; }
-  const std::vector<EpilogueEntry>& epilogues() const noexcept { return epilogues_; }
+  const std::vector<PartEntry>& parts() const noexcept { return parts_; }
+  /// Names of the patterns that people ask for most, for lists and defaults. Any other composition is as good.
+  const std::vector<std::string>& usual_patterns() const noexcept { return usual_patterns_; }
 
-  /// Throws InvalidArgument, naming the nearest valid spelling.
-  const EpilogueEntry& epilogue(std::string_view pattern) const;
+  /// The composition that a name spells. Throws InvalidArgument, naming the nearest valid spelling.
+  Pattern pattern(std::string_view name) const;
   const AlgorithmEntry& algorithm(Backend, std::string_view name) const;
   const AlgorithmEntry& standalone() const;  ///< the entry with exchange == false
 
@@ -98,9 +80,13 @@ class Catalogue {
 
  private:
   std::vector<AlgorithmEntry> algorithms_;
-  std::vector<EpilogueEntry> epilogues_;
+  std::vector<PartEntry> parts_;
+  std::vector<std::string> usual_patterns_;
   std::string hash_;
 };
+
+/// Why a pattern cannot work with this dtype and hidden size on any device; empty if it can.
+std::optional<std::string> impossible(const Pattern&, Dtype, int hidden);
 
 /// Evaluate one condition. Throws CompileError on a syntax error, an unknown name or a division by zero.
 long evaluate(std::string_view expression, const Bindings&);

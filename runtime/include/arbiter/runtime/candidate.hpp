@@ -17,16 +17,18 @@
 namespace arbiter {
 
 /// How a candidate is built: one allreduce (a kernel or NCCL), and, for an unfused candidate of a fused pattern, the
-/// stand-alone epilogue behind it.
+/// stand-alone prologue in front of it and the stand-alone epilogue behind it, as far as the pattern has them.
 struct CandidateSpec {
   std::optional<Variant> kernel;    ///< empty: NCCL
   int max_blocks = 0;               ///< launch axis "blocks": grid limit; 0 = all that are resident
   std::string nccl;                 ///< "classic" or "symmetric" when there is no kernel
   NcclConfiguration forced;         ///< of "classic": what NCCL is told to use; empty: it chooses
+  std::optional<Variant> prologue;  ///< stand-alone kernel in front of a plain allreduce
   std::optional<Variant> epilogue;  ///< stand-alone kernel behind a plain allreduce
 
   Backend backend() const noexcept;
   std::string algorithm() const;
+  bool fused() const noexcept { return !prologue && !epilogue; }
   /// The canonical text stored as Candidate::name, and its inverse (throws InvalidArgument).
   std::string name() const;
   static CandidateSpec parse(const Catalogue&, std::string_view name, const ProblemFamily&, int world);
@@ -120,7 +122,7 @@ class RunnableCandidate {
   /// After agreed(): why it cannot be used after all, equal on all ranks; empty if it can. Not empty only for a forced
   /// NCCL configuration that NCCL does not offer.
   virtual const std::string& refusal() const noexcept = 0;
-  /// Of the exchanging kernel (of the stand-alone epilogue where there is no other kernel); zeros for NCCL.
+  /// Of the exchanging kernel (of a stand-alone one where there is no other kernel); zeros for NCCL.
   virtual Geometry geometry(std::int64_t tokens) const = 0;
   /// What the group's workspace must have, by Group::reserve, before enqueue() is called with up to `tokens`.
   virtual WorkspaceNeeds needs(std::int64_t tokens) const = 0;
@@ -158,7 +160,7 @@ std::vector<LoadResult> load_on_all_ranks(Group&, std::span<const LoadRequest>);
 
 /// Every candidate of a family on this group, in a fixed order that is equal on all ranks: kernels x launch shapes,
 /// NCCL, and, for fused patterns, unfused ones built from `best_plain` (candidates of the plain pattern) and the
-/// stand-alone epilogue. `excluded` receives what cannot run here and why.
+/// stand-alone prologue and epilogue. `excluded` receives what cannot run here and why.
 std::vector<CandidateSpec> enumerate_candidates(const Group&, const ProblemFamily&,
                                                 std::span<const CandidateSpec> best_plain,
                                                 std::vector<Excluded>* excluded = nullptr);

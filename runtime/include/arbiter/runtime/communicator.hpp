@@ -42,23 +42,46 @@ struct ProblemFamily {
   bool operator==(const ProblemFamily&) const = default;
 };
 
-/// Tensors of one call; device pointers. Which ones a pattern needs is in the catalogue. Shapes: `tokens` rows of
-/// `hidden` elements in `dtype`, contiguous; gamma is [hidden]. output may equal input; residual_out may equal
-/// residual_in; otherwise they must not overlap.
+/// Tensors of one call; device pointers, contiguous, aligned to 16 bytes where nothing else is said. T: tokens, H:
+/// hidden. Which ones a pattern needs follows from its parts (docs/catalogue.md); what it does not have is ignored. A
+/// stage's result that a later stage goes on from is optional: null means that nobody wants to read it. output may
+/// equal input (without a prologue), residual_out may equal residual_in; otherwise what is written must not overlap
+/// anything.
 struct Call {
   std::string_view pattern = "allreduce";
   Dtype dtype = Dtype::bf16;
   int hidden = 0;
   std::int64_t tokens = 0;
-  const void* input = nullptr;
-  void* output = nullptr;
-  const void* residual_in = nullptr;
-  void* residual_out = nullptr;
-  const void* gamma = nullptr;
-  void* norm_out = nullptr;
+  const void* input = nullptr;        ///< [T, H]; moe_reduce: [moe_experts, T, H]; moe_finalize: [moe_rows, H]
+  void* output = nullptr;             ///< [T, H], the sum; absent with a residual, optional before other stages
+  const void* residual_in = nullptr;  ///< [T, H]
+  void* residual_out = nullptr;       ///< [T, H]; optional before other stages
+  const void* gamma = nullptr;        ///< [H], in dtype or (gamma_fp32) fp32
+  void* norm_out = nullptr;           ///< [T, H]; optional before a quantisation
   float epsilon = 1e-6F;
   float weight_bias = 0.0F;  ///< the norm multiplies by (gamma + weight_bias): 0, or 1 for Gemma-style weights
+  bool gamma_fp32 = false;
+
+  // Quantisation.
+  void* quant_out = nullptr;        ///< fp8: [T, H] bytes; nvfp4: [T, H/2] bytes, the even element in the low half
+  const float* scale_in = nullptr;  ///< one number, aligned to 4: the scale of fp8_static, the global scale of nvfp4
+  void* scale_out = nullptr;        ///< laid out as ScaleLayout says, padding included (written as 0)
+  std::size_t scale_out_bytes = 0;  ///< bytes that may be written there; at least scale_out_bytes(pattern, H, T)
+
+  // MoE prologues.
+  const void* moe_weights = nullptr;  ///< [moe_experts, T] or [T, moe_top_k]; aligned to its element
+  bool moe_weights_fp32 = true;       ///< false: in dtype
+  const int* moe_row_map = nullptr;   ///< [T, moe_top_k] rows of input; -1: none. Aligned to 4
+  const void* moe_shared = nullptr;   ///< [T, H]; optional: added last
+  int moe_experts = 0;                ///< moe_reduce: of this rank
+  int moe_top_k = 0;                  ///< moe_finalize
+  std::int64_t moe_rows = 0;          ///< moe_finalize: rows of input; with 0 of them input may be null
 };
+
+/// Bytes of Call::quant_out and Call::scale_out; 0 where the pattern has no such tensor. Throw InvalidArgument for
+/// an unknown pattern, a hidden size that is not positive or that the pattern cannot divide, or negative tokens.
+std::size_t quant_out_bytes(std::string_view pattern, int hidden, std::int64_t tokens);
+std::size_t scale_out_bytes(std::string_view pattern, int hidden, std::int64_t tokens);
 
 /// Which rule chose, what, and what the alternatives were.
 struct Explanation {

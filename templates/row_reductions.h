@@ -33,23 +33,24 @@ ARBITER_DEVICE float partial_tree(const float* leaves) {
   return warp_sum(leaf[0]);
 }
 
-// Call first in a kernel that uses row_sums: shared memory of another block may be written only once that block runs.
-ARBITER_DEVICE void row_sums_begin() {
+// Call first in a kernel that reduces rows: shared memory of another block may be written only once that block runs.
+ARBITER_DEVICE void row_reductions_begin() {
   if (config::cluster == 1) return;
   if (thread_index() == 0) gather_init(warps);
   cluster_arrive();
 }
 
 // Sums of kRows rows at once: in[row][k] is this thread's sum over its k-th vector (0 where it has none).
-// Every thread of the cluster calls this, once per iteration. Dynamic shared memory: gather_bytes if a row is spread
-// over a cluster, then two buffers of kRows * partials floats.
+// Every thread of the cluster calls this; `round` counts the reductions of the launch. Dynamic shared memory: gather_bytes
+// if a row is spread over a cluster, then two buffers of kRows * partials floats, used in turn: whoever writes to one again
+// has passed the other reduction's barrier, so everybody has read it.
 template <unsigned kRows>
-ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[kRows], unsigned iteration) {
+ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[kRows], unsigned round) {
   constexpr unsigned stride = (partials + 3) / 4 * 4;
-  const unsigned which = iteration & 1u;
+  const unsigned which = round & 1u;
   float* buffer = shared_floats() + (config::cluster == 1 ? 0 : gather_bytes / 4) + which * (kRows * stride);
   const unsigned lane = thread_index() % 32, warp = thread_index() / 32;
-  if (config::cluster != 1 && iteration == 0) cluster_wait();
+  if (config::cluster != 1 && round == 0) cluster_wait();
 #pragma unroll
   for (unsigned row = 0; row < kRows; ++row) {
 #pragma unroll
@@ -68,7 +69,7 @@ ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[k
     block_barrier();
   } else {
     if (lane == 0) gather_arrive(which, warp == 0 ? kRows * partials * 4 : 0);
-    gather_wait(which, iteration / 2);
+    gather_wait(which, round / 2);
   }
 #pragma unroll
   for (unsigned row = 0; row < kRows; ++row) out[row] = partial_tree(buffer + row * stride);
