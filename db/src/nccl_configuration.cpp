@@ -86,6 +86,11 @@ NcclConfiguration NcclConfiguration::parse(std::string_view text) {
   return result;
 }
 
+int nodes_of(const Environment& environment, int world) noexcept {
+  if (environment.nodes <= 1 || environment.ranks_per_node <= 0) return 1;
+  return (world + environment.ranks_per_node - 1) / environment.ranks_per_node;
+}
+
 std::optional<NcclConfiguration> nccl_configuration(const Candidate& candidate) {
   const std::string_view name = candidate.name;
   if (candidate.backend != Backend::nccl || !name.starts_with(classic)) return std::nullopt;

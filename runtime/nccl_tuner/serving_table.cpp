@@ -38,11 +38,6 @@ std::string list(const std::set<std::string>& items) {
 
 }  // namespace
 
-std::size_t nodes_of(const Environment& environment, int world) noexcept {
-  if (environment.nodes <= 1 || environment.ranks_per_node <= 0) return 1;
-  return static_cast<std::size_t>((world + environment.ranks_per_node - 1) / environment.ranks_per_node);
-}
-
 const DecisionSet& choose_environment(const std::vector<DecisionSet>& sets, const std::string& environment) {
   const DecisionSet* chosen = nullptr;
   std::string keys;
@@ -83,7 +78,7 @@ ServingTable::ServingTable(const std::vector<DecisionSet>& sets, const std::stri
   std::set<std::string> worlds;
   std::string text;
   for (const NcclChoice& choice : set.nccl) {
-    const std::size_t their_nodes = nodes_of(set.environment, choice.world);
+    const auto their_nodes = static_cast<std::size_t>(nodes_of(set.environment, choice.world));
     worlds.insert(std::to_string(choice.world) + " on " + std::to_string(their_nodes));
     if (static_cast<std::size_t>(choice.world) != ranks || their_nodes != nodes) continue;
     const std::optional<NcclConfiguration> configuration = nccl_configuration(choice.candidate);

@@ -38,9 +38,6 @@ class ServingTable {
 /// repeated with other versions of the software count as the newest of them; several machines are an error.
 const DecisionSet& choose_environment(const std::vector<DecisionSet>&, const std::string& environment);
 
-/// Over how many nodes a group of this many ranks was spread when it was measured.
-std::size_t nodes_of(const Environment&, int world) noexcept;
-
 /// The table of the snapshot ARBITER_DB names. Throws DatabaseError; also for a work database, which may change between
 /// the moments at which the ranks read it.
 ServingTable read_serving_table(const std::string& path, const std::string& environment, std::size_t ranks,

@@ -2,9 +2,12 @@
 #include "arbiter/db/export.hpp"
 
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <random>
 #include <sstream>
 
+#include "arbiter/db/nccl_configuration.hpp"
 #include "curves.hpp"
 #include "db/fixtures.hpp"
 
@@ -257,6 +260,116 @@ TEST(ExportTensorRtLlm, CompilesAndHoldsTheWinners) {
             ".cpp' && '" + program + "'");
   ASSERT_EQ(exported.losses.size(), 1U);
   EXPECT_NEAR(exported.losses[0].worst_percent, 100 * (8 - 6) / 6.0, 1e-9) << "96 tokens are looked up at 64";
+}
+
+/// NCCL's example tuner, as far as it reads its table: fgets into 256 bytes, strtok, atoi.
+struct NcclRow {
+  std::string collective, algorithm, protocol;
+  std::size_t min_bytes = 0, max_bytes = 0;
+  int channels = 0, nodes = 0, ranks = 0, pipelined = 0, registered = 0;
+};
+
+std::vector<NcclRow> read_as_nccl_does(const ScratchDirectory& scratch, const std::string& text) {
+  write_file(scratch / "nccl_tuner.conf", text);
+  std::FILE* file = std::fopen((scratch / "nccl_tuner.conf").c_str(), "r");
+  std::vector<NcclRow> rows;
+  char line[256];
+  while (std::fgets(line, sizeof line, file) != nullptr) {
+    if (line[0] == '#' || line[0] == '\n') continue;
+    line[std::strcspn(line, "\n")] = 0;
+    std::vector<std::string> tokens;
+    for (char* token = std::strtok(line, ","); token != nullptr; token = std::strtok(nullptr, ",")) {
+      tokens.emplace_back(token);
+    }
+    EXPECT_EQ(tokens.size(), 10U) << line;
+    if (tokens.size() != 10) continue;
+    rows.push_back({tokens[0], tokens[3], tokens[4], std::strtoull(tokens[1].c_str(), nullptr, 10),
+                    std::strtoull(tokens[2].c_str(), nullptr, 10), std::atoi(tokens[5].c_str()),
+                    std::atoi(tokens[6].c_str()), std::atoi(tokens[7].c_str()), std::atoi(tokens[8].c_str()),
+                    std::atoi(tokens[9].c_str())});
+  }
+  std::fclose(file);
+  return rows;
+}
+
+/// First match wins; empty if nothing matches.
+std::string nccl_choice(const std::vector<NcclRow>& rows, std::size_t bytes, int nodes, int ranks) {
+  for (const NcclRow& row : rows) {
+    if (row.collective != "allreduce" || bytes < row.min_bytes || bytes > row.max_bytes) continue;
+    if ((row.nodes != -1 && row.nodes != nodes) || (row.ranks != -1 && row.ranks != ranks)) continue;
+    return row.algorithm + "/" + row.protocol + "/" + std::to_string(row.channels);
+  }
+  return "";
+}
+
+Contents with_nccl_choices(const std::vector<NcclChoice>& choices, Environment where = example_environment()) {
+  Contents contents;
+  contents.environments.emplace(where.key(), where);
+  contents.nccl[where.key()] = choices;
+  return contents;
+}
+
+Candidate told(const std::string& parameters) { return named(Backend::nccl, "classic", ":" + parameters); }
+
+TEST(ExportNccl, IsReadByNcclsExampleTuner) {
+  ScratchDirectory scratch;
+  const Candidate ring = told("algo=ring,channels=16,proto=ll128");
+  const std::vector<NcclChoice> choices = {
+      {2, 1, 4096, told("algo=tree,channels=4,proto=ll"), 6, told("algo=tree,channels=4,proto=ll"), 6},
+      {2, 4097, 65536, nccl, 8, ring, 8.4},                                    // its own choice is faster
+      {2, 65537, 1 << 20, told("channels=8"), 10, ring, 11},                   // no pair
+      {2, (1 << 20) + 1, 1 << 24, told("algo=ring,proto=simple"), 50, {}, 0},  // no channels
+      {4, 1, 1024, nccl, 7, {}, 0},                                            // nothing that a row could say
+      {4, 1025, 4096, told("algo=nvls,channels=32,proto=simple"), 7, {}, 0}};
+  Environment where = example_environment();
+  where.gpu_name = std::string(300, 'G') + "\nallreduce,0,1,ring,ll,1,-1,-1";
+  const EngineExport exported = export_nccl(with_nccl_choices(choices, where), where.key());
+  const std::vector<NcclRow> rows = read_as_nccl_does(scratch, exported.text);
+  ASSERT_EQ(rows.size(), 4U) << exported.text;
+  for (const auto& [bytes, ranks, expected] : {std::tuple{std::size_t{0}, 2, "tree/ll/4"},
+                                               {4096, 2, "tree/ll/4"},
+                                               {4097, 2, "ring/ll128/16"},
+                                               {1 << 20, 2, "ring/ll128/16"},
+                                               {(1 << 20) + 1, 2, "ring/simple/-1"},
+                                               {std::size_t{1} << 40, 2, "ring/simple/-1"},
+                                               {1024, 4, ""},
+                                               {1025, 4, "nvls/simple/32"},
+                                               {std::size_t{1} << 40, 4, "nvls/simple/32"},
+                                               {100, 3, ""}}) {
+    EXPECT_EQ(nccl_choice(rows, bytes, 1, ranks), expected) << bytes << " bytes, " << ranks << " ranks";
+  }
+  EXPECT_EQ(nccl_choice(rows, 100, 2, 2), "") << "measured within a node";
+  for (const NcclRow& row : rows) {
+    EXPECT_EQ(row.pipelined, -1);
+    EXPECT_EQ(row.registered, -1) << "not the same on all ranks";
+  }
+  EXPECT_CONTAINS(exported.text, "symmetric kernels");
+  EXPECT_CONTAINS(exported.text, "4 ranks, 1 to 1024 bytes: no row");
+  ASSERT_EQ(exported.losses.size(), 2U);
+  EXPECT_EQ(exported.losses[0].points, 4U);
+  EXPECT_EQ(exported.losses[0].unmeasured, 0U);
+  EXPECT_NEAR(exported.losses[0].worst_percent, 10, 1e-6);
+  EXPECT_NEAR(exported.losses[0].mean_percent, (0 + 5 + 10 + 0) / 4.0, 1e-6);
+  EXPECT_EQ(exported.losses[1].unmeasured, 1U);
+}
+
+TEST(ExportNccl, CountsNodes) {
+  ScratchDirectory scratch;
+  Environment where = example_environment();
+  where.nodes = 4;
+  where.ranks_per_node = 4;
+  const Candidate ring = told("algo=ring,channels=16,proto=ll128");
+  const Contents contents = with_nccl_choices({{4, 1, 100, ring, 1, {}, 0}, {6, 1, 100, ring, 1, {}, 0}}, where);
+  const std::vector<NcclRow> rows = read_as_nccl_does(scratch, export_nccl(contents, where.key()).text);
+  EXPECT_EQ(nccl_choice(rows, 10, 1, 4), "ring/ll128/16");
+  EXPECT_EQ(nccl_choice(rows, 10, 2, 6), "ring/ll128/16");
+  EXPECT_EQ(nccl_choice(rows, 10, 2, 4), "");
+}
+
+TEST(ExportNccl, WithoutMeasurementsItIsAnError) {
+  EXPECT_CONTAINS(message_of([] { export_nccl(with_nccl_choices({}), example_environment().key()); }),
+                  "at least 2 ranks");
+  EXPECT_CONTAINS(message_of([] { export_nccl(Contents(), "key"); }), "no environment");
 }
 
 TEST(ExportEngines, FromASnapshotOnlyWhatItHolds) {

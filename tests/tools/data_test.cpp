@@ -118,6 +118,13 @@ TEST_F(Data, ExportForPeopleAndEngines) {
       json({"export", "--db", file("a.db"), "--format", "vllm", "--output", file("vllm.py")});
   expect_keys(&report, {"schema", "format", "file", "bytes", "losses"});
   expect_keys(member(report, "losses[0]"), {"what", "mean_percent", "worst_percent", "points", "unmeasured"});
+  expect_failure({"export", "--db", file("a.db"), "--format", "nccl"}, "'nccl', which needs");
+  const Candidate ring{Backend::nccl, "classic", "nccl/classic:algo=ring,channels=8,proto=ll128", Numerics::nccl, ""};
+  WorkDatabase::open(file("a.db")).replace_nccl_choices(test::example_environment(), {{4, 1, 9, ring, 7, ring, 7}});
+  const Outcome nccl = run_arbiter({"export", "--db", file("a.db"), "--format", "nccl"});
+  EXPECT_NE(nccl.out.find("symmetric kernels"), std::string::npos);
+  EXPECT_TRUE(nccl.out.ends_with("\nallreduce,0,18446744073709551615,ring,ll128,8,1,4,-1,-1\n")) << nccl.out;
+  EXPECT_NE(nccl.err.find("4 ranks: 1 rows: loses 0.0%"), std::string::npos) << nccl.err;
   EXPECT_EQ(read_text(file("vllm.py")), run_arbiter({"export", "--db", file("a.db"), "--format", "vllm"}).out);
   expect_failure({"export", "--db", file("a.db"), "--format", "sglang"}, "'sglang', which needs");
   WorkDatabase::open(file("a.db")).replace_decisions(test::other_environment(), test::example_decisions(2));

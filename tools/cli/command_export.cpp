@@ -16,8 +16,8 @@
 namespace arbiter::cli {
 namespace {
 
-constexpr std::array<std::string_view, 7> formats = {"jsonl", "csv",    "markdown",    "header",
-                                                     "vllm",  "sglang", "tensorrt-llm"};
+constexpr std::array<std::string_view, 8> formats = {"jsonl", "csv",    "markdown",     "header",
+                                                     "vllm",  "sglang", "tensorrt-llm", "nccl"};
 
 std::vector<DecisionSet> decision_sets(const Contents& contents, const std::string& environment) {
   std::vector<DecisionSet> sets;
@@ -56,6 +56,7 @@ EngineExport convert(const Contents& contents, const std::string& format, const 
   if (format == "header") return {decisions_header(decision_sets(contents, key).front()), {}};
   if (format == "vllm") return export_vllm(contents, key);
   if (format == "sglang") return export_sglang(contents, key);
+  if (format == "nccl") return export_nccl(contents, key);
   return export_tensorrt_llm(contents, key);
 }
 
@@ -92,15 +93,15 @@ void print_as_json(const std::string& format, const std::string& file, const Eng
 }  // namespace
 
 Options export_options() {
-  Options options(
-      "export",
-      "Writes a work database or a snapshot as text. jsonl: everything, ordered, to compare with diff and\n"
-      "to import again. csv, markdown, header (C++): the decisions. vllm, sglang, tensorrt-llm: the tables\n"
-      "of these engines; what is lost because such a table cannot express the decisions is printed.",
-      "arbiter export --db cluster.db --output cluster.jsonl\n"
-      "arbiter export --db cluster.db --format vllm");
+  Options options("export",
+                  "Writes a work database or a snapshot as text. jsonl: everything, ordered, to compare with diff and\n"
+                  "to import again. csv, markdown, header (C++): the decisions. vllm, sglang, tensorrt-llm, nccl: the\n"
+                  "tables that these read; what is lost because such a table cannot express the decisions is printed.\n"
+                  "nccl: a CSV for NCCL's tuner plugins, for programs without Arbiter (docs/nccl.md).",
+                  "arbiter export --db cluster.db --output cluster.jsonl\n"
+                  "arbiter export --db cluster.db --format vllm");
   declare_database(options, "work database or snapshot to read");
-  options.value("format", "NAME", "jsonl (default), csv, markdown, header, vllm, sglang, tensorrt-llm")
+  options.value("format", "NAME", "jsonl (default), csv, markdown, header, vllm, sglang, tensorrt-llm, nccl")
       .value("environment", "KEY", "only the environment whose key starts with this (not for jsonl)")
       .value("output", "FILE", "write here (default: standard output)")
       .flag("json", "with --output: report what was written, for programs; see docs/cli.md");

@@ -45,7 +45,12 @@ EngineExport export_sglang(const Contents&, const std::string& key);
 /// NCCL, 4 one-shot, 5 two-shot. A row of sizes between two powers of two is looked up at the lower one.
 EngineExport export_tensorrt_llm(const Contents&, const std::string& key);
 
-// `key` is that of an environment. The three above throw DatabaseError when there is nothing in the environment that
+/// The table of NCCL's tuner plugins in CSV, for allreduce: for each number of ranks the best configuration that names
+/// algorithm, protocol and (if one was measured) channels, by message size. Where NCCL's own choice was faster, which a
+/// row cannot say, the loss says by how much. Lines that begin with '#' are comments of at most 202 bytes.
+EngineExport export_nccl(const Contents&, const std::string& key);
+
+// `key` is that of an environment. The four above throw DatabaseError when there is nothing in the environment that
 // the format could hold.
 
 }  // namespace arbiter

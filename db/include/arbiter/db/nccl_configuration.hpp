@@ -41,4 +41,7 @@ struct NcclConfiguration {
 /// What a candidate of a plain allreduce asks of NCCL. Empty unless it is "nccl/classic", alone or with parameters.
 std::optional<NcclConfiguration> nccl_configuration(const Candidate&);
 
+/// Over how many nodes a group of this many ranks was spread where it was measured.
+int nodes_of(const Environment&, int world) noexcept;
+
 }  // namespace arbiter
