@@ -74,6 +74,32 @@ TEST(Search, NeighboursAreOneStepAwayAndOfTheSameAlgorithm) {
             true);
 }
 
+TEST(Search, NcclConfigurationsAreNeighboursToo) {
+  std::vector<CandidateSpec> specs = {nccl()};
+  const auto told = [](NcclAlgorithm algorithm, int channels, NcclProtocol protocol) {
+    CandidateSpec result = nccl();
+    result.forced = {algorithm, protocol, channels};
+    return result;
+  };
+  for (const NcclAlgorithm algorithm : {NcclAlgorithm::ring, NcclAlgorithm::tree}) {
+    for (const NcclProtocol protocol : {NcclProtocol::ll, NcclProtocol::ll128, NcclProtocol::simple}) {
+      for (const int channels : {4, 8, 16}) specs.push_back(told(algorithm, channels, protocol));
+    }
+  }
+  const SearchSpace space(specs);
+  EXPECT_EQ(space.group_count(), 1U);
+  const std::vector<std::size_t> adjacent =
+      space.adjacent(*space.find(told(NcclAlgorithm::ring, 8, NcclProtocol::ll).name()));
+  const std::set<std::size_t> next(adjacent.begin(), adjacent.end());
+  for (const CandidateSpec& near :
+       {told(NcclAlgorithm::ring, 4, NcclProtocol::ll), told(NcclAlgorithm::ring, 16, NcclProtocol::ll),
+        told(NcclAlgorithm::tree, 8, NcclProtocol::ll), told(NcclAlgorithm::ring, 8, NcclProtocol::ll128)}) {
+    EXPECT_TRUE(next.contains(*space.find(near.name()))) << near.name();
+  }
+  EXPECT_FALSE(next.contains(*space.find(told(NcclAlgorithm::tree, 16, NcclProtocol::ll128).name())));
+  EXPECT_FALSE(next.contains(*space.find(told(NcclAlgorithm::ring, 8, NcclProtocol::simple).name())));
+}
+
 TEST(Search, NeighboursAreMutual) {
   const SearchSpace space(grid());
   for (std::size_t i = 0; i < space.size(); ++i) {

@@ -93,6 +93,17 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
     if (!nccl || us < screened_.at(*nccl)) nccl = index;
   }
   if (nccl) add(*nccl);
+  // For programs that use only NCCL (nccl_choices): what it takes by itself, and the best that a table can say.
+  std::optional<std::size_t> own, complete;
+  for (const auto& [index, us] : screened_) {
+    const CandidateSpec& spec = state_.space.spec(index);
+    if (spec.nccl != "classic" || spec.epilogue || !std::isfinite(us)) continue;
+    std::optional<std::size_t>& best_of = spec.forced.complete() ? complete : own;
+    if (spec.forced.forces() && !spec.forced.complete()) continue;
+    if (!best_of || us < screened_.at(*best_of)) best_of = index;
+  }
+  if (own) add(*own);
+  if (complete) add(*complete);
   // What was decided before, here or at the next size, defends its place.
   const auto incumbent = [&](std::size_t index) {
     const auto at = screened_.find(index);

@@ -20,7 +20,8 @@ constexpr double contender = 1.02;  // a pruned candidate that comes this close 
 
 /// Is `spec` the plain allreduce `plain` with other kernels around it?
 bool built_from(const CandidateSpec& spec, const CandidateSpec& plain) {
-  return spec.kernel == plain.kernel && spec.max_blocks == plain.max_blocks && spec.nccl == plain.nccl;
+  return spec.kernel == plain.kernel && spec.max_blocks == plain.max_blocks && spec.nccl == plain.nccl &&
+         spec.forced == plain.forced;
 }
 
 }  // namespace

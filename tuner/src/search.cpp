@@ -47,6 +47,10 @@ void SearchSpace::place(std::size_t index) {
   } else if (spec.kernel) {
     for (const auto& [axis, value] : spec.kernel->parameters) values[axis] = value;
     values["blocks"] = spec.max_blocks == 0 ? unlimited_blocks : spec.max_blocks;
+  } else if (spec.nccl == "classic") {
+    values["algo"] = static_cast<long>(spec.forced.algorithm);
+    values["proto"] = static_cast<long>(spec.forced.protocol);
+    values["channels"] = spec.forced.channels;
   }
   const auto found = std::find(group_names_.begin(), group_names_.end(), group);
   groups_.push_back(static_cast<std::size_t>(found - group_names_.begin()));
