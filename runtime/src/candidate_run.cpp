@@ -56,7 +56,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
 
   const CandidateSpec& spec() const noexcept override { return spec_; }
   const Candidate& record() const noexcept override { return record_; }
-  const std::string& refusal() const noexcept override { return refusal_; }
+  std::string refusal() const override { return refusal_; }
   int block_limit() const noexcept override { return kernel_ ? kernel_->block_limit() : 0; }
 
   Geometry geometry(std::int64_t tokens) const override {

@@ -121,7 +121,7 @@ class RunnableCandidate {
   virtual const Candidate& record() const noexcept = 0;  ///< with the source hash over all ranks
   /// After agreed(): why it cannot be used after all, equal on all ranks; empty if it can. Not empty only for a forced
   /// NCCL configuration that NCCL does not offer.
-  virtual const std::string& refusal() const noexcept = 0;
+  virtual std::string refusal() const { return {}; }
   /// Of the exchanging kernel (of a stand-alone one where there is no other kernel); zeros for NCCL.
   virtual Geometry geometry(std::int64_t tokens) const = 0;
   /// What the group's workspace must have, by Group::reserve, before enqueue() is called with up to `tokens`.
