@@ -76,6 +76,12 @@ struct Arguments {
   unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
   unsigned char* input_at[max_world];      // null where no peer can
   unsigned char* output_at[max_world];
+  // Multicast memory: a store goes to the same place on all ranks, a load adds up what is there.
+  unsigned char* multicast;         // all workspaces; null without multicast
+  unsigned char* multicast_input;   // null where the tensor does not lie in multicast memory
+  unsigned char* multicast_output;
+  unsigned long long input_id;      // equal on two ranks if their tensors lie at the same place; 0: not in multicast memory
+  unsigned long long output_id;
 };
 
 }  // namespace arbiter_abi

@@ -1,9 +1,45 @@
-// How a rank finds the inputs of its peers. A rank says with its first barrier where its contribution of this call lies,
-// as the peer addresses it: the input itself, if peers can address that (zero copy), or a copy in its workspace. Every
-// rank decides for itself and the others read what it said, so it does not matter whether they decide alike.
+// How a rank finds the tensors of its peers. A rank says with its first barrier where its contribution of this call
+// lies, as the peer addresses it: the input itself, if peers can address that (zero copy), or a copy in its workspace.
+// Every rank decides for itself and the others read what it said, so it does not matter whether they decide alike.
+
+// What a rank says: two numbers, and for which epoch of the barriers they hold.
+template <unsigned kRank>
+struct PlacesOf {
+  enum : unsigned { input, output };
+
+  // Before the first barrier. Every block says the same; only its own barrier makes it known to the peer's block.
+  template <class Input, class Output>
+  static ARBITER_DEVICE void publish(const Arguments& constants, const Barrier<kRank>& barrier, const Input& input_for,
+                                     const Output& output_for) {
+    const unsigned peer = thread_index();
+    if (peer >= config::world || peer == kRank) return;
+    Control* theirs = control_of(constants, peer);
+    store_relaxed(&theirs->place[input][kRank], input_for(peer));
+    store_relaxed(&theirs->place[output][kRank], output_for(peer));
+    store_relaxed(&theirs->place_epoch[kRank], barrier.epoch + 1);
+  }
+
+  // Behind the first barrier. A peer that has not come in time has said nothing: 0.
+  static ARBITER_DEVICE unsigned long long find(const Arguments& constants, const Barrier<kRank>& barrier, unsigned what,
+                                                unsigned r) {
+    const Control* control = control_of(constants, kRank);
+    const unsigned long long place = load_relaxed(&control->place[what][r]);
+    return load_relaxed(&control->place_epoch[r]) == barrier.epoch ? place : 0;
+  }
+};
+
+// Copies one row of the contribution to the workspace.
+ARBITER_DEVICE void stage_row(const Arguments& arguments, unsigned char* copy, unsigned row) {
+#pragma unroll
+  for (unsigned k = 0; k < config::vectors; ++k) {
+    if (!in_message(arguments, row, column(k))) continue;
+    store_shared_vector(vector_at(copy, row, column(k)), contribution(arguments, row, column(k)));
+  }
+}
+
 template <unsigned kRank>
 struct Pull {
-  static constexpr unsigned input_place = 0, output_place = 1;
+  using Places = PlacesOf<kRank>;
 
   const Arguments& arguments;  // in registers
   const Arguments& constants;
@@ -11,36 +47,25 @@ struct Pull {
 
   // `overwritten`: the kernel writes its input before all peers have read it. What a prologue makes lies nowhere yet.
   ARBITER_DEVICE Pull(const Arguments& a, const Arguments& constants_, bool overwritten)
-      : arguments(a), constants(constants_), staged(config::prologue || constants_.input_at[kRank] == nullptr || overwritten) {}
+      : arguments(a),
+        constants(constants_),
+        staged(config::prologue || constants_.input_at[kRank] == nullptr || overwritten) {}
 
   ARBITER_DEVICE unsigned char* own_copy() const { return arguments.workspace[kRank] + constants.staging_offset; }
+  ARBITER_DEVICE unsigned char* results_of(unsigned r) const { return arguments.workspace[r] + constants.results_offset; }
 
   // One row of the contribution, if it has to be copied.
   ARBITER_DEVICE void stage(unsigned row) const {
-    if (!staged) return;
-#pragma unroll
-    for (unsigned k = 0; k < config::vectors; ++k) {
-      if (!in_message(arguments, row, column(k))) continue;
-      store_shared_vector(vector_at(own_copy(), row, column(k)), contribution(arguments, row, column(k)));
-    }
+    if (staged) stage_row(arguments, own_copy(), row);
   }
 
-  // Before the first barrier. Every block says the same; only its own barrier makes it known to the peer's block.
   ARBITER_DEVICE void publish(const Barrier<kRank>& barrier) const {
-    const unsigned peer = thread_index();
-    if (peer >= config::world || peer == kRank) return;
-    Control* theirs = control_of(constants, peer);
-    const unsigned char* input = staged ? constants.workspace_at[peer] + constants.staging_offset : constants.input_at[peer];
-    store_relaxed(&theirs->place[input_place][kRank], address_bits(input));
-    store_relaxed(&theirs->place[output_place][kRank], address_bits(constants.output_at[peer]));
-    store_relaxed(&theirs->place_epoch[kRank], barrier.epoch + 1);
-  }
-
-  // Behind the first barrier. A peer that has not come in time has said nothing: null.
-  ARBITER_DEVICE unsigned char* find(const Barrier<kRank>& barrier, unsigned what, unsigned r) const {
-    const Control* control = control_of(constants, kRank);
-    const unsigned long long place = load_relaxed(&control->place[what][r]);
-    return load_relaxed(&control->place_epoch[r]) == barrier.epoch ? address_of(place) : nullptr;
+    Places::publish(
+        constants, barrier,
+        [&](unsigned peer) {
+          return address_bits(staged ? constants.workspace_at[peer] + constants.staging_offset : constants.input_at[peer]);
+        },
+        [&](unsigned peer) { return address_bits(constants.output_at[peer]); });
   }
 
   // The contributions of all ranks; the own one for a peer that has said nothing, because nobody needs the sum then.
@@ -48,7 +73,7 @@ struct Pull {
     const unsigned char* mine = staged ? own_copy() : static_cast<const unsigned char*>(arguments.input);
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {
-      const unsigned char* theirs = r == kRank ? mine : find(barrier, input_place, r);
+      const unsigned char* theirs = r == kRank ? mine : address_of(Places::find(constants, barrier, Places::input, r));
       input[r] = theirs == nullptr ? mine : theirs;
     }
   }
@@ -57,10 +82,9 @@ struct Pull {
   ARBITER_DEVICE void find_outputs(const Barrier<kRank>& barrier, unsigned char* (&output)[config::world]) const {
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {
-      output[r] = r == kRank ? constants.output_at[kRank] : find(barrier, output_place, r);
+      output[r] = r == kRank ? constants.output_at[kRank]
+                             : address_of(Places::find(constants, barrier, Places::output, r));
       if (output[r] == nullptr) output[r] = results_of(r);
     }
   }
-
-  ARBITER_DEVICE unsigned char* results_of(unsigned r) const { return arguments.workspace[r] + constants.results_offset; }
 };

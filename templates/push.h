@@ -17,9 +17,14 @@
 // - All of it holds for any sequence of grids and algorithms, because the epoch is one number for all of them.
 
 // Slots of an iteration: every leg has one per peer (not for the own rank) and vector of a thread.
-template <unsigned kRank, unsigned kLegs>
+//
+// With kMulticast the last leg is stored once and the switch delivers it to all, to the sender too. So its slots are at
+// the same place at every receiver, one per sender, and the sender waits for its own vector like everybody else: until
+// it is there it may still arrive, and undo the re-arming.
+template <unsigned kRank, unsigned kLegs, bool kMulticast>
 struct Push {
   static constexpr unsigned leg_slots = (config::world - 1) * config::vectors;
+  static constexpr unsigned iteration_slots = kLegs * leg_slots + (kMulticast ? config::vectors : 0);
 
   const Arguments& arguments;       // in registers
   const Arguments& constants;       // the kernel's parameter, for the slow path
@@ -28,6 +33,7 @@ struct Push {
   unsigned iterations_per_epoch;
   unsigned long long first_place;   // of this thread's slot 0 in buffer 0, from the start of the workspace
   unsigned long long place;         // the same for the current iteration
+  unsigned char* multicast;         // all workspaces; only with kMulticast
   unsigned epoch;
   unsigned in_epoch = 0;            // iterations of this epoch behind us
 
@@ -38,6 +44,7 @@ struct Push {
     iterations_per_epoch = pinned(a.push_iterations);
     first_place = pinned(a.push_offset + (block_index() * config::threads + thread_index()) *
                                              static_cast<unsigned>(sizeof(Vector)));
+    if (kMulticast) multicast = pinned(a.multicast);
   }
 
   ARBITER_DEVICE void begin(unsigned first) {
@@ -53,7 +60,7 @@ struct Push {
       fence_system();
       begin(epoch + 1);
     } else {
-      place += static_cast<unsigned long long>(slot_stride) * (kLegs * leg_slots);
+      place += static_cast<unsigned long long>(slot_stride) * iteration_slots;
     }
   }
 
@@ -63,19 +70,35 @@ struct Push {
     in_epoch = next.in_epoch;
   }
 
+  static constexpr bool by_multicast(unsigned leg) { return kMulticast && leg == kLegs - 1; }
+  static constexpr bool comes_by_link(unsigned leg, unsigned sender) { return sender != kRank || by_multicast(leg); }
+
   ARBITER_DEVICE unsigned long long slot(unsigned leg, unsigned receiver, unsigned sender, unsigned k) const {
-    const unsigned index = leg * leg_slots + (sender < receiver ? sender : sender - 1) * config::vectors + k;
+    const unsigned column = by_multicast(leg) || sender < receiver ? sender : sender - 1;
+    const unsigned index = leg * leg_slots + column * config::vectors + k;
     return place + static_cast<unsigned long long>(index) * slot_stride;
   }
   ARBITER_DEVICE void send(unsigned leg, unsigned peer, unsigned k, const Vector& sanitised_vector) const {
     store_shared_vector(arguments.workspace[peer] + slot(leg, peer, kRank, k), sanitised_vector);
+  }
+  // To every peer.
+  ARBITER_DEVICE void broadcast(unsigned k, const Vector& sanitised_vector) const {
+    constexpr unsigned leg = kLegs - 1;
+    if (kMulticast) {
+      store_multicast(multicast + slot(leg, kRank, kRank, k), sanitised_vector);
+      return;
+    }
+#pragma unroll
+    for (unsigned distance = 1; distance < config::world; ++distance) {
+      send(leg, (kRank + distance) % config::world, k, sanitised_vector);
+    }
   }
   ARBITER_DEVICE Vector poll(unsigned leg, unsigned peer, unsigned k) const {
     return load_polled(arguments.workspace[kRank] + slot(leg, kRank, peer, k));
   }
 
   // Fill data[r] with what peer r has sent, for every peer that is wanted, and re-arm those slots; the own rank is left
-  // alone. All slots are polled together, so that the wait is one round trip and not one per peer.
+  // alone unless its vector comes by multicast. All slots are polled together, so that the wait is one round trip and not one per peer.
   ARBITER_DEVICE void receive(unsigned leg, unsigned k, const bool (&wanted)[config::world],
                               Vector (&data)[config::world], Wait& wait) const {
     unsigned waited_for = 0;
@@ -83,17 +106,17 @@ struct Push {
     wait.polls = 0;
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {
-      if (r != kRank && wanted[r]) data[r] = sentinel();
+      if (comes_by_link(leg, r) && wanted[r]) data[r] = sentinel();
     }
     do {
       missing = false;
 #pragma unroll
       for (unsigned r = 0; r < config::world; ++r) {
-        if (r != kRank && wanted[r] && !arrived(data[r])) data[r] = poll(leg, r, k);
+        if (comes_by_link(leg, r) && wanted[r] && !arrived(data[r])) data[r] = poll(leg, r, k);
       }
 #pragma unroll
       for (unsigned r = 0; r < config::world; ++r) {
-        if (r == kRank || !wanted[r] || arrived(data[r])) continue;
+        if (!comes_by_link(leg, r) || !wanted[r] || arrived(data[r])) continue;
         missing = true;
         waited_for = r;
       }
@@ -102,7 +125,8 @@ struct Push {
     // Ordered before a peer's next store to the same slots by the fence or the end of the kernel: an ordinary store.
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {
-      if (r != kRank && wanted[r]) store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
+      if (!comes_by_link(leg, r) || !wanted[r]) continue;
+      store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
     }
   }
 };

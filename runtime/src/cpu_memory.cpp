@@ -12,6 +12,7 @@
 #include <iterator>
 
 #include "arbiter/error.hpp"
+#include "arbiter/vocabulary.hpp"
 
 namespace arbiter {
 namespace {
@@ -157,6 +158,85 @@ std::vector<OwnedRange> owned_ranges() {
     if (std::from_chars(owner.data() + prefix.size(), end, range.owner).ptr == end) ranges.push_back(range);
   });
   return ranges;
+}
+
+// ---- Multicast ranges ----
+
+namespace {
+
+constexpr std::string_view multicast_owner = "multicast";
+
+/// The page in front of a range.
+struct MulticastHeader {
+  std::uint64_t bytes = 0;
+  std::uint64_t count = 0;
+  std::uint64_t members[max_world] = {};
+};
+
+}  // namespace
+
+MulticastRange::MulticastRange(const std::vector<void*>& members, std::size_t bytes)
+    : mapped_bytes_(page_bytes() + round_up(bytes, page_bytes())) {
+  if (members.size() > std::size_t{max_world}) throw InvalidArgument("multicast memory joins at most 16 ranks");
+  const MemoryFile file(multicast_owner, page_bytes());
+  mapping_ = ::mmap(nullptr, mapped_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping_ == MAP_FAILED) {
+    mapping_ = nullptr;
+    throw Unavailable(std::string("cannot reserve multicast addresses: ") + std::strerror(errno));
+  }
+  if (::mmap(mapping_, page_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file.descriptor(), 0) ==
+      MAP_FAILED) {
+    const int error = errno;
+    ::munmap(mapping_, mapped_bytes_);
+    throw Unavailable(std::string("cannot map a multicast range: ") + std::strerror(error));
+  }
+  MulticastHeader header;
+  header.bytes = round_up(bytes, page_bytes());
+  header.count = members.size();
+  for (std::size_t r = 0; r < members.size(); ++r) header.members[r] = reinterpret_cast<std::uintptr_t>(members[r]);
+  std::memcpy(mapping_, &header, sizeof(header));
+  address_ = static_cast<std::byte*>(mapping_) + page_bytes();
+}
+
+MulticastRange::MulticastRange(MulticastRange&& other) noexcept { *this = std::move(other); }
+
+MulticastRange& MulticastRange::operator=(MulticastRange&& other) noexcept {
+  std::swap(mapping_, other.mapping_);
+  std::swap(mapped_bytes_, other.mapped_bytes_);
+  std::swap(address_, other.address_);
+  return *this;
+}
+
+MulticastRange::~MulticastRange() {
+  if (mapping_ != nullptr) ::munmap(mapping_, mapped_bytes_);
+}
+
+const MulticastLookup::Range* MulticastLookup::find(std::uintptr_t address) const noexcept {
+  for (const Range& range : ranges_) {
+    if (range.first <= address && address < range.last) return &range;
+  }
+  return nullptr;
+}
+
+unsigned MulticastLookup::members(const void* address, const void** members) {
+  const auto asked = reinterpret_cast<std::uintptr_t>(address);
+  const Range* found = find(asked);
+  if (found == nullptr) {
+    ranges_.clear();
+    visit_mappings([&](const OwnedRange& mapping, std::string_view owner) {
+      if (owner != multicast_owner) return;
+      MulticastHeader header;
+      std::memcpy(&header, reinterpret_cast<const void*>(mapping.first), sizeof(header));
+      ranges_.push_back({mapping.last, mapping.last + header.bytes, {}});
+      ranges_.back().members.assign(header.members, header.members + header.count);
+    });
+    found = find(asked);
+    if (found == nullptr) return 0;
+  }
+  for (std::size_t r = 0; r < found->members.size(); ++r) {
+    members[r] = reinterpret_cast<const void*>(found->members[r] + (asked - found->first));
+  }
+  return static_cast<unsigned>(found->members.size());
 }
 
 }  // namespace arbiter

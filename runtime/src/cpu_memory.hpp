@@ -45,6 +45,43 @@ struct OwnedRange {
 };
 std::vector<OwnedRange> owned_ranges();
 
+/// Addresses that stand for the same place in the memory of several ranks: multicast memory of the CPU device. Nothing
+/// is mapped there, so only kernels that ask the executor where an address leads can use it. The executor recognises
+/// ranges by the name of their mapping.
+class MulticastRange {
+ public:
+  MulticastRange() = default;
+  /// `members`: each rank's memory as this process addresses it, at most max_world. Throws Unavailable.
+  MulticastRange(const std::vector<void*>& members, std::size_t bytes);
+  MulticastRange(MulticastRange&& other) noexcept;
+  MulticastRange& operator=(MulticastRange&& other) noexcept;
+  ~MulticastRange();
+  void* address() const noexcept { return address_; }
+
+ private:
+  void* mapping_ = nullptr;
+  std::size_t mapped_bytes_ = 0;
+  void* address_ = nullptr;
+};
+
+/// What an address in a multicast range stands for. Keeps what it has read of the process's mappings until forget().
+class MulticastLookup {
+ public:
+  void forget() noexcept { ranges_.clear(); }
+  /// Fills `members`, which has room for max_world addresses, and returns how many there are; 0 if the address lies in
+  /// no multicast range.
+  unsigned members(const void* address, const void** members);
+
+ private:
+  struct Range {
+    std::uintptr_t first;
+    std::uintptr_t last;
+    std::vector<std::uintptr_t> members;
+  };
+  const Range* find(std::uintptr_t address) const noexcept;
+  std::vector<Range> ranges_;
+};
+
 /// Memory of one CPU device. Every block ends at an inaccessible page (rounded up to 512 bytes), so that a kernel that
 /// runs past the end faults, and holds 0xFF bytes (not a number in every format), so that reading what was never
 /// written shows.

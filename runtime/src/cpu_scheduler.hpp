@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cpu_executor_abi.hpp"
+#include "cpu_memory.hpp"
 #include "cpu_random.hpp"
 #include "cpu_stack_pool.hpp"
 
@@ -186,6 +187,8 @@ class FiberScheduler {
   static unsigned long long service_now(arbiter_thread*);
   static void service_store(arbiter_thread*, void* destination, const unsigned* words, unsigned count, int release);
   static void service_load(arbiter_thread*, const void* source, unsigned* words, unsigned count, int order);
+  static void service_store_multicast(arbiter_thread*, void* destination, const unsigned* words, unsigned count);
+  static unsigned service_multicast_members(arbiter_thread*, const void* address, const void** members);
   static void service_fence(arbiter_thread*);
   static void service_grid_wait(arbiter_thread*);
   static void service_grid_trigger(arbiter_thread*);
@@ -210,6 +213,7 @@ class FiberScheduler {
   std::uint64_t virtual_idle_ns_ = 0;
   OrderRandom random_;
   MemoryModel* model_ = nullptr;
+  MulticastLookup multicast_;
 
   Context main_ = nullptr;
   Context discarded_ = nullptr;

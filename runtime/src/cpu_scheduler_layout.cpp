@@ -182,6 +182,8 @@ void FiberScheduler::admit(Cluster& cluster) noexcept {
       fiber.thread.shuffle_xor = service_shuffle_xor;
       fiber.thread.now_ns = service_now;
       fiber.thread.store_symmetric = service_store;
+      fiber.thread.store_multicast = service_store_multicast;
+      fiber.thread.multicast_members = service_multicast_members;
       fiber.thread.fence_system = service_fence;
       fiber.thread.load_symmetric = model_ != nullptr ? service_load : nullptr;
       fiber.thread.grid_dependency_wait = service_grid_wait;

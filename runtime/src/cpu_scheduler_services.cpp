@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 
 #include "cpu_memory_model.hpp"
 #include "cpu_sanitizer.hpp"
@@ -164,6 +166,25 @@ void FiberScheduler::service_store(arbiter_thread* thread, void* destination, co
   const std::memory_order order = release != 0 ? std::memory_order_release : std::memory_order_relaxed;
   auto* target = static_cast<unsigned*>(destination);
   for (unsigned i = 0; i < count; ++i) std::atomic_ref<unsigned>(target[i]).store(words[i], order);
+}
+
+void FiberScheduler::service_store_multicast(arbiter_thread* thread, void* destination, const unsigned* words,
+                                             unsigned count) {
+  std::array<const void*, arbiter_multicast_members> members{};
+  const unsigned ranks = service_multicast_members(thread, destination, members.data());
+  // The switch owes nobody an order among the ranks.
+  const unsigned first = of(thread).random_.below(ranks);
+  for (unsigned i = 0; i < ranks; ++i) {
+    service_store(thread, const_cast<void*>(members[(first + i) % ranks]), words, count, 0);
+  }
+}
+
+unsigned FiberScheduler::service_multicast_members(arbiter_thread* thread, const void* address, const void** members) {
+  const unsigned ranks = of(thread).multicast_.members(address, members);
+  if (ranks != 0) return ranks;
+  // What is a fault on a GPU.
+  std::fprintf(stderr, "a kernel of the CPU device uses %p as multicast memory, which it is not\n", address);
+  std::abort();
 }
 
 void FiberScheduler::service_load(arbiter_thread* thread, const void* source, unsigned* words, unsigned count,

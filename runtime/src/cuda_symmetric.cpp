@@ -177,7 +177,9 @@ std::unique_ptr<SymmetricMemory> establish(Device& device, Bootstrap& bootstrap,
 }  // namespace
 
 std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstrap& bootstrap,
-                                                         SymmetricProvider provider, std::size_t bytes) {
+                                                         SymmetricProvider provider, std::size_t bytes,
+                                                         bool multicast) {
+  if (multicast) throw Unavailable("multicast memory is not there yet");
   return establish(device, bootstrap, provider, bytes, nullptr);
 }
 
@@ -218,7 +220,7 @@ void exercise(Device& device, Bootstrap& bootstrap, SymmetricProvider provider) 
   const int size = bootstrap.size();
   const int rank = bootstrap.rank();
   const std::unique_ptr<SymmetricMemory> memory =
-      allocate_cuda_symmetric(device, bootstrap, provider, static_cast<std::size_t>(size) * slot_words * 4);
+      allocate_cuda_symmetric(device, bootstrap, provider, static_cast<std::size_t>(size) * slot_words * 4, false);
   std::optional<ScopedStream> stream;
   together(bootstrap, "write to its peers", [&] {
     stream.emplace(device);

@@ -22,7 +22,7 @@ std::vector<ProviderProbe> probe_cuda_symmetric(Device& device, Bootstrap& boots
 /// Collective. `provider` is vmm or cuda_ipc (else InvalidArgument). Zero-filled. When any rank fails, every rank
 /// throws Unavailable with the first failing rank's reason. `bytes` must be equal on all ranks, else Disagreement.
 std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstrap& bootstrap,
-                                                         SymmetricProvider provider, std::size_t bytes);
+                                                         SymmetricProvider provider, std::size_t bytes, bool multicast);
 
 /// Collective. See share_memory.
 std::unique_ptr<SymmetricMemory> share_cuda_memory(Device& device, Bootstrap& bootstrap, void* data, std::size_t bytes);

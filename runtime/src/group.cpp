@@ -9,6 +9,7 @@
 #include "collective.hpp"
 #include "fault.hpp"
 #include "geometry.hpp"
+#include "multicast_probe.hpp"
 #include "shared_buffers.hpp"
 #include "workspace.hpp"
 
@@ -51,13 +52,14 @@ void choose_provider(Device& device, Bootstrap& bootstrap, Capabilities& result)
   if (probes.empty()) result.symmetric_reason = "this device has no symmetric-memory provider";
 }
 
-Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap) {
+Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, bool multicast) {
   const DeviceProperties& properties = device.properties();
   const Catalogue& catalogue = Catalogue::builtin();
   require_equal(bootstrap, "creating a group",
                 {{"world size", std::to_string(bootstrap.size())},
                  {"Arbiter version", std::string(version())},
                  {"catalogue", catalogue.hash()},
+                 {"multicast (ARBITER_MULTICAST)", multicast ? "on" : "off"},
                  {"device kind", std::string(to_string(device.kind()))},
                  {"compute capability", std::to_string(properties.compute_capability)}});
   Capabilities result;
@@ -85,8 +87,9 @@ class GroupImpl final : public Group {
         options_(options),
         uncaught_(std::uncaught_exceptions()) {
     everywhere(*bootstrap_, "make its device current", [&] { device_->activate(); });
-    capabilities_ = agree_on_capabilities(*device_, *bootstrap_);
+    capabilities_ = agree_on_capabilities(*device_, *bootstrap_, options_.variables.multicast);
     if (!options_.cache) options_.cache = make_cache(options_.variables);
+    prove_multicast();
     create_nccl();
     if (size() > 1 && !capabilities_.provider && !nccl_) {
       throw Unavailable(
@@ -94,12 +97,14 @@ class GroupImpl final : public Group {
           ". NCCL: " + nccl_reason_ + ". `arbiter doctor` shows what each rank can do.");
     }
     everywhere(*bootstrap_, "allocate its fault record", [&] {
-      workspace_ = std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider, options_.first_epoch);
-      shared_buffers_ = std::make_unique<SharedBuffers>(*device_, *bootstrap_, capabilities_.provider);
+      workspace_ =
+          std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider, multicast(), options_.first_epoch);
+      shared_buffers_ = std::make_unique<SharedBuffers>(*device_, *bootstrap_, capabilities_.provider, multicast());
     });
     const std::string provider =
         capabilities_.provider ? std::string(to_string(*capabilities_.provider)) : std::string("none");
     environment_ = fingerprint(*device_, *bootstrap_, provider, catalogue().hash());
+    environment_.multicast = multicast();
     // Decisions are chosen by the environment: a rank that sees another one would choose others.
     require_equal(*bootstrap_, "creating a group",
                   {{"environment", environment_.key()},
@@ -143,6 +148,7 @@ class GroupImpl final : public Group {
   const EnvironmentVariables& variables() const noexcept override { return options_.variables; }
   std::optional<SymmetricProvider> symmetric_provider() const noexcept override { return capabilities_.provider; }
   std::string symmetric_reason() const override { return capabilities_.symmetric_reason; }
+  std::string multicast_reason() const override { return multicast_reason_; }
   Workspace& workspace() noexcept override { return *workspace_; }
   SharedBuffers& shared_buffers() noexcept override { return *shared_buffers_; }
   std::uint64_t push_buffer_bytes() const noexcept override {
@@ -195,6 +201,20 @@ class GroupImpl final : public Group {
   }
 
  private:
+  bool multicast() const noexcept { return multicast_reason_.empty(); }
+
+  /// Opt-in, and only what a store and a load have proven on all ranks. The ranks agreed on the option before.
+  void prove_multicast() {
+    if (!options_.variables.multicast) {
+      multicast_reason_ = "opt-in: set ARBITER_MULTICAST=on (and not NCCL_NVLS_ENABLE=0) to allow it";
+    } else if (!capabilities_.provider) {
+      multicast_reason_ = "there is no symmetric memory: " + capabilities_.symmetric_reason;
+    } else {
+      multicast_reason_ = probe_multicast(*device_, *bootstrap_, *capabilities_.provider, *options_.cache);
+    }
+    if (multicast()) capabilities_.limits.capabilities.emplace_back("multicast");
+  }
+
   bool poisoned() const noexcept { return aborted_ || !workspace_ || is_poisoned(*workspace_->fault()); }
   std::string abort_message() const {
     return "rank " + std::to_string(rank()) +
@@ -251,6 +271,7 @@ class GroupImpl final : public Group {
   GroupOptions options_;
   int uncaught_;
   Capabilities capabilities_;
+  std::string multicast_reason_;  // why there is none; empty if there is
   std::unique_ptr<NcclCommunicator> nccl_;
   std::string nccl_reason_;
   std::string nccl_forcing_reason_;

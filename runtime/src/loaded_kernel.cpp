@@ -22,14 +22,25 @@ std::unique_ptr<Compiler> compiler_for(Device& device) {
                                           : make_nvrtc_compiler(device.properties().compile_target);
 }
 
-/// Where each rank finds a tensor of this one; nulls if peers cannot address it.
-void locate(const SharedBuffers& buffers, const void* tensor, std::uint64_t bytes, int ranks, unsigned char** seen_at) {
+/// How the other ranks address a tensor of this one.
+struct SharedPlace {
+  unsigned char** seen_at;     // nulls if they cannot
+  unsigned char** multicast;   // null if it does not lie in multicast memory
+  unsigned long long* number;  // then 0; otherwise the same for the same place on all ranks
+};
+
+void locate(const SharedBuffers& buffers, const void* tensor, std::uint64_t bytes, int ranks, SharedPlace place) {
   const SharedBuffers::Buffer* buffer = tensor == nullptr ? nullptr : buffers.find(tensor, bytes);
   if (buffer == nullptr) return;
   const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(tensor) - buffer->begin;
   for (int rank = 0; rank < ranks; ++rank) {
-    seen_at[rank] = static_cast<unsigned char*>(buffer->seen_by[static_cast<std::size_t>(rank)]) + offset;
+    place.seen_at[rank] = static_cast<unsigned char*>(buffer->seen_by[static_cast<std::size_t>(rank)]) + offset;
   }
+  void* multicast = buffer->memory->multicast();
+  if (multicast == nullptr) return;
+  constexpr unsigned offset_bits = 48;  // more than any GPU has memory
+  *place.multicast = static_cast<unsigned char*>(multicast) + offset;
+  *place.number = buffer->number << offset_bits | offset;
 }
 
 std::unique_ptr<Kernel> load_kernel(Group& group, const Variant& variant) {
@@ -101,11 +112,14 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
       arguments.workspace[rank] = static_cast<unsigned char*>(workspace_.peer(rank));
       arguments.workspace_at[rank] = static_cast<unsigned char*>(workspace_.seen_by(rank));
     }
+    arguments.multicast = static_cast<unsigned char*>(workspace_.multicast());
     const SharedBuffers& buffers = group_.shared_buffers();
     if (!buffers.empty()) {
       const std::uint64_t bytes = grid.vectors * vector_bytes;
-      locate(buffers, arguments.input, bytes, group_.size(), arguments.input_at);
-      locate(buffers, arguments.output, bytes, group_.size(), arguments.output_at);
+      locate(buffers, arguments.input, bytes, group_.size(),
+             {arguments.input_at, &arguments.multicast_input, &arguments.input_id});
+      locate(buffers, arguments.output, bytes, group_.size(),
+             {arguments.output_at, &arguments.multicast_output, &arguments.output_id});
     }
     arguments.push_offset = layout.push_offset;
     arguments.push_stride = static_cast<unsigned>(layout.push_stride);

@@ -25,8 +25,9 @@ std::vector<void*> seen_by_peers(const SymmetricMemory& memory, Bootstrap& boots
   return seen;
 }
 
-SharedBuffers::SharedBuffers(Device& device, Bootstrap& bootstrap, std::optional<SymmetricProvider> provider)
-    : device_(device), bootstrap_(bootstrap), provider_(provider) {}
+SharedBuffers::SharedBuffers(Device& device, Bootstrap& bootstrap, std::optional<SymmetricProvider> provider,
+                             bool multicast)
+    : device_(device), bootstrap_(bootstrap), provider_(provider), multicast_(multicast) {}
 
 void SharedBuffers::require_provider() const {
   if (!provider_) throw Unavailable("tensors cannot be shared: this group has no symmetric memory");
@@ -38,7 +39,7 @@ void* SharedBuffers::allocate(std::size_t bytes) {
     if (bytes == 0) throw InvalidArgument("symmetric memory of 0 bytes was asked for; expected at least 1");
   });
   require_equal(bootstrap_, "allocating symmetric memory", {{"bytes", std::to_string(bytes)}});
-  std::unique_ptr<SymmetricMemory> memory = allocate_symmetric(device_, bootstrap_, *provider_, bytes);
+  std::unique_ptr<SymmetricMemory> memory = allocate_symmetric(device_, bootstrap_, *provider_, bytes, multicast_);
   void* data = memory->local();
   insert(std::move(memory), true);
   return data;

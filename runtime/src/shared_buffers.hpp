@@ -19,7 +19,8 @@ std::vector<void*> seen_by_peers(const SymmetricMemory&, Bootstrap&);
 class SharedBuffers {
  public:
   /// `provider` empty: nothing can be shared, and the calls below say so.
-  SharedBuffers(Device&, Bootstrap&, std::optional<SymmetricProvider> provider);
+  /// `multicast`: what allocate() returns lies in multicast memory.
+  SharedBuffers(Device&, Bootstrap&, std::optional<SymmetricProvider> provider, bool multicast);
 
   /// Collective. Zero-filled memory of `bytes` on every rank; released by release() or with this object.
   void* allocate(std::size_t bytes);
@@ -49,6 +50,7 @@ class SharedBuffers {
   Device& device_;
   Bootstrap& bootstrap_;
   std::optional<SymmetricProvider> provider_;
+  bool multicast_ = false;
   std::uint64_t created_ = 0;
   std::vector<Buffer> buffers_;  // by address
 };

@@ -24,15 +24,15 @@ std::vector<ProviderProbe> probe_symmetric_memory(Device& device, Bootstrap& boo
 }
 
 std::unique_ptr<SymmetricMemory> allocate_symmetric(Device& device, Bootstrap& bootstrap, SymmetricProvider provider,
-                                                    std::size_t bytes) {
+                                                    std::size_t bytes, bool multicast) {
   const bool wants_cuda = provider != SymmetricProvider::shared_memory;
   if (wants_cuda != (device.kind() == DeviceKind::cuda)) {
     throw InvalidArgument("symmetric memory '" + std::string(to_string(provider)) + "' does not exist on the " +
                           std::string(to_string(device.kind())) + " device; use " +
                           (wants_cuda ? "shared_memory" : "vmm or cuda_ipc"));
   }
-  return wants_cuda ? allocate_cuda_symmetric(device, bootstrap, provider, bytes)
-                    : allocate_shared_memory(device, bootstrap, bytes);
+  return wants_cuda ? allocate_cuda_symmetric(device, bootstrap, provider, bytes, multicast)
+                    : allocate_shared_memory(device, bootstrap, bytes, multicast);
 }
 
 std::unique_ptr<SymmetricMemory> share_memory(Device& device, Bootstrap& bootstrap, void* data, std::size_t bytes) {

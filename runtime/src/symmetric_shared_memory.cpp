@@ -56,17 +56,19 @@ struct Announcement {
 
 class SharedMemory final : public SymmetricMemory {
  public:
-  SharedMemory(int rank, std::size_t bytes, std::vector<Mapping> ranks)
-      : rank_(rank), bytes_(bytes), ranks_(std::move(ranks)) {}
+  SharedMemory(int rank, std::size_t bytes, std::vector<Mapping> ranks, MulticastRange multicast)
+      : rank_(rank), bytes_(bytes), ranks_(std::move(ranks)), multicast_(std::move(multicast)) {}
   SymmetricProvider provider() const noexcept override { return SymmetricProvider::shared_memory; }
   std::size_t bytes() const noexcept override { return bytes_; }
   void* local() const noexcept override { return peer(rank_); }
   void* peer(int rank) const noexcept override { return ranks_[static_cast<std::size_t>(rank)].address(); }
+  void* multicast() const noexcept override { return multicast_.address(); }
 
  private:
   int rank_;
   std::size_t bytes_;
   std::vector<Mapping> ranks_;
+  MulticastRange multicast_;
 };
 
 Mapping open_peer(const Announcement& peer, int rank, std::size_t mapped_bytes) {
@@ -124,7 +126,8 @@ std::string exchange_patterns(const SymmetricMemory& memory, Bootstrap& bootstra
 
 }  // namespace
 
-std::unique_ptr<SymmetricMemory> allocate_shared_memory(Device& device, Bootstrap& bootstrap, std::size_t bytes) {
+std::unique_ptr<SymmetricMemory> allocate_shared_memory(Device& device, Bootstrap& bootstrap, std::size_t bytes,
+                                                        bool multicast) {
   const auto ranks = static_cast<std::size_t>(bootstrap.size());
   const std::size_t mapped_bytes = (std::max<std::size_t>(bytes, 1) + page - 1) / page * page;
   std::string failure;
@@ -155,6 +158,16 @@ std::unique_ptr<SymmetricMemory> allocate_shared_memory(Device& device, Bootstra
       failure = error.what();
     }
   }
+  MulticastRange range;
+  if (multicast && mappings.size() == ranks) {
+    try {
+      std::vector<void*> members;
+      for (const Mapping& mapping : mappings) members.push_back(mapping.address());
+      range = MulticastRange(members, mapped_bytes);
+    } catch (const Error& error) {
+      failure = error.what();
+    }
+  }
   // Behind the vote every rank has opened every file, so the descriptors may be closed.
   const std::string reasons = vote(bootstrap, failure);
   for (std::size_t r = 1; r < ranks; ++r) {
@@ -163,7 +176,7 @@ std::unique_ptr<SymmetricMemory> allocate_shared_memory(Device& device, Bootstra
                        std::to_string(r) + " for " + std::to_string(all[r].asked_bytes));
   }
   if (!reasons.empty()) throw Unavailable("no symmetric memory from provider shared_memory: " + reasons);
-  return std::make_unique<SharedMemory>(bootstrap.rank(), bytes, std::move(mappings));
+  return std::make_unique<SharedMemory>(bootstrap.rank(), bytes, std::move(mappings), std::move(range));
 }
 
 namespace {
@@ -211,7 +224,7 @@ ProviderProbe probe_shared_memory(Device& device, Bootstrap& bootstrap) {
   probe.provider = SymmetricProvider::shared_memory;
   std::unique_ptr<SymmetricMemory> memory;
   try {
-    memory = allocate_shared_memory(device, bootstrap, page);
+    memory = allocate_shared_memory(device, bootstrap, page, false);
   } catch (const Unavailable& error) {
     probe.reason = error.what();  // the same on every rank
     return probe;

@@ -45,9 +45,9 @@ WorkspaceLayout workspace_layout(std::uint64_t push_bytes, std::uint64_t staging
   return layout;
 }
 
-Workspace::Workspace(Device& device, Bootstrap& bootstrap, std::optional<SymmetricProvider> provider,
+Workspace::Workspace(Device& device, Bootstrap& bootstrap, std::optional<SymmetricProvider> provider, bool multicast,
                      std::uint32_t first_epoch)
-    : device_(device), bootstrap_(bootstrap), provider_(provider), first_epoch_(first_epoch) {
+    : device_(device), bootstrap_(bootstrap), provider_(provider), multicast_(multicast), first_epoch_(first_epoch) {
   try {
     fault_ = static_cast<arbiter_abi::FaultRecord*>(device.allocate_host_visible(sizeof(arbiter_abi::FaultRecord)));
     *fault_ = arbiter_abi::FaultRecord{};
@@ -90,7 +90,7 @@ void Workspace::reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) {
   const WorkspaceLayout layout = workspace_layout(push, staging);
   std::unique_ptr<SymmetricMemory> memory;
   everywhere(bootstrap_, "finish its work before the workspace is moved", [&] { device_.synchronize(nullptr); });
-  memory = allocate_symmetric(device_, bootstrap_, *provider_, layout.total_bytes);
+  memory = allocate_symmetric(device_, bootstrap_, *provider_, layout.total_bytes, multicast_);
   std::vector<void*> seen_by = seen_by_peers(*memory, bootstrap_);
   initialise(*memory, layout);
   memory_ = std::move(memory);

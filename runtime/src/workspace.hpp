@@ -30,7 +30,9 @@ WorkspaceLayout workspace_layout(std::uint64_t push_bytes, std::uint64_t staging
 class Workspace {
  public:
   /// `provider` empty: no symmetric memory; reserve() then refuses anything but zero bytes.
-  Workspace(Device&, Bootstrap&, std::optional<SymmetricProvider> provider, std::uint32_t first_epoch = 0);
+  /// `multicast`: its memory has a multicast address.
+  Workspace(Device&, Bootstrap&, std::optional<SymmetricProvider> provider, bool multicast,
+            std::uint32_t first_epoch = 0);
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -53,6 +55,8 @@ class Workspace {
   std::size_t bytes() const noexcept { return memory_ ? memory_->bytes() : 0; }
   /// Rank r's workspace as this rank addresses it; null before the first reserve().
   void* peer(int rank) const noexcept { return memory_ ? memory_->peer(rank) : nullptr; }
+  /// All ranks' workspaces at once; null without multicast.
+  void* multicast() const noexcept { return memory_ ? memory_->multicast() : nullptr; }
   /// This rank's workspace as rank r addresses it; null before the first reserve().
   void* seen_by(int rank) const noexcept { return memory_ ? seen_by_[static_cast<std::size_t>(rank)] : nullptr; }
   /// Counts moves: pointers taken from here are good as long as it does not change.
@@ -70,6 +74,7 @@ class Workspace {
   Device& device_;
   Bootstrap& bootstrap_;
   std::optional<SymmetricProvider> provider_;
+  bool multicast_ = false;
   std::uint32_t first_epoch_ = 0;
   std::unique_ptr<SymmetricMemory> memory_;
   std::vector<void*> seen_by_;

@@ -95,6 +95,40 @@ ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long lon
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
 ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
+// Multicast memory (SM 90 and an NVLink switch). A store that peers poll, to the same place on all ranks. Bits are
+// stored as they are: the type only says how wide a vector is.
+ARBITER_DEVICE void store_multicast(void* address, const Vector& v) {
+  asm volatile("multimem.st.relaxed.sys.global.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(address),
+               "f"(__uint_as_float(v.word[0])), "f"(__uint_as_float(v.word[1])), "f"(__uint_as_float(v.word[2])),
+               "f"(__uint_as_float(v.word[3]))
+               : "memory");
+}
+// The sum of what lies there on all ranks: added in fp32 in the order of the switch, and rounded once.
+ARBITER_DEVICE Vector load_reduced_fp32(const void* address) {
+  float x[4];
+  asm volatile("multimem.ld_reduce.relaxed.sys.global.add.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])
+               : "l"(address)
+               : "memory");
+  return Vector{ {__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]), __float_as_uint(x[3])} };
+}
+ARBITER_DEVICE Vector load_reduced_bf16(const void* address) {
+  Vector v;
+  asm volatile("multimem.ld_reduce.relaxed.sys.global.add.acc::f32.v4.bf16x2 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
+ARBITER_DEVICE Vector load_reduced_fp16(const void* address) {
+  Vector v;
+  asm volatile("multimem.ld_reduce.relaxed.sys.global.add.acc::f32.v4.f16x2 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
+
 // The value, computed by now: the compiler may not move the work behind the next wait.
 ARBITER_DEVICE unsigned pinned(unsigned v) {
   asm volatile("" : "+r"(v));

@@ -7,6 +7,9 @@
 //                                                             one arbiter_abi::Arguments
 // Before a fiber runs or resumes, the executor stores its arbiter_thread into the slot.
 
+// Most ranks that multicast memory joins.
+constexpr unsigned arbiter_multicast_members = 16;
+
 extern "C" {
 
 struct arbiter_thread {
@@ -30,6 +33,10 @@ struct arbiter_thread {
   // A load of 4, 8 or 16 bytes from memory of a device. order: 0 plain, 1 relaxed, 2 acquire. Null: memory may be read (and
   // written, except with release) directly; otherwise whatever another thread may store has to be loaded with this.
   void (*load_symmetric)(arbiter_thread*, const void* source, unsigned* words, unsigned count, int order);
+  // The same store to the memory of all ranks, given an address in multicast memory.
+  void (*store_multicast)(arbiter_thread*, void* destination, const unsigned* words, unsigned count);
+  // Where an address in multicast memory lies on each rank; how many ranks there are.
+  unsigned (*multicast_members)(arbiter_thread*, const void* address, const void** members);
   void (*fence_system)(arbiter_thread*);
   void (*grid_dependency_wait)(arbiter_thread*);
   void (*grid_dependency_trigger)(arbiter_thread*);

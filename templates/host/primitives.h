@@ -87,6 +87,10 @@ ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
 }
 ARBITER_DEVICE void fence_system() { arbiter_current->fence_system(arbiter_current); }
 
+ARBITER_DEVICE void store_multicast(void* address, const Vector& v) {
+  arbiter_current->store_multicast(arbiter_current, address, v.word, 4);
+}
+
 template <class T>
 ARBITER_DEVICE T pinned(T v) {
   return v;
@@ -161,3 +165,40 @@ ARBITER_DEVICE unsigned fp16_bits(float x) {
 ARBITER_DEVICE float fp16_lo(unsigned word) { return fp16_value(word & 0xffffu); }
 ARBITER_DEVICE float fp16_hi(unsigned word) { return fp16_value(word >> 16); }
 ARBITER_DEVICE unsigned pack_fp16(float lo, float hi) { return fp16_bits(lo) | (fp16_bits(hi) << 16); }
+
+// --- sums over multicast memory ---------------------------------------------------------------------------------
+// A switch adds in an order of its own. Here the last rank comes first, so that nothing can rely on rank order.
+template <class Add>
+ARBITER_DEVICE Vector load_reduced(const void* address, Add add_word) {
+  const void* members[arbiter_multicast_members];
+  unsigned r = arbiter_current->multicast_members(arbiter_current, address, members);
+  float sum[4][2] = {};
+  while (r-- != 0) {
+    const Vector v = load(members[r]);
+    for (unsigned i = 0; i < 4; ++i) add_word(sum[i], v.word[i]);
+  }
+  Vector total;
+  for (unsigned i = 0; i < 4; ++i) total.word[i] = add_word.pack(sum[i]);
+  return total;
+}
+struct AddFp32 {
+  ARBITER_DEVICE void operator()(float (&sum)[2], unsigned word) const { sum[0] = add(sum[0], bits_to_float(word)); }
+  ARBITER_DEVICE unsigned pack(const float (&sum)[2]) const { return float_to_bits(sum[0]); }
+};
+struct AddBf16 {
+  ARBITER_DEVICE void operator()(float (&sum)[2], unsigned word) const {
+    sum[0] = add(sum[0], bf16_lo(word));
+    sum[1] = add(sum[1], bf16_hi(word));
+  }
+  ARBITER_DEVICE unsigned pack(const float (&sum)[2]) const { return pack_bf16(sum[0], sum[1]); }
+};
+struct AddFp16 {
+  ARBITER_DEVICE void operator()(float (&sum)[2], unsigned word) const {
+    sum[0] = add(sum[0], fp16_lo(word));
+    sum[1] = add(sum[1], fp16_hi(word));
+  }
+  ARBITER_DEVICE unsigned pack(const float (&sum)[2]) const { return pack_fp16(sum[0], sum[1]); }
+};
+ARBITER_DEVICE Vector load_reduced_fp32(const void* address) { return load_reduced(address, AddFp32{}); }
+ARBITER_DEVICE Vector load_reduced_bf16(const void* address) { return load_reduced(address, AddBf16{}); }
+ARBITER_DEVICE Vector load_reduced_fp16(const void* address) { return load_reduced(address, AddFp16{}); }

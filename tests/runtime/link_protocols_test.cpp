@@ -91,13 +91,16 @@ struct CallTensors {
   float small_integer_sum_at(int ranks, std::size_t i) const { return small_integer_sum(ranks, i + index * 7); }
 };
 
-/// The first candidate of every algorithm with a kernel.
+/// The first candidate of every algorithm with a kernel, and of its form with multicast.
 std::vector<CandidateSpec> one_of_each(const std::vector<CandidateSpec>& all) {
   std::vector<CandidateSpec> chosen;
   std::set<std::string> seen;
   for (const CandidateSpec& spec : all) {
     if (!spec.kernel) continue;
-    if (seen.insert(std::string(to_string(spec.backend())) + "/" + spec.algorithm()).second) chosen.push_back(spec);
+    const auto multicast = spec.kernel->parameters.find("multicast");
+    const bool with = multicast != spec.kernel->parameters.end() && multicast->second != 0;
+    const std::string name = std::string(to_string(spec.backend())) + "/" + spec.algorithm();
+    if (seen.insert(name + (with ? "/multicast" : "")).second) chosen.push_back(spec);
   }
   return chosen;
 }
@@ -113,12 +116,13 @@ TEST_P(LinkProtocols, EveryAlgorithmIsRightForEverySeed) {
   const auto run = [&, &world = ranks, &name = pattern](RankContext& context) {
     GroupOptions group_options = quiet_group_options();
     group_options.first_epoch = 0xfffffffcU;  // every counter wraps around on the way
+    group_options.variables.multicast = true;
     // One iteration in a rotating buffer, so that every long launch changes buffers; for 3 ranks several side by side.
     if (world != 3) group_options.push_buffer_bytes = 1;
     const auto group = make_group(context.bootstrap, context.device, group_options);
     const ProblemFamily family{name, Dtype::fp32, hidden, most_tokens, Mode::graph};
     const std::vector<CandidateSpec> specs = one_of_each(enumerate_candidates(*group, family, {}));
-    ASSERT_GE(specs.size(), 3U);
+    ASSERT_GE(specs.size(), 8U);
     std::vector<LoadRequest> requests;
     for (const CandidateSpec& spec : specs) requests.push_back({spec, family});
     std::vector<LoadResult> loaded = load_on_all_ranks(*group, requests);

@@ -53,11 +53,11 @@ std::vector<Placement> placements(int rank) {
           {Where::shared, Where::shared, true, 6}, {Where::own, Where::own, true, 7}};
 }
 
-/// The memory of one call; every rank has its own offsets.
+/// The memory of one call. Every rank may have its own offsets.
 class CallMemory {
  public:
-  CallMemory(Device& device, SharedBuffers& buffers, int rank, std::size_t call)
-      : own_(device, 2 * room), mine_(device, 2 * room), offset_(static_cast<std::size_t>(rank) * 4 + call % 3 * 8) {
+  CallMemory(Device& device, SharedBuffers& buffers, std::size_t offset)
+      : own_(device, 2 * room), mine_(device, 2 * room), offset_(offset) {
     shared_ = static_cast<float*>(buffers.allocate(2 * room * sizeof(float)));
     buffers.add(mine_.data(), 2 * room * sizeof(float));
   }
@@ -107,7 +107,7 @@ struct PlacedCall {
 
 std::vector<CandidateSpec> pulling(const std::vector<CandidateSpec>& all) {
   std::vector<CandidateSpec> chosen;
-  for (const char* algorithm : {"oneshot_pull", "twoshot_pull"}) {
+  for (const char* algorithm : {"oneshot_pull", "twoshot_pull", "multimem"}) {
     for (const CandidateSpec& spec : all) {
       if (!spec.kernel || spec.kernel->algorithm != algorithm) continue;
       chosen.push_back(spec);
@@ -130,13 +130,14 @@ TEST_P(LinkShared, EveryMixtureOfSharedAndPrivateTensorsIsRightForEverySeed) {
       [&](RankContext& context) {
         GroupOptions group_options = quiet_group_options();
         group_options.first_epoch = 0xfffffffcU;  // every counter wraps around on the way
+        group_options.variables.multicast = true;
         const auto group = make_group(context.bootstrap, context.device, group_options);
         const ProblemFamily family{"allreduce", Dtype::fp32, hidden, most_tokens, Mode::graph};
         std::vector<LoadRequest> requests;
         for (const CandidateSpec& spec : pulling(enumerate_candidates(*group, family, {}))) {
           requests.push_back({spec, family});
         }
-        ASSERT_EQ(requests.size(), 2U);
+        ASSERT_EQ(requests.size(), 3U);
         std::vector<LoadResult> loaded = load_on_all_ranks(*group, requests);
         for (const LoadResult& result : loaded) {
           ASSERT_TRUE(result.candidate) << result.reason;
@@ -145,9 +146,12 @@ TEST_P(LinkShared, EveryMixtureOfSharedAndPrivateTensorsIsRightForEverySeed) {
         }
         std::vector<std::unique_ptr<CallMemory>> memory;
         std::vector<PlacedCall> calls;
-        for (const Placement& placement : placements(context.rank)) {
-          memory.push_back(
-              std::make_unique<CallMemory>(*context.device, group->shared_buffers(), context.rank, calls.size()));
+        const std::vector<Placement> places = placements(context.rank);
+        while (calls.size() < places.size() * loaded.size()) {
+          // The same offset on all ranks in two calls out of three.
+          const std::size_t offset = calls.size() % 3 == 0 ? static_cast<std::size_t>(context.rank) * 4 : 16;
+          memory.push_back(std::make_unique<CallMemory>(*context.device, group->shared_buffers(), offset));
+          const Placement placement = places[calls.size() % places.size()];
           PlacedCall call;
           call.placement = placement;
           call.index = calls.size();
@@ -158,10 +162,8 @@ TEST_P(LinkShared, EveryMixtureOfSharedAndPrivateTensorsIsRightForEverySeed) {
         const StreamHandle stream = context.device->create_stream();
         // All algorithms take turns, so that each follows each in the same staging area.
         context.device->begin_capture(stream);
-        for (std::size_t c = 0; c < calls.size() * loaded.size(); ++c) {
-          // The input of a call in place is the sum of the call before: only once.
-          if (c >= calls.size() && calls[c % calls.size()].placement.in_place) continue;
-          loaded[(c + c / calls.size()) % loaded.size()].candidate->enqueue(calls[c % calls.size()].call(), stream);
+        for (std::size_t c = 0; c < calls.size(); ++c) {
+          loaded[(c + c / places.size()) % loaded.size()].candidate->enqueue(calls[c].call(), stream);
         }
         const std::unique_ptr<Graph> graph = context.device->end_capture(stream);
         for (std::uint64_t seed = 1; seed <= seeds(); ++seed) {
@@ -186,9 +188,11 @@ TEST_P(LinkShared, EveryMixtureOfSharedAndPrivateTensorsIsRightForEverySeed) {
 INSTANTIATE_TEST_SUITE_P(Worlds, LinkShared, ::testing::Values(2, 3, 4));
 
 /// What a call with shared tensors leaves in the staging area.
-void expect_staging(const char* algorithm, bool shared_input, bool shared_output, bool untouched) {
+void expect_staging(const char* algorithm, Where input, Where output, bool same_offset, bool untouched) {
   run_ranks(2, [&](RankContext& context) {
-    const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
+    GroupOptions group_options = quiet_group_options();
+    group_options.variables.multicast = true;
+    const auto group = make_group(context.bootstrap, context.device, group_options);
     const ProblemFamily family{"allreduce", Dtype::fp32, hidden, most_tokens, Mode::graph};
     CandidateSpec spec;
     for (const CandidateSpec& one : enumerate_candidates(*group, family, {})) {
@@ -199,11 +203,12 @@ void expect_staging(const char* algorithm, bool shared_input, bool shared_output
     ASSERT_TRUE(loaded[0].candidate) << loaded[0].reason;
     const WorkspaceNeeds needs = loaded[0].candidate->needs(most_tokens);
     group->reserve(needs.push_bytes, needs.staging_bytes);
-    const CallMemory memory(*context.device, group->shared_buffers(), context.rank, 0);
+    const std::size_t offset = same_offset ? 0 : static_cast<std::size_t>(context.rank) * 4;
+    const CallMemory memory(*context.device, group->shared_buffers(), offset);
     PlacedCall call;
     call.placement.tokens = most_tokens;
-    call.input = memory.input(shared_input ? Where::shared : Where::own);
-    call.output = memory.output(shared_output ? Where::registered : Where::own);
+    call.input = memory.input(input);
+    call.output = memory.output(output);
     call.fill(context.rank);
     const Workspace& workspace = group->workspace();
     const WorkspaceLayout& layout = workspace.layout();
@@ -220,16 +225,23 @@ void expect_staging(const char* algorithm, bool shared_input, bool shared_output
 }
 
 TEST(SharedTensors, NothingIsCopiedThatPeersCanAddress) {
-  expect_staging("oneshot_pull", true, false, true);
-  expect_staging("oneshot_pull", false, true, false);
-  expect_staging("twoshot_pull", true, true, true);
-  expect_staging("twoshot_pull", true, false, false);
-  expect_staging("twoshot_pull", false, true, false);
+  constexpr Where own = Where::own;
+  constexpr Where shared = Where::shared;
+  constexpr Where registered = Where::registered;
+  expect_staging("oneshot_pull", registered, own, false, true);
+  expect_staging("oneshot_pull", own, registered, true, false);
+  expect_staging("twoshot_pull", shared, registered, false, true);
+  expect_staging("twoshot_pull", registered, own, true, false);
+  expect_staging("twoshot_pull", own, shared, true, false);
+  expect_staging("multimem", shared, shared, true, true);
+  expect_staging("multimem", shared, shared, false, false);     // not at the same place on all ranks
+  expect_staging("multimem", registered, shared, true, false);  // shared, but not multicast memory
+  expect_staging("multimem", shared, own, true, false);
 }
 
 TEST(SharedTensors, BuffersAreFoundByAnyAddressInside) {
   run_ranks(2, [](RankContext& context) {
-    SharedBuffers buffers(*context.device, *context.bootstrap, SymmetricProvider::shared_memory);
+    SharedBuffers buffers(*context.device, *context.bootstrap, SymmetricProvider::shared_memory, false);
     EXPECT_EQ(buffers.find(&context, 1), nullptr);
     auto* first = static_cast<char*>(buffers.allocate(4096));
     const Tensor<float> tensor(*context.device, 256);

@@ -1,4 +1,4 @@
-// trtllm/oneshot_push:cluster=1,early_trigger=1,threads=256,vectors=1 allreduce bf16 world=4
+// trtllm/oneshot_push:cluster=1,early_trigger=1,multicast=0,threads=256,vectors=1 allreduce bf16 world=4
 // Arbiter 0.1.0: trtllm/oneshot_push for allreduce. Every rank stores its vectors into a slot of every peer and sums what arrives.
 // Rendered; edit the templates, not this text.
 
@@ -80,6 +80,12 @@ struct Arguments {
   unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
   unsigned char* input_at[max_world];      // null where no peer can
   unsigned char* output_at[max_world];
+  // Multicast memory: a store goes to the same place on all ranks, a load adds up what is there.
+  unsigned char* multicast;         // all workspaces; null without multicast
+  unsigned char* multicast_input;   // null where the tensor does not lie in multicast memory
+  unsigned char* multicast_output;
+  unsigned long long input_id;      // equal on two ranks if their tensors lie at the same place; 0: not in multicast memory
+  unsigned long long output_id;
 };
 
 }  // namespace arbiter_abi
@@ -180,6 +186,40 @@ ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long lon
 }
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
 ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
+
+// Multicast memory (SM 90 and an NVLink switch). A store that peers poll, to the same place on all ranks. Bits are
+// stored as they are: the type only says how wide a vector is.
+ARBITER_DEVICE void store_multicast(void* address, const Vector& v) {
+  asm volatile("multimem.st.relaxed.sys.global.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(address),
+               "f"(__uint_as_float(v.word[0])), "f"(__uint_as_float(v.word[1])), "f"(__uint_as_float(v.word[2])),
+               "f"(__uint_as_float(v.word[3]))
+               : "memory");
+}
+// The sum of what lies there on all ranks: added in fp32 in the order of the switch, and rounded once.
+ARBITER_DEVICE Vector load_reduced_fp32(const void* address) {
+  float x[4];
+  asm volatile("multimem.ld_reduce.relaxed.sys.global.add.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])
+               : "l"(address)
+               : "memory");
+  return Vector{ {__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]), __float_as_uint(x[3])} };
+}
+ARBITER_DEVICE Vector load_reduced_bf16(const void* address) {
+  Vector v;
+  asm volatile("multimem.ld_reduce.relaxed.sys.global.add.acc::f32.v4.bf16x2 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
+ARBITER_DEVICE Vector load_reduced_fp16(const void* address) {
+  Vector v;
+  asm volatile("multimem.ld_reduce.relaxed.sys.global.add.acc::f32.v4.f16x2 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(address)
+               : "memory");
+  return v;
+}
 
 // The value, computed by now: the compiler may not move the work behind the next wait.
 ARBITER_DEVICE unsigned pinned(unsigned v) {
@@ -518,9 +558,14 @@ ARBITER_DEVICE bool expired(const Arguments& arguments, Wait& wait, unsigned wai
 // - All of it holds for any sequence of grids and algorithms, because the epoch is one number for all of them.
 
 // Slots of an iteration: every leg has one per peer (not for the own rank) and vector of a thread.
-template <unsigned kRank, unsigned kLegs>
+//
+// With kMulticast the last leg is stored once and the switch delivers it to all, to the sender too. So its slots are at
+// the same place at every receiver, one per sender, and the sender waits for its own vector like everybody else: until
+// it is there it may still arrive, and undo the re-arming.
+template <unsigned kRank, unsigned kLegs, bool kMulticast>
 struct Push {
   static constexpr unsigned leg_slots = (config::world - 1) * config::vectors;
+  static constexpr unsigned iteration_slots = kLegs * leg_slots + (kMulticast ? config::vectors : 0);
 
   const Arguments& arguments;       // in registers
   const Arguments& constants;       // the kernel's parameter, for the slow path
@@ -529,6 +574,7 @@ struct Push {
   unsigned iterations_per_epoch;
   unsigned long long first_place;   // of this thread's slot 0 in buffer 0, from the start of the workspace
   unsigned long long place;         // the same for the current iteration
+  unsigned char* multicast;         // all workspaces; only with kMulticast
   unsigned epoch;
   unsigned in_epoch = 0;            // iterations of this epoch behind us
 
@@ -539,6 +585,7 @@ struct Push {
     iterations_per_epoch = pinned(a.push_iterations);
     first_place = pinned(a.push_offset + (block_index() * config::threads + thread_index()) *
                                              static_cast<unsigned>(sizeof(Vector)));
+    if (kMulticast) multicast = pinned(a.multicast);
   }
 
   ARBITER_DEVICE void begin(unsigned first) {
@@ -554,7 +601,7 @@ struct Push {
       fence_system();
       begin(epoch + 1);
     } else {
-      place += static_cast<unsigned long long>(slot_stride) * (kLegs * leg_slots);
+      place += static_cast<unsigned long long>(slot_stride) * iteration_slots;
     }
   }
 
@@ -564,19 +611,35 @@ struct Push {
     in_epoch = next.in_epoch;
   }
 
+  static constexpr bool by_multicast(unsigned leg) { return kMulticast && leg == kLegs - 1; }
+  static constexpr bool comes_by_link(unsigned leg, unsigned sender) { return sender != kRank || by_multicast(leg); }
+
   ARBITER_DEVICE unsigned long long slot(unsigned leg, unsigned receiver, unsigned sender, unsigned k) const {
-    const unsigned index = leg * leg_slots + (sender < receiver ? sender : sender - 1) * config::vectors + k;
+    const unsigned column = by_multicast(leg) || sender < receiver ? sender : sender - 1;
+    const unsigned index = leg * leg_slots + column * config::vectors + k;
     return place + static_cast<unsigned long long>(index) * slot_stride;
   }
   ARBITER_DEVICE void send(unsigned leg, unsigned peer, unsigned k, const Vector& sanitised_vector) const {
     store_shared_vector(arguments.workspace[peer] + slot(leg, peer, kRank, k), sanitised_vector);
+  }
+  // To every peer.
+  ARBITER_DEVICE void broadcast(unsigned k, const Vector& sanitised_vector) const {
+    constexpr unsigned leg = kLegs - 1;
+    if (kMulticast) {
+      store_multicast(multicast + slot(leg, kRank, kRank, k), sanitised_vector);
+      return;
+    }
+#pragma unroll
+    for (unsigned distance = 1; distance < config::world; ++distance) {
+      send(leg, (kRank + distance) % config::world, k, sanitised_vector);
+    }
   }
   ARBITER_DEVICE Vector poll(unsigned leg, unsigned peer, unsigned k) const {
     return load_polled(arguments.workspace[kRank] + slot(leg, kRank, peer, k));
   }
 
   // Fill data[r] with what peer r has sent, for every peer that is wanted, and re-arm those slots; the own rank is left
-  // alone. All slots are polled together, so that the wait is one round trip and not one per peer.
+  // alone unless its vector comes by multicast. All slots are polled together, so that the wait is one round trip and not one per peer.
   ARBITER_DEVICE void receive(unsigned leg, unsigned k, const bool (&wanted)[config::world],
                               Vector (&data)[config::world], Wait& wait) const {
     unsigned waited_for = 0;
@@ -584,17 +647,17 @@ struct Push {
     wait.polls = 0;
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {
-      if (r != kRank && wanted[r]) data[r] = sentinel();
+      if (comes_by_link(leg, r) && wanted[r]) data[r] = sentinel();
     }
     do {
       missing = false;
 #pragma unroll
       for (unsigned r = 0; r < config::world; ++r) {
-        if (r != kRank && wanted[r] && !arrived(data[r])) data[r] = poll(leg, r, k);
+        if (comes_by_link(leg, r) && wanted[r] && !arrived(data[r])) data[r] = poll(leg, r, k);
       }
 #pragma unroll
       for (unsigned r = 0; r < config::world; ++r) {
-        if (r == kRank || !wanted[r] || arrived(data[r])) continue;
+        if (!comes_by_link(leg, r) || !wanted[r] || arrived(data[r])) continue;
         missing = true;
         waited_for = r;
       }
@@ -603,7 +666,8 @@ struct Push {
     // Ordered before a peer's next store to the same slots by the fence or the end of the kernel: an ordinary store.
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {
-      if (r != kRank && wanted[r]) store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
+      if (!comes_by_link(leg, r) || !wanted[r]) continue;
+      store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
     }
   }
 };
@@ -637,12 +701,14 @@ struct Epilogue {
 // --- how the ranks exchange data ----------------------------------------------------------------------------------
 // Every rank stores its vectors into a slot of every peer; every rank sums all of them in rank order. The next rows
 // leave before these arrive, so that the links never rest.
+constexpr bool multicast = 0 != 0;
+
 template <unsigned kRank, bool kSingle>
 ARBITER_DEVICE void exchange(const Arguments& arguments, const Arguments& constants) {
   constexpr unsigned world = config::world, vectors = config::vectors;
   unsigned* const epoch_state = pinned(&control_of(arguments, kRank)->push_epoch[0]);
   Epilogue<1> epilogue;
-  Push<kRank, 1> push(arguments, constants);
+  Push<kRank, 1, multicast> push(arguments, constants);
   Wait wait;
 
   const auto row_of = [&](unsigned iteration) { return cluster_index() + iteration * grid_clusters(); };
@@ -653,13 +719,11 @@ ARBITER_DEVICE void exchange(const Arguments& arguments, const Arguments& consta
       if (in_message(arguments, row, column(k))) data[k] = contribution(arguments, row, column(k));
     }
   };
-  const auto send = [&](const Push<kRank, 1>& to, unsigned iteration, const Vector(&data)[vectors]) {
+  const auto send = [&](const Push<kRank, 1, multicast>& to, unsigned iteration, const Vector(&data)[vectors]) {
 #pragma unroll
     for (unsigned k = 0; k < vectors; ++k) {
       if (!in_message(arguments, row_of(iteration), column(k))) continue;
-      const Vector mine = sanitised(data[k]);
-#pragma unroll
-      for (unsigned distance = 1; distance < world; ++distance) to.send(0, (kRank + distance) % world, k, mine);
+      to.broadcast(k, sanitised(data[k]));
     }
   };
 
@@ -679,7 +743,7 @@ ARBITER_DEVICE void exchange(const Arguments& arguments, const Arguments& consta
   const unsigned iterations = kSingle ? 1 : arguments.iterations;
   for (unsigned iteration = 0; iteration < iterations; ++iteration) {
     Vector following[vectors];
-    Push<kRank, 1> next = push;
+    Push<kRank, 1, multicast> next = push;
     if (iteration + 1 < iterations) {
       read(iteration + 1, following);
       next.advance();

@@ -80,6 +80,12 @@ struct Arguments {
   unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
   unsigned char* input_at[max_world];      // null where no peer can
   unsigned char* output_at[max_world];
+  // Multicast memory: a store goes to the same place on all ranks, a load adds up what is there.
+  unsigned char* multicast;         // all workspaces; null without multicast
+  unsigned char* multicast_input;   // null where the tensor does not lie in multicast memory
+  unsigned char* multicast_output;
+  unsigned long long input_id;      // equal on two ranks if their tensors lie at the same place; 0: not in multicast memory
+  unsigned long long output_id;
 };
 
 }  // namespace arbiter_abi
@@ -94,6 +100,9 @@ struct Arguments {
 //   void arbiter_kernel_rank<r>(const void* arguments);       body of one CUDA thread of rank r; `arguments` points to
 //                                                             one arbiter_abi::Arguments
 // Before a fiber runs or resumes, the executor stores its arbiter_thread into the slot.
+
+// Most ranks that multicast memory joins.
+constexpr unsigned arbiter_multicast_members = 16;
 
 extern "C" {
 
@@ -118,6 +127,10 @@ struct arbiter_thread {
   // A load of 4, 8 or 16 bytes from memory of a device. order: 0 plain, 1 relaxed, 2 acquire. Null: memory may be read (and
   // written, except with release) directly; otherwise whatever another thread may store has to be loaded with this.
   void (*load_symmetric)(arbiter_thread*, const void* source, unsigned* words, unsigned count, int order);
+  // The same store to the memory of all ranks, given an address in multicast memory.
+  void (*store_multicast)(arbiter_thread*, void* destination, const unsigned* words, unsigned count);
+  // Where an address in multicast memory lies on each rank; how many ranks there are.
+  unsigned (*multicast_members)(arbiter_thread*, const void* address, const void** members);
   void (*fence_system)(arbiter_thread*);
   void (*grid_dependency_wait)(arbiter_thread*);
   void (*grid_dependency_trigger)(arbiter_thread*);
@@ -211,6 +224,10 @@ ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
 }
 ARBITER_DEVICE void fence_system() { arbiter_current->fence_system(arbiter_current); }
 
+ARBITER_DEVICE void store_multicast(void* address, const Vector& v) {
+  arbiter_current->store_multicast(arbiter_current, address, v.word, 4);
+}
+
 template <class T>
 ARBITER_DEVICE T pinned(T v) {
   return v;
@@ -285,6 +302,43 @@ ARBITER_DEVICE unsigned fp16_bits(float x) {
 ARBITER_DEVICE float fp16_lo(unsigned word) { return fp16_value(word & 0xffffu); }
 ARBITER_DEVICE float fp16_hi(unsigned word) { return fp16_value(word >> 16); }
 ARBITER_DEVICE unsigned pack_fp16(float lo, float hi) { return fp16_bits(lo) | (fp16_bits(hi) << 16); }
+
+// --- sums over multicast memory ---------------------------------------------------------------------------------
+// A switch adds in an order of its own. Here the last rank comes first, so that nothing can rely on rank order.
+template <class Add>
+ARBITER_DEVICE Vector load_reduced(const void* address, Add add_word) {
+  const void* members[arbiter_multicast_members];
+  unsigned r = arbiter_current->multicast_members(arbiter_current, address, members);
+  float sum[4][2] = {};
+  while (r-- != 0) {
+    const Vector v = load(members[r]);
+    for (unsigned i = 0; i < 4; ++i) add_word(sum[i], v.word[i]);
+  }
+  Vector total;
+  for (unsigned i = 0; i < 4; ++i) total.word[i] = add_word.pack(sum[i]);
+  return total;
+}
+struct AddFp32 {
+  ARBITER_DEVICE void operator()(float (&sum)[2], unsigned word) const { sum[0] = add(sum[0], bits_to_float(word)); }
+  ARBITER_DEVICE unsigned pack(const float (&sum)[2]) const { return float_to_bits(sum[0]); }
+};
+struct AddBf16 {
+  ARBITER_DEVICE void operator()(float (&sum)[2], unsigned word) const {
+    sum[0] = add(sum[0], bf16_lo(word));
+    sum[1] = add(sum[1], bf16_hi(word));
+  }
+  ARBITER_DEVICE unsigned pack(const float (&sum)[2]) const { return pack_bf16(sum[0], sum[1]); }
+};
+struct AddFp16 {
+  ARBITER_DEVICE void operator()(float (&sum)[2], unsigned word) const {
+    sum[0] = add(sum[0], fp16_lo(word));
+    sum[1] = add(sum[1], fp16_hi(word));
+  }
+  ARBITER_DEVICE unsigned pack(const float (&sum)[2]) const { return pack_fp16(sum[0], sum[1]); }
+};
+ARBITER_DEVICE Vector load_reduced_fp32(const void* address) { return load_reduced(address, AddFp32{}); }
+ARBITER_DEVICE Vector load_reduced_bf16(const void* address) { return load_reduced(address, AddBf16{}); }
+ARBITER_DEVICE Vector load_reduced_fp16(const void* address) { return load_reduced(address, AddFp16{}); }
 
 using namespace arbiter_abi;
 
@@ -504,9 +558,14 @@ ARBITER_DEVICE bool expired(const Arguments& arguments, Wait& wait, unsigned wai
 // - All of it holds for any sequence of grids and algorithms, because the epoch is one number for all of them.
 
 // Slots of an iteration: every leg has one per peer (not for the own rank) and vector of a thread.
-template <unsigned kRank, unsigned kLegs>
+//
+// With kMulticast the last leg is stored once and the switch delivers it to all, to the sender too. So its slots are at
+// the same place at every receiver, one per sender, and the sender waits for its own vector like everybody else: until
+// it is there it may still arrive, and undo the re-arming.
+template <unsigned kRank, unsigned kLegs, bool kMulticast>
 struct Push {
   static constexpr unsigned leg_slots = (config::world - 1) * config::vectors;
+  static constexpr unsigned iteration_slots = kLegs * leg_slots + (kMulticast ? config::vectors : 0);
 
   const Arguments& arguments;       // in registers
   const Arguments& constants;       // the kernel's parameter, for the slow path
@@ -515,6 +574,7 @@ struct Push {
   unsigned iterations_per_epoch;
   unsigned long long first_place;   // of this thread's slot 0 in buffer 0, from the start of the workspace
   unsigned long long place;         // the same for the current iteration
+  unsigned char* multicast;         // all workspaces; only with kMulticast
   unsigned epoch;
   unsigned in_epoch = 0;            // iterations of this epoch behind us
 
@@ -525,6 +585,7 @@ struct Push {
     iterations_per_epoch = pinned(a.push_iterations);
     first_place = pinned(a.push_offset + (block_index() * config::threads + thread_index()) *
                                              static_cast<unsigned>(sizeof(Vector)));
+    if (kMulticast) multicast = pinned(a.multicast);
   }
 
   ARBITER_DEVICE void begin(unsigned first) {
@@ -540,7 +601,7 @@ struct Push {
       fence_system();
       begin(epoch + 1);
     } else {
-      place += static_cast<unsigned long long>(slot_stride) * (kLegs * leg_slots);
+      place += static_cast<unsigned long long>(slot_stride) * iteration_slots;
     }
   }
 
@@ -550,19 +611,35 @@ struct Push {
     in_epoch = next.in_epoch;
   }
 
+  static constexpr bool by_multicast(unsigned leg) { return kMulticast && leg == kLegs - 1; }
+  static constexpr bool comes_by_link(unsigned leg, unsigned sender) { return sender != kRank || by_multicast(leg); }
+
   ARBITER_DEVICE unsigned long long slot(unsigned leg, unsigned receiver, unsigned sender, unsigned k) const {
-    const unsigned index = leg * leg_slots + (sender < receiver ? sender : sender - 1) * config::vectors + k;
+    const unsigned column = by_multicast(leg) || sender < receiver ? sender : sender - 1;
+    const unsigned index = leg * leg_slots + column * config::vectors + k;
     return place + static_cast<unsigned long long>(index) * slot_stride;
   }
   ARBITER_DEVICE void send(unsigned leg, unsigned peer, unsigned k, const Vector& sanitised_vector) const {
     store_shared_vector(arguments.workspace[peer] + slot(leg, peer, kRank, k), sanitised_vector);
+  }
+  // To every peer.
+  ARBITER_DEVICE void broadcast(unsigned k, const Vector& sanitised_vector) const {
+    constexpr unsigned leg = kLegs - 1;
+    if (kMulticast) {
+      store_multicast(multicast + slot(leg, kRank, kRank, k), sanitised_vector);
+      return;
+    }
+#pragma unroll
+    for (unsigned distance = 1; distance < config::world; ++distance) {
+      send(leg, (kRank + distance) % config::world, k, sanitised_vector);
+    }
   }
   ARBITER_DEVICE Vector poll(unsigned leg, unsigned peer, unsigned k) const {
     return load_polled(arguments.workspace[kRank] + slot(leg, kRank, peer, k));
   }
 
   // Fill data[r] with what peer r has sent, for every peer that is wanted, and re-arm those slots; the own rank is left
-  // alone. All slots are polled together, so that the wait is one round trip and not one per peer.
+  // alone unless its vector comes by multicast. All slots are polled together, so that the wait is one round trip and not one per peer.
   ARBITER_DEVICE void receive(unsigned leg, unsigned k, const bool (&wanted)[config::world],
                               Vector (&data)[config::world], Wait& wait) const {
     unsigned waited_for = 0;
@@ -570,17 +647,17 @@ struct Push {
     wait.polls = 0;
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {
-      if (r != kRank && wanted[r]) data[r] = sentinel();
+      if (comes_by_link(leg, r) && wanted[r]) data[r] = sentinel();
     }
     do {
       missing = false;
 #pragma unroll
       for (unsigned r = 0; r < config::world; ++r) {
-        if (r != kRank && wanted[r] && !arrived(data[r])) data[r] = poll(leg, r, k);
+        if (comes_by_link(leg, r) && wanted[r] && !arrived(data[r])) data[r] = poll(leg, r, k);
       }
 #pragma unroll
       for (unsigned r = 0; r < config::world; ++r) {
-        if (r == kRank || !wanted[r] || arrived(data[r])) continue;
+        if (!comes_by_link(leg, r) || !wanted[r] || arrived(data[r])) continue;
         missing = true;
         waited_for = r;
       }
@@ -589,7 +666,8 @@ struct Push {
     // Ordered before a peer's next store to the same slots by the fence or the end of the kernel: an ordinary store.
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {
-      if (r != kRank && wanted[r]) store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
+      if (!comes_by_link(leg, r) || !wanted[r]) continue;
+      store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
     }
   }
 };

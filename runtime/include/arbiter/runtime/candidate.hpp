@@ -81,6 +81,8 @@ class Group {
   virtual std::optional<SymmetricProvider> symmetric_provider() const noexcept = 0;
   /// Why there is no symmetric memory; empty if there is.
   virtual std::string symmetric_reason() const = 0;
+  /// Why kernels may not use multicast; empty if a store and a load have proven it on all ranks.
+  virtual std::string multicast_reason() const = 0;
   virtual Workspace& workspace() noexcept = 0;
   virtual SharedBuffers& shared_buffers() noexcept = 0;
   virtual std::uint64_t push_buffer_bytes() const noexcept = 0;  ///< see GroupOptions; never 0

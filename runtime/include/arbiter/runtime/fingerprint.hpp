@@ -12,7 +12,7 @@ namespace arbiter {
 
 /// Collective; every rank returns rank 0's values. `provider` is the symmetric-memory provider in use, equal on all
 /// ranks. `ranks_per_node` counts the GPUs (on the CPU device, the processors) of a node and not the ranks, so a
-/// measurement holds for every world size. `multicast` is false: nothing has proven it.
+/// measurement holds for every world size. `multicast` is false: the group, which proves it, sets it.
 /// Throws Disagreement, naming ranks and values, when ranks differ in device kind, GPU type or driver.
 Environment fingerprint(Device&, Bootstrap&, const std::string& provider, const std::string& catalogue_hash);
 
