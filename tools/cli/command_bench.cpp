@@ -10,6 +10,7 @@
 
 #include "arbiter/db/json.hpp"
 #include "arbiter/tuner/bench.hpp"
+#include "bench_stages.hpp"
 #include "bench_table.hpp"
 #include "command.hpp"
 #include "database_option.hpp"
@@ -205,6 +206,7 @@ Options bench_options() {
                   "before it is timed.",
                   "arbiter bench --db cluster.db --world 4 --tokens 1,16,256 --against nccl\n"
                   "arbiter bench --device cpu --ranks 2 --quick\n"
+                  "arbiter bench --stages --pattern allreduce_residual_rmsnorm,allreduce_residual_rmsnorm_fp8_static\n"
                   "arbiter bench --startup --db cluster.db --world 4 --pattern allreduce_residual_rmsnorm");
   declare_database(options, "database or snapshot that auto decides from");
   declare_problem_options(options);
@@ -212,6 +214,7 @@ Options bench_options() {
   options.list("against", "NAME", "show only these beside auto: nccl, nccl_symmetric, trtllm/oneshot_push, ...")
       .value("samples", "N", "samples for each result, at least (default: 30; 5 on the CPU device)")
       .flag("startup", "instead: the time from process start to the first call, with an empty and a warm cache")
+      .flag("stages", "instead: what the stages behind the sum cost, as kernels of their own on one device")
       .flag("record", "with --json: add the command, as files under bench/results/ have it")
       .flag("json", "for programs; see docs/cli.md")
       .internal("startup-probe");
@@ -227,6 +230,7 @@ int run_bench(const Options& options) {
   if (options.has("record") && !options.has("json")) throw UsageError("--record needs --json");
   const BenchSetup setup = read_setup(options, session.device);
   if (options.has("startup")) return run_startup(session, options.has("json"));
+  if (options.has("stages")) return run_stages(options, session, problems);
 
   const SessionResult result = run_session(session, [&](RankContext& context) {
     if (options.has("startup-probe")) return probe_startup(context, setup, problems);

@@ -10,7 +10,9 @@
 #include "arbiter/generator/compile.hpp"
 #include "arbiter/runtime/environment.hpp"
 #include "command.hpp"
+#include "compile_coverage.hpp"
 #include "compile_jobs.hpp"
+#include "files.hpp"
 #include "json.hpp"
 #include "options.hpp"
 #include "text.hpp"
@@ -139,21 +141,62 @@ VariantQuery whole_catalogue() {
   return query;
 }
 
+std::vector<std::string> read_targets(const Options& options, std::vector<std::string> otherwise) {
+  std::vector<std::string> targets = options.texts("target");
+  for (const std::string& target : targets) check_target(target);
+  return targets.empty() ? otherwise : targets;
+}
+
 std::vector<CompileTask> read_tasks(const Options& options) {
+  if (options.has("coverage")) {
+    for (const char* other : {"all", "algorithm", "variant", "pattern", "dtype", "world", "hidden", "rank"}) {
+      if (options.has(other))
+        throw UsageError("--coverage chooses the kernels itself; leave out --" + std::string(other));
+    }
+    return covering_tasks(Catalogue::builtin(), read_targets(options, {gpu_targets.begin(), gpu_targets.end()}));
+  }
   if (!options.has("all") && !options.has("algorithm") && !options.has("variant")) {
-    throw UsageError("say what to compile: --all, --algorithm NAME or --variant NAME");
+    throw UsageError("say what to compile: --all, --coverage, --algorithm NAME or --variant NAME");
   }
   const VariantQuery query = read_variant_options(options, options.has("all") ? whole_catalogue() : one_problem());
   const auto rank = static_cast<int>(options.integer("rank", 0, max_world - 1, 0));
-  std::vector<std::string> targets = options.texts("target");
-  if (targets.empty()) targets.emplace_back("sm_90a");
-  for (const std::string& target : targets) check_target(target);
+  const std::vector<std::string> targets = read_targets(options, {"sm_90a"});
   std::vector<CompileTask> tasks;
   for (const std::string& target : targets) {
     for (const Variant& variant : find_variants(query, limits_of(target))) tasks.push_back({target, variant, rank});
   }
   if (tasks.empty()) throw UsageError("no variant matches; see what there is with: arbiter render --list");
   return tasks;
+}
+
+std::vector<RecordedKernel> recorded(const std::vector<CompileOutcome>& outcomes) {
+  std::vector<RecordedKernel> kernels;
+  for (const CompileOutcome& outcome : outcomes) {
+    if (!outcome.error.empty() || outcome.resources.registers < 0)
+      continue;  // PTX and the CPU device have no registers
+    kernels.push_back({outcome.task.target, outcome.task.variant.full_name(), outcome.resources});
+  }
+  return kernels;
+}
+
+/// False if a kernel spills that did not when the record was made.
+bool compare_with_record(const std::string& file, const std::vector<CompileOutcome>& outcomes) {
+  const ResourceRecord record = read_record(read_input(file));
+  if (record.nvrtc != nvrtc_version()) {
+    std::fprintf(stderr,
+                 "%s was made with NVRTC %s; this is %s, which may allocate registers in another way: spills are "
+                 "not compared\n",
+                 file.c_str(), record.nvrtc.c_str(), nvrtc_version().c_str());
+    return true;
+  }
+  const std::vector<std::string> spills = new_spills(record, recorded(outcomes));
+  for (const std::string& spill : spills) std::fprintf(stderr, "new spill: %s\n", spill.c_str());
+  if (spills.empty()) return true;
+  std::fprintf(stderr,
+               "%zu kernels spill that did not. Spilling costs time; if it is meant, record it: arbiter compile "
+               "--coverage --record %s\n",
+               spills.size(), file.c_str());
+  return false;
 }
 
 }  // namespace
@@ -163,6 +206,7 @@ Options compile_options() {
                   "Compiles kernel variants for the given targets without running them: it needs NVRTC, but no GPU.\n"
                   "Prints the time, registers and spills. Results go to the kernel cache.",
                   "arbiter compile --all --target sm_90a --target sm_100a\n"
+                  "arbiter compile --coverage --baseline tests/tools/kernel_resources.tsv\n"
                   "arbiter compile --algorithm twoshot_push --hidden 7168 --world 4 --target sm_90a --no-cache");
   declare_variant_options(options);
   options
@@ -172,7 +216,12 @@ Options compile_options() {
       .flag("all",
             "every variant of the catalogue: all patterns and dtypes, 2, 4 and 8 ranks, hidden size 8192,\n"
             "each of which --pattern, --dtype, --world and --hidden narrow or change")
-      .flag("each", "with --all: one line for each kernel instead of one for each algorithm")
+      .flag("coverage",
+            "a few hundred kernels, chosen so that every combination of parameters meets every target, and every part\n"
+            "of a pattern every algorithm, dtype and target (default targets: all with an sm_ number)")
+      .value("record", "FILE", "write registers, spills and shared memory of each kernel, to be kept in git")
+      .value("baseline", "FILE", "fail if a kernel spills that did not when this record was made")
+      .flag("each", "with --all or --coverage: one line for each kernel instead of one for each algorithm")
       .value("jobs", "N", "processes that compile at the same time (default: one for each processor)")
       .flag("no-cache", "compile even what is in the cache, and store nothing")
       .flag("json", "for programs; see docs/cli.md");
@@ -201,16 +250,18 @@ int run_compile(const Options& options) {
   if (options.has("json")) {
     print_as_json(outcomes, elapsed.count());
   } else {
-    if (options.has("all") && !options.has("each")) {
+    if ((options.has("all") || options.has("coverage")) && !options.has("each")) {
       print_by_algorithm(outcomes);
     } else {
       print_each(outcomes);
     }
     print_summary(outcomes, elapsed.count());
   }
-  const bool failed = std::any_of(outcomes.begin(), outcomes.end(),
-                                  [](const CompileOutcome& outcome) { return !outcome.error.empty(); });
-  return failed ? exit_failure : exit_success;
+  bool good = std::none_of(outcomes.begin(), outcomes.end(),
+                           [](const CompileOutcome& outcome) { return !outcome.error.empty(); });
+  if (options.has("record")) write_output(options.text("record"), write_record(nvrtc_version(), recorded(outcomes)));
+  if (options.has("baseline")) good = compare_with_record(options.text("baseline"), outcomes) && good;
+  return good ? exit_success : exit_failure;
 }
 
 }  // namespace arbiter::cli

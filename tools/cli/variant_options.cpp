@@ -10,7 +10,11 @@
 namespace arbiter::cli {
 namespace {
 
-constexpr std::string_view targets[] = {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_103a", "sm_120a", "cpu"};
+std::vector<std::string_view> all_targets() {
+  std::vector<std::string_view> targets(gpu_targets.begin(), gpu_targets.end());
+  targets.emplace_back("cpu");
+  return targets;
+}
 
 std::string full_algorithm(const AlgorithmEntry& entry) {
   return std::string(to_string(entry.backend)) + "/" + entry.name;
@@ -79,7 +83,8 @@ std::string check_target(const std::string& target) {
     parse_integer(std::string_view(target).substr(ptx.size()), "target compute_", 70, 999);
     return target;
   }
-  if (std::find(std::begin(targets), std::end(targets), target) == std::end(targets)) {
+  const std::vector<std::string_view> targets = all_targets();
+  if (std::find(targets.begin(), targets.end(), target) == targets.end()) {
     throw InvalidArgument(unknown_name_message("target", target, targets));
   }
   return target;

@@ -1,7 +1,9 @@
 // How `render` and `compile` say which variants are meant.
 #pragma once
 
+#include <array>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "arbiter/generator/variant.hpp"
@@ -27,6 +29,10 @@ void declare_variant_options(Options& options);
 
 /// What was typed; where nothing was, `otherwise`.
 VariantQuery read_variant_options(const Options& options, VariantQuery otherwise);
+
+/// The targets of NVRTC that the program knows by name, oldest first.
+inline constexpr std::array<std::string_view, 7> gpu_targets{"sm_80",   "sm_86",   "sm_89",  "sm_90a",
+                                                             "sm_100a", "sm_103a", "sm_120a"};
 
 /// The compile targets the program knows by name: "sm_90a", ..., "cpu"; "compute_90" and the like are valid too.
 std::string check_target(const std::string& target);
