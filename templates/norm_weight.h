@@ -17,12 +17,18 @@ struct Weight {
     }
   }
 
-  ARBITER_DEVICE Values of(const Arguments& arguments, unsigned k) const {
-    if (wide_vectors == 1 || arguments.gamma_fp32 == 0) return unpack(gamma[k]);
+  // Calls use(weights of the k-th vector). There is one copy of it for each type: values that may be either would need
+  // registers of their own.
+  template <class Use>
+  ARBITER_DEVICE void apply(const Arguments& arguments, unsigned k, const Use& use) const {
+    if (wide_vectors == 1 || arguments.gamma_fp32 == 0) {
+      use(unpack(gamma[k]));
+      return;
+    }
     const Vector part[2] = {gamma[k], load_cached(place(arguments, k, 1, wide_vectors))};
-    Values x;
+    Values w;
 #pragma unroll
-    for (unsigned e = 0; e < elements; ++e) x.at[e] = bits_to_float(part[e / 4].word[e % 4]);
-    return x;
+    for (unsigned e = 0; e < elements; ++e) w.at[e] = bits_to_float(part[e / 4].word[e % 4]);
+    use(w);
   }
 };

@@ -45,6 +45,14 @@ ARBITER_DEVICE void store(void* address, const Vector& v) {
 }
 ARBITER_DEVICE unsigned load_word(const unsigned* address) { return *address; }
 ARBITER_DEVICE void store_word(unsigned* address, unsigned v) { *address = v; }
+ARBITER_DEVICE unsigned load_short(const unsigned short* address) { return *address; }
+ARBITER_DEVICE float load_float(const float* address) { return *address; }
+ARBITER_DEVICE void store_float(float* address, float v) { *address = v; }
+ARBITER_DEVICE void store_pair(void* address, unsigned lo, unsigned hi) {
+  static_cast<unsigned*>(address)[0] = lo;
+  static_cast<unsigned*>(address)[1] = hi;
+}
+ARBITER_DEVICE void store_byte(unsigned char* address, unsigned v) { *address = static_cast<unsigned char>(v); }
 
 // --- memory shared with peers -----------------------------------------------------------------------------------
 ARBITER_DEVICE Vector load_polled(const void* address) {
@@ -117,6 +125,18 @@ ARBITER_DEVICE unsigned float_to_bits(float x) {
 ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
   return bits_to_float(arbiter_current->shuffle_xor(arbiter_current, float_to_bits(v), mask));
 }
+ARBITER_DEVICE unsigned shuffle_xor(unsigned v, unsigned mask) {
+  return arbiter_current->shuffle_xor(arbiter_current, v, mask);
+}
+ARBITER_DEVICE unsigned warp_max(unsigned v) {
+  for (unsigned mask = 16; mask != 0; mask /= 2) {
+    const unsigned other = shuffle_xor(v, mask);
+    v = other > v ? other : v;
+  }
+  return v;
+}
+// Fibers of a block take turns only where they wait.
+ARBITER_DEVICE void shared_max(unsigned* address, unsigned v) { *address = v > *address ? v : *address; }
 ARBITER_DEVICE float* shared_floats() { return static_cast<float*>(arbiter_current->shared); }
 ARBITER_DEVICE float load_shared(const float* address) { return *address; }
 
@@ -135,6 +155,8 @@ ARBITER_DEVICE void poll_pause() { arbiter_current->yield(arbiter_current); }
 // --- arithmetic whose rounding is fixed (compiled with -ffp-contract=off) ---------------------------------------
 ARBITER_DEVICE float add(float a, float b) { return a + b; }
 ARBITER_DEVICE float multiply(float a, float b) { return a * b; }
+ARBITER_DEVICE float divide(float a, float b) { return a / b; }
+ARBITER_DEVICE float reciprocal(float x) { return 1.0f / x; }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 ARBITER_DEVICE float bf16_lo(unsigned word) { return bits_to_float(word << 16); }
@@ -202,3 +224,15 @@ struct AddFp16 {
 ARBITER_DEVICE Vector load_reduced_fp32(const void* address) { return load_reduced(address, AddFp32{}); }
 ARBITER_DEVICE Vector load_reduced_bf16(const void* address) { return load_reduced(address, AddBf16{}); }
 ARBITER_DEVICE Vector load_reduced_fp16(const void* address) { return load_reduced(address, AddFp16{}); }
+{{#quantised}}
+
+// --- small floats -----------------------------------------------------------------------------------------------
+{{> device/small_floats.h}}
+
+ARBITER_DEVICE unsigned pack_e4m3(float lo, float hi) { return e4m3_bits(lo) | e4m3_bits(hi) << 8; }
+ARBITER_DEVICE unsigned pack_e2m1(const float (&x)[8]) {
+  unsigned word = 0;
+  for (unsigned i = 0; i < 8; ++i) word |= e2m1_bits(x[i]) << (4 * i);
+  return word;
+}
+{{/quantised}}

@@ -141,6 +141,25 @@ ARBITER_DEVICE unsigned load_word(const unsigned* address) {
 ARBITER_DEVICE void store_word(unsigned* address, unsigned v) {
   asm volatile("st.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
 }
+ARBITER_DEVICE unsigned load_short(const unsigned short* address) {
+  unsigned short v;
+  asm volatile("ld.global.u16 %0, [%1];" : "=h"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE float load_float(const float* address) {
+  float v;
+  asm volatile("ld.global.f32 %0, [%1];" : "=f"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE void store_float(float* address, float v) {
+  asm volatile("st.global.f32 [%0], %1;" ::"l"(address), "f"(v) : "memory");
+}
+ARBITER_DEVICE void store_pair(void* address, unsigned lo, unsigned hi) {
+  asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(address), "r"(lo), "r"(hi) : "memory");
+}
+ARBITER_DEVICE void store_byte(unsigned char* address, unsigned v) {
+  asm volatile("st.global.u8 [%0], %1;" ::"l"(address), "r"(v) : "memory");
+}
 
 // --- memory shared with peers -----------------------------------------------------------------------------------
 // A vector that a peer stores: each 32-bit word is read whole; nothing is promised about all four together.
@@ -254,11 +273,18 @@ ARBITER_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;
 ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
   return __shfl_xor_sync(0xffffffffu, v, static_cast<int>(mask));
 }
+ARBITER_DEVICE unsigned shuffle_xor(unsigned v, unsigned mask) {
+  return __shfl_xor_sync(0xffffffffu, v, static_cast<int>(mask));
+}
+// The largest value of the 32 threads of a warp.
+ARBITER_DEVICE unsigned warp_max(unsigned v) { return __reduce_max_sync(0xffffffffu, v); }
 ARBITER_DEVICE float* shared_floats() {
   extern __shared__ __align__(16) float arbiter_shared[];
   return arbiter_shared;
 }
 ARBITER_DEVICE float load_shared(const float* address) { return *address; }
+// The word becomes v if that is larger, whoever else does the same.
+ARBITER_DEVICE void shared_max(unsigned* address, unsigned v) { atomicMax(address, v); }
 
 // A gather of floats into the shared memory of every block of a cluster: cheaper than stores and a cluster barrier,
 // because the data carries its own completion. Two of them alternate; each lives in the first 16 bytes of the dynamic
@@ -311,6 +337,8 @@ ARBITER_DEVICE void poll_pause() {}
 // --- arithmetic whose rounding is fixed -------------------------------------------------------------------------
 ARBITER_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
 ARBITER_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
+ARBITER_DEVICE float divide(float a, float b) { return __fdiv_rn(a, b); }
+ARBITER_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return rsqrtf(x); }
 ARBITER_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 ARBITER_DEVICE unsigned float_to_bits(float x) { return __float_as_uint(x); }

@@ -141,6 +141,25 @@ ARBITER_DEVICE unsigned load_word(const unsigned* address) {
 ARBITER_DEVICE void store_word(unsigned* address, unsigned v) {
   asm volatile("st.global.u32 [%0], %1;" ::"l"(address), "r"(v) : "memory");
 }
+ARBITER_DEVICE unsigned load_short(const unsigned short* address) {
+  unsigned short v;
+  asm volatile("ld.global.u16 %0, [%1];" : "=h"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE float load_float(const float* address) {
+  float v;
+  asm volatile("ld.global.f32 %0, [%1];" : "=f"(v) : "l"(address) : "memory");
+  return v;
+}
+ARBITER_DEVICE void store_float(float* address, float v) {
+  asm volatile("st.global.f32 [%0], %1;" ::"l"(address), "f"(v) : "memory");
+}
+ARBITER_DEVICE void store_pair(void* address, unsigned lo, unsigned hi) {
+  asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(address), "r"(lo), "r"(hi) : "memory");
+}
+ARBITER_DEVICE void store_byte(unsigned char* address, unsigned v) {
+  asm volatile("st.global.u8 [%0], %1;" ::"l"(address), "r"(v) : "memory");
+}
 
 // --- memory shared with peers -----------------------------------------------------------------------------------
 // A vector that a peer stores: each 32-bit word is read whole; nothing is promised about all four together.
@@ -254,11 +273,18 @@ ARBITER_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;
 ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
   return __shfl_xor_sync(0xffffffffu, v, static_cast<int>(mask));
 }
+ARBITER_DEVICE unsigned shuffle_xor(unsigned v, unsigned mask) {
+  return __shfl_xor_sync(0xffffffffu, v, static_cast<int>(mask));
+}
+// The largest value of the 32 threads of a warp.
+ARBITER_DEVICE unsigned warp_max(unsigned v) { return __reduce_max_sync(0xffffffffu, v); }
 ARBITER_DEVICE float* shared_floats() {
   extern __shared__ __align__(16) float arbiter_shared[];
   return arbiter_shared;
 }
 ARBITER_DEVICE float load_shared(const float* address) { return *address; }
+// The word becomes v if that is larger, whoever else does the same.
+ARBITER_DEVICE void shared_max(unsigned* address, unsigned v) { atomicMax(address, v); }
 
 // A gather of floats into the shared memory of every block of a cluster: cheaper than stores and a cluster barrier,
 // because the data carries its own completion. Two of them alternate; each lives in the first 16 bytes of the dynamic
@@ -311,6 +337,8 @@ ARBITER_DEVICE void poll_pause() {}
 // --- arithmetic whose rounding is fixed -------------------------------------------------------------------------
 ARBITER_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
 ARBITER_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
+ARBITER_DEVICE float divide(float a, float b) { return __fdiv_rn(a, b); }
+ARBITER_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return rsqrtf(x); }
 ARBITER_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 ARBITER_DEVICE unsigned float_to_bits(float x) { return __float_as_uint(x); }
@@ -671,7 +699,7 @@ struct Push {
     }
   }
 };
-// Sums over a row, in an order that depends on nothing but the hidden size: first the elements of a vector, then 32
+// Reductions over a row. Sums are taken in an order that depends on nothing but the hidden size: first the elements of a vector, then 32
 // consecutive vectors (one warp) as a binary tree, then those partial sums as a binary tree. Batch, block, cluster and
 // algorithm do not change a bit.
 
@@ -713,39 +741,76 @@ ARBITER_DEVICE void row_reductions_begin() {
   cluster_arrive();
 }
 
-// Sums of kRows rows at once: in[row][k] is this thread's sum over its k-th vector (0 where it has none).
-// Every thread of the cluster calls this; `round` counts the reductions of the launch. Dynamic shared memory: gather_bytes
-// if a row is spread over a cluster, then two buffers of kRows * partials floats, used in turn: whoever writes to one again
-// has passed the other reduction's barrier, so everybody has read it.
-template <unsigned kRows>
-ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[kRows], unsigned round) {
-  constexpr unsigned stride = (partials + 3) / 4 * 4;
+constexpr unsigned partial_stride = (partials + 3) / 4 * 4;
+// Floats of shared memory for reductions of kRows rows, the gather's included.
+constexpr unsigned reduction_floats(unsigned rows) { return gather_bytes / 4 + 2 * rows * partial_stride; }
+
+// Makes the warps' partial results known to every thread of the cluster: partial(row, k), equal in all threads of a warp,
+// for its first kParts vectors. Returns where row 0's are; row i's lie i * partial_stride behind, in order of columns.
+// Every thread of the cluster calls this; `round` counts the calls of the launch. Dynamic shared memory: gather_bytes if a
+// row is spread over a cluster, then two buffers of kRows rows, used in turn: whoever writes to one again has passed the
+// other one's barrier, so everybody has read it.
+template <unsigned kRows, unsigned kParts, class Partial>
+ARBITER_DEVICE const float* share_partials(unsigned round, const Partial& partial) {
+  constexpr unsigned most = kParts * warps * config::cluster, shared = partials < most ? partials : most;
   const unsigned which = round & 1u;
-  float* buffer = shared_floats() + (config::cluster == 1 ? 0 : gather_bytes / 4) + which * (kRows * stride);
+  float* buffer = shared_floats() + (config::cluster == 1 ? 0 : gather_bytes / 4) + which * (kRows * partial_stride);
   const unsigned lane = thread_index() % 32, warp = thread_index() / 32;
   if (config::cluster != 1 && round == 0) cluster_wait();
 #pragma unroll
   for (unsigned row = 0; row < kRows; ++row) {
 #pragma unroll
-    for (unsigned k = 0; k < config::vectors; ++k) {
-      const float sum = warp_sum(in[row][k]);
-      const unsigned partial = (k * config::cluster + rank_in_cluster()) * warps + warp;
-      if (partial >= partials) continue;
+    for (unsigned k = 0; k < kParts; ++k) {
+      const float mine = partial(row, k);
+      const unsigned index = (k * config::cluster + rank_in_cluster()) * warps + warp;
+      if (index >= partials) continue;
       if (config::cluster == 1) {
-        if (lane == 0) buffer[row * stride + partial] = sum;
+        if (lane == 0) buffer[row * partial_stride + index] = mine;
       } else {
-        if (lane < config::cluster) gather_send(which, buffer + row * stride + partial, lane, sum);
+        if (lane < config::cluster) gather_send(which, buffer + row * partial_stride + index, lane, mine);
       }
     }
   }
   if (config::cluster == 1) {
     block_barrier();
   } else {
-    if (lane == 0) gather_arrive(which, warp == 0 ? kRows * partials * 4 : 0);
+    if (lane == 0) gather_arrive(which, warp == 0 ? kRows * shared * 4 : 0);
     gather_wait(which, round / 2);
   }
+  return buffer;
+}
+
+// Sums of kRows rows at once: in[row][k] is this thread's sum over its k-th vector (0 where it has none).
+template <unsigned kRows>
+ARBITER_DEVICE void row_sums(float (&in)[kRows][config::vectors], float (&out)[kRows], unsigned round) {
+  const float* leaves =
+      share_partials<kRows, config::vectors>(round, [&](unsigned row, unsigned k) { return warp_sum(in[row][k]); });
 #pragma unroll
-  for (unsigned row = 0; row < kRows; ++row) out[row] = partial_tree(buffer + row * stride);
+  for (unsigned row = 0; row < kRows; ++row) out[row] = partial_tree(leaves + row * partial_stride);
+}
+
+// The same for maxima, in any order.
+template <unsigned kRows>
+ARBITER_DEVICE void row_maxima(const unsigned (&in)[kRows][config::vectors], unsigned (&out)[kRows], unsigned round) {
+  constexpr unsigned most = warps * config::cluster, shared = partials < most ? partials : most;
+  const float* leaves = share_partials<kRows, 1>(round, [&](unsigned row, unsigned) {
+    unsigned mine = in[row][0];
+#pragma unroll
+    for (unsigned k = 1; k < config::vectors; ++k) mine = in[row][k] > mine ? in[row][k] : mine;
+    return bits_to_float(warp_max(mine));
+  });
+  const unsigned lane = thread_index() % 32;
+#pragma unroll
+  for (unsigned row = 0; row < kRows; ++row) {
+    unsigned largest = 0;
+#pragma unroll
+    for (unsigned i = 0; i < (shared + 31) / 32; ++i) {
+      if (lane + 32 * i >= shared) continue;
+      const unsigned leaf = float_to_bits(load_shared(leaves + row * partial_stride + lane + 32 * i));
+      largest = leaf > largest ? leaf : largest;
+    }
+    out[row] = warp_max(largest);
+  }
 }
 
 // --- what a rank contributes -------------------------------------------------------------------------------------
@@ -774,13 +839,19 @@ struct Weight {
     }
   }
 
-  ARBITER_DEVICE Values of(const Arguments& arguments, unsigned k) const {
-    if (wide_vectors == 1 || arguments.gamma_fp32 == 0) return unpack(gamma[k]);
+  // Calls use(weights of the k-th vector). There is one copy of it for each type: values that may be either would need
+  // registers of their own.
+  template <class Use>
+  ARBITER_DEVICE void apply(const Arguments& arguments, unsigned k, const Use& use) const {
+    if (wide_vectors == 1 || arguments.gamma_fp32 == 0) {
+      use(unpack(gamma[k]));
+      return;
+    }
     const Vector part[2] = {gamma[k], load_cached(place(arguments, k, 1, wide_vectors))};
-    Values x;
+    Values w;
 #pragma unroll
-    for (unsigned e = 0; e < elements; ++e) x.at[e] = bits_to_float(part[e / 4].word[e % 4]);
-    return x;
+    for (unsigned e = 0; e < elements; ++e) w.at[e] = bits_to_float(part[e / 4].word[e % 4]);
+    use(w);
   }
 };
 // residual_out = sum + residual_in, which also goes on.
@@ -842,15 +913,16 @@ struct Norm {
 #pragma unroll
       for (unsigned k = 0; k < config::vectors; ++k) {
         if (!in_message(arguments, row[i], column(k))) continue;
-        Values v = unpack(x[i][k]);
-        const Values w = weight.of(arguments, k);
+        weight.apply(arguments, k, [&](const Values& w) {
+          Values v = unpack(x[i][k]);
 #pragma unroll
-        for (unsigned e = 0; e < elements; ++e) {
-          v.at[e] = multiply(multiply(v.at[e], scale), add(w.at[e], arguments.weight_bias));
-        }
-        x[i][k] = pack(v);
-        if (wanted<0>(arguments.norm_out))
-          store(vector_at(arguments.norm_out, row[i], column(k)), x[i][k]);
+          for (unsigned e = 0; e < elements; ++e) {
+            v.at[e] = multiply(multiply(v.at[e], scale), add(w.at[e], arguments.weight_bias));
+          }
+          x[i][k] = pack(v);
+          if (wanted<0>(arguments.norm_out))
+            store(vector_at(arguments.norm_out, row[i], column(k)), x[i][k]);
+        });
       }
     }
   }

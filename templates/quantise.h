@@ -1,0 +1,51 @@
+// What quantisations share.
+
+// The magnitude of a value as an integer. Integers of magnitudes are ordered as the magnitudes are, and NaN is above all.
+ARBITER_DEVICE unsigned magnitude(float x) { return float_to_bits(x) & 0x7fffffffu; }
+ARBITER_DEVICE unsigned larger(unsigned a, unsigned b) { return a > b ? a : b; }
+
+ARBITER_DEVICE unsigned peak_of(const Values& x) {
+  unsigned peak = 0;
+#pragma unroll
+  for (unsigned e = 0; e < elements; ++e) peak = larger(peak, magnitude(x.at[e]));
+  return peak;
+}
+
+constexpr float largest_e4m3 = 448.0f;
+
+// x * inverse as FP8, one byte an element.
+ARBITER_DEVICE void store_e4m3(const Arguments& arguments, unsigned row, unsigned col, const Values& scaled) {
+  unsigned word[elements / 4];
+#pragma unroll
+  for (unsigned i = 0; i < elements / 4; ++i) {
+    word[i] = pack_e4m3(scaled.at[4 * i], scaled.at[4 * i + 1]) |
+              pack_e4m3(scaled.at[4 * i + 2], scaled.at[4 * i + 3]) << 16;
+  }
+  unsigned char* place =
+      static_cast<unsigned char*>(arguments.quant_out) + static_cast<unsigned long long>(vector_index(row, col)) * elements;
+  if (elements == 8) {
+    store_pair(place, word[0], word[elements / 4 - 1]);
+  } else {
+    store_word(reinterpret_cast<unsigned*>(place), word[0]);
+  }
+}
+
+ARBITER_DEVICE Values scaled(const Values& x, float factor) {
+  Values y;
+#pragma unroll
+  for (unsigned e = 0; e < elements; ++e) y.at[e] = multiply(x.at[e], factor);
+  return y;
+}
+
+// The largest magnitude of every vector of a thread; 0 where it has none.
+template <unsigned kRows>
+ARBITER_DEVICE void vector_peaks(const Arguments& arguments, const unsigned (&row)[kRows],
+                                 const Vector (&x)[kRows][config::vectors], unsigned (&peak)[kRows][config::vectors]) {
+#pragma unroll
+  for (unsigned i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (unsigned k = 0; k < config::vectors; ++k) {
+      peak[i][k] = in_message(arguments, row[i], column(k)) ? peak_of(unpack(x[i][k])) : 0u;
+    }
+  }
+}
