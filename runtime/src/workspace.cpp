@@ -113,6 +113,9 @@ void Workspace::initialise(SymmetricMemory& memory, const WorkspaceLayout& layou
       device_.fill_words(control->barrier_epoch, first_epoch_, arbiter_abi::max_blocks, stream_);
       device_.fill_words(control->barrier_flag, first_epoch_,
                          std::size_t{arbiter_abi::max_blocks} * arbiter_abi::max_world, stream_);
+      device_.fill_words(control->chunk_epoch, first_epoch_, arbiter_abi::max_blocks, stream_);
+      device_.fill_words(control->chunk_flag, first_epoch_,
+                         std::size_t{2} * arbiter_abi::max_blocks * arbiter_abi::max_world, stream_);
     }
     device_.synchronize(stream_);
   });

@@ -91,16 +91,18 @@ struct CallTensors {
   float small_integer_sum_at(int ranks, std::size_t i) const { return small_integer_sum(ranks, i + index * 7); }
 };
 
-/// The first candidate of every algorithm with a kernel, and of its form with multicast.
+/// The first candidate of every algorithm with a kernel, of its form with multicast, and of every size of chunks.
 std::vector<CandidateSpec> one_of_each(const std::vector<CandidateSpec>& all) {
   std::vector<CandidateSpec> chosen;
   std::set<std::string> seen;
   for (const CandidateSpec& spec : all) {
     if (!spec.kernel) continue;
-    const auto multicast = spec.kernel->parameters.find("multicast");
-    const bool with = multicast != spec.kernel->parameters.end() && multicast->second != 0;
-    const std::string name = std::string(to_string(spec.backend())) + "/" + spec.algorithm();
-    if (seen.insert(name + (with ? "/multicast" : "")).second) chosen.push_back(spec);
+    std::string name = std::string(to_string(spec.backend())) + "/" + spec.algorithm();
+    for (const char* axis : {"multicast", "chunk"}) {
+      const auto value = spec.kernel->parameters.find(axis);
+      if (value != spec.kernel->parameters.end() && value->second < 8) name += " " + std::to_string(value->second);
+    }
+    if (seen.insert(name).second) chosen.push_back(spec);
   }
   return chosen;
 }
@@ -122,7 +124,7 @@ TEST_P(LinkProtocols, EveryAlgorithmIsRightForEverySeed) {
     const auto group = make_group(context.bootstrap, context.device, group_options);
     const ProblemFamily family{name, Dtype::fp32, hidden, most_tokens, Mode::graph};
     const std::vector<CandidateSpec> specs = one_of_each(enumerate_candidates(*group, family, {}));
-    ASSERT_GE(specs.size(), 8U);
+    ASSERT_GE(specs.size(), 10U);
     std::vector<LoadRequest> requests;
     for (const CandidateSpec& spec : specs) requests.push_back({spec, family});
     std::vector<LoadResult> loaded = load_on_all_ranks(*group, requests);

@@ -107,9 +107,11 @@ struct PlacedCall {
 
 std::vector<CandidateSpec> pulling(const std::vector<CandidateSpec>& all) {
   std::vector<CandidateSpec> chosen;
-  for (const char* algorithm : {"oneshot_pull", "twoshot_pull", "multimem"}) {
+  for (const char* algorithm : {"oneshot_pull", "twoshot_pull", "multimem", "twoshot_chunked"}) {
     for (const CandidateSpec& spec : all) {
       if (!spec.kernel || spec.kernel->algorithm != algorithm) continue;
+      const auto chunk = spec.kernel->parameters.find("chunk");
+      if (chunk != spec.kernel->parameters.end() && chunk->second != 1) continue;
       chosen.push_back(spec);
       break;
     }
@@ -137,7 +139,7 @@ TEST_P(LinkShared, EveryMixtureOfSharedAndPrivateTensorsIsRightForEverySeed) {
         for (const CandidateSpec& spec : pulling(enumerate_candidates(*group, family, {}))) {
           requests.push_back({spec, family});
         }
-        ASSERT_EQ(requests.size(), 3U);
+        ASSERT_EQ(requests.size(), 4U);
         std::vector<LoadResult> loaded = load_on_all_ranks(*group, requests);
         for (const LoadResult& result : loaded) {
           ASSERT_TRUE(result.candidate) << result.reason;
@@ -148,8 +150,8 @@ TEST_P(LinkShared, EveryMixtureOfSharedAndPrivateTensorsIsRightForEverySeed) {
         std::vector<PlacedCall> calls;
         const std::vector<Placement> places = placements(context.rank);
         while (calls.size() < places.size() * loaded.size()) {
-          // The same offset on all ranks in two calls out of three.
-          const std::size_t offset = calls.size() % 3 == 0 ? static_cast<std::size_t>(context.rank) * 4 : 16;
+          // The same offset on all ranks in three calls out of four.
+          const std::size_t offset = calls.size() % 4 == 0 ? static_cast<std::size_t>(context.rank) * 4 : 16;
           memory.push_back(std::make_unique<CallMemory>(*context.device, group->shared_buffers(), offset));
           const Placement placement = places[calls.size() % places.size()];
           PlacedCall call;

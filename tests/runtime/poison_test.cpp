@@ -145,7 +145,8 @@ TEST(Poison, AGroupRecoversWhenAllRanksAreStillThere) {
     options.variables.timeout = 100ms;
     const auto group = make_group(context.bootstrap, context.device, options);
     const ProblemFamily& family = families().front();
-    for (const char* algorithm : {"oneshot_push", "twoshot_push", "twoshot_barrier", "oneshot_pull", "twoshot_pull"}) {
+    for (const char* algorithm :
+         {"oneshot_push", "twoshot_push", "twoshot_barrier", "oneshot_pull", "twoshot_pull", "twoshot_chunked"}) {
       std::vector<LoadRequest> requests;
       for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
         if (spec.algorithm() == algorithm && requests.empty()) requests.push_back({spec, family});
