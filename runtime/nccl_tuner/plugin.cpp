@@ -94,7 +94,7 @@ bool apply(int algorithm, int protocol, int max_channels, float** cost_table, in
     if (!(cost >= 0)) return false;  // `ignored`, and whatever else NCCL would not take
     cost = 0;
   }
-  // Before 2.29 NCCL does not limit what is set for these to the channels there are.
+  // What is set for these NCCL does not limit to the channels that there are.
   const bool collnet = algorithm == static_cast<int>(NcclAlgorithm::collnet_direct) ||
                        algorithm == static_cast<int>(NcclAlgorithm::collnet_chain);
   if (max_channels > 0 && channels != nullptr && !collnet) *channels = max_channels;
