@@ -117,7 +117,7 @@ TEST_P(StandAlone, IsTheReferenceToTheBit) {
       unify_nans(call.scale_out, call.scale_out_bytes);
     }
     expect_bytes(call.quant_out, expected.quant, "quant_out");
-    expect_bytes(call.scale_out, expected.scales, "scale_out");
+    if (call.scale_out != nullptr) expect_bytes(call.scale_out, expected.scales, "scale_out");
 
     // Nobody has to want what came before.
     FusedTensors fewer(*context.device, family, value, alone.scale_in);
