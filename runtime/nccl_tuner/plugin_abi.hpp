@@ -1,5 +1,6 @@
-// NCCL's tuner-plugin interface, versions 4 to 7, in our own declarations. NCCL 2.21 to 2.27 look for version 4, 2.28
-// for 5, newer ones for 6 or 7, each falling back to older ones. What a plugin gets and may change, by version:
+// NCCL's tuner-plugin interface, versions 4 to 7, in our own declarations. NCCL 2.24 to 2.27 look for version 4,
+// 2.28 and 2.29 for 5, 2.30 for 6, later ones for 7, each falling back to older ones. What a plugin gets and may
+// change, by version:
 //   4: init(ranks, nodes, logger); getCollInfo; destroy
 //   5: init also gets the communicator's id, the NVLink domains and the constants of NCCL's cost model
 //   6: an optional getChunkSize (null: NCCL's own sizes)
