@@ -48,6 +48,8 @@ Options snapshot_options();
 Options history_options();
 Options forget_options();
 Options report_options();
+Options completion_options();
+Options man_options();
 
 int run_doctor(const Options& options);
 int run_tune(const Options& options);
@@ -66,5 +68,7 @@ int run_snapshot(const Options& options);
 int run_history(const Options& options);
 int run_forget(const Options& options);
 int run_report(const Options& options);
+int run_completion(const Options& options);
+int run_man(const Options& options);
 
 }  // namespace arbiter::cli

@@ -15,6 +15,7 @@
 #include "command.hpp"
 #include "database_option.hpp"
 #include "json.hpp"
+#include "names.hpp"
 #include "options.hpp"
 #include "problem_options.hpp"
 #include "rank_session.hpp"
@@ -88,11 +89,14 @@ std::vector<Problem> problems_of(const Problems& problems, int world) {
 }
 
 /// "nccl", "nccl_symmetric", "trtllm/oneshot_push", ...
+std::vector<std::string> baselines() {
+  std::vector<std::string> names = algorithm_names();
+  names.insert(names.begin(), {"nccl", "nccl_symmetric"});
+  return names;
+}
+
 std::vector<std::string> read_against(const Options& options) {
-  std::vector<std::string> valid{"nccl", "nccl_symmetric"};
-  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
-    if (entry.exchange) valid.push_back(std::string(to_string(entry.backend)) + "/" + entry.name);
-  }
+  const std::vector<std::string> valid = baselines();
   const std::vector<std::string_view> names(valid.begin(), valid.end());
   std::vector<std::string> against = options.texts("against");
   for (const std::string& name : against) {
@@ -212,6 +216,7 @@ Options bench_options() {
   declare_problem_options(options);
   declare_rank_options(options);
   options.list("against", "NAME", "show only these beside auto: nccl, nccl_symmetric, trtllm/oneshot_push, ...")
+      .choices(baselines())
       .value("samples", "N", "samples for each result, at least (default: 30; 5 on the CPU device)")
       .flag("startup", "instead: the time from process start to the first call, with an empty and a warm cache")
       .flag("stages", "instead: what the stages behind the sum cost, as kernels of their own on one device")

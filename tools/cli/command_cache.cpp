@@ -73,6 +73,7 @@ Options cache_options() {
              "  clear   remove everything\n"
              "  path    print the directory",
              1)
+      .choices({"list", "verify", "clear", "path"})
       .flag("json", "for programs (with list and verify); see docs/cli.md");
   return options;
 }

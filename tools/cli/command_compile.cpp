@@ -14,6 +14,7 @@
 #include "compile_jobs.hpp"
 #include "files.hpp"
 #include "json.hpp"
+#include "names.hpp"
 #include "options.hpp"
 #include "text.hpp"
 #include "variant_options.hpp"
@@ -212,6 +213,7 @@ Options compile_options() {
   options
       .list("target", "NAME",
             "sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_103a, sm_120a, compute_XX (PTX), cpu\n(default: sm_90a)")
+      .choices(target_names())
       .value("rank", "R", "the rank that is compiled in (default: 0)")
       .flag("all",
             "every variant of the catalogue: all patterns and dtypes, 2, 4 and 8 ranks, hidden size 8192,\n"

@@ -92,6 +92,7 @@ Options diff_options() {
       "only one, those are compared. Exit status 0 whether or not something differs.",
       "arbiter diff last-week.db today.db");
   options.words("BEFORE AFTER", "BEFORE, AFTER: work databases or snapshots.", 2)
+      .files()
       .flag("json", "for programs; see docs/cli.md");
   return options;
 }

@@ -20,7 +20,9 @@ Options import_options() {
                   "arbiter import --db copy.db measurements.jsonl\n"
                   "ssh node1 arbiter export --db arbiter.db | arbiter import --db cluster.db -");
   declare_database(options, "work database to add to");
-  options.words("FILE", "FILE: JSON lines; - is standard input.", 1).flag("json", "for programs; see docs/cli.md");
+  options.words("FILE", "FILE: JSON lines; - is standard input.", 1)
+      .files()
+      .flag("json", "for programs; see docs/cli.md");
   return options;
 }
 

@@ -21,8 +21,9 @@ Options merge_options() {
       "arbiter merge --db cluster.db node1.db node2.db\n"
       "arbiter merge --db cluster.db node3.db --json");
   declare_database(options, "work database to add to");
-  options.words("SOURCE...", "SOURCE: a work database. A snapshot has decisions only and cannot be merged.",
-                most_sources);
+  options
+      .words("SOURCE...", "SOURCE: a work database. A snapshot has decisions only and cannot be merged.", most_sources)
+      .files();
   options.flag("json", "for programs; see docs/cli.md");
   return options;
 }

@@ -8,6 +8,7 @@
 #include "arbiter/runtime/device.hpp"
 #include "command.hpp"
 #include "json.hpp"
+#include "names.hpp"
 #include "options.hpp"
 #include "variant_options.hpp"
 
@@ -67,7 +68,9 @@ Options render_options() {
   declare_variant_options(options);
   options.value("rank", "R", "the rank that is compiled in (default: 0)")
       .value("dialect", "NAME", "cuda or host, the form the CPU device runs (default: cuda)")
+      .choices({"cuda", "host"})
       .value("target", "NAME", "limits of this target apply (default: sm_90a)")
+      .choices(target_names())
       .flag("list", "list the matching variants, print no source")
       .flag("json", "with --list: for programs; see docs/cli.md");
   return options;

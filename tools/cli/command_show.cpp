@@ -13,6 +13,7 @@
 #include "command.hpp"
 #include "database_option.hpp"
 #include "environment_text.hpp"
+#include "names.hpp"
 #include "options.hpp"
 #include "show_plot.hpp"
 #include "text.hpp"
@@ -96,10 +97,13 @@ Options show_options() {
                   "arbiter show --db cluster.db --pattern allreduce --world 4 --hidden 8192 --plot");
   declare_database(options, "work database or snapshot to read");
   options.list("pattern", "NAME", "only these patterns")
+      .choices(pattern_names())
       .list("dtype", "NAME", "only these: bf16, fp16, fp32")
+      .choices(dtype_names())
       .list("world", "N", "only these numbers of ranks")
       .list("hidden", "H", "only these hidden sizes")
-      .list("mode", "NAME", "only these: graph, eager");
+      .list("mode", "NAME", "only these: graph, eager")
+      .choices(mode_names());
   declare_environment_filter(options);
   options.flag("plot", "draw the curves of all candidate families in the terminal, instead of the table");
   options.flag("json", "for programs; see docs/cli.md");

@@ -18,7 +18,7 @@ Options snapshot_options() {
                   "kind of file. Give it to programs as ARBITER_DB.",
                   "arbiter snapshot --db cluster.db /shared/arbiter-h200.db");
   declare_database(options, "work database to read");
-  options.words("FILE", "FILE: where to write the snapshot.", 1).flag("json", "for programs; see docs/cli.md");
+  options.words("FILE", "FILE: where to write the snapshot.", 1).files().flag("json", "for programs; see docs/cli.md");
   return options;
 }
 

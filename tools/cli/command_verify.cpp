@@ -10,6 +10,7 @@
 #include "arbiter/tuner/conformance.hpp"
 #include "command.hpp"
 #include "json.hpp"
+#include "names.hpp"
 #include "options.hpp"
 #include "rank_session.hpp"
 #include "rank_tools.hpp"
@@ -124,8 +125,11 @@ Options verify_options() {
   declare_rank_options(options);
   std::string areas;
   for (const std::string_view area : conformance_areas()) areas += (areas.empty() ? "" : ", ") + std::string(area);
+  const auto area_names = conformance_areas();
   options.list("area", "NAME", "only these (default: all):\n" + areas)
+      .choices({area_names.begin(), area_names.end()})
       .list("algorithm", "NAME", "only these: oneshot_push, or with its backend: trtllm/oneshot_push")
+      .choices(algorithm_names())
       .flag("full", "the whole list; without it a selection that takes minutes at most")
       .flag("record", "with --json: add the command, as files under bench/results/ have it")
       .flag("json", "for programs; see docs/cli.md");

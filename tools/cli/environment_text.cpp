@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "arbiter/vocabulary.hpp"
+#include "names.hpp"
 
 namespace arbiter::cli {
 
@@ -24,6 +25,7 @@ bool EnvironmentFilter::admits(const Environment& environment) const {
 
 void declare_environment_filter(Options& options) {
   options.value("device", "NAME", "only environments of this device: cuda, cpu")
+      .choices(device_names())
       .value("environment", "KEY", "only environments whose key starts with this");
 }
 

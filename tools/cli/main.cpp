@@ -19,7 +19,7 @@ void print_overview() {
       "arbiter %s: the fastest correct allreduce for the GPUs in front of it\n\nusage: arbiter <command> ...\n\n",
       std::string(version()).c_str());
   for (const Command& command : commands()) {
-    std::printf("  %-9s %s\n", std::string(command.name).c_str(), std::string(command.summary).c_str());
+    std::printf("  %-10s %s\n", std::string(command.name).c_str(), std::string(command.summary).c_str());
   }
   std::printf(
       "\nEvery command explains itself: arbiter <command> --help\n"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <cstdio>
+#include <iterator>
 #include <set>
 #include <sstream>
 #include <string_view>
@@ -22,7 +23,8 @@ Options::Options(std::string command, std::string description, std::string examp
 
 Options& Options::declare(const std::string& name, const std::string& placeholder, const std::string& help, Kind kind,
                           bool shown) {
-  declarations_.push_back({name, placeholder, help, kind, shown});
+  declarations_.push_back({name, placeholder, help, kind, shown, {}});
+  words_last_ = false;
   return *this;
 }
 
@@ -41,10 +43,26 @@ Options& Options::list(const std::string& name, const std::string& placeholder, 
 Options& Options::internal(const std::string& name) { return declare(name, "", "", Kind::flag, false); }
 
 Options& Options::words(const std::string& placeholder, const std::string& help, int most) {
-  words_placeholder_ = placeholder;
-  words_help_ = help;
-  most_words_ = most;
+  words_description_ = {placeholder, help, most, {}, false};
+  words_last_ = true;
   return *this;
+}
+
+Options& Options::choices(std::vector<std::string> values) {
+  (words_last_ ? words_description_.choices : declarations_.back().choices) = std::move(values);
+  return *this;
+}
+
+Options& Options::files() {
+  words_description_.files = true;
+  return *this;
+}
+
+std::vector<OptionDescription> Options::shown() const {
+  std::vector<OptionDescription> all;
+  std::copy_if(declarations_.begin(), declarations_.end(), std::back_inserter(all),
+               [](const OptionDescription& option) { return option.shown; });
+  return all;
 }
 
 namespace {
@@ -59,7 +77,7 @@ bool Options::parse(Arguments arguments) {
   po::options_description described;
   std::vector<std::string_view> names;
   std::set<std::string> names_with_value;
-  for (const Declaration& declaration : declarations_) {
+  for (const OptionDescription& declaration : declarations_) {
     const std::string spelling = declaration.name == "help" ? "help,h" : declaration.name;
     if (declaration.kind == Kind::flag) {
       described.add_options()(spelling.c_str(), "");
@@ -100,33 +118,34 @@ bool Options::parse(Arguments arguments) {
     print_help();
     return false;
   }
-  for (const Declaration& declaration : declarations_) {
+  for (const OptionDescription& declaration : declarations_) {
     const auto found = values_.find(declaration.name);
     if (declaration.kind == Kind::value && found != values_.end() && found->second.size() > 1) {
       throw UsageError(dashed(declaration.name) + " is given " + std::to_string(found->second.size()) +
                        " times; it takes one value");
     }
   }
-  if (words_.size() > static_cast<std::size_t>(most_words_)) {
-    throw UsageError("unexpected '" + words_[static_cast<std::size_t>(most_words_)] + "'" +
-                     (most_words_ == 0 ? "; this command takes options only" : ""));
+  if (words_.size() > static_cast<std::size_t>(words_description_.most)) {
+    throw UsageError("unexpected '" + words_[static_cast<std::size_t>(words_description_.most)] + "'" +
+                     (words_description_.most == 0 ? "; this command takes options only" : ""));
   }
   return true;
 }
 
 void Options::print_help() const {
   std::printf("usage: arbiter %s%s [options]\n\n%s\n\n", command_.c_str(),
-              words_placeholder_.empty() ? "" : (" " + words_placeholder_).c_str(), description_.c_str());
-  if (!words_help_.empty()) std::printf("%s\n\n", words_help_.c_str());
+              words_description_.placeholder.empty() ? "" : (" " + words_description_.placeholder).c_str(),
+              description_.c_str());
+  if (!words_description_.help.empty()) std::printf("%s\n\n", words_description_.help.c_str());
   std::size_t width = 0;
-  const auto spelled = [](const Declaration& declaration) {
+  const auto spelled = [](const OptionDescription& declaration) {
     return "--" + declaration.name + (declaration.placeholder.empty() ? "" : " " + declaration.placeholder);
   };
-  for (const Declaration& declaration : declarations_) {
+  for (const OptionDescription& declaration : declarations_) {
     if (declaration.shown) width = std::max(width, spelled(declaration).size());
   }
   std::printf("options:\n");
-  for (const Declaration& declaration : declarations_) {
+  for (const OptionDescription& declaration : declarations_) {
     if (!declaration.shown) continue;
     std::istringstream lines(declaration.help);
     std::string line;

@@ -27,6 +27,26 @@ class UnknownCommand : public UsageError {
   using UsageError::UsageError;
 };
 
+/// An option as it was declared.
+struct OptionDescription {
+  enum class Kind : std::uint8_t { flag, value, list };
+  std::string name;         ///< without dashes
+  std::string placeholder;  ///< of its value; empty for a flag. FILE: the name of a file
+  std::string help;         ///< one or more lines
+  Kind kind{};
+  bool shown = true;
+  std::vector<std::string> choices;  ///< the values that there are; empty: any
+};
+
+/// The words without dashes that a command takes.
+struct WordsDescription {
+  std::string placeholder;
+  std::string help;
+  int most = 0;
+  std::vector<std::string> choices;  ///< of the first word; empty: any
+  bool files = false;                ///< each names a file
+};
+
 class Options {
  public:
   /// `description`: what the command does, one or more sentences. `example`: complete commands, one per line.
@@ -41,6 +61,16 @@ class Options {
   Options& internal(const std::string& name);
   /// Up to `most` words without dashes.
   Options& words(const std::string& placeholder, const std::string& help, int most);
+  /// The values of the option, or the words, declared last: for the shells' completion. They are not enforced here.
+  Options& choices(std::vector<std::string> values);
+  /// The words declared last name files.
+  Options& files();
+
+  const std::string& command() const noexcept { return command_; }
+  const std::string& description() const noexcept { return description_; }
+  const std::string& example() const noexcept { return example_; }
+  const WordsDescription& words_description() const noexcept { return words_description_; }
+  std::vector<OptionDescription> shown() const;  ///< in the order in which they were declared
 
   /// False when --help was asked for; it has been printed then. Throws UsageError with the nearest valid option.
   bool parse(Arguments arguments);
@@ -56,14 +86,7 @@ class Options {
   const std::vector<std::string>& words() const noexcept { return words_; }
 
  private:
-  enum class Kind : std::uint8_t { flag, value, list };
-  struct Declaration {
-    std::string name;
-    std::string placeholder;
-    std::string help;
-    Kind kind{};
-    bool shown = true;
-  };
+  using Kind = OptionDescription::Kind;
 
   Options& declare(const std::string& name, const std::string& placeholder, const std::string& help, Kind, bool shown);
   void print_help() const;
@@ -71,10 +94,9 @@ class Options {
   std::string command_;
   std::string description_;
   std::string example_;
-  std::vector<Declaration> declarations_;
-  std::string words_placeholder_;
-  std::string words_help_;
-  int most_words_ = 0;
+  std::vector<OptionDescription> declarations_;
+  WordsDescription words_description_;
+  bool words_last_ = false;  ///< what choices() is about
   std::vector<std::string> arguments_;
   std::map<std::string, std::vector<std::string>> values_;
   std::vector<std::string> words_;

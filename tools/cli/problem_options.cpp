@@ -5,6 +5,7 @@
 
 #include "arbiter/generator/catalogue.hpp"
 #include "arbiter/vocabulary.hpp"
+#include "names.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -39,9 +40,12 @@ ProblemDefaults problem_defaults(DeviceKind device, bool quick) {
 
 void declare_problem_options(Options& options) {
   options.list("pattern", "NAME", "allreduce, allreduce_residual_rmsnorm, ... (default: these two)")
+      .choices(pattern_names())
       .list("dtype", "NAME", "bf16, fp16, fp32 (default: bf16)")
+      .choices(dtype_names())
       .list("hidden", "H", "elements of a row (default: 8192; 1024 on the CPU device)")
       .list("mode", "NAME", "graph or eager (default: graph)")
+      .choices(mode_names())
       .list("tokens", "N", "sizes to measure (default: powers of two and the midpoints, up to --max-tokens)")
       .value("max-tokens", "N", "largest size (default: 8192; 16 on the CPU device)")
       .flag("quick", "a handful of sizes only");

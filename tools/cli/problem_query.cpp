@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "arbiter/vocabulary.hpp"
+#include "names.hpp"
 #include "numbers.hpp"
 
 namespace arbiter::cli {
@@ -105,11 +106,14 @@ bool ProblemQuery::admits(const Problem& problem) const {
 
 void declare_problem_query(Options& options) {
   options.value("pattern", "NAME", "allreduce, allreduce_residual_rmsnorm, ...")
+      .choices(pattern_names())
       .value("dtype", "NAME", "bf16, fp16, fp32")
+      .choices(dtype_names())
       .value("hidden", "H", "elements of a row")
       .value("tokens", "N", "rows")
       .value("world", "N", "number of ranks")
       .value("mode", "NAME", "graph or eager")
+      .choices(mode_names())
       .flag("in-place", "the problem whose output is its input");
 }
 

@@ -13,6 +13,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/vocabulary.hpp"
+#include "names.hpp"
 #include "numbers.hpp"
 #include "signals.hpp"
 #include "worker_processes.hpp"
@@ -67,6 +68,7 @@ void read_cuda_ranks(const Options& options, SessionOptions& session, int visibl
 
 void declare_rank_options(Options& options) {
   options.value("device", "NAME", "cuda or cpu (default: cuda where there is a GPU)")
+      .choices(device_names())
       .value("gpus", "LIST", "GPUs to use, in rank order: 0-3 or 0,2,1 (default: all)")
       .list("world", "N", "numbers of ranks, one after another: 2,4 (default: 2, 4, 8, ... and all GPUs)")
       .list("ranks", "N", "the same, as one says it of the CPU device (default there: 2)")

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "arbiter/runtime/device.hpp"
+#include "names.hpp"
 #include "numbers.hpp"
 
 namespace arbiter::cli {
@@ -53,10 +54,13 @@ VariantQuery one_problem() {
 
 void declare_variant_options(Options& options) {
   options.value("algorithm", "NAME", "oneshot_push, or with its backend: trtllm/oneshot_push (default: all)")
+      .choices(algorithm_names())
       .value("variant", "NAME",
              "exactly this one, as the lists print it:\ntrtllm/oneshot_push:threads=256,vectors=1,...")
       .list("pattern", "NAME", "allreduce, allreduce_residual_rmsnorm, ...")
+      .choices(pattern_names())
       .list("dtype", "NAME", "bf16, fp16, fp32")
+      .choices(dtype_names())
       .list("world", "N", "numbers of ranks, 2 to 16")
       .list("hidden", "H", "elements of a row");
 }
@@ -76,6 +80,8 @@ VariantQuery read_variant_options(const Options& options, VariantQuery otherwise
   check_algorithm(query.algorithm);
   return query;
 }
+
+std::span<const std::string_view> known_targets() { return targets; }
 
 std::string check_target(const std::string& target) {
   constexpr std::string_view ptx = "compute_";
