@@ -5,7 +5,7 @@ target_compile_definitions(arbiter_tools_testing PRIVATE ARBITER_BINARY="$<TARGE
 target_link_libraries(arbiter_tools_testing PUBLIC GTest::gtest arbiter::llvm PRIVATE arbiter_options)
 add_dependencies(arbiter_tools_testing arbiter)
 
-foreach(subject help usage json start end_to_end gpu_workers)
+foreach(subject help usage json start completion end_to_end gpu_workers)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing)
 endforeach()
 set_tests_properties(tools/end_to_end tools/gpu_workers PROPERTIES TIMEOUT 300)
@@ -24,3 +24,4 @@ target_link_libraries(arbiter_example_database PRIVATE arbiter_tuner GTest::gtes
 foreach(subject inspect report)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing arbiter_example_database arbiter_db)
 endforeach()
+arbiter_add_test(tools/catalogue LINKS arbiter_tools_testing arbiter_generator)

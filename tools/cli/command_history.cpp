@@ -63,6 +63,10 @@ int run_history(const Options& options) {
     print_as_json(history);
     return exit_success;
   }
+  if (history.empty()) {
+    std::printf("no runs: it is a snapshot, or nothing was measured into it yet\n");
+    return exit_success;
+  }
   Table table({"started", "took", "host", "device", "environment", "trials", "done", "clocks", "run"});
   for (const RunHistory& entry : history) {
     table.add({format_date(entry.run.started), duration(entry.run), entry.run.host, entry.environment.gpu_name,
@@ -70,7 +74,6 @@ int run_history(const Options& options) {
                entry.run.clocks_dropped ? "dropped" : "steady", entry.run.id});
   }
   table.print();
-  if (history.empty()) std::printf("no runs: it is a snapshot, or nothing was measured into it yet\n");
   return exit_success;
 }
 

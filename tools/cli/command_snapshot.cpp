@@ -46,8 +46,8 @@ int run_snapshot(const Options& options) {
       json.attribute("decisions", static_cast<std::int64_t>(decisions));
     });
   } else {
-    std::printf("%s: %zu decisions in %zu environments, %s\n", target.c_str(), decisions, sets.size(),
-                format_bytes(bytes).c_str());
+    std::printf("%s: %s in %s, %s\n", target.c_str(), plural(decisions, "decision").c_str(),
+                plural(sets.size(), "environment").c_str(), format_bytes(bytes).c_str());
   }
   return exit_success;
 }

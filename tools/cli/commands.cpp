@@ -16,6 +16,7 @@ constexpr std::array table{
     Command{"report", "one HTML page: curves, who wins where, decisions", report_options, run_report},
     Command{"bench", "auto beside every backend", bench_options, run_bench},
     Command{"verify", "the conformance cases, on this machine", verify_options, run_verify},
+    Command{"catalogue", "the kernels there are, and why one is not available", catalogue_options, run_catalogue},
     Command{"render", "the source of a kernel variant", render_options, run_render},
     Command{"compile", "compile variants, without running them", compile_options, run_compile},
     Command{"cache", "the kernel cache", cache_options, run_cache},

@@ -1,5 +1,7 @@
 #include "names.hpp"
 
+#include <algorithm>
+
 #include "arbiter/generator/catalogue.hpp"
 #include "variant_options.hpp"
 
@@ -17,9 +19,14 @@ std::vector<std::string> mode_names() {
 
 std::vector<std::string> device_names() { return {"cuda", "cpu"}; }
 
-std::vector<std::string> pattern_names() {
+std::vector<std::string> pattern_names() { return Catalogue::builtin().usual_patterns(); }
+
+std::vector<std::string> backend_names() {
   std::vector<std::string> names;
-  for (const EpilogueEntry& epilogue : Catalogue::builtin().epilogues()) names.push_back(epilogue.pattern);
+  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
+    const std::string name(to_string(entry.backend));
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
   return names;
 }
 

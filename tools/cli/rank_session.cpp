@@ -29,10 +29,6 @@ std::vector<int> default_worlds(int gpus) {
   return {worlds.begin(), worlds.end()};
 }
 
-std::string plural(std::size_t count, const std::string& what) {
-  return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
-}
-
 /// Throws unless every world size fits the GPUs that were named or found.
 void check_gpus(const SessionOptions& session, int visible) {
   for (const int gpu : session.gpus) {

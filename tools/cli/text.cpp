@@ -71,6 +71,10 @@ std::string format_bytes(std::uint64_t bytes) {
   return printed(whole ? "%.0f" : "%.1f", value) + " " + units[unit];
 }
 
+std::string plural(std::size_t count, const std::string& what) {
+  return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+}
+
 std::string format_seconds(double seconds) {
   if (seconds < 60) return printed("%.1f s", seconds);
   const auto whole = static_cast<std::int64_t>(seconds);

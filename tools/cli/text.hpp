@@ -22,7 +22,9 @@ class Table {
 
 std::string format_microseconds(double microseconds);  ///< "2.31", "14.9", "1203"
 std::string format_bytes(std::uint64_t bytes);         ///< "512 B", "16 KiB", "1.5 MiB"
-std::string format_seconds(double seconds);            ///< "0.4 s", "1 min 12 s"
+/// "1 run", "2 runs"
+std::string plural(std::size_t count, const std::string& what);
+std::string format_seconds(double seconds);  ///< "0.4 s", "1 min 12 s"
 
 /// "2026-03-01 14:05", in UTC: runs may come from hosts in several time zones. `seconds` since 1970.
 std::string format_date(std::int64_t seconds);
