@@ -116,6 +116,13 @@ void print_details(const AlgorithmEntry& entry) {
   constraints.print(2);
 }
 
+/// "cluster=1,threads=256" of a variant's full name: the rest stands in the columns before, and above the table.
+std::string parameters_of(const std::string& full_name) {
+  const std::size_t colon = full_name.find(':');
+  if (colon == std::string::npos) return "-";
+  return full_name.substr(colon + 1, full_name.find(' ', colon) - colon - 1);
+}
+
 void print_reasons(const CatalogueCounts& counts) {
   std::printf("\nWhat is not available, and why\n");
   Table table({"what", "variants", "why not", "for example"});
@@ -128,7 +135,7 @@ void print_reasons(const CatalogueCounts& counts) {
     for (const auto& [reason, excluded] : count.excluded) {
       any = true;
       table.add({full_name(*count.entry), excluded.variants == 0 ? "all" : std::to_string(excluded.variants), reason,
-                 excluded.example});
+                 parameters_of(excluded.example)});
     }
   }
   if (any) {
@@ -283,8 +290,8 @@ int run_catalogue(const Options& options) {
     return exit_success;
   }
   print_algorithms(counts);
-  std::printf("  %lld variants of %lld: %s; on %s%s\n", static_cast<long long>(available),
-              static_cast<long long>(available + excluded), described(query).c_str(), target.name.c_str(),
+  const std::string counted = std::to_string(available) + " variants of " + std::to_string(available + excluded);
+  std::printf("  %s: %s; on %s%s\n", counted.c_str(), described(query).c_str(), target.name.c_str(),
               target.why.empty() ? "" : (" (" + target.why + ")").c_str());
   if (options.has("algorithm")) {
     for (const AlgorithmCount& count : counts.algorithms) print_details(*count.entry);

@@ -13,7 +13,7 @@ Options completion_options() {
   Options options("completion",
                   "Prints a script that makes a shell complete the commands of arbiter, their options and the values\n"
                   "of these. An installation has both scripts where the shells look for them.",
-                  "source <(arbiter completion bash)   # in ~/.bashrc\n"
+                  "arbiter completion bash --output ~/.local/share/bash-completion/completions/arbiter\n"
                   "arbiter completion zsh --output ~/.zfunc/_arbiter   # with ~/.zfunc in fpath");
   options.words("bash|zsh", "bash, zsh: the shell.", 1).choices({"bash", "zsh"});
   options.value("output", "FILE", "write here (default: standard output)");

@@ -16,6 +16,7 @@
 #include "names.hpp"
 #include "numbers.hpp"
 #include "signals.hpp"
+#include "text.hpp"
 #include "worker_processes.hpp"
 
 namespace arbiter::cli {
