@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "arbiter/runtime/device.hpp"
+#include "arbiter/runtime/environment.hpp"
 #include "catalogue_counts.hpp"
 #include "command.hpp"
 #include "json.hpp"
@@ -38,7 +39,10 @@ Target read_target(const Options& options) {
     target.why = "the CPU device: there is no GPU here";
   }
   target.limits = limits_of(target.name);
-  target.limits.capabilities = {"registered_input"};
+  if (!options.has("target")) {
+    target.limits.capabilities = {"registered_input"};
+    if (EnvironmentVariables::read().multicast) target.limits.capabilities.emplace_back("multicast");
+  }
   if (options.has("with")) {
     target.limits.capabilities = options.texts("with");
     std::erase(target.limits.capabilities, "nothing");
@@ -259,8 +263,8 @@ Options catalogue_options() {
       .value("target", "NAME", "count for this target instead of this device: sm_90a, compute_XX, cpu, ...")
       .choices(target_names())
       .list("with", "NAME",
-            "what the target can do beyond peer stores: registered_input, multicast, or nothing\n"
-            "(default: registered_input, which symmetric memory brings)")
+            "what is proven there beyond peer stores: registered_input, multicast, or nothing\n"
+            "(default: both; without --target multicast only if ARBITER_MULTICAST is on)")
       .choices({"registered_input", "multicast", "nothing"})
       .flag("explain", "why variants, algorithms and problems are not available")
       .flag("json", "for programs; see docs/cli.md");

@@ -11,12 +11,6 @@
 namespace arbiter::cli {
 namespace {
 
-std::vector<std::string_view> all_targets() {
-  std::vector<std::string_view> targets(gpu_targets.begin(), gpu_targets.end());
-  targets.emplace_back("cpu");
-  return targets;
-}
-
 std::string full_algorithm(const AlgorithmEntry& entry) {
   return std::string(to_string(entry.backend)) + "/" + entry.name;
 }
@@ -81,7 +75,11 @@ VariantQuery read_variant_options(const Options& options, VariantQuery otherwise
   return query;
 }
 
-std::span<const std::string_view> known_targets() { return targets; }
+std::vector<std::string_view> known_targets() {
+  std::vector<std::string_view> targets(gpu_targets.begin(), gpu_targets.end());
+  targets.emplace_back("cpu");
+  return targets;
+}
 
 std::string check_target(const std::string& target) {
   constexpr std::string_view ptx = "compute_";
@@ -89,7 +87,7 @@ std::string check_target(const std::string& target) {
     parse_integer(std::string_view(target).substr(ptx.size()), "target compute_", 70, 999);
     return target;
   }
-  const std::vector<std::string_view> targets = all_targets();
+  const std::vector<std::string_view> targets = known_targets();
   if (std::find(targets.begin(), targets.end(), target) == targets.end()) {
     throw InvalidArgument(unknown_name_message("target", target, targets));
   }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,7 +35,7 @@ inline constexpr std::array<std::string_view, 7> gpu_targets{"sm_80",   "sm_86",
                                                              "sm_100a", "sm_103a", "sm_120a"};
 
 /// The compile targets the program knows by name: "sm_90a", ..., "cpu".
-std::span<const std::string_view> known_targets();
+std::vector<std::string_view> known_targets();
 /// Throws InvalidArgument unless it is one of these, or "compute_90" and the like.
 std::string check_target(const std::string& target);
 TargetLimits limits_of(const std::string& target);
