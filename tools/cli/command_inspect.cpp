@@ -56,7 +56,8 @@ std::vector<Found> find(const Contents& contents, const ProblemQuery& query, con
 
 std::string giga(double bytes_per_second) {
   char text[32];
-  std::snprintf(text, sizeof text, bytes_per_second < 1e10 ? "%.2f" : "%.1f", bytes_per_second * 1e-9);
+  const double number = bytes_per_second * 1e-9;
+  std::snprintf(text, sizeof text, number < 0.1 ? "%.2g" : number < 10 ? "%.2f" : "%.1f", number);
   return text;
 }
 

@@ -152,11 +152,11 @@
 
   var size = {width: 440, height: 300, left: 46, right: 14, top: 10, bottom: 36};
 
-  function frame(figure, label) {
-    return figure.append("svg").attr({viewBox: "0 0 " + size.width + " " + size.height, "aria-label": label});
+  function frame(figure, label, height) {
+    return figure.append("svg").attr({viewBox: "0 0 " + size.width + " " + height, "aria-label": label});
   }
-  function axes(svg, x, xTicks, xText, y, yTicks, yText, xName, yName) {
-    var bottom = size.height - size.bottom;
+  function axes(svg, height, x, xTicks, xText, y, yTicks, yText, xName, yName) {
+    var bottom = height - size.bottom;
     svg.append("g").attr({"class": "grid", transform: "translate(" + size.left + ",0)"})
         .call(d3.svg.axis().scale(y).orient("left").tickValues(yTicks).tickSize(-(size.width - size.left - size.right)).tickFormat(""));
     svg.append("g").attr({"class": "grid", transform: "translate(0," + bottom + ")"})
@@ -165,7 +165,7 @@
         .call(d3.svg.axis().scale(x).orient("bottom").tickValues(xTicks).tickSize(4).tickFormat(xText));
     svg.append("g").attr({"class": "axis y", transform: "translate(" + size.left + ",0)"})
         .call(d3.svg.axis().scale(y).orient("left").tickValues(yTicks).tickSize(4).tickFormat(yText));
-    svg.append("text").attr({x: size.width - size.right, y: size.height - 3, "text-anchor": "end"}).text(xName);
+    svg.append("text").attr({x: size.width - size.right, y: height - 3, "text-anchor": "end"}).text(xName);
     if (yName) svg.append("text").attr({x: size.left + 6, y: size.top + 9}).text(yName);
   }
 
@@ -222,9 +222,9 @@
                      .sort(function (a, b) { return a.bytes - b.bytes; });
       var figure = facets.append("figure");
       figure.append("figcaption").text(world + " ranks");
-      var svg = frame(figure, view.title + " over message size on " + world + " ranks; arrow keys go from size to size");
+      var svg = frame(figure, view.title + " over message size on " + world + " ranks; arrow keys go from size to size", size.height);
       svg.attr({tabindex: 0, role: "img"});
-      axes(svg, x, powerTicks(xDomain, 7), bytes, y, decimalTicks(yDomain), function (v) { return String(+v.toPrecision(3)); },
+      axes(svg, size.height, x, powerTicks(xDomain, 7), bytes, y, decimalTicks(yDomain), function (v) { return String(+v.toPrecision(3)); },
            "message of one rank", view.unit);
       shown.forEach(function (index) {
         if (hidden[index]) return;
@@ -320,13 +320,15 @@
       var here = decisions.filter(function (d) { return d.world === world; });
       var figure = facets.append("figure");
       figure.append("figcaption").text(world + " ranks");
-      var svg = frame(figure, "the winner for each number of tokens and hidden size on " + world + " ranks");
+      // As high as there are rows, within reason.
+      var height = size.top + size.bottom + Math.min(size.height - size.top - size.bottom, 42 * hiddens.length);
+      var svg = frame(figure, "the winner for each number of tokens and hidden size on " + world + " ranks", height);
       svg.attr("role", "group");
       var pattern = svg.append("defs").append("pattern")
           .attr({id: "hatch-" + world, width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)"});
       pattern.append("line").attr({"class": "hatch", x1: 0, x2: 0, y1: 0, y2: 8});
-      var y = d3.scale.ordinal().domain(hiddens.slice().reverse()).rangeBands([size.top, size.height - size.bottom], 0.06, 0.03);
-      axes(svg, x, powerTicks([1, most], 8), d3.format("d"), y, hiddens, String, "tokens", "");
+      var y = d3.scale.ordinal().domain(hiddens.slice().reverse()).rangeBands([size.top, height - size.bottom], 0.06, 0.03);
+      axes(svg, height, x, powerTicks([1, most], 8), d3.format("d"), y, hiddens, String, "tokens", "");
       var areas = here.map(function (d, i) {
         var left = x(Math.min(d.tokens_min, most)), right = x(Math.min(d.tokens_max, most) + 1);
         var rect = svg.append("rect").datum(d).attr({
