@@ -142,7 +142,7 @@ VariantQuery whole_catalogue() {
   return query;
 }
 
-std::vector<std::string> read_targets(const Options& options, std::vector<std::string> otherwise) {
+std::vector<std::string> read_targets(const Options& options, const std::vector<std::string>& otherwise) {
   std::vector<std::string> targets = options.texts("target");
   for (const std::string& target : targets) check_target(target);
   return targets.empty() ? otherwise : targets;

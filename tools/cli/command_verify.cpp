@@ -125,7 +125,7 @@ Options verify_options() {
   declare_rank_options(options);
   std::string areas;
   for (const std::string_view area : conformance_areas()) areas += (areas.empty() ? "" : ", ") + std::string(area);
-  const auto area_names = conformance_areas();
+  const auto& area_names = conformance_areas();
   options.list("area", "NAME", "only these (default: all):\n" + areas)
       .choices({area_names.begin(), area_names.end()})
       .list("algorithm", "NAME", "only these: oneshot_push, or with its backend: trtllm/oneshot_push")
