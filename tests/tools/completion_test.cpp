@@ -121,6 +121,24 @@ TEST(Zsh, TheScriptLoads) {
   EXPECT_EQ(found.out, "_arbiter\n") << found.err;
 }
 
+/// An interactive zsh on a terminal of its own, with a program `arbiter` that says how it was called.
+TEST(Zsh, CompletesCommandsOptionsAndValues) {
+  if (run_program("zsh", {"--version"}).exit_code != 0) GTEST_SKIP() << "no zsh: apt-get install zsh";
+  const ScratchDirectory scratch;
+  ASSERT_EQ(run_arbiter({"completion", "zsh", "--output", scratch.file("_arbiter")}).exit_code, 0);
+  const std::string script =
+      "zmodload zsh/zpty; zpty z zsh -f -i\n"
+      "zpty -w z \"autoload -Uz compinit; compinit -D -u; source " +
+      scratch.file("_arbiter") +
+      "\"\n"
+      "zpty -w z 'arbiter() { print -r -- \"CALLED:$*:\" }; print rea\"\"dy'; zpty -r z out '*ready*'\n"
+      "zpty -w z $'arbiter cata\\t--ta\\tsm_90\\t--js\\t'; zpty -r z out '*CALLED:*:*'; print -r -- $out\n"
+      "zpty -w z $'arbiter sho\\t--mo\\tea\\t'; zpty -r z out '*CALLED:*:*'; print -r -- $out\n";
+  const Outcome outcome = run_program("timeout", {"30", "zsh", "-f", "-c", script});
+  EXPECT_NE(outcome.out.find("CALLED:catalogue --target sm_90a --json:"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("CALLED:show --mode eager:"), std::string::npos) << outcome.out;
+}
+
 TEST(Manual, TroffHasNoComplaintAndEveryOptionIsThere) {
   const ScratchDirectory scratch;
   ASSERT_EQ(run_arbiter({"man", "--output", scratch.file("arbiter.1")}).exit_code, 0);

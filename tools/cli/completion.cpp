@@ -55,8 +55,8 @@ std::string zsh_text(const std::string& text) {
 }
 
 void zsh_option(std::ostream& out, const OptionDescription& option) {
-  out << "        '" << (option.kind == Kind::list ? "*" : "") << "--" << option.name << "[" << zsh_text(option.help)
-      << "]";
+  out << " \\\n        '" << (option.kind == Kind::list ? "*" : "") << "--" << option.name << "["
+      << zsh_text(option.help) << "]";
   if (option.kind != Kind::flag) {
     out << ":" << zsh_text(option.placeholder) << ":";
     if (names_file(option)) {
@@ -68,7 +68,7 @@ void zsh_option(std::ostream& out, const OptionDescription& option) {
       out << " ";
     }
   }
-  out << "' \\\n";
+  out << "'";
 }
 
 }  // namespace
@@ -155,19 +155,16 @@ std::string zsh_completion(std::span<const Command> commands) {
          "    help) _describe -t commands command commands ;;\n";
   for (const Command& command : commands) {
     const Options options = command.options();
-    out << "    " << command.name << ")\n      _arguments -s \\\n";
+    out << "    " << command.name << ")\n      _arguments";
     for (const OptionDescription& option : options.shown()) zsh_option(out, option);
     const WordsDescription& words = options.words_description();
     if (words.files) {
-      out << "        '*:" << zsh_text(words.placeholder) << ":_files'\n";
+      out << " \\\n        '*:" << zsh_text(words.placeholder) << ":_files'";
     } else if (!words.choices.empty()) {
-      out << "        '1:" << zsh_text(words.placeholder) << ":(" << joined(words.choices) << ")'\n";
-    } else if (words.most > 0) {
-      out << "        '*:" << zsh_text(words.placeholder) << ": '\n";
-    } else {
-      out << "        ':: :'\n";
+      out << " \\\n        '1:" << zsh_text(words.placeholder) << ":(" << joined(words.choices) << ")'";
     }
-    out << "      ;;\n";
+    // Nothing stands for other words: a message about them would keep zsh from completing options.
+    out << "\n      ;;\n";
   }
   out << "  esac\n"
          "}\n"
