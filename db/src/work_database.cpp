@@ -264,12 +264,13 @@ std::optional<Trial> WorkDatabase::trial(const Environment& environment, const P
   });
 }
 
-std::vector<Trial> WorkDatabase::trials(const Environment& environment, const Problem& problem) const {
+std::vector<Trial> WorkDatabase::trials(const Environment& environment, const Problem& problem,
+                                        std::int64_t since) const {
   return impl_->with_name([&] {
     Statement query(impl_->connection, "SELECT " + std::string(trial_columns) + " FROM " + std::string(trial_tables) +
-                                           " WHERE t.environment = ? AND t.problem = ? "
+                                           " WHERE t.environment = ? AND t.problem = ? AND r.started >= ? "
                                            "ORDER BY c.name, c.key, t.sequence DESC, r.started DESC, r.id DESC");
-    query.bind(environment.key(), problem.key());
+    query.bind(environment.key(), problem.key(), since);
     std::vector<Trial> trials;
     while (query.step()) {
       Trial trial = trial_from(impl_->connection, query);

@@ -11,7 +11,7 @@ endforeach()
 set_tests_properties(tools/end_to_end tools/gpu_workers PROPERTIES TIMEOUT 300)
 
 # Its parts.
-foreach(subject text terminal_plot worker_processes nccl_tuner_plugin compile_coverage)
+foreach(subject text terminal_plot worker_processes nccl_tuner_plugin compile_coverage tune_isolation)
   arbiter_add_test(tools/${subject} LINKS arbiter_cli)
 endforeach()
 

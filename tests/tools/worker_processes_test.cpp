@@ -43,7 +43,12 @@ namespace {
 WorkersReport run(const std::string& what, int world = 3, bool cancellable = false) {
   const SignalWatch signals;
   const std::vector<std::string> arguments{what};
-  return run_workers(arguments, world, 2, cancellable, "told so", signals);
+  WorkersOptions options;
+  options.world = world;
+  options.restarts = 2;
+  options.cancellable = cancellable;
+  options.on_interrupt = "told so";
+  return run_workers(arguments, options, signals);
 }
 
 TEST(WorkerProcesses, RankZerosResultComesBack) {

@@ -75,9 +75,7 @@ struct Counter : ProgressSink {
 TEST(TuneCrash, KilledAtTwoHundredMomentsAndResumed) {
   constexpr int kills = 200;
   const TemporaryFolder folder;
-  const auto before = std::chrono::steady_clock::now();
   const TuneResult undisturbed = modelled_tune(two_modes(folder / "undisturbed.db"), cost());
-  const auto whole = std::chrono::steady_clock::now() - before;
   ASSERT_GE(undisturbed.decisions.size(), 4U);
   ASSERT_GE(undisturbed.bisected, 1U);
   const std::map<Key, Trial> expected = all_trials(folder / "undisturbed.db");
@@ -91,10 +89,20 @@ TEST(TuneCrash, KilledAtTwoHundredMomentsAndResumed) {
     const TuneOptions options = two_modes(folder / ("tune" + std::to_string(kill) + ".db"));
     auto* counter = new (memory) Counter;
     const pid_t child = start(options, counter);
-    std::this_thread::sleep_for(whole * std::uniform_real_distribution<>(0, 1.1)(random));
-    ::kill(child, SIGKILL);
+    // A moment by what was done, and not by the clock: the machine may be busy.
+    const auto target = std::uniform_int_distribution<std::size_t>(0, undisturbed.trials)(random);
+    const auto delay = std::chrono::microseconds(std::uniform_int_distribution<>(0, 1500)(random));
     int status = 0;
-    ::waitpid(child, &status, 0);
+    bool ended = false;
+    while (!ended && static_cast<std::size_t>(counter->begun) < target) {
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+      ended = ::waitpid(child, &status, WNOHANG) == child;
+    }
+    if (!ended) {
+      std::this_thread::sleep_for(delay);
+      ::kill(child, SIGKILL);
+      ::waitpid(child, &status, 0);
+    }
     if (WIFEXITED(status)) {
       ASSERT_EQ(WEXITSTATUS(status), 0);
     }

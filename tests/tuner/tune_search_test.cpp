@@ -106,16 +106,16 @@ TEST(TuneSearch, ABudgetIsKeptAndSpreadOverAllSizes) {
   TuneOptions options = modelled_options(folder / "tune.db");
   options.families = {small_family(1024), small_family(1024, Mode::eager)};
   options.effort.anchor_candidates = options.effort.candidates = 1000;
-  options.budget = std::chrono::milliseconds(2000);
+  options.budget = std::chrono::seconds(3);
   const CostOf cost = [line = two_lines(300)](const CandidateSpec& spec, const Problem& problem) {
-    std::this_thread::sleep_for(std::chrono::microseconds(300));  // far more than fits
+    std::this_thread::sleep_for(std::chrono::microseconds(150));  // far more than fits
     return line(spec, problem);
   };
   const TuneResult result = modelled_tune(options, cost);
   EXPECT_TRUE(result.budget_spent);
-  EXPECT_GE(result.seconds, 1.8);
-  EXPECT_LE(result.seconds, 2.2);
-  EXPECT_GE(result.measured, 20U) << "every size gets something before any gets all";
+  EXPECT_GE(result.seconds, 2.7);
+  EXPECT_LE(result.seconds, 3.3);
+  EXPECT_GE(result.measured, 12U) << "every size gets something before any gets all";
 }
 
 TEST(TuneSearch, TimeThatIsLeftGoesToCloseCalls) {

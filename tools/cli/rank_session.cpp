@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 #include <set>
 #include <thread>
@@ -15,6 +16,7 @@
 #include "arbiter/vocabulary.hpp"
 #include "names.hpp"
 #include "numbers.hpp"
+#include "self_process.hpp"
 #include "signals.hpp"
 #include "text.hpp"
 #include "worker_processes.hpp"
@@ -105,14 +107,12 @@ SessionOptions read_rank_options(const Options& options, const std::string& comm
     if (options.has("gpus")) throw UsageError("--gpus needs --device cuda, and a GPU");
     session.in_process = true;
     if (session.worlds.empty()) session.worlds = {2};
-    session.shares = session.worlds.size();
+    if (session.worker) session.worlds = {read_launcher_variables().size};
     return session;
   }
   read_cuda_ranks(options, session, visible);
   const LauncherVariables launcher = session.in_process ? LauncherVariables{} : read_launcher_variables();
   if (session.worker) {
-    if (session.worlds.empty()) session.worlds = default_worlds(static_cast<int>(session.gpus.size()));
-    session.shares = session.worlds.size();
     session.worlds = {launcher.size};
     return session;
   }
@@ -123,12 +123,10 @@ SessionOptions read_rank_options(const Options& options, const std::string& comm
                        ", and those are used as they are; for other numbers of ranks, start it again with as many " +
                        "(results of several tunes may go to one database)");
     }
-    session.shares = session.worlds.size();
     return session;
   }
   if (session.worlds.empty()) session.worlds = default_worlds(static_cast<int>(session.gpus.size()));
   check_gpus(session, visible);
-  session.shares = session.worlds.size();
   return session;
 }
 
@@ -157,6 +155,25 @@ std::shared_ptr<Device> make_device(const SessionOptions& session, int rank) {
   return make_cuda_device(session.gpus[static_cast<std::size_t>(rank) % session.gpus.size()]);
 }
 
+using Deadline = std::optional<std::chrono::system_clock::time_point>;
+
+/// What is the same for all ranks of this process.
+struct Place {
+  int restarts = 0;
+  std::int64_t started = 0;
+  Deadline deadline;
+  std::function<void(const std::string&)> give_up;
+};
+
+/// A fair share of the budget that is left for one of `worlds_left` numbers of ranks.
+Deadline share_of(const SessionOptions& session, std::size_t worlds_left) {
+  if (session.budget.count() <= 0) return std::nullopt;
+  const auto elapsed =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - process_start());
+  const auto left = std::max(session.budget - elapsed, std::chrono::milliseconds(0));
+  return std::chrono::system_clock::now() + left / static_cast<int>(worlds_left);
+}
+
 /// Waits for signals until `running` is 0. The first Ctrl-C asks the ranks to stop if they listen; the next ends all.
 void watch(const SessionOptions& session, const std::atomic<int>& running, std::atomic<bool>& cancel) {
   while (running > 0) {
@@ -167,7 +184,14 @@ void watch(const SessionOptions& session, const std::atomic<int>& running, std::
   }
 }
 
-std::string run_threads(const SessionOptions& session, int world, const RankBody& body, std::atomic<bool>& cancel) {
+RankContext context_of(const Place& place, std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
+                       const std::atomic<bool>& cancel) {
+  return {std::move(bootstrap), std::move(device), place.restarts, &cancel,
+          place.started,        place.deadline,    place.give_up};
+}
+
+std::string run_threads(const SessionOptions& session, int world, const Place& place, const RankBody& body,
+                        std::atomic<bool>& cancel) {
   auto bootstraps = make_in_process_bootstraps(world);
   std::vector<std::exception_ptr> errors(static_cast<std::size_t>(world));
   std::string result;
@@ -175,7 +199,7 @@ std::string run_threads(const SessionOptions& session, int world, const RankBody
   std::vector<std::thread> threads;
   const auto run_rank = [&](int rank, std::shared_ptr<Bootstrap> bootstrap) {
     try {
-      RankContext context{std::move(bootstrap), make_device(session, rank), 0, &cancel};
+      RankContext context = context_of(place, std::move(bootstrap), make_device(session, rank), cancel);
       context.device->activate();
       std::string mine = body(context);
       if (rank == 0) result = std::move(mine);
@@ -188,26 +212,28 @@ std::string run_threads(const SessionOptions& session, int world, const RankBody
     threads.emplace_back(run_rank, rank,
                          std::shared_ptr<Bootstrap>(std::move(bootstraps[static_cast<std::size_t>(rank)])));
   }
-  watch(session, running, cancel);
+  if (!session.worker) watch(session, running, cancel);  // a worker has a thread for that
   for (std::thread& thread : threads) thread.join();
   rethrow_first(errors);
   return result;
 }
 
 /// This process is one rank among those that a launcher started.
-std::string run_launched(const SessionOptions& session, const LauncherVariables& launcher, int restarts,
+std::string run_launched(const SessionOptions& session, const LauncherVariables& launcher, const Place& place,
                          const RankBody& body, std::atomic<bool>& cancel) {
   auto device = make_device(session, launcher.local_rank);
   device->activate();
-  RankContext context{make_launcher_bootstrap(launcher), std::move(device), restarts, &cancel};
+  RankContext context = context_of(place, make_launcher_bootstrap(launcher), std::move(device), cancel);
   return body(context);
 }
 
 [[noreturn]] void run_worker(const SessionOptions& session, const RankBody& body) {
-  const WorkerPlace place = worker_place();
+  const WorkerPlace worker = worker_place();
   const LauncherVariables launcher = read_launcher_variables();
+  const auto give_up = [&](const std::string& message) { fail_worker(worker, message, false, true, false); };
+  const Place place{worker.restarts, worker.started, worker.deadline, give_up};
   std::atomic<bool> cancel{false};
-  prctl(PR_SET_NAME, ("arbiter rank " + std::to_string(place.rank)).c_str());
+  prctl(PR_SET_NAME, ("arbiter rank " + std::to_string(worker.rank)).c_str());
   std::thread([&] {
     for (;;) {  // the parent asks a worker to stop with SIGTERM
       if (session.signals->wait(signal_wait_ms) != SIGTERM) continue;
@@ -216,32 +242,38 @@ std::string run_launched(const SessionOptions& session, const LauncherVariables&
     }
   }).detach();  // a worker ends by _Exit, with this thread in it
   try {
-    end_worker(place, run_launched(session, launcher, place.restarts, body, cancel));
+    end_worker(worker, session.device == DeviceKind::cpu ? run_threads(session, launcher.size, place, body, cancel)
+                                                         : run_launched(session, launcher, place, body, cancel));
   } catch (const Poisoned& error) {
-    fail_worker(place, error.what(), false, false, true);
+    fail_worker(worker, error.what(), false, false, true);
   } catch (const InvalidArgument& error) {
-    fail_worker(place, error.what(), true, false, false);
+    fail_worker(worker, error.what(), true, false, false);
   } catch (const UsageError& error) {
-    fail_worker(place, error.what(), true, false, false);
+    fail_worker(worker, error.what(), true, false, false);
   } catch (const DeviceError& error) {
-    fail_worker(place, error.what(), false, true, false);
+    fail_worker(worker, error.what(), false, true, false);
   } catch (const std::exception& error) {
-    fail_worker(place, error.what(), false, false, false);
+    fail_worker(worker, error.what(), false, false, false);
   }
 }
 
-std::string run_processes(const SessionOptions& session, int world, bool& cancelled) {
-  for (int restarts = 0;; ++restarts) {
-    WorkersReport report =
-        run_workers(session.arguments, world, restarts, session.cancellable, session.on_interrupt, *session.signals);
+std::string run_processes(const SessionOptions& session, WorkersOptions options, bool& cancelled) {
+  for (;; ++options.restarts) {
+    WorkersReport report = run_workers(session.arguments, options, *session.signals);
     cancelled = report.cancelled;
     if (report.outcome == WorkersOutcome::succeeded) return std::move(report.result);
     if (report.usage) throw InvalidArgument(report.message);
-    if (report.outcome == WorkersOutcome::failed || report.cancelled || restarts >= session.most_restarts) {
-      throw DeviceError(report.message);
-    }
+    if (report.outcome == WorkersOutcome::failed) throw Error(report.message);
+    if (report.cancelled || options.restarts >= session.most_restarts) throw DeviceError(report.message);
     std::fprintf(stderr, "%s\nstarting the workers again and going on behind that candidate\n", report.message.c_str());
   }
+}
+
+/// Without a parent that could start this process again.
+[[noreturn]] void end_stuck(const SessionOptions& session, const std::string& message) {
+  std::fprintf(stderr, "\n%s\n%s\n", message.c_str(), session.on_interrupt.c_str());
+  std::fflush(nullptr);
+  std::_Exit(exit_failure);
 }
 
 }  // namespace
@@ -252,17 +284,24 @@ SessionResult run_session(const SessionOptions& session, const RankBody& body) {
   result.printer = true;
   std::atomic<bool> cancel{false};
   const LauncherVariables launcher = session.in_process ? LauncherVariables{} : read_launcher_variables();
+  Place place;
+  place.started = static_cast<std::int64_t>(std::time(nullptr));
+  place.give_up = [&](const std::string& message) { end_stuck(session, message); };
+  std::size_t left = session.worlds.size();
   for (const int world : session.worlds) {
     if (cancel) break;
-    if (session.in_process) {
-      result.results.push_back(run_threads(session, world, body, cancel));
-    } else if (launcher.launcher.empty()) {
+    place.deadline = share_of(session, left--);
+    if (session.isolated || (!session.in_process && launcher.launcher.empty())) {
       bool cancelled = false;
-      result.results.push_back(run_processes(session, world, cancelled));
+      WorkersOptions options{
+          world, session.isolated, 0, place.started, place.deadline, session.cancellable, session.on_interrupt};
+      result.results.push_back(run_processes(session, std::move(options), cancelled));
       cancel = cancelled;
+    } else if (session.in_process) {
+      result.results.push_back(run_threads(session, world, place, body, cancel));
     } else {
       result.printer = launcher.rank == 0;
-      result.results.push_back(run_launched(session, launcher, 0, body, cancel));
+      result.results.push_back(run_launched(session, launcher, place, body, cancel));
     }
   }
   return result;

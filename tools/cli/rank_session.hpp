@@ -3,9 +3,11 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +24,11 @@ struct RankContext {
   std::shared_ptr<Device> device;
   int restarts = 0;                           ///< how often the workers were started again after one of them died
   const std::atomic<bool>* cancel = nullptr;  ///< becomes true when a person pressed Ctrl-C (if cancellable)
+  std::int64_t started = 0;                   ///< when the command was started, seconds since the epoch
+  /// When this number of ranks has spent its share of SessionOptions::budget; empty without one.
+  std::optional<std::chrono::system_clock::time_point> deadline;
+  /// Ends this process with this message, from any thread; workers are then started again.
+  std::function<void(const std::string&)> give_up;
 
   int rank() const noexcept { return bootstrap->rank(); }
   int size() const noexcept { return bootstrap->size(); }
@@ -33,15 +40,16 @@ using RankBody = std::function<std::string(RankContext&)>;
 
 struct SessionOptions {
   DeviceKind device = DeviceKind::cpu;
-  std::vector<int> gpus;               ///< CUDA ordinals, rank order; empty: the visible ones
-  std::vector<int> worlds;             ///< numbers of ranks, one after another
-  bool in_process = false;             ///< ranks are threads, on `cuda` too
-  bool worker = false;                 ///< this process is one of the workers
-  std::uint64_t seed = 0;              ///< order of fibers on the CPU device
-  std::vector<std::string> arguments;  ///< the command's name and what followed: what workers are started with
-  int most_restarts = 0;               ///< how often dead workers may be started again before that is a failure
-  bool cancellable = false;            ///< the body watches `cancel`: only a second Ctrl-C ends it at once
-  std::size_t shares = 1;              ///< numbers of ranks that the whole command goes through, in workers too
+  std::vector<int> gpus;                ///< CUDA ordinals, rank order; empty: the visible ones
+  std::vector<int> worlds;              ///< numbers of ranks, one after another
+  bool in_process = false;              ///< ranks are threads, on `cuda` too
+  bool isolated = false;                ///< ranks that are threads (`cpu`) are those of a worker process
+  bool worker = false;                  ///< this process is one of the workers
+  std::uint64_t seed = 0;               ///< order of fibers on the CPU device
+  std::vector<std::string> arguments;   ///< the command's name and what followed: what workers are started with
+  int most_restarts = 0;                ///< how often dead workers may be started again before that is a failure
+  bool cancellable = false;             ///< the body watches `cancel`: only a second Ctrl-C ends it at once
+  std::chrono::milliseconds budget{0};  ///< for all numbers of ranks together, from the start of the command; 0: none
   /// In force from before CUDA starts threads of its own: one that does not block a signal would be ended by it.
   std::shared_ptr<const SignalWatch> signals;
   std::string on_interrupt;  ///< what to tell a person who pressed Ctrl-C

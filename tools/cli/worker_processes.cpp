@@ -79,7 +79,7 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
 }
 
 /// Everything is prepared before fork(), so that the child only makes system calls.
-pid_t start(Arguments command_line, const std::filesystem::path& directory, int rank, int world, int restarts,
+pid_t start(Arguments command_line, const std::filesystem::path& directory, int rank, const WorkersOptions& options,
             const sigset_t& mask) {
   std::vector<std::string> arguments{"arbiter"};
   arguments.insert(arguments.end(), command_line.begin(), command_line.end());
@@ -89,10 +89,15 @@ pid_t start(Arguments command_line, const std::filesystem::path& directory, int 
     if (std::strncmp(*variable, "ARBITER_WORKER_", 15) != 0) variables.emplace_back(*variable);
   }
   variables.push_back("ARBITER_WORKER_RANK=" + std::to_string(rank));
-  variables.push_back("ARBITER_WORKER_SIZE=" + std::to_string(world));
+  variables.push_back("ARBITER_WORKER_SIZE=" + std::to_string(options.world));
   variables.push_back("ARBITER_WORKER_RENDEZVOUS=file://" + (directory / "rendezvous").string());
   variables.push_back("ARBITER_WORKER_DIRECTORY=" + directory.string());
-  variables.push_back("ARBITER_WORKER_RESTARTS=" + std::to_string(restarts));
+  variables.push_back("ARBITER_WORKER_RESTARTS=" + std::to_string(options.restarts));
+  variables.push_back("ARBITER_WORKER_STARTED=" + std::to_string(options.started));
+  if (options.deadline) {
+    const auto since = std::chrono::duration_cast<std::chrono::milliseconds>(options.deadline->time_since_epoch());
+    variables.push_back("ARBITER_WORKER_DEADLINE=" + std::to_string(since.count()));
+  }
   const std::vector<char*> argument_pointers = pointers(arguments);
   const std::vector<char*> variable_pointers = pointers(variables);
   const std::string log = file_of(directory, "log", rank).string();
@@ -175,20 +180,20 @@ Failure describe(const Worker& worker, const std::filesystem::path& directory, i
 
 }  // namespace
 
-WorkersReport run_workers(Arguments command_line, int world, int restarts, bool cancellable,
-                          const std::string& on_interrupt, const SignalWatch& signals) {
+WorkersReport run_workers(Arguments command_line, const WorkersOptions& options, const SignalWatch& signals) {
   const ScratchDirectory scratch;
   std::fflush(nullptr);
   WorkersReport report;
-  std::vector<Worker> workers(static_cast<std::size_t>(world));
-  for (int rank = 0; rank < world; ++rank) {
+  const int processes = options.threads ? 1 : options.world;
+  std::vector<Worker> workers(static_cast<std::size_t>(processes));
+  for (int rank = 0; rank < processes; ++rank) {
     Worker& worker = workers[static_cast<std::size_t>(rank)];
-    worker.process = start(command_line, scratch.path(), rank, world, restarts, signals.previous());
+    worker.process = start(command_line, scratch.path(), rank, options, signals.previous());
     worker.running = true;
   }
   for (;;) {
     const int signal = signals.wait(500);
-    if ((signal == SIGINT || signal == SIGTERM) && cancellable && !report.cancelled) {
+    if ((signal == SIGINT || signal == SIGTERM) && options.cancellable && !report.cancelled) {
       report.cancelled = true;
       std::fprintf(stderr, "\nstopping after the measurement at hand; press Ctrl-C again to stop at once\n");
       for (const Worker& worker : workers) {
@@ -198,7 +203,7 @@ WorkersReport run_workers(Arguments command_line, int world, int restarts, bool 
       stop_all(workers, std::chrono::milliseconds(0));
       std::error_code ignored;
       std::filesystem::remove_all(scratch.path(), ignored);
-      end_interrupted(signal, on_interrupt);
+      end_interrupted(signal, options.on_interrupt);
     }
     reap(workers);
     const auto ended = [](const Worker& worker) { return !worker.running; };
@@ -219,7 +224,7 @@ WorkersReport run_workers(Arguments command_line, int world, int restarts, bool 
   stop_all(workers, std::chrono::milliseconds(0));
 
   std::vector<Failure> failures;
-  for (int rank = 0; rank < world; ++rank) {
+  for (int rank = 0; rank < processes; ++rank) {
     const auto index = static_cast<std::size_t>(rank);
     if (ended_alone[index] && !ended_well(workers[index])) {
       failures.push_back(describe(workers[index], scratch.path(), rank));
@@ -234,7 +239,9 @@ WorkersReport run_workers(Arguments command_line, int world, int restarts, bool 
   const Failure& first = root == failures.end() ? failures.front() : *root;
   report.outcome = first.died ? WorkersOutcome::died : WorkersOutcome::failed;
   report.usage = first.usage;
-  report.message = "rank " + std::to_string(first.rank) + " of " + std::to_string(world) + ": " + first.message;
+  report.message = options.threads ? "the process of all " + std::to_string(options.world) + " ranks: " + first.message
+                                   : "rank " + std::to_string(first.rank) + " of " + std::to_string(options.world) +
+                                         ": " + first.message;
   return report;
 }
 
@@ -249,6 +256,12 @@ WorkerPlace worker_place() {
   place.directory = directory;
   place.rank = static_cast<int>(parse_integer(rank, "worker rank", 0, 1 << 16));
   place.restarts = static_cast<int>(parse_integer(restarts, "worker restarts", 0, 1 << 16));
+  if (const char* started = std::getenv("ARBITER_WORKER_STARTED")) {
+    place.started = parse_integer(started, "worker started", 0, INT64_MAX);
+  }
+  if (const char* deadline = std::getenv("ARBITER_WORKER_DEADLINE")) {
+    place.deadline.emplace(std::chrono::milliseconds(parse_integer(deadline, "worker deadline", 0, INT64_MAX)));
+  }
   return place;
 }
 

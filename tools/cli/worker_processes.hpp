@@ -1,7 +1,10 @@
 // Worker processes: one per GPU, this same program with the same arguments and --worker.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,18 +24,29 @@ struct WorkersReport {
   bool cancelled = false;  ///< they were asked to stop, and did
 };
 
-/// Starts `world` workers, waits for all, and forwards nothing: rank 0 shares this process's terminal. When one fails,
-/// the others are stopped. SIGINT and SIGTERM stop all workers and then this process, after printing `on_interrupt`;
-/// if the workers are `cancellable`, the first one asks them to come to an end.
-/// `restarts` is handed to the workers, which start with SIGTERM blocked: they wait for it.
-WorkersReport run_workers(Arguments command_line, int world, int restarts, bool cancellable,
-                          const std::string& on_interrupt, const SignalWatch& signals);
+struct WorkersOptions {
+  int world = 1;             ///< ranks
+  bool threads = false;      ///< one worker that has all ranks as threads, instead of one worker per rank
+  int restarts = 0;          ///< how often they were started again
+  std::int64_t started = 0;  ///< of the command, seconds since the epoch
+  std::optional<std::chrono::system_clock::time_point> deadline;  ///< when their share of the budget is spent
+  bool cancellable = false;                                       ///< the first Ctrl-C asks them to come to an end
+  std::string on_interrupt;
+};
 
-/// In a worker: where its result and its error go, and how many restarts there were.
+/// Starts the workers, waits for all, and forwards nothing: rank 0 shares this process's terminal. When one fails,
+/// the others are stopped. SIGINT and SIGTERM stop all workers and then this process, after printing `on_interrupt`;
+/// if the workers are `cancellable`, the first one asks them to come to an end. They start with SIGTERM blocked: they
+/// wait for it.
+WorkersReport run_workers(Arguments command_line, const WorkersOptions& options, const SignalWatch& signals);
+
+/// In a worker: where its result and its error go, and what its parent knows.
 struct WorkerPlace {
   std::filesystem::path directory;
   int rank = 0;
   int restarts = 0;
+  std::int64_t started = 0;
+  std::optional<std::chrono::system_clock::time_point> deadline;
 };
 /// Throws InvalidArgument when --worker was given by hand.
 WorkerPlace worker_place();

@@ -93,7 +93,7 @@ void Ledger::record(const std::vector<Trial>& trials) {
 
 std::vector<Trial> Ledger::previous(const Problem& problem) {
   std::string text;
-  on_root([&] { text = to_text(database_->trials(group_.environment(), problem)); });
+  on_root([&] { text = to_text(database_->trials(group_.environment(), problem, options_.resume_since)); });
   return trials_from_text(group_.bootstrap().broadcast(text, 0), problem);
 }
 

@@ -60,7 +60,7 @@ ProblemTuner::ProblemTuner(TuneContext& context, FamilyState& state, Verifier& v
   while (state.loaded.size() > most_loaded) state.loaded.pop_back();
   if (!best_plain.empty()) {
     for (const CandidateSpec& spec : context.options.source.enumerate(context.group, state.family, best_plain)) {
-      if (spec.epilogue) state.space.add(spec);
+      if (!spec.fused()) state.space.add(spec);
     }
   }
 }
@@ -253,7 +253,7 @@ std::vector<std::size_t> ProblemTuner::seeds() {
 /// The first of every way to use NCCL, and of every way to put the pattern around the best plain allreduce.
 bool ProblemTuner::is_protected(std::size_t index) const {
   const CandidateSpec& spec = state_.space.spec(index);
-  const bool unfused = spec.epilogue && std::any_of(best_plain_.begin(), best_plain_.end(),
+  const bool unfused = !spec.fused() && std::any_of(best_plain_.begin(), best_plain_.end(),
                                                     [&](const auto& plain) { return built_from(spec, plain); });
   if (!is_nccl(spec) && !unfused) return false;
   for (std::size_t i = 0; i < index; ++i) {

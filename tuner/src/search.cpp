@@ -38,12 +38,17 @@ void SearchSpace::place(std::size_t index) {
   std::map<std::string, long, std::less<>> values;
   std::string group(to_string(spec.backend()));
   group += "/" + spec.algorithm();
-  if (spec.epilogue) {
-    // An unfused candidate varies in its epilogue; its exchange was chosen where it was tuned.
+  if (!spec.fused()) {
+    // An unfused candidate varies in the kernels around its exchange, which was chosen where it was tuned.
     CandidateSpec exchange = spec;
+    exchange.prologue.reset();
     exchange.epilogue.reset();
-    group = exchange.name() + "+epilogue";
-    for (const auto& [axis, value] : spec.epilogue->parameters) values[axis] = value;
+    group = exchange.name() + " unfused";
+    for (const auto& part : {spec.prologue, spec.epilogue}) {
+      if (!part) continue;
+      const std::string before = part == spec.prologue ? "prologue " : "";
+      for (const auto& [axis, value] : part->parameters) values[before + axis] = value;
+    }
   } else if (spec.kernel) {
     for (const auto& [axis, value] : spec.kernel->parameters) values[axis] = value;
     values["blocks"] = spec.max_blocks == 0 ? unlimited_blocks : spec.max_blocks;

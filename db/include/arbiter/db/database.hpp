@@ -77,7 +77,8 @@ class WorkDatabase {
 
   /// The finished (or crashed, wrong, ...) trial, if there is one: what --resume skips.
   std::optional<Trial> trial(const Environment&, const Problem&, const Candidate&) const;
-  std::vector<Trial> trials(const Environment&, const Problem&) const;
+  /// The latest trial of every candidate, of runs that began at `since` (seconds since the epoch) or later.
+  std::vector<Trial> trials(const Environment&, const Problem&, std::int64_t since = 0) const;
   std::vector<Problem> problems(const Environment&) const;
   std::vector<Environment> environments() const;
   std::vector<Run> runs() const;

@@ -51,7 +51,8 @@ struct TuneOptions {
   /// Keep finished trials of an earlier run, and skip wrong and failed ones. A candidate during which one process ended
   /// is tried once more, in its turn (kill -9 says nothing about it); after a second, or a lost device, it is skipped.
   bool resume = false;
-  bool restarted = false;  ///< this process replaces one that ended in this tune: skip the candidate it ended in
+  std::int64_t resume_since = 0;  ///< resume only from trials of runs that began then or later, seconds since the epoch
+  bool restarted = false;         ///< this process replaces one that ended in this tune: skip the candidate it ended in
   /// 0: none. When it is spent, what was measured decides. It goes to sizes that were not measured first, then to
   /// changes of winner, then to sizes where more samples could change the winner.
   std::chrono::milliseconds budget{0};

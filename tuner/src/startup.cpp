@@ -1,0 +1,140 @@
+#include "arbiter/tuner/startup.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <system_error>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+namespace {
+
+/// A kernel that hangs costs the start one of these.
+constexpr auto deadline_of_a_candidate = std::chrono::seconds(2);
+
+/// A directory for a database that nobody keeps; nothing where there is one to keep.
+class Scratch {
+ public:
+  explicit Scratch(bool needed) {
+    if (!needed) return;
+    std::string pattern = (std::filesystem::temp_directory_path() / "arbiter-startup-XXXXXX").string();
+    if (mkdtemp(pattern.data()) != nullptr) path_ = pattern;
+  }
+  ~Scratch() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  /// In a directory that could not be made, so that opening it says why.
+  std::filesystem::path file() const {
+    return (path_.empty() ? std::filesystem::temp_directory_path() : path_) / "startup.db";
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// What the communicator would load: rank 0's bytes on every rank.
+std::vector<DecisionSet> given_decisions(Bootstrap& bootstrap, const CommunicatorOptions& options,
+                                         std::vector<std::string>& notes) {
+  if (options.decisions) return *options.decisions;
+  std::string bytes, problem;
+  if (bootstrap.rank() == 0 && !options.variables.db.empty()) {
+    try {
+      bytes = read_for_broadcast(options.variables.db);
+    } catch (const std::exception& error) {
+      problem = error.what();
+    }
+  }
+  bytes = bootstrap.broadcast(bytes, 0);
+  problem = bootstrap.broadcast(problem, 0);
+  std::vector<DecisionSet> sets;
+  if (problem.empty() && !bytes.empty()) {
+    try {
+      sets = read_decisions_from_bytes(bytes, options.variables.db);
+    } catch (const std::exception& error) {
+      problem = error.what();
+    }
+    // Reading equal bytes can still fail on one rank: then nobody uses them.
+    if (!bootstrap.all(problem.empty())) sets.clear();
+  }
+  if (!problem.empty()) notes.push_back("the database is not used: " + problem);
+  return sets;
+}
+
+/// Would `auto` find a measured decision for every size of the family?
+bool answered(const ProblemFamily& family, int world, const Environment& here, const std::vector<DecisionSet>& sets) {
+  for (const DecisionSet& set : sets) {
+    if (compatibility(here, set.environment).verdict == Compatibility::incompatible) continue;
+    for (const Decision& decision : set.decisions) {
+      ProblemFamily other = family;
+      other.hidden = decision.hidden;
+      if (!belongs(decision, other, world)) continue;
+      if (decision.hidden != family.hidden || decision.tokens_max >= family.max_tokens) return true;
+    }
+  }
+  return false;
+}
+
+void add(std::vector<DecisionSet>& sets, const Environment& here, const TuneResult& result,
+         const std::vector<ProblemFamily>& tuned, int world) {
+  auto set = std::find_if(sets.begin(), sets.end(), [&](const DecisionSet& each) { return each.environment == here; });
+  if (set == sets.end()) set = sets.insert(sets.begin(), {here, {}});
+  std::erase_if(set->decisions, [&](const Decision& decision) {
+    return std::any_of(tuned.begin(), tuned.end(),
+                       [&](const ProblemFamily& family) { return belongs(decision, family, world); });
+  });
+  set->decisions.insert(set->decisions.end(), result.decisions.begin(), result.decisions.end());
+}
+
+}  // namespace
+
+StartupTuneResult tune_at_startup(const std::shared_ptr<Bootstrap>& bootstrap, const std::shared_ptr<Device>& device,
+                                  const StartupTuneOptions& options, ProgressSink* sink) {
+  if (options.budget.count() <= 0) {
+    throw InvalidArgument("the budget of a startup tune is " + std::to_string(options.budget.count()) +
+                          " ms; expected more than 0");
+  }
+  StartupTuneResult result;
+  result.decisions = given_decisions(*bootstrap, options.communicator, result.notes);
+  if (bootstrap->size() < 2) return result;  // a single rank has nothing to choose
+
+  GroupOptions group_options;
+  group_options.variables = options.communicator.variables;
+  group_options.variables.timeout =
+      std::min<std::chrono::milliseconds>(group_options.variables.timeout, deadline_of_a_candidate);
+  if (device->kind() == DeviceKind::cpu) group_options.variables.timeout = options.communicator.variables.timeout;
+  group_options.nccl = options.communicator.nccl && device->kind() == DeviceKind::cuda;
+  group_options.cache = options.communicator.cache;
+  const std::unique_ptr<Group> group = make_group(bootstrap, device, group_options);
+  for (const ProblemFamily& family : options.families) {
+    if (!answered(family, group->size(), group->environment(), result.decisions)) result.tuned.push_back(family);
+  }
+  if (result.tuned.empty()) return result;
+
+  const Scratch scratch(options.database.empty() && bootstrap->rank() == 0);
+  TuneOptions tuning;
+  tuning.families = result.tuned;
+  tuning.database = options.database.empty() ? scratch.file() : options.database;
+  tuning.resume = true;
+  tuning.budget = options.budget;
+  tuning.effort = SearchEffort::for_device(device->kind());
+  tuning.measure = MeasureSettings::for_device(device->kind());
+  tuning.source = options.source;
+  tuning.command = "startup tune";
+  try {
+    const TuneResult tuned = tune(*group, tuning, sink);
+    add(result.decisions, group->environment(), tuned, result.tuned, group->size());
+    result.notes.insert(result.notes.end(), tuned.notes.begin(), tuned.notes.end());
+  } catch (const DatabaseError& error) {  // on every rank
+    result.notes.push_back("nothing was tuned: " + std::string(error.what()));
+    result.tuned.clear();
+  }
+  return result;
+}
+
+}  // namespace arbiter
