@@ -105,7 +105,9 @@ std::vector<CandidateSpec> enumerate_candidates(const Group& group, const Proble
     return candidates;
   }
 
-  Enumeration fused = enumerate(catalogue, family.pattern, family.dtype, group.size(), hidden, limits);
+  Enumeration fused;  // beyond the largest world that kernels are for, NCCL is what is left
+  if (group.size() <= max_world)
+    fused = enumerate(catalogue, family.pattern, family.dtype, group.size(), hidden, limits);
   for (const Variant& variant : fused.variants) {
     if (group.symmetric_provider()) {
       add_launch_shapes(catalogue, variant, candidates);

@@ -49,12 +49,27 @@ class Chooser {
     if (!plain_) whole_ = standalone(family.pattern);
     if (pattern.has(PartKind::prologue)) prologues_ = optional_variants(standalone(pattern.prologue_alone()));
     if (pattern.has_stages()) epilogues_ = optional_variants(standalone(pattern.without_prologue()));
-    if (group.size() == 1 || !group.symmetric_provider() || policy.backend == Backend::nccl) return;
-    fused_ = enumerate(catalogue, family.pattern, family.dtype, group.size(), hidden, limits, policy.backend).variants;
+    if (group.size() == 1 || policy.backend == Backend::nccl) return;
+    if (!group.symmetric_provider()) {
+      why_no_kernel_ = "there is no symmetric memory: " + group.symmetric_reason();
+      return;
+    }
+    if (group.size() > max_world) {
+      why_no_kernel_ = "kernels are for up to " + std::to_string(max_world) + " ranks";
+      return;
+    }
+    Enumeration fused =
+        enumerate(catalogue, family.pattern, family.dtype, group.size(), hidden, limits, policy.backend);
+    fused_ = std::move(fused.variants);
     if (!plain_) {
       exchanges_ = enumerate(catalogue, plain_pattern, family.dtype, group.size(), 0, limits, policy.backend).variants;
     }
+    if (!fused_.empty() || !exchanges_.empty()) return;
+    why_no_kernel_ = fused.excluded.empty() ? "the backend has no kernels" : fused.excluded.front().reason;
   }
+
+  /// Why NCCL is chosen where kernels are preferred.
+  const std::string& why_no_kernel() const noexcept { return why_no_kernel_; }
 
   /// The first usable candidate, the named algorithms first. Fused kernels before unfused ones, kernels before NCCL
   /// unless NCCL is named.
@@ -133,6 +148,7 @@ class Chooser {
   const ChoicePolicy& policy_;
   const std::function<bool(const CandidateSpec&)>& usable_;
   bool plain_ = true;
+  std::string why_no_kernel_ = "none of its kernels can be loaded or is allowed";
   std::vector<Variant> fused_;      // kernels of the pattern itself
   std::vector<Variant> exchanges_;  // plain kernels, for an unfused candidate
   std::vector<Variant> whole_;      // the whole pattern without an exchange, for a single rank
@@ -177,6 +193,9 @@ std::vector<HeuristicStep> heuristic_steps(const Group& group, const ProblemFami
     if (!steps.empty() && steps.back().tokens_min == tokens_min) steps.pop_back();
     if (!steps.empty() && steps.back().spec == *spec) continue;
     std::string reason = group.size() == 1 ? "a single rank has nothing to exchange" : std::string(size.reason);
+    if (!spec->nccl.empty() && policy.backend != Backend::nccl && size.algorithms.front() != "classic") {
+      reason = "no kernel serves it: " + chooser.why_no_kernel();
+    }
     steps.push_back({tokens_min, *spec, "nothing was measured for this size; " + reason});
   }
   return steps;

@@ -1,0 +1,119 @@
+// Every request is served: what no kernel can take goes to NCCL with the pattern's other parts around it, and the
+// reason is there for explain(). A group that says it has NCCL, and that is all: nothing is launched.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "arbiter/error.hpp"
+#include "communicator_fixture.hpp"
+#include "heuristic.hpp"
+
+namespace arbiter {
+namespace {
+
+class WithNccl final : public Group {
+ public:
+  WithNccl(Group& inner, int size, bool symmetric) : inner_(inner), size_(size), symmetric_(symmetric) {}
+  int rank() const noexcept override { return 0; }
+  int size() const noexcept override { return size_; }
+  Device& device() noexcept override { return inner_.device(); }
+  Bootstrap& bootstrap() noexcept override { return inner_.bootstrap(); }
+  const Environment& environment() const noexcept override { return inner_.environment(); }
+  const Catalogue& catalogue() const noexcept override { return inner_.catalogue(); }
+  TargetLimits limits() const override { return inner_.limits(); }
+  int ranks_on_device() const noexcept override { return 1; }
+  NcclCommunicator* nccl() noexcept override { return nullptr; }
+  std::string nccl_reason() const override { return ""; }
+  KernelCache& cache() noexcept override { return inner_.cache(); }
+  const EnvironmentVariables& variables() const noexcept override { return inner_.variables(); }
+  std::optional<SymmetricProvider> symmetric_provider() const noexcept override {
+    return symmetric_ ? std::optional(SymmetricProvider::shared_memory) : std::nullopt;
+  }
+  std::string symmetric_reason() const override { return symmetric_ ? "" : "peers cannot be reached"; }
+  Workspace& workspace() noexcept override { return inner_.workspace(); }
+  std::uint64_t push_buffer_bytes() const noexcept override { return inner_.push_buffer_bytes(); }
+  NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes) override {
+    return inner_.reserve_nccl_symmetric(bytes);
+  }
+  std::size_t nccl_symmetric_bytes() const noexcept override { return 0; }
+  void reserve(std::uint64_t, std::uint64_t) override {}
+  std::size_t workspace_bytes() const noexcept override { return 0; }
+  void check() const override {}
+  void abort() noexcept override {}
+  void recover() override {}
+  std::string nccl_forcing_reason() const override { return "not here"; }
+  std::string multicast_reason() const override { return "not here"; }
+  SharedBuffers& shared_buffers() noexcept override { return inner_.shared_buffers(); }
+
+ private:
+  Group& inner_;
+  int size_;
+  bool symmetric_;
+};
+
+const std::vector<std::string>& patterns() {
+  static const std::vector<std::string> all{"allreduce", "allreduce_residual_rmsnorm", "moe_reduce_allreduce",
+                                            "allreduce_residual_rmsnorm_fp8_group128_ue8m0",
+                                            "moe_finalize_allreduce_residual_rmsnorm_nvfp4_128x4"};
+  return all;
+}
+
+void with_group(int size, bool symmetric, const std::function<void(const Group&)>& body) {
+  test::run_ranks(1, [&](test::RankContext& context) {
+    const auto inner = make_group(context.bootstrap, context.device, test::quiet_group_options());
+    body(WithNccl(*inner, size, symmetric));
+  });
+}
+
+void expect_nccl(const Group& group, const std::function<bool(const CandidateSpec&)>& usable, std::string_view reason) {
+  for (const std::string& name : patterns()) {
+    const ProblemFamily family{name, Dtype::bf16, 1024, 4096, Mode::graph};
+    std::string why_not;
+    const std::vector<HeuristicStep> steps = heuristic_steps(group, family, {}, usable, &why_not);
+    ASSERT_FALSE(steps.empty()) << name << ": " << why_not;
+    const CandidateSpec& spec = steps.front().spec;
+    EXPECT_EQ(spec.nccl, "classic") << name;
+    const Pattern pattern = Catalogue::builtin().pattern(name);
+    EXPECT_EQ(spec.prologue.has_value(), pattern.has(PartKind::prologue)) << name;
+    EXPECT_EQ(spec.epilogue.has_value(), pattern.has_stages()) << name;
+    EXPECT_EQ(spec.prologue ? spec.prologue->pattern : "allreduce", pattern.prologue_alone());
+    EXPECT_EQ(spec.epilogue ? spec.epilogue->pattern : "allreduce", pattern.without_prologue());
+    EXPECT_NE(steps.front().reason.find(reason), std::string::npos) << name << ": " << steps.front().reason;
+    EXPECT_EQ(CandidateSpec::parse(Catalogue::builtin(), spec.name(), family, group.size()), spec) << spec.name();
+    const std::vector<CandidateSpec> all = enumerate_candidates(group, family, {});
+    EXPECT_NE(std::find(all.begin(), all.end(), spec), all.end()) << spec.name();
+  }
+}
+
+bool any(const CandidateSpec&) { return true; }
+
+TEST(Served, WorldsWithoutKernelsGoToNccl) {
+  with_group(9, true, [](const Group& group) { expect_nccl(group, any, "world size 9 is not built"); });
+  with_group(32, true, [](const Group& group) { expect_nccl(group, any, "up to 16 ranks"); });
+}
+
+TEST(Served, WithoutSymmetricMemoryNcclServes) {
+  with_group(4, false, [](const Group& group) { expect_nccl(group, any, "peers cannot be reached"); });
+}
+
+TEST(Served, WhenNoKernelLoadsNcclServes) {
+  with_group(4, true, [](const Group& group) {
+    expect_nccl(
+        group, [](const CandidateSpec& spec) { return !spec.kernel; }, "none of its kernels can be loaded");
+  });
+}
+
+TEST(Served, WhereKernelsServeTheReasonIsTheirs) {
+  with_group(4, true, [](const Group& group) {
+    for (const std::string& name : patterns()) {
+      const ProblemFamily family{name, Dtype::bf16, 1024, 64, Mode::graph};
+      const std::vector<HeuristicStep> steps = heuristic_steps(group, family, {}, any, nullptr);
+      ASSERT_FALSE(steps.empty());
+      EXPECT_TRUE(steps.front().spec.kernel && steps.front().spec.fused()) << name;
+      EXPECT_NE(steps.front().reason.find("fewest steps"), std::string::npos) << steps.front().reason;
+    }
+  });
+}
+
+}  // namespace
+}  // namespace arbiter
