@@ -27,11 +27,16 @@ ARBITER_DEVICE void group_maxima(const Arguments& arguments, const unsigned (&ro
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
       const bool here = in_message(arguments, row[i], column(k));
-      const Values v = unpack(here ? x[i][k] : zero_vector());
+      const Vector mine = here ? x[i][k] : zero_vector();
+      if (group_step == elements) {
+        peak[i][k].at[0] = peak_of(mine);
+      } else {
+        const Values v = unpack(mine);
 #pragma unroll
-      for (unsigned e = 0; e < elements; ++e) {
-        unsigned& at = peak[i][k].at[e / group_step];
-        at = larger(e % group_step == 0 ? 0u : at, magnitude(v.at[e]));
+        for (unsigned e = 0; e < elements; ++e) {
+          unsigned& at = peak[i][k].at[e / group_step];
+          at = larger(e % group_step == 0 ? 0u : at, magnitude(v.at[e]));
+        }
       }
       if (group_in_warp) {
 #pragma unroll

@@ -4,14 +4,19 @@
 ARBITER_DEVICE unsigned magnitude(float x) { return float_to_bits(x) & 0x7fffffffu; }
 ARBITER_DEVICE unsigned larger(unsigned a, unsigned b) { return a > b ? a : b; }
 
-ARBITER_DEVICE unsigned peak_of(const Values& x) {
-  unsigned peak = 0;
-#pragma unroll
-  for (unsigned e = 0; e < elements; ++e) peak = larger(peak, magnitude(x.at[e]));
-  return peak;
+// The largest magnitude of a vector, as that of an fp32.
+ARBITER_DEVICE unsigned peak_of(const Vector& v) {
+{{#dtype_fp32}}
+  return larger(larger(v.word[0] & 0x7fffffffu, v.word[1] & 0x7fffffffu),
+                larger(v.word[2] & 0x7fffffffu, v.word[3] & 0x7fffffffu));
+{{/dtype_fp32}}
+{{^dtype_fp32}}
+  // The same holds for 16 bits, and a wider type keeps the order.
+  const unsigned halves = larger_halves(larger_halves(v.word[0] & 0x7fff7fffu, v.word[1] & 0x7fff7fffu),
+                                        larger_halves(v.word[2] & 0x7fff7fffu, v.word[3] & 0x7fff7fffu));
+  return magnitude({{dtype}}_lo(larger(halves & 0xffffu, halves >> 16)));
+{{/dtype_fp32}}
 }
-
-constexpr float largest_e4m3 = 448.0f;
 
 // x * inverse as FP8, one byte an element.
 ARBITER_DEVICE void store_e4m3(const Arguments& arguments, unsigned row, unsigned col, const Values& scaled) {
@@ -45,7 +50,7 @@ ARBITER_DEVICE void vector_peaks(const Arguments& arguments, const unsigned (&ro
   for (unsigned i = 0; i < kRows; ++i) {
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
-      peak[i][k] = in_message(arguments, row[i], column(k)) ? peak_of(unpack(x[i][k])) : 0u;
+      peak[i][k] = in_message(arguments, row[i], column(k)) ? peak_of(x[i][k]) : 0u;
     }
   }
 }

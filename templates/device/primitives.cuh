@@ -245,6 +245,8 @@ ARBITER_DEVICE void poll_pause() {}
 // --- arithmetic whose rounding is fixed -------------------------------------------------------------------------
 ARBITER_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
 ARBITER_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
+// a * b + c, rounded once.
+ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return __fdiv_rn(a, b); }
 ARBITER_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return rsqrtf(x); }
@@ -287,6 +289,16 @@ ARBITER_DEVICE unsigned pack_e4m3(float lo, float hi) {
   return pair;
 #else
   return e4m3_bits(lo) | e4m3_bits(hi) << 8;
+#endif
+}
+// The larger of each pair of 16-bit halves.
+ARBITER_DEVICE unsigned larger_halves(unsigned a, unsigned b) {
+#if __CUDA_ARCH__ >= 900
+  unsigned word;
+  asm("max.u16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+  return word;
+#else
+  return __vmaxu2(a, b);
 #endif
 }
 // Eight e2m1. The instruction exists only in code for one architecture or one family.

@@ -26,3 +26,12 @@ ARBITER_DEVICE float e4m3_value(unsigned bits) {
   if (magnitude == 0x7fu) return bits_to_float(0x7fffffffu);
   return bits_to_float(sign | float_to_bits(multiply(bits_to_float(magnitude << 20), 0x1p120f)));
 }
+
+// x / 448, correctly rounded where that is not subnormal: an estimate and one correction, without the special cases that a
+// division has. x is not negative.
+ARBITER_DEVICE float over_448(float x) {
+  constexpr float inverse = 1.0f / 448.0f;
+  const float estimate = multiply(x, inverse);
+  const float quotient = multiply_add(multiply_add(-448.0f, estimate, x), inverse, estimate);
+  return float_to_bits(x) >= 0x7f800000u ? x : quotient;  // infinite or NaN
+}

@@ -155,6 +155,7 @@ ARBITER_DEVICE void poll_pause() { arbiter_current->yield(arbiter_current); }
 // --- arithmetic whose rounding is fixed (compiled with -ffp-contract=off) ---------------------------------------
 ARBITER_DEVICE float add(float a, float b) { return a + b; }
 ARBITER_DEVICE float multiply(float a, float b) { return a * b; }
+ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return a / b; }
 ARBITER_DEVICE float reciprocal(float x) { return 1.0f / x; }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
@@ -229,6 +230,10 @@ ARBITER_DEVICE Vector load_reduced_fp16(const void* address) { return load_reduc
 // --- small floats -----------------------------------------------------------------------------------------------
 {{> device/small_floats.h}}
 
+ARBITER_DEVICE unsigned larger_halves(unsigned a, unsigned b) {
+  const unsigned hi = (a & 0xffff0000u) > (b & 0xffff0000u) ? a : b, lo = (a & 0xffffu) > (b & 0xffffu) ? a : b;
+  return (hi & 0xffff0000u) | (lo & 0xffffu);
+}
 ARBITER_DEVICE unsigned pack_e4m3(float lo, float hi) { return e4m3_bits(lo) | e4m3_bits(hi) << 8; }
 ARBITER_DEVICE unsigned pack_e2m1(const float (&x)[8]) {
   unsigned word = 0;

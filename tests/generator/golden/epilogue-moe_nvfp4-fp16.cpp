@@ -292,6 +292,7 @@ ARBITER_DEVICE void poll_pause() { arbiter_current->yield(arbiter_current); }
 // --- arithmetic whose rounding is fixed (compiled with -ffp-contract=off) ---------------------------------------
 ARBITER_DEVICE float add(float a, float b) { return a + b; }
 ARBITER_DEVICE float multiply(float a, float b) { return a * b; }
+ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return a / b; }
 ARBITER_DEVICE float reciprocal(float x) { return 1.0f / x; }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
@@ -392,6 +393,19 @@ ARBITER_DEVICE float e4m3_value(unsigned bits) {
   return bits_to_float(sign | float_to_bits(multiply(bits_to_float(magnitude << 20), 0x1p120f)));
 }
 
+// x / 448, correctly rounded where that is not subnormal: an estimate and one correction, without the special cases that a
+// division has. x is not negative.
+ARBITER_DEVICE float over_448(float x) {
+  constexpr float inverse = 1.0f / 448.0f;
+  const float estimate = multiply(x, inverse);
+  const float quotient = multiply_add(multiply_add(-448.0f, estimate, x), inverse, estimate);
+  return float_to_bits(x) >= 0x7f800000u ? x : quotient;  // infinite or NaN
+}
+
+ARBITER_DEVICE unsigned larger_halves(unsigned a, unsigned b) {
+  const unsigned hi = (a & 0xffff0000u) > (b & 0xffff0000u) ? a : b, lo = (a & 0xffffu) > (b & 0xffffu) ? a : b;
+  return (hi & 0xffff0000u) | (lo & 0xffffu);
+}
 ARBITER_DEVICE unsigned pack_e4m3(float lo, float hi) { return e4m3_bits(lo) | e4m3_bits(hi) << 8; }
 ARBITER_DEVICE unsigned pack_e2m1(const float (&x)[8]) {
   unsigned word = 0;
@@ -1012,14 +1026,13 @@ struct Norm {
 ARBITER_DEVICE unsigned magnitude(float x) { return float_to_bits(x) & 0x7fffffffu; }
 ARBITER_DEVICE unsigned larger(unsigned a, unsigned b) { return a > b ? a : b; }
 
-ARBITER_DEVICE unsigned peak_of(const Values& x) {
-  unsigned peak = 0;
-#pragma unroll
-  for (unsigned e = 0; e < elements; ++e) peak = larger(peak, magnitude(x.at[e]));
-  return peak;
+// The largest magnitude of a vector, as that of an fp32.
+ARBITER_DEVICE unsigned peak_of(const Vector& v) {
+  // The same holds for 16 bits, and a wider type keeps the order.
+  const unsigned halves = larger_halves(larger_halves(v.word[0] & 0x7fff7fffu, v.word[1] & 0x7fff7fffu),
+                                        larger_halves(v.word[2] & 0x7fff7fffu, v.word[3] & 0x7fff7fffu));
+  return magnitude(fp16_lo(larger(halves & 0xffffu, halves >> 16)));
 }
-
-constexpr float largest_e4m3 = 448.0f;
 
 // x * inverse as FP8, one byte an element.
 ARBITER_DEVICE void store_e4m3(const Arguments& arguments, unsigned row, unsigned col, const Values& scaled) {
@@ -1053,7 +1066,7 @@ ARBITER_DEVICE void vector_peaks(const Arguments& arguments, const unsigned (&ro
   for (unsigned i = 0; i < kRows; ++i) {
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
-      peak[i][k] = in_message(arguments, row[i], column(k)) ? peak_of(unpack(x[i][k])) : 0u;
+      peak[i][k] = in_message(arguments, row[i], column(k)) ? peak_of(x[i][k]) : 0u;
     }
   }
 }

@@ -337,6 +337,8 @@ ARBITER_DEVICE void poll_pause() {}
 // --- arithmetic whose rounding is fixed -------------------------------------------------------------------------
 ARBITER_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
 ARBITER_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
+// a * b + c, rounded once.
+ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return __fdiv_rn(a, b); }
 ARBITER_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return rsqrtf(x); }

@@ -292,6 +292,7 @@ ARBITER_DEVICE void poll_pause() { arbiter_current->yield(arbiter_current); }
 // --- arithmetic whose rounding is fixed (compiled with -ffp-contract=off) ---------------------------------------
 ARBITER_DEVICE float add(float a, float b) { return a + b; }
 ARBITER_DEVICE float multiply(float a, float b) { return a * b; }
+ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return a / b; }
 ARBITER_DEVICE float reciprocal(float x) { return 1.0f / x; }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
