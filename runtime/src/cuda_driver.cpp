@@ -118,6 +118,11 @@ CudaDriver CudaDriver::load() {
   required(driver.mem_granularity, "cuMemGetAllocationGranularity");
   required(driver.mem_export, "cuMemExportToShareableHandle");
   required(driver.mem_import, "cuMemImportFromShareableHandle");
+  optional(driver.multicast_create, "cuMulticastCreate", 12010);
+  optional(driver.multicast_add_device, "cuMulticastAddDevice", 12010);
+  optional(driver.multicast_bind, "cuMulticastBindMem", 12010);
+  optional(driver.multicast_unbind, "cuMulticastUnbind", 12010);
+  optional(driver.multicast_granularity, "cuMulticastGetGranularity", 12010);
   return driver;
 }
 

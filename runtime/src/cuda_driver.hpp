@@ -43,6 +43,12 @@ struct CudaDriver {
   decltype(&::cuMemGetAllocationGranularity) mem_granularity = nullptr;
   decltype(&::cuMemExportToShareableHandle) mem_export = nullptr;
   decltype(&::cuMemImportFromShareableHandle) mem_import = nullptr;
+  // Multicast objects; null before CUDA 12.1. cuda_multicast.cpp alone calls them.
+  decltype(&::cuMulticastCreate) multicast_create = nullptr;
+  decltype(&::cuMulticastAddDevice) multicast_add_device = nullptr;
+  decltype(&::cuMulticastBindMem) multicast_bind = nullptr;
+  decltype(&::cuMulticastUnbind) multicast_unbind = nullptr;
+  decltype(&::cuMulticastGetGranularity) multicast_granularity = nullptr;
 
   /// Resolve everything. Throws Unavailable when there is no driver or it lacks a function that is needed.
   static CudaDriver load();

@@ -7,6 +7,7 @@
 
 #include "arbiter/error.hpp"
 #include "collective.hpp"
+#include "cuda_multicast.hpp"
 
 namespace arbiter {
 namespace {
@@ -14,33 +15,21 @@ namespace {
 class CudaSymmetricMemory final : public SymmetricMemory {
  public:
   CudaSymmetricMemory(SymmetricProvider provider, std::size_t bytes, int rank,
-                      std::vector<std::shared_ptr<CudaMapping>> ranks)
-      : provider_(provider), bytes_(bytes), rank_(rank), ranks_(std::move(ranks)) {}
+                      std::vector<std::shared_ptr<CudaMapping>> ranks, std::shared_ptr<CudaMapping> multicast)
+      : provider_(provider), bytes_(bytes), rank_(rank), ranks_(std::move(ranks)), multicast_(std::move(multicast)) {}
   SymmetricProvider provider() const noexcept override { return provider_; }
   std::size_t bytes() const noexcept override { return bytes_; }
   void* local() const noexcept override { return peer(rank_); }
   void* peer(int rank) const noexcept override { return ranks_[static_cast<std::size_t>(rank)]->data(); }
+  void* multicast() const noexcept override { return multicast_ ? multicast_->data() : nullptr; }
 
  private:
   SymmetricProvider provider_;
   std::size_t bytes_;
   int rank_;
   std::vector<std::shared_ptr<CudaMapping>> ranks_;
+  std::shared_ptr<CudaMapping> multicast_;  // released before the memory that it holds
 };
-
-// Runs `step` on all ranks; whatever goes wrong anywhere becomes Unavailable everywhere.
-template <typename Step>
-void together(Bootstrap& bootstrap, const std::string& what, Step step) {
-  everywhere(bootstrap, what, [&] {
-    try {
-      step();
-    } catch (const Unavailable&) {
-      throw;
-    } catch (const std::exception& error) {
-      throw Unavailable(error.what());
-    }
-  });
-}
 
 // A private stream: the default stream would wait for kernels of other ranks that share the GPU.
 class ScopedStream {
@@ -103,7 +92,7 @@ namespace {
 
 /// `existing` not null: memory of the caller, to be shared as it is.
 std::unique_ptr<SymmetricMemory> establish(Device& device, Bootstrap& bootstrap, SymmetricProvider provider,
-                                           std::size_t bytes, void* existing) {
+                                           std::size_t bytes, void* existing, bool multicast) {
   if (provider != SymmetricProvider::vmm && provider != SymmetricProvider::cuda_ipc) {
     throw InvalidArgument("the cuda device has no symmetric-memory provider '" + std::string(to_string(provider)) +
                           "'; valid: vmm, cuda_ipc");
@@ -128,9 +117,10 @@ std::unique_ptr<SymmetricMemory> establish(Device& device, Bootstrap& bootstrap,
     (shares ? here : abroad).push_back(peer);
   }
 
-  const std::unique_ptr<CudaShareMethod> method = provider == SymmetricProvider::vmm
-                                                      ? make_vmm_method(cuda, self.rank, mailbox ? &*mailbox : nullptr)
-                                                      : make_cuda_ipc_method(cuda, existing);
+  const std::unique_ptr<CudaShareMethod> method =
+      provider == SymmetricProvider::vmm
+          ? make_vmm_method(cuda, self.rank, mailbox ? &*mailbox : nullptr, multicast ? bootstrap.size() : 0)
+          : make_cuda_ipc_method(cuda, existing);
   std::shared_ptr<CudaMapping> mine;
   together(bootstrap, what, [&] {
     require_reachable(self, peers, provider == SymmetricProvider::vmm);
@@ -171,7 +161,13 @@ std::unique_ptr<SymmetricMemory> establish(Device& device, Bootstrap& bootstrap,
     throw;
   }
   delete published;
-  return std::make_unique<CudaSymmetricMemory>(provider, bytes, self.rank, std::move(ranks));
+  std::shared_ptr<CudaMapping> all_at_once;
+  if (multicast) {
+    const auto [handle, physical_bytes] = method->physical();
+    all_at_once = join_multicast(cuda.driver(), bootstrap,
+                                 {self.rank, peers, mailbox ? &*mailbox : nullptr, handle, physical_bytes});
+  }
+  return std::make_unique<CudaSymmetricMemory>(provider, bytes, self.rank, std::move(ranks), std::move(all_at_once));
 }
 
 }  // namespace
@@ -179,13 +175,15 @@ std::unique_ptr<SymmetricMemory> establish(Device& device, Bootstrap& bootstrap,
 std::unique_ptr<SymmetricMemory> allocate_cuda_symmetric(Device& device, Bootstrap& bootstrap,
                                                          SymmetricProvider provider, std::size_t bytes,
                                                          bool multicast) {
-  if (multicast) throw Unavailable("multicast memory is not there yet");
-  return establish(device, bootstrap, provider, bytes, nullptr);
+  if (multicast && provider != SymmetricProvider::vmm) {
+    throw Unavailable("memory of provider " + std::string(to_string(provider)) + " has no multicast address; vmm has");
+  }
+  return establish(device, bootstrap, provider, bytes, nullptr, multicast);
 }
 
 std::unique_ptr<SymmetricMemory> share_cuda_memory(Device& device, Bootstrap& bootstrap, void* data,
                                                    std::size_t bytes) {
-  return establish(device, bootstrap, SymmetricProvider::cuda_ipc, bytes, data);
+  return establish(device, bootstrap, SymmetricProvider::cuda_ipc, bytes, data, false);
 }
 
 namespace {

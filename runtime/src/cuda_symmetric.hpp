@@ -5,11 +5,15 @@
 // that leaves early cannot make a peer's kernel fault.
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "arbiter/error.hpp"
 #include "arbiter/runtime/symmetric_memory.hpp"
+#include "collective.hpp"
 #include "cuda_device.hpp"
 #include "descriptor_exchange.hpp"
 #include "process_identity.hpp"
@@ -34,6 +38,20 @@ class CudaMapping {
   virtual void* data() const noexcept = 0;
 };
 
+/// Collective. Runs `step` on all ranks; whatever goes wrong anywhere becomes Unavailable everywhere.
+template <typename Step>
+void together(Bootstrap& bootstrap, const std::string& what, Step step) {
+  everywhere(bootstrap, what, [&] {
+    try {
+      step();
+    } catch (const Unavailable&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw Unavailable(error.what());
+    }
+  });
+}
+
 /// What a rank knows about a peer before memory is allocated.
 struct CudaPeer {
   int rank = 0;
@@ -52,6 +70,8 @@ class CudaShareMethod {
   virtual std::shared_ptr<CudaMapping> create(std::size_t bytes, const std::vector<CudaPeer>& here, bool exported) = 0;
   /// What peers in other processes need besides what they already know.
   virtual std::string handle() const = 0;
+  /// The physical memory behind what create() returned, and its size in bytes; 0 where there is none to speak of.
+  virtual std::pair<CUmemGenericAllocationHandle, std::size_t> physical() const { return {0, 0}; }
   /// Make a mapping of this process addressable by this rank's device.
   virtual void reach(const CudaPeer& owner) = 0;
   /// Map the memory of ranks in other processes; in the order of `owners`. All ranks call it together.
@@ -60,7 +80,9 @@ class CudaShareMethod {
 };
 
 /// `mailbox` outlives the method; null if no rank lives in another process.
-std::unique_ptr<CudaShareMethod> make_vmm_method(CudaDevice& device, int rank, DescriptorMailbox* mailbox);
+/// `multicast_ranks`: size the memory so that a multicast object of so many ranks can hold it; 0: that is not needed.
+std::unique_ptr<CudaShareMethod> make_vmm_method(CudaDevice& device, int rank, DescriptorMailbox* mailbox,
+                                                 int multicast_ranks);
 /// `borrowed` not null: share this memory of the caller instead of allocating some.
 std::unique_ptr<CudaShareMethod> make_cuda_ipc_method(CudaDevice& device, void* borrowed = nullptr);
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "arbiter/error.hpp"
+#include "cuda_multicast.hpp"
 #include "cuda_symmetric.hpp"
 
 namespace arbiter {
@@ -78,15 +79,19 @@ class VmmMapping final : public CudaMapping {
 
 class VmmMethod final : public CudaShareMethod {
  public:
-  VmmMethod(CudaDevice& device, int rank, DescriptorMailbox* mailbox)
-      : device_(device), rank_(rank), mailbox_(mailbox) {}
+  VmmMethod(CudaDevice& device, int rank, DescriptorMailbox* mailbox, int multicast_ranks)
+      : device_(device), rank_(rank), mailbox_(mailbox), multicast_ranks_(multicast_ranks) {}
 
   std::shared_ptr<CudaMapping> create(std::size_t bytes, const std::vector<CudaPeer>& here, bool exported) override {
     device_.activate();
     require(CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, "virtual memory management");
     require(CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED,
             "memory that is shared as a file descriptor");
-    const std::size_t granularity = granularity_of(device_.ordinal());
+    std::size_t granularity = granularity_of(device_.ordinal());
+    // Both are powers of two.
+    if (multicast_ranks_ != 0) {
+      granularity = std::max(granularity, multicast_granularity(device_.driver(), multicast_ranks_));
+    }
     bytes_ = (bytes + granularity - 1) / granularity * granularity;
 
     auto mapping = std::make_shared<VmmMapping>(device_.driver(), device_.ordinal());
@@ -106,7 +111,12 @@ class VmmMethod final : public CudaShareMethod {
           "cuMemExportToShareableHandle");
       descriptor_ = FileDescriptor(descriptor);
     }
+    mine_ = mapping;
     return mapping;
+  }
+
+  std::pair<CUmemGenericAllocationHandle, std::size_t> physical() const override {
+    return {mine_ ? mine_->memory() : 0, bytes_};
   }
 
   std::string handle() const override { return std::to_string(bytes_); }
@@ -161,14 +171,17 @@ class VmmMethod final : public CudaShareMethod {
   CudaDevice& device_;
   int rank_;
   DescriptorMailbox* mailbox_;
+  int multicast_ranks_;
+  std::shared_ptr<VmmMapping> mine_;
   FileDescriptor descriptor_;
   std::size_t bytes_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<CudaShareMethod> make_vmm_method(CudaDevice& device, int rank, DescriptorMailbox* mailbox) {
-  return std::make_unique<VmmMethod>(device, rank, mailbox);
+std::unique_ptr<CudaShareMethod> make_vmm_method(CudaDevice& device, int rank, DescriptorMailbox* mailbox,
+                                                 int multicast_ranks) {
+  return std::make_unique<VmmMethod>(device, rank, mailbox, multicast_ranks);
 }
 
 }  // namespace arbiter

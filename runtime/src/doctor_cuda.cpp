@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
+#include <functional>
 #include <thread>
 
 #include "arbiter/error.hpp"
 #include "arbiter/runtime/bootstrap.hpp"
 #include "arbiter/runtime/symmetric_memory.hpp"
 #include "cuda_device.hpp"
+#include "multicast_probe.hpp"
 #include "nvml.hpp"
 #include "topology.hpp"
 
@@ -126,6 +129,48 @@ std::vector<Capability> probe_cuda() {
   return found;
 }
 
+namespace {
+
+// Ranks as threads, `count` GPUs shared among them. What each rank threw; empty for one that came back.
+std::vector<std::string> on_gpus(int ranks, int count, const std::function<void(int, Device&, Bootstrap&)>& body) {
+  std::vector<std::unique_ptr<Bootstrap>> bootstraps = make_in_process_bootstraps(ranks, probe_deadline);
+  std::vector<std::string> failures(static_cast<std::size_t>(ranks));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto index = static_cast<std::size_t>(rank);
+      // Taken along, so that a rank that gives up releases its peers at once.
+      const std::unique_ptr<Bootstrap> bootstrap = std::move(bootstraps[index]);
+      try {
+        const std::unique_ptr<Device> device = make_cuda_device(rank % count);
+        body(rank, *device, *bootstrap);
+      } catch (const std::exception& error) {
+        failures[index] = error.what();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return failures;
+}
+
+// Only when it is allowed: this creates a multicast object.
+std::string try_multicast(int count, const std::filesystem::path& cache_directory) {
+  if (count < 2) return "there is only one GPU";
+  std::vector<std::string> reasons(static_cast<std::size_t>(count));
+  const std::vector<std::string> failures = on_gpus(count, count, [&](int rank, Device& device, Bootstrap& bootstrap) {
+    CacheOptions options;
+    options.directory = cache_directory;
+    KernelCache cache(options);
+    reasons[static_cast<std::size_t>(rank)] = probe_multicast(device, bootstrap, SymmetricProvider::vmm, cache);
+  });
+  for (std::size_t rank = 0; rank < failures.size(); ++rank) {
+    if (!failures[rank].empty()) return "rank " + std::to_string(rank) + ": " + failures[rank];
+  }
+  return reasons.front();
+}
+
+}  // namespace
+
 std::vector<Capability> probe_symmetric_providers() {
   std::vector<Capability> found;
   for (const SymmetricProvider provider : {SymmetricProvider::vmm, SymmetricProvider::cuda_ipc}) {
@@ -138,24 +183,10 @@ std::vector<Capability> probe_symmetric_providers() {
   }
   // A single GPU is shared by two ranks: the mapping is then still proven.
   const int ranks = std::max(count, 2);
-  std::vector<std::unique_ptr<Bootstrap>> bootstraps = make_in_process_bootstraps(ranks, probe_deadline);
   std::vector<std::vector<ProviderProbe>> probes(static_cast<std::size_t>(ranks));
-  std::vector<std::string> failures(static_cast<std::size_t>(ranks));
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < ranks; ++rank) {
-    threads.emplace_back([&, rank] {
-      const auto index = static_cast<std::size_t>(rank);
-      // Taken along, so that a rank that gives up releases its peers at once.
-      const std::unique_ptr<Bootstrap> bootstrap = std::move(bootstraps[index]);
-      try {
-        const std::unique_ptr<Device> device = make_cuda_device(rank % count);
-        probes[index] = probe_symmetric_memory(*device, *bootstrap);
-      } catch (const std::exception& error) {
-        failures[index] = error.what();
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  const std::vector<std::string> failures = on_gpus(ranks, count, [&](int rank, Device& device, Bootstrap& bootstrap) {
+    probes[static_cast<std::size_t>(rank)] = probe_symmetric_memory(device, bootstrap);
+  });
 
   for (std::size_t i = 0; i < found.size(); ++i) {
     for (std::size_t rank = 0; rank < probes.size() && found[i].reason.empty(); ++rank) {
@@ -185,16 +216,15 @@ Capability probe_multicast(const EnvironmentVariables& variables) {
                "cuDeviceGetAttribute");
     supported = supported && value != 0;
   }
-  const char* nvls = std::getenv("NCCL_NVLS_ENABLE");
   multicast.value = supported ? "the devices support it" : "the devices do not support it";
   if (!supported) {
     multicast.reason = "it needs GPUs on an NVLink switch and a running fabric manager";
-  } else if (nvls != nullptr && std::string(nvls) == "0") {
-    multicast.reason = "switched off by NCCL_NVLS_ENABLE=0";
   } else if (!variables.multicast) {
-    multicast.reason = "opt-in: set ARBITER_MULTICAST=on to allow it";
+    multicast.reason = "opt-in: set ARBITER_MULTICAST=on (and not NCCL_NVLS_ENABLE=0) to allow it; it was not tried";
   } else {
-    multicast.reason = "allowed, but no kernel of this version uses it, so it was not tried";
+    multicast.reason = try_multicast(std::min(cuda_device_count(), max_world), variables.cache_dir);
+    multicast.ok = multicast.reason.empty();
+    if (multicast.ok) multicast.value += "; a store and a sum over all GPUs have worked";
   }
   return multicast;
 }

@@ -26,7 +26,7 @@ add_dependencies(runtime_nccl_tuner_test arbiter_nccl_tuner)
 
 # CUDA, NCCL, launchers, doctor. Tests that need GPUs skip without them and say how many they need.
 foreach(subject launcher_variables id_exchange descriptor_exchange nccl_layout link_class without_cuda cuda_device
-        cuda_symmetric cuda_processes cuda_poison nccl_forced)
+        cuda_symmetric cuda_multicast cuda_processes cuda_poison nccl_forced)
   arbiter_add_test(runtime/${subject} LINKS arbiter_runtime arbiter::cudart)
   target_include_directories(runtime_${subject}_test PRIVATE ${arbiter_runtime_internals})
 endforeach()
