@@ -25,7 +25,8 @@ constexpr unsigned first_word = 0x5A000001U;
 Source probe_source(DeviceKind kind, int rank, int ranks) {
   const bool cuda = kind == DeviceKind::cuda;
   Context context;
-  context.keys = {{"cuda", cuda ? "1" : ""}, {"host", cuda ? "" : "1"}};
+  // Of the primitives, without those that only quantisation needs.
+  context.keys = {{"cuda", cuda ? "1" : ""}, {"host", cuda ? "" : "1"}, {"quantised", "0"}};
   context.aliases = {{"primitives", cuda ? "device/primitives.cuh" : "host/primitives.h"}};
   for (int r = cuda ? rank : 0; r < (cuda ? rank + 1 : ranks); ++r) {
     context.lists["ranks"].push_back({{"rank", std::to_string(r)}});

@@ -14,8 +14,10 @@ foreach(subject cpu_kernels cpu_device cpu_early_launch cpu_link cpu_ranks)
 endforeach()
 target_include_directories(runtime_logging_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/src)
 arbiter_add_test(runtime/link_protocols LINKS arbiter_runtime)
-arbiter_add_test(runtime/link_shared LINKS arbiter_runtime)
-target_include_directories(runtime_link_shared_test PRIVATE ${arbiter_runtime_internals})
+foreach(subject link_shared multicast)
+  arbiter_add_test(runtime/${subject} LINKS arbiter_runtime)
+  target_include_directories(runtime_${subject}_test PRIVATE ${arbiter_runtime_internals})
+endforeach()
 arbiter_add_test(runtime/shipped LINKS arbiter_runtime)
 
 # NCCL's tuner plugin, loaded as NCCL loads it.
