@@ -163,6 +163,7 @@ std::string nothing_left(const Group& group, const ProblemFamily& family, const 
   if (policy.backend != Backend::automatic) text += " from backend " + std::string(to_string(policy.backend));
   if (policy.numerics == NumericsPolicy::strict) text += " with strict numerics";
   if (!group.symmetric_provider()) text += "; symmetric memory: " + group.symmetric_reason();
+  if (policy.backend == Backend::nvls) text += "; multicast: " + group.multicast_reason();
   if (!group.nccl_reason().empty()) text += "; NCCL: " + group.nccl_reason();
   return text;
 }

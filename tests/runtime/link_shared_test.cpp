@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdlib>
 
+#include "abi.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/runtime/cpu_link.hpp"
 #include "communicator_fixture.hpp"
@@ -239,6 +240,51 @@ TEST(SharedTensors, NothingIsCopiedThatPeersCanAddress) {
   expect_staging("multimem", shared, shared, false, false);     // not at the same place on all ranks
   expect_staging("multimem", registered, shared, true, false);  // shared, but not multicast memory
   expect_staging("multimem", shared, own, true, false);
+}
+
+TEST(SharedTensors, FlagsAndEpochsOfBlocksThatDidNotRunAdvance) {
+  run_ranks(2, [](RankContext& context) {
+    GroupOptions group_options = quiet_group_options();
+    group_options.first_epoch = 0x7ffffffcU;
+    const auto group = make_group(context.bootstrap, context.device, group_options);
+    const ProblemFamily family{"allreduce", Dtype::fp32, hidden, most_tokens, Mode::graph};
+    for (const char* algorithm : {"oneshot_pull", "twoshot_barrier", "twoshot_chunked"}) {
+      std::vector<LoadRequest> requests;
+      for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
+        if (requests.empty() && spec.kernel && spec.kernel->algorithm == algorithm) requests.push_back({spec, family});
+      }
+      ASSERT_EQ(requests.size(), 1U) << algorithm;
+      const std::vector<LoadResult> loaded = load_on_all_ranks(*group, requests);
+      ASSERT_TRUE(loaded[0].candidate) << loaded[0].reason;
+      const WorkspaceNeeds needs = loaded[0].candidate->needs(most_tokens);
+      group->reserve(needs.push_bytes, needs.staging_bytes);
+      const Tensor<float> data(*context.device, most_elements);
+      data.fill([](std::size_t) { return 1.0F; });
+      const auto* control = static_cast<const arbiter_abi::Control*>(group->workspace().peer(context.rank));
+      const bool chunked = std::string_view(algorithm) == "twoshot_chunked";
+      for (const std::int64_t tokens : {most_tokens, std::int64_t{1}, std::int64_t{1}}) {
+        Call call;
+        call.dtype = Dtype::fp32;
+        call.hidden = hidden;
+        call.tokens = tokens;
+        call.input = call.output = data.data();
+        const unsigned before = chunked ? control->chunk_epoch[0] : control->barrier_epoch[0];
+        loaded[0].candidate->enqueue(call, nullptr);
+        const unsigned after = chunked ? control->chunk_epoch[0] : control->barrier_epoch[0];
+        EXPECT_NE(before, after);
+        const auto peer = static_cast<std::size_t>(1 - context.rank);
+        std::size_t behind = 0;
+        for (std::size_t block = 0; block < arbiter_abi::max_blocks; ++block) {
+          behind += (chunked ? control->chunk_epoch[block] : control->barrier_epoch[block]) != after ? 1 : 0;
+          behind +=
+              (chunked ? control->chunk_flag[0][peer][block] : control->barrier_flag[peer][block]) != after ? 1 : 0;
+          if (chunked) behind += control->chunk_flag[1][peer][block] != after ? 1 : 0;
+        }
+        EXPECT_EQ(behind, 0U) << algorithm << ", " << tokens << " tokens";
+        context.bootstrap->barrier();
+      }
+    }
+  });
 }
 
 TEST(SharedTensors, BuffersAreFoundByAnyAddressInside) {

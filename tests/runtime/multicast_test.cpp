@@ -44,6 +44,28 @@ TEST(Multicast, IsOptIn) {
     EXPECT_EQ(reasons.count("it needs 'multicast', which is not proven here"), 1U);
     EXPECT_EQ(reasons.count("multicast=1 needs 'multicast', which is not proven here"), 1U);
 
+    const Problem problem{"allreduce", Dtype::bf16, 512, 4, 2, Mode::graph, false};
+    CommunicatorOptions only_nvls = test::quiet_options();
+    only_nvls.variables.backend = Backend::nvls;
+    {
+      Communicator communicator(context.bootstrap, context.device, only_nvls);
+      communicator.prepare({&family, 1});
+      const std::string reason = communicator.explain(problem).reason;
+      EXPECT_NE(reason.find("multicast: opt-in"), std::string::npos) << reason;
+    }
+    only_nvls.variables.multicast = true;
+    {
+      Communicator communicator(context.bootstrap, context.device, only_nvls);
+      communicator.prepare({&family, 1});
+      EXPECT_EQ(communicator.explain(problem).candidate.numerics, Numerics::multimem);
+    }
+    only_nvls.variables.numerics = NumericsPolicy::strict;
+    {
+      Communicator communicator(context.bootstrap, context.device, only_nvls);
+      communicator.prepare({&family, 1});
+      EXPECT_EQ(communicator.explain(problem).candidate.numerics, Numerics::rank_order_fp32);
+    }
+
     const auto on = make_group(context.bootstrap, context.device, with_multicast());
     EXPECT_EQ(on->multicast_reason(), "");
     EXPECT_TRUE(on->environment().multicast);
