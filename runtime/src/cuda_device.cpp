@@ -131,6 +131,13 @@ void CudaDevice::release(void* memory) noexcept {
   cudaFree(memory);
 }
 
+std::size_t CudaDevice::free_memory_bytes() {
+  activate();
+  std::size_t free = 0, total = 0;
+  cuda_check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return free;
+}
+
 void* CudaDevice::allocate_host_visible(std::size_t bytes) {
   activate();
   void* memory = nullptr;

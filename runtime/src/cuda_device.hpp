@@ -18,6 +18,7 @@ class CudaDevice final : public Device {
 
   void* allocate(std::size_t bytes) override;
   void release(void* memory) noexcept override;
+  std::size_t free_memory_bytes() override;
   void* allocate_host_visible(std::size_t bytes) override;
   void release_host_visible(void* memory) noexcept override;
 

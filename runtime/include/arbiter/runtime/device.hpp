@@ -82,6 +82,8 @@ class Device {
   /// Device memory, 512-byte aligned. Throws Unavailable when there is not enough.
   virtual void* allocate(std::size_t bytes) = 0;
   virtual void release(void*) noexcept = 0;
+  /// Bytes that are free on the device now, whoever uses the rest; 0 where that is not known.
+  virtual std::size_t free_memory_bytes() { return 0; }
   /// Host memory that kernels can write while they run and the host can read at any time.
   virtual void* allocate_host_visible(std::size_t bytes) = 0;
   virtual void release_host_visible(void*) noexcept = 0;
