@@ -229,44 +229,166 @@ TEST(Verify, AKernelThatWaitsForAPeerInVainFailsAndTheNextOneRuns) {
       std::chrono::milliseconds(300));
 }
 
-TEST(Verify, FusedResultsAreComparedWithTheStandAloneEpilogue) {
+/// A subject that runs the candidate on a call that `before` has changed, and damages what it wrote.
+Subject altered(Group& group, RunnableCandidate& candidate, const std::function<void(Call&)>& before,
+                const std::function<void(const Call&)>& after = {}) {
+  Subject subject = subject_of(candidate);
+  subject.enqueue = [&group, &candidate, before, after](Call call, StreamHandle stream) {
+    const Call asked = call;
+    if (before) before(call);
+    candidate.enqueue(call, stream);
+    group.device().synchronize(stream);
+    if (after) after(asked);
+  };
+  return subject;
+}
+
+void flip(void* data, std::size_t byte) { static_cast<unsigned char*>(data)[byte] ^= 1; }
+
+TEST(Verify, EveryStageOfAFusedResultIsChecked) {
   testing::on_ranks(2, [&](Group& group) {
     const ProblemFamily family{"allreduce_residual_rmsnorm", Dtype::bf16, hidden, 64, Mode::graph};
     const auto candidate = first_kernel(group, family);
     Verifier verifier(group, family);
     VerifyRequest request;
     request.tokens = tokens;
-    EXPECT_TRUE(verifier.verify(subject_of(*candidate), request).ok());
-    request.weight_bias = 1;
-    EXPECT_TRUE(verifier.verify(subject_of(*candidate), request).ok());
-
-    const auto with = [&](const std::function<void(const Call&)>& damage) {
-      Subject subject = subject_of(*candidate);
-      subject.enqueue = [&, damage](const Call& call, StreamHandle stream) {
-        candidate->enqueue(call, stream);
-        group.device().synchronize(stream);
-        damage(call);
-      };
-      return verifier.verify(subject, request);
+    for (const bool gamma_fp32 : {false, true}) {
+      for (const float weight_bias : {0.0F, 1.0F}) {
+        request.gamma_fp32 = gamma_fp32;
+        request.weight_bias = weight_bias;
+        const Verification verdict = verifier.verify(subject_of(*candidate), request);
+        EXPECT_TRUE(verdict.ok()) << verdict.reason;
+      }
+    }
+    const auto reason = [&](const std::function<void(Call&)>& before, const std::function<void(const Call&)>& after) {
+      return verifier.verify(altered(group, *candidate, before, after), request).reason;
     };
-    EXPECT_NE(
-        with([](const Call& call) { static_cast<unsigned char*>(call.norm_out)[9] ^= 1; }).reason.find("norm_out"),
-        std::string::npos);
-    EXPECT_NE(with([](const Call& call) {
-                static_cast<unsigned char*>(call.residual_out)[9] ^= 1;
-              }).reason.find("residual_out"),
-              std::string::npos);
-    Subject ignoring = subject_of(*candidate);
-    ignoring.enqueue = [&](Call call, StreamHandle stream) {
-      call.weight_bias = 0;
-      candidate->enqueue(call, stream);
-    };
-    EXPECT_EQ(verifier.verify(ignoring, request).status, TrialStatus::wrong);
+    EXPECT_NE(reason({}, [](const Call& call) { flip(call.norm_out, 9); }).find("norm_out"), std::string::npos);
+    EXPECT_NE(reason({}, [](const Call& call) { flip(call.residual_out, 9); }).find("residual_out"), std::string::npos);
+    EXPECT_NE(reason([](Call& call) { call.weight_bias = 0; }, {}), "") << "the bias was ignored";
+    EXPECT_NE(reason([](Call& call) { call.epsilon = 1; }, {}), "") << "another epsilon";
   });
 }
 
-TEST(Verify, TheStandAloneEpilogueItselfIsNearFloat64) {
-  // Exact comparison proves that fused equals stand-alone; this proves that stand-alone is right.
+constexpr const char* quantisations[] = {"fp8_static",   "fp8_token",   "fp8_group16_fp32", "fp8_group16_ue8m0",
+                                         "nvfp4_linear", "nvfp4_128x4", "nvfp4_8x4"};
+
+TEST(Verify, QuantisedValuesAndScalesAreCheckedToTheBit) {
+  testing::on_ranks(2, [&](Group& group) {
+    for (const std::string quantisation : quantisations) {
+      const ProblemFamily family{"allreduce_residual_rmsnorm_" + quantisation, Dtype::bf16, hidden, 64, Mode::graph};
+      const auto candidate = first_kernel(group, family);
+      Verifier verifier(group, family);
+      VerifyRequest request;
+      request.tokens = tokens;
+      const auto expect = [&](const std::string& part, const std::function<void(const Call&)>& damage) {
+        const Verification verdict = verifier.verify(altered(group, *candidate, {}, damage), request);
+        if (part.empty()) {
+          EXPECT_TRUE(verdict.ok()) << quantisation << ": " << verdict.reason;
+        } else {
+          EXPECT_NE(verdict.reason.find(part), std::string::npos) << quantisation << ": " << verdict.reason;
+        }
+      };
+      expect("", {});
+      expect("quant_out: token 0, byte 3 is", [](const Call& call) { flip(call.quant_out, 3); });
+      expect("wrote outside of quant_out",
+             [&](const Call& call) { flip(call.quant_out, quant_out_bytes(family.pattern, hidden, tokens)); });
+      if (quantisation != "fp8_static") {
+        expect("scale_out: the scale of token 0, group 0 is", [](const Call& call) { flip(call.scale_out, 0); });
+        expect("wrote outside of scale_out", [](const Call& call) { flip(call.scale_out, call.scale_out_bytes); });
+      }
+      // 5 tokens leave pads in these layouts.
+      if (quantisation.ends_with("x4") || quantisation.ends_with("ue8m0")) {
+        expect("scale_out: the pad at byte",
+               [](const Call& call) { static_cast<unsigned char*>(call.scale_out)[call.scale_out_bytes - 1] = 0x7f; });
+      }
+      for (const Content content : {Content::extremes, Content::special}) {
+        request.content = content;
+        expect("", {});
+      }
+    }
+  });
+}
+
+TEST(Verify, LeavingOutAnOptionalOutputChangesNoOther) {
+  testing::on_ranks(2, [&](Group& group) {
+    const ProblemFamily family{"allreduce_residual_rmsnorm_fp8_token", Dtype::bf16, hidden, 64, Mode::graph};
+    const auto candidate = first_kernel(group, family);
+    Verifier verifier(group, family);
+    VerifyRequest request;
+    request.tokens = tokens;
+    request.without = optional_outputs(group.catalogue().pattern(family.pattern));
+    EXPECT_EQ(request.without, only(Tensor::residual_out) | only(Tensor::norm_out));
+    EXPECT_TRUE(verifier.verify(subject_of(*candidate), request).ok());
+    const Subject different = altered(group, *candidate, {}, [](const Call& call) {
+      EXPECT_EQ(call.norm_out, nullptr);
+      flip(call.quant_out, 70);
+    });
+    EXPECT_EQ(verifier.verify(different, request).status, TrialStatus::wrong);
+  });
+}
+
+TEST(Verify, UnderAToleranceTheSubjectsOwnNormIsQuantised) {
+  testing::on_ranks(2, [&](Group& group) {
+    for (const std::string quantisation : {"fp8_static", "fp8_group16_ue8m0", "nvfp4_128x4"}) {
+      const ProblemFamily family{"allreduce_residual_rmsnorm_" + quantisation, Dtype::fp16, hidden, 200, Mode::graph};
+      const auto candidate = first_kernel(group, family);
+      Verifier verifier(group, family);
+      VerifyRequest request;
+      request.tokens = 150;  // more than what is quantised again at either end
+      request.content = Content::random;
+      const auto verdict = [&](const std::function<void(const Call&)>& damage) {
+        Subject subject = altered(group, *candidate, {}, damage);
+        subject.numerics = Numerics::nccl;
+        return verifier.verify(subject, request);
+      };
+      EXPECT_TRUE(verdict({}).ok()) << quantisation << ": " << verdict({}).reason;
+      EXPECT_FALSE(verdict([](const Call& call) { flip(call.quant_out, 5); }).ok()) << quantisation;
+      EXPECT_FALSE(verdict([&](const Call& call) {
+                     flip(call.quant_out, quant_out_bytes(family.pattern, hidden, 150) - 1);
+                   }).ok())
+          << quantisation;
+      if (quantisation != "fp8_static") {
+        EXPECT_FALSE(verdict([](const Call& call) { flip(call.scale_out, 1); }).ok()) << quantisation;
+      }
+    }
+  });
+}
+
+TEST(Verify, MixtureOfExpertsInputsAreChecked) {
+  testing::on_ranks(2, [&](Group& group) {
+    for (const std::string prologue : {"moe_reduce", "moe_finalize"}) {
+      const ProblemFamily family{prologue + "_allreduce_residual_rmsnorm", Dtype::bf16, hidden, 64, Mode::graph};
+      const auto candidate = first_kernel(group, family);
+      Verifier verifier(group, family);
+      VerifyRequest request;
+      request.tokens = tokens;
+      for (const MoeShape& shape : {MoeShape{}, MoeShape{1, 1, false, true}, MoeShape{16, 8, true, false}}) {
+        request.moe = shape;
+        const Verification verdict = verifier.verify(subject_of(*candidate), request);
+        EXPECT_TRUE(verdict.ok()) << prologue << ": " << verdict.reason;
+      }
+      const auto expect_wrong = [&](const char* what, const std::function<void(Call&)>& before) {
+        EXPECT_EQ(verifier.verify(altered(group, *candidate, before), request).status, TrialStatus::wrong) << what;
+      };
+      expect_wrong("the shared input was ignored", [](Call& call) { call.moe_shared = nullptr; });
+      expect_wrong("an expert was left out", [&](Call& call) {
+        if (prologue == "moe_reduce") {
+          --call.moe_experts;
+        } else {  // the map's rows are then read at the wrong stride, too
+          --call.moe_top_k;
+        }
+      });
+      expect_wrong("other weights", [](Call& call) {
+        auto* weights = static_cast<unsigned char*>(const_cast<void*>(call.moe_weights));
+        std::memset(weights, 0, static_cast<std::size_t>(tokens) * 8 * 2);
+      });
+    }
+  });
+}
+
+TEST(Verify, AWrongStandAloneNormIsNotBelieved) {
+  // Exact comparison proves that fused equals stand-alone; that the latter is right is checked against float64.
   testing::on_ranks(2, [&](Group& group) {
     for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32}) {
       const ProblemFamily family{"allreduce_residual_rmsnorm", dtype, hidden, 64, Mode::graph};
@@ -274,6 +396,11 @@ TEST(Verify, TheStandAloneEpilogueItselfIsNearFloat64) {
       Verifier verifier(group, family);
       VerifyRequest request;
       request.tokens = tokens;
+      for (const Content content : {Content::random, Content::mixed, Content::extremes, Content::special}) {
+        request.content = content;
+        const Verification verdict = verifier.verify(subject_of(*candidate), request);
+        EXPECT_TRUE(verdict.ok()) << to_string(dtype) << ": " << verdict.reason;
+      }
       request.content = Content::random;
       Subject tolerated = subject_of(*candidate);
       tolerated.numerics = Numerics::nccl;

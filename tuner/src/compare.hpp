@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,18 +14,19 @@ namespace arbiter::tuning {
 /// Bit for bit; NaNs of any payload are equal. Feed pieces of the message in any order.
 class ExactComparison {
  public:
-  /// `expected` is a tile that the message repeats.
-  ExactComparison(const Bytes& expected, Dtype dtype, int hidden)
-      : expected_(expected), dtype_(dtype), hidden_(hidden) {}
+  /// `expected` is a tile that the message repeats: rows of `width` elements, or of `width` bytes without a dtype.
+  ExactComparison(const Bytes& expected, std::optional<Dtype> dtype, std::size_t width)
+      : expected_(expected), dtype_(dtype), width_(width) {}
   void visit(std::size_t offset, std::span<const unsigned char> found);
   /// Empty, or "token 3, element 17 is 1.5 (0x3fc0), expected 2 (0x4000); 12 of 65536 elements differ".
   std::string verdict() const;
 
  private:
   void compare_elements(std::size_t offset, std::span<const unsigned char> found);
+  std::size_t bytes_of_element() const noexcept { return dtype_ ? element_bytes(*dtype_) : 1; }
   const Bytes& expected_;
-  Dtype dtype_;
-  int hidden_;
+  std::optional<Dtype> dtype_;
+  std::size_t width_;
   std::size_t elements_ = 0;
   std::size_t different_ = 0;
   std::string first_;
@@ -47,5 +49,10 @@ class TolerantComparison {
   double norm_ = 0;
   std::string first_;
 };
+
+/// Empty, or which scale (or pad, which must be 0) of scale_out is not what it must be: "the scale of token 3, group 2
+/// is 0x81, expected 0x80 (byte 14)". Both arrays are whole.
+std::string compare_scales(const Bytes& found, const Bytes& expected, const Quantisation&, int hidden,
+                           std::int64_t tokens);
 
 }  // namespace arbiter::tuning

@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "arbiter/error.hpp"
+#include "expectation.hpp"
 #include "outcome.hpp"
 #include "random.hpp"
-#include "reference.hpp"
 #include "stream.hpp"
 #include "tensors.hpp"
 
@@ -50,21 +50,19 @@ int calls_for(double expected_us, const MeasureSettings& settings) noexcept {
 struct Timing::Impl {
   Impl(Group& the_group, const ProblemFamily& the_family, std::int64_t the_tokens, const MeasureSettings& the_settings)
       : group(the_group), family(the_family), tokens(the_tokens), settings(the_settings), stream(group.device()) {
-    const Pattern pattern = group.catalogue().pattern(family.pattern);
-    const std::int64_t rows = std::min(tile_rows(family.hidden, family.dtype), tokens);
-    const Bytes input = make_tile(Content::random, family.dtype, rows, family.hidden, group.rank(), 1);
-    const Bytes residual = make_tile(Content::random, family.dtype, rows, family.hidden, 0, 2);
-    const Bytes gamma = make_gamma(family.dtype, family.hidden, 1);
-    const int count = set_count(tensor_bytes(pattern, family.dtype, family.hidden, tokens), settings);
+    const TensorShapes shapes(group.catalogue().pattern(family.pattern), family.dtype, family.hidden);
+    const std::int64_t rows = tile_rows(family.hidden, family.dtype, tokens);
+    const Inputs inputs = make_inputs(shapes.composition, family.dtype, rows, family.hidden, group.rank(), {});
+    const int count = set_count(shapes.total_bytes(tokens), settings);
     for (int i = 0; i < count; ++i) {
-      Tensors& set =
-          *sets.emplace_back(std::make_unique<Tensors>(group.device(), pattern, family.dtype, family.hidden, tokens));
-      set.fill(Slot::input, input, tokens, stream);
-      if (set.at(Slot::residual_in) != nullptr) set.fill(Slot::residual_in, residual, tokens, stream);
-      set.fill_row(Slot::gamma, gamma, stream);
+      Tensors& set = *sets.emplace_back(std::make_unique<Tensors>(group.device(), shapes, tokens));
+      set.load(inputs, tokens, stream);
       calls.push_back(set.call(tokens));
+      // In a layer, the sum behind the residual is read again; what is only quantised is not.
+      VerifyRequest usual;
+      usual.without = optional_outputs(shapes.pattern) & ~only(Tensor::residual_out);
+      apply(usual, calls.back());
     }
-    group.device().synchronize(stream);  // the tiles above end here
   }
 
   Group& group;

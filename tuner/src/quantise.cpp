@@ -1,5 +1,6 @@
 #include "quantise.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 
@@ -149,18 +150,41 @@ std::size_t scale_offset(const Quantisation& how, int hidden, std::int64_t token
   return 0;
 }
 
+void place_scales(const QuantisedRows& rows, const Quantisation& how, int hidden, std::int64_t tokens,
+                  std::int64_t first, Bytes& array) {
+  const std::size_t bytes = how.scale_bytes();
+  const int groups = groups_of(how, hidden);
+  const unsigned char* source = rows.scales.data();
+  for (std::int64_t row = first; source != rows.scales.data() + rows.scales.size(); ++row) {
+    for (int group = 0; group < groups; ++group, source += bytes) {
+      std::memcpy(array.data() + scale_offset(how, hidden, tokens, row, group), source, bytes);
+    }
+  }
+}
+
+void clear_pads(const Quantisation& how, int hidden, std::int64_t tokens, Bytes& array) {
+  Bytes cleared(array.size(), 0);
+  for (std::int64_t row = 0; row < tokens; ++row) {
+    for (int group = 0; group < groups_of(how, hidden); ++group) {
+      const std::size_t at = scale_offset(how, hidden, tokens, row, group);
+      std::memcpy(cleared.data() + at, array.data() + at, how.scale_bytes());
+    }
+  }
+  array = std::move(cleared);
+}
+
 Bytes arrange_scales(const QuantisedRows& tile, const Quantisation& how, int hidden, std::int64_t tokens) {
   Bytes array(scale_array_bytes(how, hidden, tokens), 0);
-  const std::size_t bytes = how.scale_bytes();
-  if (bytes == 0) return array;
-  const auto columns = static_cast<std::size_t>(groups_of(how, hidden));
-  const std::size_t rows = tile.scales.size() / (columns * bytes);
-  for (std::int64_t row = 0; row < tokens; ++row) {
-    const unsigned char* source = tile.scales.data() + static_cast<std::size_t>(row) % rows * columns * bytes;
-    for (std::size_t group = 0; group < columns; ++group) {
-      std::memcpy(array.data() + scale_offset(how, hidden, tokens, row, static_cast<int>(group)),
-                  source + group * bytes, bytes);
-    }
+  if (tile.scales.empty()) return array;
+  const auto rows = static_cast<std::int64_t>(tile.scales.size() / how.scale_bytes()) / groups_of(how, hidden);
+  for (std::int64_t first = 0; first < tokens; first += rows) {
+    QuantisedRows part;
+    const auto count = static_cast<std::size_t>(std::min(rows, tokens - first));
+    part.scales.assign(
+        tile.scales.begin(),
+        tile.scales.begin() +
+            static_cast<std::ptrdiff_t>(count * static_cast<std::size_t>(groups_of(how, hidden)) * how.scale_bytes()));
+    place_scales(part, how, hidden, tokens, first, array);
   }
   return array;
 }

@@ -55,6 +55,12 @@ std::size_t scale_array_bytes(const Quantisation&, int hidden, std::int64_t toke
 /// Where the scale of a row and group lies, in bytes from the start of scale_out.
 std::size_t scale_offset(const Quantisation&, int hidden, std::int64_t tokens, std::int64_t row, int group);
 
+/// Writes the scales of `rows`, which are those from `first` on, to their places in scale_out for `tokens` rows.
+void place_scales(const QuantisedRows& rows, const Quantisation&, int hidden, std::int64_t tokens, std::int64_t first,
+                  Bytes& array);
+/// Writes 0 wherever scale_out holds no scale.
+void clear_pads(const Quantisation&, int hidden, std::int64_t tokens, Bytes& array);
+
 /// The whole of scale_out for `tokens` rows that repeat the tile, with zeros where nothing belongs.
 Bytes arrange_scales(const QuantisedRows& tile, const Quantisation&, int hidden, std::int64_t tokens);
 

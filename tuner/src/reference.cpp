@@ -115,9 +115,13 @@ float load_sanitised(const unsigned char* data, std::size_t index, Dtype dtype) 
 
 }  // namespace
 
-std::int64_t tile_rows(int hidden, Dtype dtype) noexcept {
+std::int64_t tile_rows(int hidden, Dtype dtype, std::int64_t max_tokens) noexcept {
   const auto row_bytes = static_cast<std::int64_t>(static_cast<std::size_t>(hidden) * element_bytes(dtype));
   std::int64_t rows = (512 << 10) / row_bytes;
+  if (max_tokens < rows) {
+    rows = max_tokens;
+    while (!is_prime(rows)) ++rows;
+  }
   while (rows > 2 && !is_prime(rows)) --rows;
   return rows < 2 ? 2 : rows;
 }

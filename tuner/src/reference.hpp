@@ -22,8 +22,9 @@ namespace arbiter::tuning {
 /// a negative zero becomes a positive one, which changes no number.
 inline constexpr std::uint32_t sentinel = arbiter_abi::sentinel_word;
 
-/// Rows of a tile: the largest prime whose rows fit 512 KB; at least 2.
-std::int64_t tile_rows(int hidden, Dtype) noexcept;
+/// Rows of a tile: the largest prime whose rows fit 512 KB, but not more than a message of `max_tokens` needs; at
+/// least 2.
+std::int64_t tile_rows(int hidden, Dtype, std::int64_t max_tokens) noexcept;
 
 /// `rank`'s tile: `rows` rows of `hidden` elements. A pure function of its arguments. `hidden` is a multiple of the
 /// vector.

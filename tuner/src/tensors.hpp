@@ -8,18 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "arbiter/generator/catalogue.hpp"
+#include "arbiter/generator/pattern.hpp"
 #include "arbiter/runtime/candidate.hpp"
-#include "reference.hpp"
+#include "inputs.hpp"
 
 namespace arbiter::tuning {
 
-enum class Slot : std::uint8_t { input, output, residual_in, residual_out, gamma, norm_out };
-inline constexpr std::size_t slot_count = 6;
-std::string_view to_string(Slot) noexcept;
-
-/// The tensors that a pattern writes.
-std::vector<Slot> outputs_of(const Pattern&);
+/// The tensors that a pattern writes, whether it must or may.
+std::vector<Tensor> outputs_of(const Pattern&);
 
 /// How a call's tensors lie in memory.
 struct Placement {
@@ -45,47 +41,64 @@ class HostBuffer {
   std::size_t bytes_;
 };
 
-/// One set of tensors for up to `max_tokens` rows of `hidden` elements. Used from the rank's thread.
-class Tensors {
- public:
-  Tensors(Device&, const Pattern&, Dtype, int hidden, std::int64_t max_tokens, Placement = {});
+/// Shapes of the tensors of a pattern. Sizes are in bytes, for `tokens` rows.
+struct TensorShapes {
+  Pattern pattern;
+  Composition composition;
+  Dtype dtype{};
+  int hidden = 0;
+  MoeShape moe;
 
-  Call call(std::int64_t tokens) const;
-  void* at(Slot) const noexcept;  ///< null if the pattern has no such tensor
-  bool in_place() const noexcept { return placement_.in_place; }
-
-  /// Repeat `tile` over the first `tokens` rows. Stream-ordered; `tile` must live until the stream has passed.
-  void fill(Slot, const Bytes& tile, std::int64_t tokens, StreamHandle);
-  /// One row, for gamma.
-  void fill_row(Slot, const Bytes& row, StreamHandle);
-
-  /// NaN in every output (but not where it is an input too), and a pattern in the guard regions before the first and
-  /// behind the last of `tokens` rows of every output.
-  void poison(std::int64_t tokens, StreamHandle);
-
-  /// Hand the first `tokens` rows to `visit` in pieces: byte offset and bytes. Every `stride`-th piece only, and always
-  /// the last. Synchronises the stream.
-  void read(Slot, std::int64_t tokens, HostBuffer&, StreamHandle,
-            const std::function<void(std::size_t, std::span<const unsigned char>)>& visit,
-            std::size_t stride = 1) const;
-
-  /// Empty, or which guard region was written to, and where. Synchronises the stream.
-  std::string check_guards(std::int64_t tokens, HostBuffer&, StreamHandle) const;
-
-  std::size_t row_bytes() const noexcept { return static_cast<std::size_t>(hidden_) * element_bytes(dtype_); }
-
- private:
-  Device& device_;
-  Pattern pattern_;
-  Dtype dtype_;
-  int hidden_;
-  Placement placement_;
-  std::vector<Slot> outputs_;
-  DeviceMemory memory_;
-  std::array<unsigned char*, slot_count> slots_{};
+  TensorShapes(Pattern, Dtype, int hidden, const MoeShape& = {});
+  std::size_t row_bytes() const noexcept { return static_cast<std::size_t>(hidden) * element_bytes(dtype); }
+  std::size_t input_bytes(std::int64_t tokens) const noexcept;
+  std::size_t bytes(Tensor, std::int64_t tokens) const noexcept;
+  /// Of device memory for one set.
+  std::size_t total_bytes(std::int64_t max_tokens) const noexcept;
 };
 
-/// Bytes of device memory that one set takes.
-std::size_t tensor_bytes(const Pattern&, Dtype, int hidden, std::int64_t max_tokens);
+/// One set of tensors for up to `max_tokens` rows. Used from the rank's thread.
+class Tensors {
+ public:
+  Tensors(Device&, TensorShapes, std::int64_t max_tokens, Placement = {});
+
+  /// With every optional tensor; gamma, the weights and the shared input as they were loaded.
+  Call call(std::int64_t tokens) const;
+  void* input() const noexcept { return input_; }
+  void* at(Tensor) const noexcept;  ///< null if the pattern has no such tensor
+
+  /// Everything that the pattern reads, for `tokens` rows. Waits for the stream.
+  void load(const Inputs&, std::int64_t tokens, StreamHandle);
+
+  /// What no kernel writes (NaN; 0x7f in every byte of scale_out) in every output, but not where it is an input too,
+  /// and a pattern in the guard regions before the first and behind the last byte of every output.
+  void poison(std::int64_t tokens, StreamHandle);
+
+  /// Hand the bytes from `begin` to `end` of an output to `visit` in pieces: offset and bytes. Every `stride`-th piece
+  /// only, and always the last. Waits for the stream.
+  void read(Tensor, std::size_t begin, std::size_t end, HostBuffer&, StreamHandle,
+            const std::function<void(std::size_t, std::span<const unsigned char>)>& visit,
+            std::size_t stride = 1) const;
+  Bytes read(Tensor, std::size_t begin, std::size_t end, HostBuffer&, StreamHandle) const;
+
+  /// Empty, or which guard region was written to, and where. Waits for the stream.
+  std::string check_guards(std::int64_t tokens, HostBuffer&, StreamHandle) const;
+
+  const TensorShapes& shapes() const noexcept { return shapes_; }
+
+ private:
+  unsigned char* slot(Tensor tensor) const noexcept { return slots_[static_cast<std::size_t>(tensor)]; }
+  void repeat(unsigned char* destination, const Bytes& tile, std::size_t bytes, StreamHandle);
+  void load_moe(const Inputs&, std::int64_t tokens, StreamHandle);
+
+  Device& device_;
+  TensorShapes shapes_;
+  Placement placement_;
+  std::vector<Tensor> outputs_;
+  DeviceMemory memory_;
+  unsigned char* input_ = nullptr;
+  std::array<unsigned char*, tensor_count> slots_{};
+  InputChoice loaded_;
+};
 
 }  // namespace arbiter::tuning

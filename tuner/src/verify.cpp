@@ -1,17 +1,13 @@
 #include "arbiter/tuner/verify.hpp"
 
 #include <algorithm>
-#include <array>
-#include <map>
 #include <optional>
-#include <tuple>
 #include <vector>
 
 #include "arbiter/error.hpp"
 #include "compare.hpp"
+#include "expectation.hpp"
 #include "outcome.hpp"
-#include "reference.hpp"
-#include "standalone.hpp"
 #include "stream.hpp"
 #include "tensors.hpp"
 
@@ -22,22 +18,24 @@ using namespace tuning;
 namespace {
 
 constexpr std::size_t host_buffer_bytes = 2 << 20;
-constexpr std::uint64_t residual_salt = 0x7e51d0a1ULL;
 /// Tolerance is checked in double on the host: beyond this many bytes only on some pieces of a message.
 constexpr std::size_t tolerant_bytes = 8 << 20;
+/// Rows at each end of a message whose quantisation is repeated on the host, where every row has its own numbers.
+constexpr std::int64_t requantised_rows = 64;
 
-/// Everything that the expected result depends on besides the family.
-using ReferenceKey = std::tuple<Content, std::uint64_t, float, float>;
-
-struct Reference {
-  std::vector<Bytes> inputs;  ///< tiles of all ranks
-  Bytes residual;             ///< equal on all ranks, as in a tensor-parallel layer
-  Bytes gamma;
-  std::map<Slot, Bytes> exact;
-  std::map<Slot, std::vector<double>> in_double;  ///< filled when a tolerant comparison first asks
-};
+Outcome wrong(Tensor tensor, const std::string& difference) {
+  return {Severity::wrong, std::string(to_string(tensor)) + ": " + difference};
+}
 
 }  // namespace
+
+TensorSet optional_outputs(const Pattern& pattern) {
+  TensorSet set = 0;
+  for (const Tensor tensor : outputs_of(pattern)) {
+    if (!pattern.needs(tensor)) set |= only(tensor);
+  }
+  return set;
+}
 
 Subject subject_of(RunnableCandidate& candidate) {
   return {candidate.record().name,
@@ -50,110 +48,51 @@ struct Verifier::Impl {
   Impl(Group& the_group, const ProblemFamily& the_family)
       : group(the_group),
         family(the_family),
-        pattern(group.catalogue().pattern(family.pattern)),
-        rows(tile_rows(family.hidden, family.dtype)),
         stream(group.device()),
-        host(group.device(), host_buffer_bytes) {
-    if (pattern.rows) standalone = load_standalone(group, family);
-  }
+        host(group.device(), host_buffer_bytes),
+        expectations(group, family, stream) {}
 
   Group& group;
   ProblemFamily family;
-  Pattern pattern;
-  std::int64_t rows;  ///< of a tile
   Stream stream;
   HostBuffer host;
-  std::unique_ptr<RunnableCandidate> standalone;
-  std::map<ReferenceKey, Reference> references;
+  Expectations expectations;
   std::optional<Tensors> tensors;
   Placement placement;
   std::int64_t capacity = 0;  ///< tokens
 
   Tensors& tensors_for(const VerifyRequest& request) {
     const Placement wanted{request.in_place, request.shift_vectors};
-    if (!tensors || capacity < request.tokens || !(placement == wanted)) {
+    const bool moe = expectations.composition().moe();
+    if (!tensors || capacity < request.tokens || !(placement == wanted) ||
+        (moe && !(tensors->shapes().moe == request.moe))) {
       tensors.reset();  // first release, then allocate: the old ones may be large
-      capacity = std::max(request.tokens, rows);
+      capacity = std::max(request.tokens, expectations.rows());
       placement = wanted;
-      tensors.emplace(group.device(), pattern, family.dtype, family.hidden, capacity, wanted);
+      tensors.emplace(group.device(), TensorShapes(expectations.pattern(), family.dtype, family.hidden, request.moe),
+                      capacity, wanted);
     }
     return *tensors;
   }
 
-  Reference& reference_for(const VerifyRequest& request) {
-    const ReferenceKey key{request.content, request.seed, request.epsilon, request.weight_bias};
-    if (const auto found = references.find(key); found != references.end()) return found->second;
-    if (references.size() >= 8) references.clear();
-    Reference reference;
-    for (int rank = 0; rank < group.size(); ++rank) {
-      reference.inputs.push_back(make_tile(request.content, family.dtype, rows, family.hidden, rank, request.seed));
-    }
-    reference.residual = make_tile(Content::random, family.dtype, rows, family.hidden, 0, request.seed ^ residual_salt);
-    reference.gamma = make_gamma(family.dtype, family.hidden, request.seed);
-    Bytes sum = sum_in_rank_order(reference.inputs, family.dtype);
-    if (standalone) {
-      apply_epilogue(sum, request, reference);
-    } else {
-      reference.exact.emplace(Slot::output, std::move(sum));
-    }
-    return references.emplace(key, std::move(reference)).first->second;
-  }
-
-  /// The sum of a tile through the stand-alone kernel: what a fused kernel must reproduce bit for bit.
-  void apply_epilogue(const Bytes& sum, const VerifyRequest& request, Reference& reference) {
-    Tensors tile(group.device(), pattern, family.dtype, family.hidden, rows);
-    tile.poison(rows, stream);
-    tile.fill(Slot::input, sum, rows, stream);
-    tile.fill(Slot::residual_in, reference.residual, rows, stream);
-    tile.fill_row(Slot::gamma, reference.gamma, stream);
-    Call call = tile.call(rows);
-    call.epsilon = request.epsilon;
-    call.weight_bias = request.weight_bias;
-    standalone->enqueue(call, stream);
-    for (const Slot slot : outputs_of(pattern)) {
-      Bytes bytes(sum.size());
-      tile.read(slot, rows, host, stream, [&](std::size_t offset, std::span<const unsigned char> piece) {
-        std::copy(piece.begin(), piece.end(), bytes.begin() + static_cast<std::ptrdiff_t>(offset));
-      });
-      reference.exact.emplace(slot, std::move(bytes));
-    }
-  }
-
-  const std::vector<double>& in_double(Reference& reference, Slot slot, const VerifyRequest& request) {
-    if (reference.in_double.empty()) {
-      std::vector<double> sum = sum_in_double(reference.inputs, family.dtype);
-      if (pattern.rows) {
-        std::vector<double> added = sum;
-        const std::vector<double> residual = tuning::in_double(reference.residual, family.dtype);
-        for (std::size_t i = 0; i < added.size(); ++i) added[i] += residual[i];
-        reference.in_double.emplace(Slot::norm_out,
-                                    normalised(Composition::Norm::rmsnorm, added, family.hidden,
-                                               {reference.gamma, family.dtype, static_cast<double>(request.epsilon),
-                                                static_cast<double>(request.weight_bias)}));
-        reference.in_double.emplace(Slot::residual_out, std::move(added));
-      }
-      reference.in_double.emplace(Slot::output, std::move(sum));
-    }
-    return reference.in_double.at(slot);
-  }
-
-  /// Roundings on the way to `slot`: one per addition for an unknown order, then residual, then norm.
-  double allowed(Slot slot) const {
+  /// Roundings on the way to `tensor`: one per addition for an unknown order, then residual, then norm.
+  double allowed(Tensor tensor) const {
     const int sum = std::max(1, group.size() - 1);
-    return tolerance(family.dtype, slot == Slot::output ? sum : slot == Slot::residual_out ? sum + 1 : sum + 2);
+    const int residual = expectations.composition().residual ? 1 : 0;
+    return tolerance(family.dtype, tensor == Tensor::output         ? sum
+                                   : tensor == Tensor::residual_out ? sum + residual
+                                                                    : sum + residual + 1);
   }
 
   Outcome run(const Subject& subject, const VerifyRequest& request) {
     Tensors& set = tensors_for(request);
-    Reference& reference = reference_for(request);
+    Expectation& expectation = expectations.of(request);
+    if (!expectation.fault.empty()) return {Severity::wrong, expectation.fault};
     const std::int64_t tokens = request.tokens;
-    set.fill(Slot::input, reference.inputs[static_cast<std::size_t>(group.rank())], tokens, stream);
-    if (set.at(Slot::residual_in) != nullptr) set.fill(Slot::residual_in, reference.residual, tokens, stream);
-    set.fill_row(Slot::gamma, reference.gamma, stream);
+    set.load(expectation.mine, tokens, stream);
     set.poison(tokens, stream);
     Call call = set.call(tokens);
-    call.epsilon = request.epsilon;
-    call.weight_bias = request.weight_bias;
+    apply(request, call);
     // Ranks may share a device: what prepares a call can wait for the whole device, so none may wait for a peer yet.
     group.device().synchronize(stream);
     group.bootstrap().barrier();
@@ -163,32 +102,90 @@ struct Verifier::Impl {
     if (subject.check) subject.check();
 
     const bool exact = subject.numerics == Numerics::rank_order_fp32 || request.content == Content::integers;
-    for (const Slot slot : outputs_of(pattern)) {
-      const std::string difference = exact ? compare_exactly(set, slot, reference.exact.at(slot), tokens)
-                                           : compare_tolerantly(set, slot, in_double(reference, slot, request), tokens);
-      if (!difference.empty()) return {Severity::wrong, std::string(to_string(slot)) + ": " + difference};
-    }
+    Outcome outcome =
+        exact ? compare_exactly(set, expectation, request) : compare_tolerantly(set, expectation, request);
+    if (!outcome.ok()) return outcome;
     std::string guards = set.check_guards(tokens, host, stream);
     if (!guards.empty()) return {Severity::wrong, std::move(guards)};
     return {};
   }
 
-  std::string compare_exactly(const Tensors& set, Slot slot, const Bytes& expected, std::int64_t tokens) {
-    ExactComparison comparison(expected, family.dtype, family.hidden);
-    set.read(slot, tokens, host, stream,
-             [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); });
-    return comparison.verdict();
+  bool written(Tensor tensor, const VerifyRequest& request) const {
+    const std::vector<Tensor> outputs = outputs_of(expectations.pattern());
+    return std::find(outputs.begin(), outputs.end(), tensor) != outputs.end() && (request.without & only(tensor)) == 0;
   }
 
-  std::string compare_tolerantly(const Tensors& set, Slot slot, const std::vector<double>& expected,
-                                 std::int64_t tokens) {
-    TolerantComparison comparison(expected, family.dtype, family.hidden, allowed(slot));
-    const std::size_t bytes = static_cast<std::size_t>(tokens) * set.row_bytes();
-    set.read(
-        slot, tokens, host, stream,
-        [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); },
-        1 + bytes / tolerant_bytes);
-    return comparison.verdict();
+  Outcome compare_exactly(const Tensors& set, const Expectation& expectation, const VerifyRequest& request) {
+    for (const auto& [tensor, tile] : expectation.tiles) {
+      if (!written(tensor, request)) continue;
+      const bool quantised = tensor == Tensor::quant_out;
+      const std::size_t row = tile.size() / static_cast<std::size_t>(expectations.rows());
+      ExactComparison comparison(tile, quantised ? std::nullopt : std::optional(family.dtype),
+                                 quantised ? row : static_cast<std::size_t>(family.hidden));
+      set.read(tensor, 0, static_cast<std::size_t>(request.tokens) * row, host, stream,
+               [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); });
+      const std::string difference = comparison.verdict();
+      if (!difference.empty()) return wrong(tensor, difference);
+    }
+    if (!written(Tensor::scale_out, request)) return {};
+    return compare_scale_array(set, expectations.scales(expectation, request, request.tokens), request.tokens);
+  }
+
+  Outcome compare_scale_array(const Tensors& set, const Bytes& expected, std::int64_t tokens) {
+    const Bytes found = set.read(Tensor::scale_out, 0, expected.size(), host, stream);
+    const std::optional<Quantisation>& how = expectations.composition().quantisation;
+    const std::string difference = how                 ? compare_scales(found, expected, *how, family.hidden, tokens)
+                                   : found == expected ? std::string()
+                                                       : "differs from what the stand-alone kernel writes";
+    return difference.empty() ? Outcome{} : wrong(Tensor::scale_out, difference);
+  }
+
+  Outcome compare_tolerantly(const Tensors& set, Expectation& expectation, const VerifyRequest& request) {
+    for (const Tensor tensor : {Tensor::output, Tensor::residual_out, Tensor::norm_out}) {
+      if (!written(tensor, request)) continue;
+      const std::vector<double>& expected = expectations.in_double(expectation, tensor, request);
+      if (expected.empty()) continue;  // a norm that has no reference
+      TolerantComparison comparison(expected, family.dtype, family.hidden, allowed(tensor));
+      const std::size_t bytes = static_cast<std::size_t>(request.tokens) * set.shapes().row_bytes();
+      set.read(
+          tensor, 0, bytes, host, stream,
+          [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); },
+          1 + bytes / tolerant_bytes);
+      const std::string difference = comparison.verdict();
+      if (!difference.empty()) return wrong(tensor, difference);
+    }
+    if (!expectations.composition().quantisation || !written(expectations.quantised_tensor(), request)) return {};
+    return compare_own_quantisation(set, expectation, request.tokens);
+  }
+
+  /// The subject's quantised rows beside what quantising its own unquantised rows gives.
+  Outcome compare_own_quantisation(const Tensors& set, const Expectation& expectation, std::int64_t tokens) {
+    const Quantisation& how = *expectations.composition().quantisation;
+    const std::size_t row = set.shapes().row_bytes();
+    const std::size_t quantised_row = quantised_bytes(how, family.hidden, 1);
+    const Bytes scales =
+        written(Tensor::scale_out, {})
+            ? set.read(Tensor::scale_out, 0, scale_array_bytes(how, family.hidden, tokens), host, stream)
+            : Bytes();
+    Bytes expected_scales = scales;
+    const auto check = [&](std::int64_t first, std::int64_t last) -> Outcome {
+      const auto begin = static_cast<std::size_t>(first), end = static_cast<std::size_t>(last);
+      const Bytes rows = set.read(expectations.quantised_tensor(), begin * row, end * row, host, stream);
+      const QuantisedRows expected = quantise(rows, family.dtype, family.hidden, how, expectation.mine.scale);
+      place_scales(expected, how, family.hidden, tokens, first, expected_scales);
+      ExactComparison comparison(expected.values, std::nullopt, quantised_row);
+      comparison.visit(0, set.read(Tensor::quant_out, begin * quantised_row, end * quantised_row, host, stream));
+      const std::string difference = comparison.verdict();
+      return difference.empty() ? Outcome{}
+                                : wrong(Tensor::quant_out, "from token " + std::to_string(first) + ": " + difference);
+    };
+    const std::int64_t head = std::min(tokens, requantised_rows);
+    Outcome outcome = check(0, head);
+    if (outcome.ok() && tokens > head) outcome = check(std::max(head, tokens - requantised_rows), tokens);
+    if (!outcome.ok() || scales.empty()) return outcome;
+    clear_pads(how, family.hidden, tokens, expected_scales);
+    const std::string difference = compare_scales(scales, expected_scales, how, family.hidden, tokens);
+    return difference.empty() ? Outcome{} : wrong(Tensor::scale_out, difference);
   }
 };
 
@@ -205,11 +202,18 @@ Verification Verifier::verify_before_timing(const Subject& subject, std::int64_t
   VerifyRequest request;
   request.tokens = tokens;
   request.calls = 2;
-  if (subject.numerics == Numerics::rank_order_fp32) return verify(subject, request);
-  request.content = Content::integers;
+  if (subject.numerics != Numerics::rank_order_fp32) {
+    request.content = Content::integers;
+    Verification verification = verify(subject, request);
+    if (!verification.ok()) return verification;
+    request.content = Content::random;
+    return verify(subject, request);
+  }
   Verification verification = verify(subject, request);
-  if (!verification.ok()) return verification;
-  request.content = Content::random;
+  // What is timed leaves out what nobody asked for.
+  request.without = optional_outputs(impl_->expectations.pattern()) & ~only(Tensor::residual_out);
+  if (!verification.ok() || request.without == 0) return verification;
+  request.calls = 1;
   return verify(subject, request);
 }
 

@@ -31,7 +31,7 @@ enum class Content : std::uint8_t {
              ///< subnormals, sentinel words
   special,   ///< mixed; every third row also has the largest finite value (on one rank only), infinities and NaNs of
              ///< many payloads (not every row: a norm over them would leave nothing to compare)
-  extremes,      ///< rows of zeros, rows with one huge value, rows of tiny values, and ordinary rows, in turn
+  extremes,  ///< rows of zeros, rows with one huge value, rows of tiny values, and ordinary rows, in turn
   cancellation,  ///< 2^24 (2^11 in fp16), 1, -2^24, 1 by rank: the sum depends on its order
 };
 
@@ -44,6 +44,10 @@ struct MoeShape {
   bool operator==(const MoeShape&) const = default;
 };
 
+/// Tensors of a call, one bit each.
+using TensorSet = std::uint32_t;
+constexpr TensorSet only(Tensor tensor) noexcept { return TensorSet{1} << static_cast<unsigned>(tensor); }
+
 struct VerifyRequest {
   std::int64_t tokens = 1;
   Content content = Content::mixed;
@@ -52,9 +56,15 @@ struct VerifyRequest {
   std::size_t shift_vectors = 0;  ///< tensors start this many 16-byte vectors (< 32) behind a 512-byte boundary
   float epsilon = 1e-6F;
   float weight_bias = 0.0F;
+  bool gamma_fp32 = false;
+  MoeShape moe;
+  TensorSet without = 0;  ///< optional outputs that the call leaves out
   /// Calls issued back to back; the last result is checked. 1 when in place: a sum must not be summed again.
   int calls = 1;
 };
+
+/// What a pattern writes only if it is asked to.
+TensorSet optional_outputs(const Pattern&);
 
 struct Verification {
   TrialStatus status = TrialStatus::done;  ///< done, wrong or failed; the worst over the ranks
@@ -62,13 +72,18 @@ struct Verification {
   bool ok() const noexcept { return status == TrialStatus::done; }
 };
 
-/// Verifies subjects of one family. Outputs are poisoned with NaN first, and regions before and behind each must stay
-/// untouched. The expected result:
-/// - numerics class rank_order_fp32: bit for bit the sum in fp32 from +0 in rank order, rounded once, with the sentinel
-///   word replaced by 0; for a fused pattern, bit for bit the stand-alone epilogue kernel applied to that sum;
+/// Verifies subjects of one family. Outputs are poisoned first, and regions before and behind each must stay untouched.
+/// The expected result:
+/// - numerics class rank_order_fp32: bit for bit what the unfused sequence writes. Every rank's contribution, the sum
+/// in
+///   fp32 from +0 in rank order (rounded once, with the sentinel word replaced by 0), the residual's sum and every
+///   quantised value and scale are computed on the host; a norm is what the stand-alone kernel returns for that input,
+///   which must itself be near a norm in float64;
 /// - other classes: the same bits for content `integers`; otherwise a relative L2 error against float64 of at most
-///   2^-8 (bf16), 2^-11 (fp16), 2^-22 (fp32) per rounding step, every element near its place, never NaN.
-/// NaNs of any payload are equal. Collective: every rank makes the same calls, on one thread each.
+///   2^-8 (bf16), 2^-11 (fp16), 2^-22 (fp32) per rounding step, every element near its place, never NaN; and quantised
+///   values and scales bit for bit those of the norm (or sum) that the subject itself wrote.
+/// NaNs of any payload are equal. Pads of scales must be 0. Collective: every rank makes the same calls, on one thread
+/// each.
 class Verifier {
  public:
   /// Collective: loads the stand-alone epilogue of a fused pattern. Throws Unsupported if there is none.
