@@ -10,6 +10,8 @@ arbiter_add_tuner_test(float_formats)
 arbiter_add_tuner_test(quantised_formats)
 arbiter_add_tuner_test(quantise)
 arbiter_add_tuner_test(moe)
+arbiter_add_tuner_test(pairwise)
+arbiter_add_tuner_test(subgroup)
 arbiter_add_tuner_test(search)
 arbiter_add_tuner_test(verify)
 arbiter_add_tuner_test(measure)
@@ -26,15 +28,17 @@ arbiter_add_tuner_test(recompute)
 target_include_directories(tuner_recompute_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)  # random databases
 target_include_directories(tuner_tune_crash_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)  # integrity_check
 
-# The conformance cases as a user runs them, on the CPU device: all of them for 2 ranks, a selection of every area for
-# more. Kernels stay compiled between runs of the tests.
+# The conformance cases as a user runs them, on the CPU device: everything but the product of the fusion space for 2
+# ranks, a selection of every area for more. Kernels stay compiled between runs of the tests.
 function(arbiter_add_conformance_test name)
   add_test(NAME conformance/${name} COMMAND arbiter verify --device cpu ${ARGN})
   set_tests_properties(conformance/${name} PROPERTIES TIMEOUT 900
     ENVIRONMENT ARBITER_CACHE_DIR=${CMAKE_BINARY_DIR}/test-kernels)
 endfunction()
 
-arbiter_add_conformance_test(ranks_2 --ranks 2 --full)
+arbiter_add_conformance_test(ranks_2_full --ranks 2 --full --area plain,tokens,hidden-sizes,sentinel-salt,graphs
+  --area grid-changes,numerics,several-communicators)
+arbiter_add_conformance_test(ranks_2_fusion --ranks 2 --area fusion,quantisation,group-sizes,moe)
 foreach(ranks 3 4 5 6 7 8)
   arbiter_add_conformance_test(ranks_${ranks} --ranks ${ranks})
 endforeach()

@@ -83,7 +83,8 @@ void print_as_table(const Cases& cases) {
     int passed = 0, failed = 0, skipped = 0;
   };
   std::map<std::string, Sum, std::less<>> sums;
-  std::map<std::string, int> skipped;  // reason -> cases
+  std::map<std::string, int> skipped;   // reason -> cases
+  std::map<std::string, int> cpu_only;  // the same, of cases that the CPU device runs
   for (const std::string& text : cases.texts) {
     const llvm::json::Object one = parse_document(text);
     Sum& sum = sums[one.getString("area").value_or("").str()];
@@ -93,7 +94,7 @@ void print_as_table(const Cases& cases) {
       ++sum.passed;
     } else if (status == to_string(CaseStatus::skipped)) {
       ++sum.skipped;
-      ++skipped[reason];
+      ++(one.getBoolean("cpu_only").value_or(false) ? cpu_only : skipped)[reason];
     } else {
       ++sum.failed;
       std::printf("FAILED %s\n       %s\n", name_of(one).c_str(), reason.c_str());
@@ -109,6 +110,8 @@ void print_as_table(const Cases& cases) {
   }
   table.print();
   for (const auto& [reason, count] : skipped) std::printf("skipped %d: %s\n", count, reason.c_str());
+  if (!cpu_only.empty()) std::printf("\nproven on the CPU device only:\n");
+  for (const auto& [reason, count] : cpu_only) std::printf("  %d: %s\n", count, reason.c_str());
   std::printf("\n%lld passed, %lld failed, %lld skipped\n", static_cast<long long>(cases.passed),
               static_cast<long long>(cases.failed), static_cast<long long>(cases.skipped));
 }
@@ -144,11 +147,13 @@ int run_verify(const Options& options) {
   if (options.has("record") && !options.has("json")) throw UsageError("--record needs --json");
   SessionOptions session = read_rank_options(options, "verify", options.arguments());
   conformance.seed = session.seed + 1;
+  conformance.gpus = static_cast<int>(session.gpus.size());
   session.cancellable = true;
   session.on_interrupt = "the cases that were not reached are skipped";
   GroupOptions group;
   group.variables = measuring_variables(session.device);
   group.nccl = session.device == DeviceKind::cuda;
+  if (session.device == DeviceKind::cpu) group.variables.multicast = true;  // costs nothing there
   group.cache = make_cache(group.variables);
 
   const SessionResult result = run_session(session, [&](RankContext& context) {

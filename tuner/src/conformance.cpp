@@ -70,14 +70,31 @@ void ConformanceBench::trim() {
 }
 
 Communicator& ConformanceBench::communicator(const std::vector<ProblemFamily>& families) {
+  communicator_ = std::make_unique<Communicator>(bootstrap_, device_, communicator_options(options_.nccl));
+  communicator_->prepare(families);
+  return *communicator_;
+}
+
+std::unique_ptr<Communicator> ConformanceBench::make_communicator(std::shared_ptr<Bootstrap> bootstrap,
+                                                                  Backend backend) const {
+  CommunicatorOptions options = communicator_options(false);
+  options.variables.backend = backend;
+  return std::make_unique<Communicator>(std::move(bootstrap), device_, options);
+}
+
+std::unique_ptr<ConformanceBench> ConformanceBench::another(std::uint32_t first_epoch) const {
+  GroupOptions options = options_;
+  options.first_epoch = first_epoch;
+  return std::make_unique<ConformanceBench>(bootstrap_, device_, options, conformance_);
+}
+
+CommunicatorOptions ConformanceBench::communicator_options(bool nccl) const {
   CommunicatorOptions options;
   options.variables = options_.variables;
   options.decisions.emplace();  // none: what is checked must not depend on a file of this machine
-  options.nccl = options_.nccl;
+  options.nccl = nccl;
   options.cache = options_.cache;
-  communicator_ = std::make_unique<Communicator>(bootstrap_, device_, options);
-  communicator_->prepare(families);
-  return *communicator_;
+  return options;
 }
 
 }  // namespace tuning
@@ -131,8 +148,9 @@ void run_case(ConformanceBench& bench, const ConformanceCase& item, CaseResult& 
 }  // namespace
 
 const std::vector<std::string_view>& conformance_areas() {
-  static const std::vector<std::string_view> areas{"plain",         "tokens", "hidden sizes", "fusion",
-                                                   "sentinel salt", "graphs", "grid changes", "numerics"};
+  static const std::vector<std::string_view> areas{
+      "plain",         "tokens", "hidden sizes", "fusion",       "quantisation", "group sizes",
+      "sentinel salt", "moe",    "graphs",       "grid changes", "numerics",     "several communicators"};
   return areas;
 }
 

@@ -26,10 +26,18 @@ class ConformanceBench {
   Verifier& verifier(const ProblemFamily&);
   /// With the families prepared. A new one each time: its workspace may have to grow.
   Communicator& communicator(const std::vector<ProblemFamily>&);
+  /// Of any ranks, with nothing prepared and without NCCL; collective over them.
+  std::unique_ptr<Communicator> make_communicator(std::shared_ptr<Bootstrap>,
+                                                  Backend backend = Backend::automatic) const;
+  const std::shared_ptr<Bootstrap>& shared_bootstrap() const noexcept { return bootstrap_; }
+  /// The same ranks and devices in a group of their own, whose counters start at `first_epoch`.
+  std::unique_ptr<ConformanceBench> another(std::uint32_t first_epoch) const;
   /// Between cases: drops the communicator, and candidates and verifiers that are many by now.
   void trim();
 
  private:
+  CommunicatorOptions communicator_options(bool nccl) const;
+
   std::shared_ptr<Bootstrap> bootstrap_;
   std::shared_ptr<Device> device_;
   GroupOptions options_;

@@ -22,6 +22,7 @@ void write_case(llvm::json::OStream& json, const CaseResult& item) {
   json.attribute("tokens", item.tokens);
   json.attribute("status", json_text(to_string(item.status)));
   json.attribute("reason", json_text(item.reason));
+  json.attribute("cpu_only", item.cpu_only);
   json.attribute("detail", json_text(item.detail));
   json.attribute("candidate", json_text(item.candidate));
 }

@@ -107,7 +107,8 @@ void Ledger::store(const std::vector<Decision>& decisions, const std::vector<Pro
       if (!replaced) all.push_back(old);
     }
     database_->replace_decisions(group_.environment(), all);
-    database_->replace_nccl_choices(group_.environment(), nccl_choices(*database_, group_.environment(), options_.rules));
+    database_->replace_nccl_choices(group_.environment(),
+                                    nccl_choices(*database_, group_.environment(), options_.rules));
   });
 }
 

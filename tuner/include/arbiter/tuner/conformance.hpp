@@ -13,13 +13,15 @@
 
 namespace arbiter {
 
-/// The areas, in the order in which they run: "plain", "tokens", "hidden sizes", "fusion", "sentinel salt", "graphs",
-/// "grid changes", "numerics".
+/// The areas, in the order in which they run: "plain", "tokens", "hidden sizes", "fusion", "quantisation", "group
+/// sizes", "sentinel salt", "moe", "graphs", "grid changes", "numerics", "several communicators".
 const std::vector<std::string_view>& conformance_areas();
 
 enum class ConformanceSize : std::uint8_t {
-  quick,  ///< every algorithm and dtype once, a few hidden sizes, messages up to 2 MB: minutes on the CPU device
-  full,   ///< the whole list, and on GPUs every variant of the catalogue at one shape
+  quick,  ///< a selection that takes minutes on the CPU device: every algorithm and dtype, a few hidden sizes, messages
+          ///< up to 2 MB; of the fusion space every pair of parts (2 ranks, and on GPUs) or every part (more ranks)
+  full,   ///< the whole list: every fused pattern in every dtype, and on GPUs every variant of the catalogue at one
+          ///< shape
 };
 
 struct ConformanceOptions {
@@ -27,6 +29,9 @@ struct ConformanceOptions {
   std::vector<std::string> areas;       ///< of conformance_areas(); empty: all
   std::vector<std::string> algorithms;  ///< "oneshot_push" or "trtllm/oneshot_push"; empty: all
   std::uint64_t seed = 1;
+  /// How many GPUs there are; larger worlds that kernels exist for are then listed as proven on the CPU device only, in
+  /// the report of that many ranks. 0: they are not listed.
+  int gpus = 0;
   /// How candidates are loaded, on this rank; empty: load_candidate.
   std::function<std::unique_ptr<RunnableCandidate>(Group&, const CandidateSpec&, const ProblemFamily&)> load;
   const std::atomic<bool>* cancel = nullptr;  ///< on any rank: the remaining cases are skipped
@@ -47,6 +52,8 @@ struct CaseResult {
   std::string detail;       ///< what the case does beyond these fields
   std::string candidate;    ///< what was run; empty if nothing was
   CaseStatus status{};
+  /// Skipped here for what this machine is, and run on the CPU device.
+  bool cpu_only = false;
   std::string reason;  ///< why not passed: which rank, what was expected and what was found; empty if passed
 };
 
