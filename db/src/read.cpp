@@ -27,22 +27,14 @@ std::vector<DecisionSet> read_decisions(const std::filesystem::path& path) {
 }
 
 std::vector<DecisionSet> read_decisions_from_bytes(const std::string& bytes, const std::string& name_for_messages) {
-  db::require_sqlite_features();
-  const std::string name = "'" + name_for_messages + "'";
-  const auto refuse = [&](const std::string& why) {
-    throw DatabaseError(name + ": " + why + ". Restore a copy of it, or remove it and tune again.");
-  };
-  if (bytes.empty()) refuse("it is empty (0 bytes), expected a database or snapshot");
-  const db::FileHeader header = db::parse_header(bytes, bytes.size());
-  if (!header.is_sqlite) refuse("it is not an SQLite database (it starts with other bytes)");
-  if (const std::string problem = db::size_problem(header); !problem.empty()) refuse(problem);
-  db::Connection view = db::Connection::from_image(bytes, /*writable=*/false, name);
-  return decisions_of(view, db::identify(view));
+  db::Connection view = db::connection_to_bytes(bytes, name_for_messages);
+  std::optional<db::Connection> migrated;
+  return db::load_decisions(db::prepare_view(view, migrated));
 }
 
 void write_snapshot(const std::filesystem::path& target, const std::vector<DecisionSet>& sets) {
   db::require_sqlite_features();
-  db::write_snapshot_file(target, sets);
+  db::write_snapshot_file(target, sets, {});
 }
 
 std::string read_for_broadcast(const std::filesystem::path& path) {

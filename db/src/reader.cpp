@@ -193,6 +193,23 @@ void with_reader(const fs::path& given, const std::function<void(Connection&, Fi
   }
 }
 
+Connection connection_to_bytes(const std::string& bytes, const std::string& name_for_messages) {
+  require_sqlite_features();
+  const std::string name = "'" + name_for_messages + "'";
+  const auto refuse_bytes = [&](const std::string& why) {
+    refuse(name, why + ". Restore a copy of it, or remove it and tune again.");
+  };
+  if (bytes.empty()) refuse_bytes("it is empty (0 bytes), expected a database or snapshot");
+  const FileHeader header = parse_header(bytes, bytes.size());
+  if (!header.is_sqlite) refuse_bytes("it is not an SQLite database (it starts with other bytes)");
+  if (const std::string problem = size_problem(header); !problem.empty()) refuse_bytes(problem);
+  Connection view = Connection::from_image(bytes, /*writable=*/false, name);
+  if (identify(view) == FileKind::empty) {
+    refuse(name, "there is nothing in it, neither tables nor Arbiter's mark. Check its name, or tune first.");
+  }
+  return view;
+}
+
 Connection& prepare_view(Connection& view, std::optional<Connection>& migrated, std::span<const Migration> steps) {
   Connection* connection = &view;
   if (view.integer("PRAGMA user_version") < static_cast<std::int64_t>(steps.size())) {

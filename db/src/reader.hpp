@@ -22,6 +22,10 @@ namespace arbiter::db {
 /// - otherwise: shared locks, or as immutable where the filesystem has no locks.
 void with_reader(const std::filesystem::path& given, const std::function<void(Connection&, FileKind)>& use);
 
+/// A connection to a copy of a database image in memory, identified as with_reader() does. Throws DatabaseError naming
+/// `name_for_messages`.
+Connection connection_to_bytes(const std::string& bytes, const std::string& name_for_messages);
+
 /// Bring a view up to the newest schema in memory if it is older, and check that it is sound: the schema is exactly
 /// ours, and the tables that decisions are read from pass SQLite's integrity and foreign key checks.
 /// Returns the connection to read from: `view` itself, or the migrated copy through `migrated`.

@@ -66,7 +66,8 @@ auto naming_the_file(const Connection& connection, Load&& load) {
   }
 }
 
-/// Environments without decisions and NCCL choices are left out. Ordered by environment key. Throws DatabaseError naming the file.
+/// Environments without decisions and NCCL choices are left out. Ordered by environment key. Throws DatabaseError
+/// naming the file.
 std::vector<DecisionSet> load_decisions(Connection&);
 
 }  // namespace arbiter::db

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "files.hpp"
+#include "kernels.hpp"
 #include "reader.hpp"
 #include "rows.hpp"
 
@@ -12,8 +13,8 @@ namespace fs = std::filesystem;
 namespace arbiter::db {
 namespace {
 
-/// A database in memory with these decisions, filled in a fixed order.
-Connection stage(const std::vector<DecisionSet>& sets) {
+/// A database in memory with these decisions and kernels, filled in a fixed order.
+Connection stage(const std::vector<DecisionSet>& sets, const std::vector<StoredKernel>& kernels) {
   Connection staging = Connection::memory("the snapshot in memory");
   staging.execute(
       "PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8'; PRAGMA auto_vacuum = NONE; PRAGMA foreign_keys = ON");
@@ -25,6 +26,7 @@ Connection stage(const std::vector<DecisionSet>& sets) {
     for (const Decision& decision : set.decisions) insert_decision(staging, key, decision);
     for (const NcclChoice& choice : set.nccl) insert_nccl_choice(staging, key, choice);
   }
+  for (const StoredKernel& kernel : kernels) insert_kernel(staging, kernel);
   transaction.commit();
   return staging;
 }
@@ -74,7 +76,7 @@ constexpr std::size_t change_counter_offset = 24;
 }  // namespace
 
 std::string snapshot_image(const std::vector<DecisionSet>& sets) {
-  Connection staging = stage(sets);
+  Connection staging = stage(sets, {});
   require_ok(staging);
   staging.execute("VACUUM");
   std::string image = staging.serialize();
@@ -83,10 +85,11 @@ std::string snapshot_image(const std::vector<DecisionSet>& sets) {
   return image;
 }
 
-void write_snapshot_file(const fs::path& given, const std::vector<DecisionSet>& sets) {
+void write_snapshot_file(const fs::path& given, const std::vector<DecisionSet>& sets,
+                         const std::vector<StoredKernel>& kernels) {
   const fs::path target = resolve(given);
   require_replaceable(target);
-  Connection staging = stage(sets);
+  Connection staging = stage(sets, kernels);
   PendingFile file(target);
   try {
     Statement(staging, "VACUUM INTO ?").bind(std::string_view(file.path().native())).run();

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "arbiter/db/database.hpp"
+#include "arbiter/db/kernels.hpp"
 
 namespace arbiter::db {
 
@@ -14,6 +14,7 @@ std::string snapshot_image(const std::vector<DecisionSet>&);
 
 /// The same as a file that appears complete or not at all. Refuses to replace anything but a snapshot: measurements
 /// are never overwritten. Throws DatabaseError.
-void write_snapshot_file(const std::filesystem::path&, const std::vector<DecisionSet>&);
+void write_snapshot_file(const std::filesystem::path&, const std::vector<DecisionSet>&,
+                         const std::vector<StoredKernel>&);
 
 }  // namespace arbiter::db

@@ -251,6 +251,10 @@ void Statement::bind_one(int index, std::string_view value) {
   check(sqlite3_bind_text64(statement_.get(), index, data, value.size(), SQLITE_TRANSIENT, SQLITE_UTF8));
 }
 
+void Statement::bind_one(int index, Blob value) {
+  check(sqlite3_bind_blob64(statement_.get(), index, value.bytes.data(), value.bytes.size(), SQLITE_TRANSIENT));
+}
+
 void Statement::expect_type(int column, int type) const {
   if (sqlite3_column_type(statement_.get(), column) == type) return;
   const char* name = sqlite3_column_name(statement_.get(), column);
@@ -285,6 +289,14 @@ std::string Statement::text(int column) const {
   const auto* data = reinterpret_cast<const char*>(sqlite3_column_text(statement_.get(), column));
   if (data == nullptr) connection_->fail(SQLITE_NOMEM, "cannot be read");
   return {data, static_cast<std::size_t>(sqlite3_column_bytes(statement_.get(), column))};
+}
+
+std::string Statement::blob(int column) const {
+  expect_type(column, SQLITE_BLOB);
+  const auto* data = static_cast<const char*>(sqlite3_column_blob(statement_.get(), column));
+  const auto bytes = static_cast<std::size_t>(sqlite3_column_bytes(statement_.get(), column));
+  if (data == nullptr && bytes != 0) connection_->fail(SQLITE_NOMEM, "cannot be read");
+  return data == nullptr ? std::string() : std::string(data, bytes);
 }
 
 Transaction::Transaction(Connection& connection) : connection_(&connection), nested_(connection.in_transaction()) {

@@ -86,6 +86,11 @@ class Connection {
   std::string name_;
 };
 
+/// Bytes to bind as a blob.
+struct Blob {
+  std::string_view bytes;
+};
+
 class Statement {
  public:
   Statement(const Connection&, std::string_view sql);
@@ -106,6 +111,7 @@ class Statement {
   int small_integer(int column) const;
   double real(int column) const;
   std::string text(int column) const;
+  std::string blob(int column) const;
 
  private:
   struct Finalize {
@@ -117,6 +123,7 @@ class Statement {
   }
   void bind_one(int index, double value);
   void bind_one(int index, std::string_view value);
+  void bind_one(int index, Blob value);
   void bind_one(int index, std::nullopt_t);
   template <typename Value>
   void bind_one(int index, const std::optional<Value>& value) {

@@ -347,7 +347,7 @@ void WorkDatabase::write_snapshot(const fs::path& target) const {
                         "': the snapshot would replace the work database itself. Choose another "
                         "name for the snapshot.");
   }
-  db::write_snapshot_file(target, decisions());
+  db::write_snapshot_file(target, decisions(), {});
 }
 
 }  // namespace arbiter

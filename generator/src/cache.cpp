@@ -57,8 +57,9 @@ CompiledKernel KernelCache::get(const Source& source, const Compiler& compiler, 
   const auto compile = [&] {
     if (!options_.compile_on_miss)
       throw CompileError("kernel " + quote(name) + " is not in the cache " + quote(options_.directory.string()) +
-                         ", and compiling is switched off (ARBITER_JIT=off); run once with ARBITER_JIT=on, or copy " +
-                         "the cache of a machine that has it");
+                         ", and compiling is switched off (ARBITER_JIT=off); run once with ARBITER_JIT=on, copy " +
+                         "the cache of a machine that has it, or load a snapshot with kernels (arbiter snapshot " +
+                         "--with-kernels)");
     ++counters.misses;
     const auto begin = std::chrono::steady_clock::now();
     CompiledKernel kernel = [&] {

@@ -50,10 +50,12 @@ Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<D
       decisions(load_decisions(group->bootstrap(), options)),
       pointers(group->device()),
       plain(group->catalogue().pattern(plain_pattern)) {
+  group->provide(decisions.kernels);
   if (group->rank() != 0) return;
   if (!decisions.problem.empty()) log.warn("going on without measured decisions: " + decisions.problem);
   if (!decisions.source.empty()) {
-    log.info("decisions: " + decisions.source + ", for " + std::to_string(decisions.sets.size()) + " environments");
+    log.info("decisions: " + decisions.source + ", for " + std::to_string(decisions.sets.size()) +
+             " environments and with " + std::to_string(decisions.kernels->size()) + " compiled kernels");
   }
 }
 

@@ -68,8 +68,10 @@ LoadedDecisions load_decisions(Bootstrap& bootstrap, const CommunicatorOptions& 
   if (fields[0].empty() || !loaded.problem.empty()) return loaded;
   try {
     loaded.sets = read_decisions_from_bytes(fields[1], fields[0]);
+    loaded.kernels = std::make_shared<const KernelSet>(read_kernels_from_bytes(fields[1], fields[0]));
     loaded.source = fields[0];
   } catch (const std::exception& error) {
+    loaded.sets.clear();  // nothing of a file that is damaged anywhere
     loaded.problem = error.what();
   }
   // The bytes are equal, but reading them can still fail on one rank (memory, a temporary file).

@@ -184,7 +184,8 @@ Environment local_view(Device& device) {
   here.driver_version = driver_version(nvml.get());
   int runtime = 0;
   if (cudaRuntimeGetVersion(&runtime) == cudaSuccess) here.cuda_runtime = cuda_version_text(runtime);
-  here.compiler_version = nvrtc_version();
+  // What stands in brackets is why there is none.
+  if (const std::string version = nvrtc_version(); !version.starts_with("(")) here.compiler_version = version;
   here.nccl_version = nccl_version();
   here.nccl_variables = nccl_variables();
   here.topology = gpu_link_class(nvml.get(), properties.ordinal, properties.unique_id);

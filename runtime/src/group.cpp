@@ -145,6 +145,8 @@ class GroupImpl final : public Group {
   std::string nccl_reason() const override { return nccl_reason_; }
   std::string nccl_forcing_reason() const override { return nccl_forcing_reason_; }
   KernelCache& cache() noexcept override { return *options_.cache; }
+  const KernelSet& stored_kernels() const noexcept override { return *kernels_; }
+  void provide(std::shared_ptr<const KernelSet> kernels) override { kernels_ = std::move(kernels); }
   const EnvironmentVariables& variables() const noexcept override { return options_.variables; }
   std::optional<SymmetricProvider> symmetric_provider() const noexcept override { return capabilities_.provider; }
   std::string symmetric_reason() const override { return capabilities_.symmetric_reason; }
@@ -280,6 +282,7 @@ class GroupImpl final : public Group {
   std::unique_ptr<Workspace> workspace_;
   std::unique_ptr<SharedBuffers> shared_buffers_;
   Environment environment_;
+  std::shared_ptr<const KernelSet> kernels_ = std::make_shared<const KernelSet>();
   bool aborted_ = false;
 };
 

@@ -13,8 +13,10 @@ namespace {
 
 bool on_cpu(const Group& group) { return group.environment().device == "cpu"; }
 
+Dialect dialect_of(const Group& group) { return on_cpu(group) ? Dialect::host : Dialect::cuda; }
+
 Source render_for(const Group& group, const Variant& variant, int rank) {
-  return render_kernel(group.catalogue(), variant, rank, on_cpu(group) ? Dialect::host : Dialect::cuda);
+  return render_kernel(group.catalogue(), variant, rank, dialect_of(group));
 }
 
 std::unique_ptr<Compiler> compiler_for(Device& device) {
@@ -49,6 +51,13 @@ std::unique_ptr<Kernel> load_kernel(Group& group, const Variant& variant) {
   const Source source = render_for(group, variant, rank);
   Device& device = group.device();
   const std::string name = variant.full_name() + " rank=" + std::to_string(rank);
+  // A kernel that came with the decisions needs no compiler. Where NVRTC is older than the GPU, or missing, the device
+  // asks for another target than the machine that compiled it could.
+  const int capability = device.properties().compute_capability;
+  const std::string native = "sm_" + std::to_string(capability) + (capability >= 90 ? "a" : "");
+  for (const std::string& target : {device.properties().compile_target, native}) {
+    if (const CompiledKernel* stored = group.stored_kernels().find(source, target)) return device.load(*stored, rank);
+  }
   return device.load(group.cache().get(source, *compiler_for(device), name), rank);
 }
 
@@ -140,14 +149,21 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
 }
 
 std::string candidate_source_hash(const Group& group, const CandidateSpec& spec) {
+  return candidate_source_hash(group.catalogue(), dialect_of(group), spec);
+}
+
+std::string candidate_source_hash(const Catalogue& catalogue, Dialect dialect, const CandidateSpec& spec) {
   std::vector<std::string> hashes;
+  const auto add = [&](const Variant& variant, int rank) {
+    hashes.push_back(render_kernel(catalogue, variant, rank, dialect).hash);
+  };
   if (spec.kernel) {
     // On the CPU device one source holds the kernels of all ranks.
-    const int sources = on_cpu(group) ? 1 : spec.kernel->world;
-    for (int rank = 0; rank < sources; ++rank) hashes.push_back(render_for(group, *spec.kernel, rank).hash);
+    const int sources = dialect == Dialect::host ? 1 : spec.kernel->world;
+    for (int rank = 0; rank < sources; ++rank) add(*spec.kernel, rank);
   }
-  if (spec.prologue) hashes.push_back(render_for(group, *spec.prologue, 0).hash);
-  if (spec.epilogue) hashes.push_back(render_for(group, *spec.epilogue, 0).hash);
+  if (spec.prologue) add(*spec.prologue, 0);
+  if (spec.epilogue) add(*spec.epilogue, 0);
   return hashes.empty() ? std::string() : hash_of_fields(hashes);
 }
 

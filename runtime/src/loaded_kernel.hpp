@@ -6,6 +6,7 @@
 #include <string>
 
 #include "abi.hpp"
+#include "arbiter/generator/render.hpp"
 #include "arbiter/runtime/candidate.hpp"
 #include "geometry.hpp"
 
@@ -43,6 +44,7 @@ class LoadedKernel {
 /// SHA-256 over the sources of all ranks and of the stand-alone kernels: what a decision is checked against. Empty for
 /// NCCL alone. Pure in the catalogue and the device kind.
 std::string candidate_source_hash(const Group&, const CandidateSpec&);
+std::string candidate_source_hash(const Catalogue&, Dialect, const CandidateSpec&);
 
 /// Bytes of scratch memory (workspace.hpp) that a candidate needs for a family.
 std::size_t scratch_bytes(const CandidateSpec&, const ProblemFamily&);

@@ -201,6 +201,15 @@ TEST(CompatibilityTest, TheSameHardwareIsWhatIsSoldUnderOneName) {
   EXPECT_EQ(seen, hardware.size());
 }
 
+TEST(CompatibilityTest, WithoutACompilerTheKernelsAreThoseOfAnotherMachine) {
+  Environment here = example_environment();
+  here.compiler_version.clear();
+  const auto report = compatibility(here, example_environment());
+  EXPECT_EQ(report.verdict, Compatibility::compatible);
+  EXPECT_EQ(report.differences, std::vector<std::string>{"compiler_version: none here, 13.0 measured"});
+  EXPECT_EQ(compatibility(example_environment(), here).verdict, Compatibility::incompatible);
+}
+
 TEST(CompatibilityTest, HostCompilersAreComparedByName) {
   Environment here = example_environment();
   Environment measured = here;

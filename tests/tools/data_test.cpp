@@ -164,7 +164,7 @@ TEST_F(Data, DiffNamesWhatChanged) {
 TEST_F(Data, Snapshot) {
   ASSERT_EQ(run_arbiter({"merge", "--db", file("a.db"), file("b.db")}).exit_code, 0);
   const llvm::json::Value report = json({"snapshot", "--db", file("a.db"), file("snapshot.db")});
-  expect_keys(&report, {"schema", "snapshot", "bytes", "environments", "decisions"});
+  expect_keys(&report, {"schema", "snapshot", "bytes", "environments", "decisions", "kernels"});
   EXPECT_EQ(member(report, "decisions")->getAsInteger(), 2);
   EXPECT_EQ(read_decisions(file("snapshot.db")), read_decisions(file("a.db")));
   const std::string bytes = read_text(file("snapshot.db"));

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "arbiter/db/kernels.hpp"
 #include "arbiter/db/nccl_configuration.hpp"
 #include "arbiter/db/records.hpp"
 #include "arbiter/generator/cache.hpp"
@@ -76,6 +77,10 @@ class Group {
   /// Why NCCL configurations cannot be forced on some rank, equal on all ranks; empty if they can, and without NCCL.
   virtual std::string nccl_forcing_reason() const = 0;
   virtual KernelCache& cache() noexcept = 0;
+  /// Kernels that came with a snapshot: looked at before the cache.
+  virtual const KernelSet& stored_kernels() const noexcept = 0;
+  /// Local: equal snapshots on all ranks are the caller's concern.
+  virtual void provide(std::shared_ptr<const KernelSet>) = 0;
   virtual const EnvironmentVariables& variables() const noexcept = 0;
   /// The provider all ranks voted for; empty for a single rank, or when none works (then only NCCL is left).
   virtual std::optional<SymmetricProvider> symmetric_provider() const noexcept = 0;

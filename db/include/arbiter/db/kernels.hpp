@@ -1,0 +1,44 @@
+// Compiled kernels in a snapshot: what lets a machine without a compiler run its decisions.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "arbiter/db/database.hpp"
+#include "arbiter/generator/compile.hpp"
+
+namespace arbiter {
+
+/// One kernel of one rank (on the CPU device: of all ranks).
+struct StoredKernel {
+  std::string key;          ///< KernelCache::key(): source, entry and compiler
+  std::string name;         ///< Variant::full_name() and rank, for people
+  std::string source_hash;  ///< Source::hash
+  CompiledKernel kernel;
+};
+
+/// Kernels to look up by what they were compiled from. Immutable, so any number of ranks may share one.
+class KernelSet {
+ public:
+  KernelSet() = default;
+  explicit KernelSet(std::vector<StoredKernel>);
+  /// Null if there is none. Whatever compiler made it: the source and the target are those that were asked for.
+  const CompiledKernel* find(const Source&, const std::string& target) const noexcept;
+  std::size_t size() const noexcept { return kernels_.size(); }
+
+ private:
+  std::map<std::tuple<std::string, std::string, std::string>, CompiledKernel> kernels_;
+};
+
+/// The kernels of a snapshot, ordered by key; empty for other databases. Every one is checked against its digest.
+/// Throws DatabaseError naming the file.
+std::vector<StoredKernel> read_kernels(const std::filesystem::path&);
+std::vector<StoredKernel> read_kernels_from_bytes(const std::string& bytes, const std::string& name_for_messages);
+
+/// As write_snapshot(), with these kernels.
+void write_snapshot(const std::filesystem::path&, const std::vector<DecisionSet>&, const std::vector<StoredKernel>&);
+
+}  // namespace arbiter
