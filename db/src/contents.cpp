@@ -1,5 +1,8 @@
 #include "contents.hpp"
 
+#include <algorithm>
+#include <string_view>
+
 #include "digest.hpp"
 #include "reader.hpp"
 #include "rows.hpp"
@@ -29,6 +32,15 @@ void load_runs(Connection& connection, Contents& contents) {
   }
 }
 
+/// The key of a candidate covers its name, which begins with backend and algorithm.
+void require_named(const Candidate& candidate) {
+  const std::string start = std::string(to_string(candidate.backend)) + "/" + candidate.algorithm;
+  const std::string_view rest = std::string_view(candidate.name).substr(std::min(start.size(), candidate.name.size()));
+  if (candidate.name.starts_with(start) && (rest.empty() || rest[0] == ':' || rest[0] == '+')) return;
+  throw DatabaseError("candidate '" + candidate.name + "' is stored with algorithm '" + candidate.algorithm +
+                      "' of backend '" + std::string(to_string(candidate.backend)) + "', which is not its name's");
+}
+
 void load_problems_and_candidates(Connection& connection, Contents& contents) {
   Statement problems(connection, "SELECT pattern, dtype, hidden, tokens, world, mode, in_place, key FROM problem");
   while (problems.step()) {
@@ -42,6 +54,7 @@ void load_problems_and_candidates(Connection& connection, Contents& contents) {
     Candidate candidate = candidate_from(candidates, 0);
     validate(candidate);
     require_key("candidate", candidates.text(5), candidate.key());
+    require_named(candidate);
     contents.candidates.emplace(candidates.text(5), std::move(candidate));
   }
 }
@@ -149,6 +162,14 @@ Contents load_contents(Connection& connection) {
   });
 }
 
+Contents load_checked_contents(Connection& connection) {
+  const std::string result = connection.text("PRAGMA integrity_check(1)");
+  if (result != "ok") {
+    throw DatabaseError(connection.name() + ": it is damaged: " + result + ". Restore a copy of it.");
+  }
+  return load_contents(connection);
+}
+
 MergeReport store_measurements(Connection& connection, const Contents& have, const Contents& want) {
   MergeReport report;
   for (const auto& [key, environment] : want.environments) {
@@ -193,12 +214,7 @@ Contents read_contents(const std::filesystem::path& path) {
       throw DatabaseError(view.name() + ": there is nothing in it, neither tables nor Arbiter's mark. Check its name.");
     }
     std::optional<db::Connection> migrated;
-    db::Connection& connection = db::prepare_view(view, migrated);
-    const std::string result = connection.text("PRAGMA integrity_check(1)");
-    if (result != "ok") {
-      throw DatabaseError(view.name() + ": it is damaged: " + result + ". Restore a copy of it.");
-    }
-    contents = db::load_contents(connection);
+    contents = db::load_checked_contents(db::prepare_view(view, migrated));
   });
   return contents;
 }

@@ -9,6 +9,9 @@ namespace arbiter::db {
 /// Throws DatabaseError naming the connection for anything that is damaged.
 Contents load_contents(Connection&);
 
+/// The same, after SQLite's own check of the whole file.
+Contents load_checked_contents(Connection&);
+
 /// With the problem and the candidate, which must be there.
 Trial trial_of(const Contents&, const StoredTrial&);
 

@@ -85,12 +85,15 @@ bool is_network_filesystem(std::uint64_t kind) noexcept {
   return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
 }
 
-bool on_network_filesystem(const fs::path& file) noexcept {
+std::uint64_t filesystem_kind(const fs::path& directory) noexcept {
   struct statfs information {};
-  const std::string directory = file.parent_path().empty() ? "." : file.parent_path().string();
-  if (::statfs(directory.c_str(), &information) != 0) return false;
+  if (::statfs(directory.c_str(), &information) != 0) return 0;
   // f_type is signed on some architectures: the magic numbers have 32 bits.
-  return is_network_filesystem(static_cast<std::uint32_t>(information.f_type));
+  return static_cast<std::uint32_t>(information.f_type);
+}
+
+bool on_network_filesystem(const fs::path& file, const FilesystemKind& kind) {
+  return is_network_filesystem(kind(file.parent_path().empty() ? fs::path(".") : file.parent_path()));
 }
 
 fs::path resolve(const fs::path& path) {
@@ -165,7 +168,9 @@ PendingFile::PendingFile(fs::path target) : target_(std::move(target)) {
 }
 
 PendingFile::~PendingFile() {
-  if (!published_) ::unlink(path_.c_str());
+  if (published_) return;
+  // What SQLite keeps beside a file while it writes to it stays there when it could not finish.
+  for (const char* suffix : {"", "-journal"}) ::unlink(beside(path_, suffix).c_str());
 }
 
 void PendingFile::publish() {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -10,8 +11,11 @@ namespace arbiter::db {
 
 /// `kind` is statfs::f_type. Shared memory between processes, which WAL needs, does not work across hosts.
 bool is_network_filesystem(std::uint64_t kind) noexcept;
+/// statfs::f_type of a directory; 0 if unknown.
+using FilesystemKind = std::function<std::uint64_t(const std::filesystem::path& directory)>;
+std::uint64_t filesystem_kind(const std::filesystem::path& directory) noexcept;
 /// Of the directory that holds, or will hold, `file`. Unknown counts as local.
-bool on_network_filesystem(const std::filesystem::path& file) noexcept;
+bool on_network_filesystem(const std::filesystem::path& file, const FilesystemKind& = filesystem_kind);
 
 /// The same file by any of its names: absolute, links resolved. The file itself need not exist; its directory must
 /// (DatabaseError).

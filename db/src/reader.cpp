@@ -142,7 +142,8 @@ View open_view(const fs::path& path, const std::string& name, const FileState& s
     view.unlocked = true;
     begin(*view.connection);
   };
-  if (!state.wal && header.wal) {
+  // The change to WAL itself goes through a rollback journal, which a full disk may leave behind.
+  if (!state.wal && header.wal && state.journal_bytes == 0) {
     immutable();
   } else {
     try {

@@ -72,19 +72,6 @@ void require_ours(const fs::path& path, const std::string& name) {
   }
 }
 
-Connection open_for_writing(const fs::path& path, const std::string& name) {
-  Connection connection = Connection::open(path, db::Access::write, name);
-  const bool network = db::on_network_filesystem(path);
-  // WAL keeps an index in memory shared by its users, which other hosts do not see.
-  const std::string journal = connection.text(network ? "PRAGMA journal_mode = DELETE" : "PRAGMA journal_mode = WAL");
-  // NORMAL is safe from corruption in WAL mode; with a rollback journal it is not quite.
-  connection.execute(journal == "wal" ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL");
-  connection.execute("PRAGMA foreign_keys = ON");
-  db::migrate(connection);
-  db::require_schema(connection);
-  return connection;
-}
-
 constexpr std::string_view second_attempt = "tried again";
 
 /// A new row with status `running`, in place of one that is not done; returns its key.
@@ -142,6 +129,23 @@ void require_outcome(const Trial& trial) {
 
 }  // namespace
 
+namespace db {
+
+Connection open_for_writing(const fs::path& path, const std::string& name, const FilesystemKind& kind) {
+  Connection connection = Connection::open(path, Access::write, name);
+  const bool network = on_network_filesystem(path, kind);
+  // WAL keeps an index in memory shared by its users, which other hosts do not see.
+  const std::string journal = connection.text(network ? "PRAGMA journal_mode = DELETE" : "PRAGMA journal_mode = WAL");
+  // NORMAL is safe from corruption in WAL mode; with a rollback journal it is not quite.
+  connection.execute(journal == "wal" ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL");
+  connection.execute("PRAGMA foreign_keys = ON");
+  migrate(connection);
+  require_schema(connection);
+  return connection;
+}
+
+}  // namespace db
+
 WorkDatabase WorkDatabase::open(const fs::path& given) {
   db::require_sqlite_features();
   const fs::path path = db::resolve(given);
@@ -152,7 +156,7 @@ WorkDatabase WorkDatabase::open(const fs::path& given) {
   }
   auto lock = std::make_unique<db::WriterLock>(path);
   require_ours(path, name);
-  Connection connection = open_for_writing(path, name);
+  Connection connection = db::open_for_writing(path, name);
   return WorkDatabase(std::make_unique<Impl>(path, name, std::move(lock), std::move(connection)));
 }
 

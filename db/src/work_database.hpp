@@ -7,6 +7,13 @@
 
 namespace arbiter {
 
+namespace db {
+/// The connection of a WorkDatabase, settings and schema included: a WAL, or a rollback journal on a network
+/// filesystem, as `kind` tells.
+Connection open_for_writing(const std::filesystem::path&, const std::string& name,
+                            const FilesystemKind& kind = filesystem_kind);
+}  // namespace db
+
 struct WorkDatabase::Impl {
   Impl(std::filesystem::path p, std::string n, std::unique_ptr<db::WriterLock> l, db::Connection c)
       : path(std::move(p)), name(std::move(n)), lock(std::move(l)), connection(std::move(c)) {}

@@ -1,4 +1,5 @@
 // Reading a database in any state, without writing anything in or beside it.
+#include <sqlite3.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -291,7 +292,17 @@ TEST_F(ReaderTest, AHotJournalLeftByACrash) {
 TEST_F(ReaderTest, BytesFlaggedForWal) {
   make();
   const std::string bytes = read_file(path);
-  ASSERT_EQ(bytes[18], 2) << "the trap: SQLite cannot open such an image in memory as it is";
+  ASSERT_EQ(bytes[18], 2);
+  {
+    // The trap: SQLite takes such an image into memory as it is, and then cannot open it.
+    Connection memory = Connection::memory("raw");
+    std::string copy = bytes;
+    ASSERT_EQ(sqlite3_deserialize(memory.handle(), "main", reinterpret_cast<unsigned char*>(copy.data()),
+                                  static_cast<sqlite3_int64>(copy.size()), static_cast<sqlite3_int64>(copy.size()),
+                                  SQLITE_DESERIALIZE_READONLY),
+              SQLITE_OK);
+    EXPECT_THROW(memory.integer("SELECT count(*) FROM decision"), DatabaseError);
+  }
   EXPECT_EQ(read_decisions_from_bytes(bytes, "image"), expected);
 }
 

@@ -7,6 +7,7 @@
 #include "db/fixtures.hpp"
 #include "files.hpp"
 #include "sqlite.hpp"
+#include "work_database.hpp"
 
 namespace arbiter::test {
 namespace {
@@ -152,6 +153,34 @@ TEST(WriterTest, NetworkFilesystemsAreRecognised) {
   EXPECT_FALSE(db::is_network_filesystem(0x794C7630)) << "overlayfs";
   EXPECT_FALSE(db::on_network_filesystem("/dev/shm/x"));
   EXPECT_FALSE(db::on_network_filesystem("/nonexistent/x"));
+}
+
+TEST(WriterTest, OnANetworkFilesystemThereIsNoWal) {
+  ScratchDirectory scratch;
+  const auto path = scratch / "work.db";
+  std::filesystem::path asked;
+  const auto nfs = [&](const std::filesystem::path& directory) {
+    asked = directory;
+    return std::uint64_t{0x6969};
+  };
+  { WorkDatabase::open(path).replace_decisions(example_environment(), example_decisions(3)); }
+  ASSERT_EQ(read_file(path)[18], 2) << "it was flagged for WAL on a local disk";
+  {
+    db::Connection connection = db::open_for_writing(path, "'work.db'", nfs);
+    EXPECT_EQ(asked, scratch.path());
+    EXPECT_EQ(connection.text("PRAGMA journal_mode"), "delete");
+    EXPECT_EQ(connection.integer("PRAGMA synchronous"), 2) << "FULL";
+    EXPECT_EQ(connection.integer("PRAGMA foreign_keys"), 1);
+    db::Transaction transaction(connection);
+    connection.execute("DELETE FROM decision");
+    EXPECT_FALSE(std::filesystem::exists(scratch / "work.db-wal"));
+    EXPECT_FALSE(std::filesystem::exists(scratch / "work.db-shm")) << "memory that other hosts do not see";
+    transaction.commit();
+  }
+  EXPECT_EQ(read_file(path)[18], 1);
+  EXPECT_TRUE(read_decisions(path).empty());
+  db::Connection local = db::open_for_writing(path, "'work.db'", [](const auto&) { return std::uint64_t{0xEF53}; });
+  EXPECT_EQ(local.text("PRAGMA journal_mode"), "wal") << "copied to a local disk, it uses a WAL again";
 }
 
 TEST(WriterTest, TheLibraryHasWhatIsNeeded) { EXPECT_NO_THROW(db::require_sqlite_features()); }

@@ -32,6 +32,12 @@ if(ARBITER_SANITIZE)
   endif()
 endif()
 
+# The fuzzers' libraries: instrumented to tell which branches an input takes, and checked by AddressSanitizer.
+if(ARBITER_FUZZ)
+  target_compile_options(arbiter_options INTERFACE -fsanitize=fuzzer-no-link,address -fno-omit-frame-pointer)
+  target_link_options(arbiter_options INTERFACE -fsanitize=address)
+endif()
+
 # Rebuilds after a clean or in a second build folder are nearly free with ccache.
 find_program(ARBITER_CCACHE ccache)
 if(ARBITER_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
