@@ -1,4 +1,5 @@
 // A catalogue: an error that says where it is wrong, or something that can be enumerated and rendered.
+#include <string>
 #include <string_view>
 
 #include "arbiter/error.hpp"
@@ -11,9 +12,9 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   try {
     // Without templates: hashing all of them would be most of the work.
     const Catalogue catalogue = Catalogue::parse({reinterpret_cast<const char*>(data), size}, TemplateMap{});
-    for (const EpilogueEntry& epilogue : catalogue.epilogues()) {
+    for (const std::string& pattern : catalogue.usual_patterns()) {
       try {
-        const Enumeration all = enumerate(catalogue, epilogue.pattern, Dtype::bf16, 2, 4096, {90, 1024, {}});
+        const Enumeration all = enumerate(catalogue, pattern, Dtype::bf16, 2, 4096, {90, 1024, {}});
         for (std::size_t i = 0; i < all.variants.size() && i < rendered; ++i) {
           (void)render_kernel(catalogue, all.variants[i], 0, Dialect::cuda);
         }
