@@ -148,7 +148,8 @@ TEST(CudaSymmetricRefusals, TheCpuProviderIsNotForGpus) {
   ARBITER_NEEDS_GPUS(1);
   test::run_threads(1, [](Bootstrap& bootstrap) {
     const std::unique_ptr<Device> device = make_cuda_device(0);
-    EXPECT_THROW(allocate_cuda_symmetric(*device, bootstrap, SymmetricProvider::shared_memory, 64, false), InvalidArgument);
+    EXPECT_THROW(allocate_cuda_symmetric(*device, bootstrap, SymmetricProvider::shared_memory, 64, false),
+                 InvalidArgument);
   });
 }
 

@@ -82,7 +82,7 @@ Verification interleaved(ConformanceBench& bench, const ProblemFamily& shape, in
   bench.group().bootstrap().barrier();
   const Outcome outcome = together(bench.group(), stream, [&]() -> Outcome {
     for (int round = 0; round < rounds; ++round) {
-      const std::int64_t tokens = round + 1 == rounds ? most_tokens : 1 + round * 29 % most_tokens;
+      const std::int64_t tokens = round + 1 == rounds ? most_tokens : 1 + std::int64_t{round} * 29 % most_tokens;
       first.run(tokens, stream);
       second.run(most_tokens + 1 - tokens, stream);
     }

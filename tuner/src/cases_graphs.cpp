@@ -67,7 +67,7 @@ Verification early_consumer(ConformanceBench& bench, RunnableCandidate& unfused,
   subject.enqueue = [&](const Call& call, StreamHandle stream) {
     for (int i = 0; i < calls; ++i) unfused.enqueue(call, stream);
   };
-  const Verification direct = verified(verifier, subject, bench, "launched directly");
+  Verification direct = verified(verifier, subject, bench, "launched directly");
   if (!direct.ok()) return direct;
   std::unique_ptr<Graph> graph;
   subject.enqueue = [&](const Call& call, StreamHandle stream) {
