@@ -176,13 +176,9 @@ void CpuDevice::launch(const Kernel& kernel, const Launch& launch, const void* a
 }
 
 void CpuDevice::run(std::span<const CpuOperation> operations) {
-  std::vector<FiberTask> tasks;
-  tasks.reserve(operations.size());
-  bool launches = false;
-  for (const CpuOperation& operation : operations) {
-    launches = launches || operation.launch != nullptr;
-    tasks.push_back(operation.launch != nullptr ? FiberTask{operation.launch->launch} : FiberTask{{}, &operation.host});
-  }
+  const bool launches =
+      std::any_of(operations.begin(), operations.end(), [](const CpuOperation& o) { return o.launch != nullptr; });
+  const std::vector<FiberTask> tasks = tasks_of(operations);
   if (!launches) {
     for (const CpuOperation& operation : operations) operation.host();
   } else if (link_ != nullptr) {

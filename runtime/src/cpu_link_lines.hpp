@@ -53,8 +53,7 @@ class LinkLines {
     messages_.push_back(message);
     return static_cast<std::uint32_t>(messages_.size() - 1);
   }
-  /// Lines are 1 to size() - 1.
-  std::size_t size() const noexcept { return lines_.size(); }
+  std::size_t messages() const noexcept { return messages_.size(); }
   /// Forgets all messages and all lines.
   void restart();
   /// Writes the newest value of every word to memory and forgets all messages. Lines keep their numbers.

@@ -15,6 +15,12 @@ constexpr std::uint32_t lazy_spread = 1U << 30;
 // A thread that loads more lines than this between two polls stays awake.
 constexpr std::size_t most_watched = 128;
 
+// A kernel that goes mad does the same thing wrong a million times.
+constexpr std::size_t most_events = 1000;
+
+// With more stores than that in one run, everything arrives, so that a kernel that stores for ever needs no memory.
+constexpr std::size_t most_messages = std::size_t{1} << 19;
+
 unsigned first_word(const void* address) noexcept {
   return static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(address) / sizeof(unsigned) % 4);
 }
@@ -42,6 +48,7 @@ void LinkMemory::restart(std::uint64_t seed, bool explain) {
   slow_sequence_ = random_.below(2) == 0 ? -1 : static_cast<int>(random_.below(sequences));
   explain_ = explain;
   events_.clear();
+  statistics_ = {};
   woken.clear();
 }
 
@@ -51,6 +58,7 @@ void LinkMemory::prepare(unsigned threads) {
   for (Thread& thread : threads_) {
     thread.active = false;
     thread.watched.clear();
+    thread.polled.clear();
   }
   last_loads_.clear();
   last_loads_.resize(explain_ ? threads : 0);
@@ -190,6 +198,7 @@ LinkMemory::Step LinkMemory::landing_step(unsigned sequence) noexcept {
 }
 
 void LinkMemory::store(unsigned thread, void* destination, const unsigned* words, unsigned count, bool release) {
+  if (lines_.messages() > most_messages) settle();
   const std::uint32_t line = lines_.find(destination);
   if (line == LinkLines::untracked) {
     auto* target = static_cast<unsigned*>(destination);
@@ -240,18 +249,18 @@ void LinkMemory::insert(unsigned thread, std::uint32_t line, LinkMessage& messag
   }
   message.older = older;
   if (explain_) {
-    const auto note = [&](LinkEvent::Kind kind, const LinkMessage& other) {
-      events_.push_back({kind, message.place, other.place, lines_[line].memory});
+    const auto note_other = [&](LinkEvent::Kind kind, const LinkMessage& other) {
+      note({kind, message.place, other.place, lines_[line].memory});
     };
     for (std::uint32_t id = lines_[line].newest; newer != 0 && id != older; id = lines_.message(id).older) {
       const LinkMessage& other = lines_.message(id);
-      if ((other.mask & message.mask) != 0) note(LinkEvent::Kind::overtaken, other);
+      if ((other.mask & message.mask) != 0) note_other(LinkEvent::Kind::overtaken, other);
     }
     for (std::uint32_t id = older; id != 0; id = lines_.message(id).older) {
       const LinkMessage& other = lines_.message(id);
       if ((other.mask & message.mask) == 0) continue;
       if (!other.read && other.place.sequence != message.place.sequence && !knows(thread, other)) {
-        note(LinkEvent::Kind::overwritten, other);
+        note_other(LinkEvent::Kind::overwritten, other);
       }
       break;
     }
@@ -272,7 +281,10 @@ void LinkMemory::step() {
 }
 
 bool LinkMemory::idle() {
-  if (landings_.empty()) return false;
+  if (landings_.empty()) {
+    if (explain_) explain_standstill();
+    return false;
+  }
   // Sometimes one store lands and sometimes many.
   for (unsigned landing = 1U << random_.below(6); landing != 0 && !landings_.empty(); --landing) {
     now_ = std::max(now_, landings_.front().step);
@@ -313,6 +325,7 @@ bool LinkMemory::watch(unsigned thread) {
       line.watchers = static_cast<std::uint32_t>(lines_.watches.size() - 1);
     }
   }
+  if (explain_) self.polled = self.watched;
   self.watched.clear();
   return unchanged;
 }
@@ -324,12 +337,16 @@ void LinkMemory::settle() {
 
 // ---- Explanations ----
 
+void LinkMemory::note(const LinkEvent& event) {
+  if (events_.size() < most_events) events_.push_back(event);
+}
+
 void LinkMemory::explain_load(unsigned thread, std::uint32_t line, const LinkMessage& message, bool taken,
                               LoadOrder order) {
   const ThreadPlace& place = threads_[thread].place;
   if (!taken) {
     if (order == LoadOrder::plain) {
-      events_.push_back({LinkEvent::Kind::stale, place, message.place, lines_[line].memory});
+      note({LinkEvent::Kind::stale, place, message.place, lines_[line].memory});
     }
     return;
   }
@@ -340,8 +357,22 @@ void LinkMemory::explain_load(unsigned thread, std::uint32_t line, const LinkMes
 }
 
 void LinkMemory::explain_last_loads(unsigned thread) {
-  for (const auto& [line, event] : last_loads_[thread]) events_.push_back(event);
+  for (const auto& [line, event] : last_loads_[thread]) note(event);
   last_loads_[thread].clear();
+}
+
+/// Nothing is on the way and every thread polls. What follows is only that deadlines pass.
+void LinkMemory::explain_standstill() {
+  for (unsigned thread = 0; thread < threads_.size(); ++thread) {
+    if (!threads_[thread].active) continue;
+    explain_last_loads(thread);
+    for (const Watched& polled : threads_[thread].polled) {
+      const std::uint32_t newest = lines_[polled.line].newest;
+      if (newest == 0) continue;
+      note({LinkEvent::Kind::waits, threads_[thread].place, lines_.message(newest).place, lines_[polled.line].memory});
+    }
+  }
+  explain_ = false;
 }
 
 }  // namespace arbiter

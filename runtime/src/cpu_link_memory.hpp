@@ -20,10 +20,11 @@ namespace arbiter {
 /// One thing that happened, for explaining a failure. Only collected when asked.
 struct LinkEvent {
   enum class Kind : std::uint8_t {
-    overtaken,    ///< `by` stored, and will never be seen: an unordered store of `other` that arrives later hides it
-    overwritten,  ///< a store of `other`'s rank was hidden by `by` before anybody had read it
-    stale,        ///< `by` loaded, without polling, while an unordered store of `other` was on its way: too late
-    other_launch  ///< the last load of `by` took what `other`'s rank stored in another launch: too late or too early
+    overtaken,     ///< `by` stored, and will never be seen: an unordered store of `other` that arrives later hides it
+    overwritten,   ///< a store of `other`'s rank was hidden by `by` before anybody had read it
+    stale,         ///< `by` loaded, without polling, while an unordered store of `other` was on its way: too late
+    other_launch,  ///< the last load of `by` took what `other`'s rank stored in another launch: too late or too early
+    waits          ///< `by` polls for ever, and `other` was the last to store there
   };
   Kind kind{};
   ThreadPlace by;
@@ -82,6 +83,7 @@ class LinkMemory final : public MemoryModel {
     bool active = false;                      // its launch runs
     std::vector<LinkClocks::Carried> loaded;  // carried by messages that it loaded without acquire
     std::vector<Watched> watched;             // what it loaded since it polled last
+    std::vector<Watched> polled;              // what it loaded before; only for explanations
   };
   struct Landing {
     Step step = 0;
@@ -99,8 +101,10 @@ class LinkMemory final : public MemoryModel {
   void changed(std::uint32_t line);
   void learn(Thread&, const LinkClocks::Carried&);
   void fold(LinkClocks::Id into, unsigned thread) noexcept;
+  void note(const LinkEvent&);
   void explain_load(unsigned thread, std::uint32_t line, const LinkMessage&, bool taken, LoadOrder);
   void explain_last_loads(unsigned thread);
+  void explain_standstill();
 
   OrderRandom random_;
   std::vector<int> ranks_;

@@ -13,7 +13,7 @@ namespace arbiter {
 namespace {
 
 // What a switch takes of virtual time.
-constexpr std::uint64_t virtual_switch_ns = 20;
+constexpr std::uint64_t virtual_switch_ns = 100;
 
 }  // namespace
 

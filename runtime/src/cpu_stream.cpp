@@ -4,6 +4,15 @@
 
 namespace arbiter {
 
+std::vector<FiberTask> tasks_of(std::span<const CpuOperation> operations) {
+  std::vector<FiberTask> tasks;
+  tasks.reserve(operations.size());
+  for (const CpuOperation& operation : operations) {
+    tasks.push_back(operation.launch != nullptr ? FiberTask{operation.launch->launch} : FiberTask{{}, &operation.host});
+  }
+  return tasks;
+}
+
 void CpuEvent::record(StreamHandle stream) {
   const CpuOperation operation{nullptr, [time = time_] { *time = Clock::now(); }};
   issue_(stream, {&operation, 1});

@@ -42,6 +42,9 @@ struct CpuOperation {
   std::function<void()> host;
 };
 
+/// The same for the scheduler, which keeps pointers to the operations.
+std::vector<FiberTask> tasks_of(std::span<const CpuOperation>);
+
 /// Runs operations in order, or records them while the stream captures.
 using CpuIssue = std::function<void(StreamHandle, std::span<const CpuOperation>)>;
 
@@ -55,6 +58,7 @@ class CpuGraph final : public Graph {
   explicit CpuGraph(std::vector<CpuOperation> operations, CpuIssue issue)
       : operations_(std::move(operations)), issue_(std::move(issue)) {}
   void launch(StreamHandle stream) override { issue_(stream, operations_); }
+  const std::vector<CpuOperation>& operations() const noexcept { return operations_; }
 
  private:
   std::vector<CpuOperation> operations_;

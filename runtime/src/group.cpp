@@ -52,9 +52,8 @@ void choose_provider(Device& device, Bootstrap& bootstrap, Capabilities& result)
   if (probes.empty()) result.symmetric_reason = "this device has no symmetric-memory provider";
 }
 
-Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, bool multicast) {
+Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, const Catalogue& catalogue, bool multicast) {
   const DeviceProperties& properties = device.properties();
-  const Catalogue& catalogue = Catalogue::builtin();
   require_equal(bootstrap, "creating a group",
                 {{"world size", std::to_string(bootstrap.size())},
                  {"Arbiter version", std::string(version())},
@@ -87,7 +86,7 @@ class GroupImpl final : public Group {
         options_(options),
         uncaught_(std::uncaught_exceptions()) {
     everywhere(*bootstrap_, "make its device current", [&] { device_->activate(); });
-    capabilities_ = agree_on_capabilities(*device_, *bootstrap_, options_.variables.multicast);
+    capabilities_ = agree_on_capabilities(*device_, *bootstrap_, catalogue(), options_.variables.multicast);
     if (!options_.cache) options_.cache = make_cache(options_.variables);
     prove_multicast();
     create_nccl();
@@ -138,7 +137,12 @@ class GroupImpl final : public Group {
   Device& device() noexcept override { return *device_; }
   Bootstrap& bootstrap() noexcept override { return *bootstrap_; }
   const Environment& environment() const noexcept override { return environment_; }
-  const Catalogue& catalogue() const noexcept override { return Catalogue::builtin(); }
+  const Catalogue& catalogue() const noexcept override {
+    return options_.catalogue ? *options_.catalogue : Catalogue::builtin();
+  }
+  const TemplateMap& templates() const noexcept override {
+    return options_.templates ? *options_.templates : builtin_templates();
+  }
   TargetLimits limits() const override { return capabilities_.limits; }
   int ranks_on_device() const noexcept override { return capabilities_.ranks_on_device; }
   NcclCommunicator* nccl() noexcept override { return nccl_.get(); }

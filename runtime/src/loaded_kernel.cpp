@@ -16,7 +16,7 @@ bool on_cpu(const Group& group) { return group.environment().device == "cpu"; }
 Dialect dialect_of(const Group& group) { return on_cpu(group) ? Dialect::host : Dialect::cuda; }
 
 Source render_for(const Group& group, const Variant& variant, int rank) {
-  return render_kernel(group.catalogue(), variant, rank, dialect_of(group));
+  return render_kernel(group.catalogue(), variant, rank, dialect_of(group), group.templates());
 }
 
 std::unique_ptr<Compiler> compiler_for(Device& device) {

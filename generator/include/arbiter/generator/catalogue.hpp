@@ -75,6 +75,10 @@ class Catalogue {
   const AlgorithmEntry& algorithm(Backend, std::string_view name) const;
   const AlgorithmEntry& standalone() const;  ///< the entry with exchange == false
 
+  /// The same catalogue with other values for an axis, wherever it occurs: kernels in sizes that nobody would tune, for
+  /// tests.
+  Catalogue with_axis(std::string_view axis, std::vector<int> values) const;
+
   /// SHA-256 (hex) over the catalogue and every template it can reach.
   const std::string& hash() const noexcept { return hash_; }
 

@@ -69,6 +69,7 @@ class Group {
   virtual Bootstrap& bootstrap() noexcept = 0;
   virtual const Environment& environment() const noexcept = 0;
   virtual const Catalogue& catalogue() const noexcept = 0;
+  virtual const TemplateMap& templates() const noexcept = 0;
   virtual TargetLimits limits() const = 0;
   /// The most ranks that share one device. More than 1 is for proving kernels on fewer GPUs than ranks, not for use.
   virtual int ranks_on_device() const noexcept = 0;
@@ -117,6 +118,9 @@ struct GroupOptions {
   std::uint64_t push_buffer_bytes = 0;
   /// Where the protocol's counters start. Equal on all ranks. Not 0 only to see them wrap around.
   std::uint32_t first_epoch = 0;
+  /// Null: what is built in. Equal on all ranks. Others are for tests of kernels.
+  std::shared_ptr<const Catalogue> catalogue = nullptr;
+  std::shared_ptr<const TemplateMap> templates = nullptr;
 };
 std::unique_ptr<Group> make_group(std::shared_ptr<Bootstrap>, std::shared_ptr<Device>, const GroupOptions&);
 
