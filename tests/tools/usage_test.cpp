@@ -92,6 +92,12 @@ const Case cases[] = {
     {{"bench", "--device", "cpu", "--tokens", "0"}, {"'0'"}},
     {{"bench", "--device", "cpu", "--against", "ncll"}, {"'ncll'", "nccl"}},
     {{"verify", "--device", "cpu", "--area", "plian"}, {"'plian'", "'plain'"}},
+    {{"verify", "--link-seeds", "10"}, {"--device cpu"}},
+    {{"verify", "--device", "cpu", "--link-seeds", "0"}, {"--link-seeds", "0"}},
+    {{"verify", "--device", "cpu", "--link-seeds", "20-10"}, {"20-10", "behind"}},
+    {{"verify", "--device", "cpu", "--link-seeds", "10", "--full"}, {"--link-seeds", "--full"}},
+    {{"verify", "--device", "cpu", "--link-seeds", "10", "--algorithm", "oneshot_pusch"},
+     {"oneshot_pusch", "oneshot_push"}},
 };
 
 INSTANTIATE_TEST_SUITE_P(Wrong, Usage, ::testing::ValuesIn(cases), [](const auto& test) {

@@ -10,6 +10,7 @@
 #include "arbiter/tuner/conformance.hpp"
 #include "command.hpp"
 #include "json.hpp"
+#include "link_seeds.hpp"
 #include "names.hpp"
 #include "options.hpp"
 #include "rank_session.hpp"
@@ -124,7 +125,8 @@ Options verify_options() {
                   "every way it may be called. Exit status 1 if any case fails.",
                   "arbiter verify --gpus 0-3 --world 2,3,4 --full\n"
                   "arbiter verify --device cpu --ranks 2 --area plain,fusion --algorithm oneshot_push\n"
-                  "arbiter verify --device cuda --in-process --gpus 0,1,0,1 --world 4");
+                  "arbiter verify --device cuda --in-process --gpus 0,1,0,1 --world 4\n"
+                  "arbiter verify --device cpu --world 2,3,4 --link-seeds 1001-2000");
   declare_rank_options(options);
   std::string areas;
   for (const std::string_view area : conformance_areas()) areas += (areas.empty() ? "" : ", ") + std::string(area);
@@ -133,6 +135,9 @@ Options verify_options() {
       .choices({area_names.begin(), area_names.end()})
       .list("algorithm", "NAME", "only these: oneshot_push, or with its backend: trtllm/oneshot_push")
       .choices(algorithm_names())
+      .value("link-seeds", "RANGE",
+             "instead: every exchange algorithm under the link model of the CPU device, for seeds\n"
+             "1 to N or FIRST-LAST (default for --world: 2,3,4)")
       .flag("full", "the whole list; without it a selection that takes minutes at most")
       .flag("record", "with --json: add the command, as files under bench/results/ have it")
       .flag("json", "for programs; see docs/cli.md");
@@ -140,11 +145,12 @@ Options verify_options() {
 }
 
 int run_verify(const Options& options) {
+  if (options.has("record") && !options.has("json")) throw UsageError("--record needs --json");
+  if (options.has("link-seeds")) return run_link_seeds(options);
   ConformanceOptions conformance;
   conformance.areas = read_areas(options);
   conformance.algorithms = options.texts("algorithm");
   conformance.size = options.has("full") ? ConformanceSize::full : ConformanceSize::quick;
-  if (options.has("record") && !options.has("json")) throw UsageError("--record needs --json");
   SessionOptions session = read_rank_options(options, "verify", options.arguments());
   conformance.seed = session.seed + 1;
   conformance.gpus = static_cast<int>(session.gpus.size());
