@@ -168,9 +168,9 @@ INSTANTIATE_TEST_SUITE_P(
         Broken{"rearmed_too_late",
                Backend::trtllm,
                "oneshot_push",
-               {{"push.h", "if (r != kRank && wanted[r]) data[r] = sentinel();",
-                 "if (r != kRank && wanted[r]) data[r] = sentinel();\n"
-                 "      if (r != kRank && wanted[r]) store_symmetric_local(arguments.workspace[kRank] + "
+               {{"push.h", "if (comes_by_link(leg, r) && wanted[r]) data[r] = sentinel();",
+                 "if (comes_by_link(leg, r) && wanted[r]) data[r] = sentinel();\n"
+                 "      if (comes_by_link(leg, r) && wanted[r]) store_symmetric_local(arguments.workspace[kRank] + "
                  "slot(leg, kRank, r, k), sentinel());"}},
                {never_seen, unread}},
         // A slot is re-armed when the first word of its vector has arrived.
