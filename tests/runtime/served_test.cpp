@@ -25,6 +25,9 @@ class WithNccl final : public Group {
   NcclCommunicator* nccl() noexcept override { return nullptr; }
   std::string nccl_reason() const override { return ""; }
   KernelCache& cache() noexcept override { return inner_.cache(); }
+  const KernelSet& stored_kernels() const noexcept override { return inner_.stored_kernels(); }
+  void provide(std::shared_ptr<const KernelSet> kernels) override { inner_.provide(std::move(kernels)); }
+  const TemplateMap& templates() const noexcept override { return inner_.templates(); }
   const EnvironmentVariables& variables() const noexcept override { return inner_.variables(); }
   std::optional<SymmetricProvider> symmetric_provider() const noexcept override {
     return symmetric_ ? std::optional(SymmetricProvider::shared_memory) : std::nullopt;
