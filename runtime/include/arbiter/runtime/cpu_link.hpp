@@ -28,8 +28,8 @@ struct CpuLinkStatistics {
 /// Shared by the CPU devices of all ranks of one process (CpuDeviceOptions::link). Every launch, and every replay of a
 /// graph, then waits until all ranks have come with theirs, and one thread runs them together; within a graph a rank
 /// may run ahead of its peers. Ranks must launch equally often. Time stands still except for steps of the schedule, so
-/// deadlines in kernels are deterministic too. All memory of the devices is modelled, but for loads and stores of single
-/// words that only the own rank's kernels use (load_word, store_word) and atomic exchanges.
+/// deadlines in kernels are deterministic too. All memory of the devices is modelled, but for loads and stores of
+/// single words that only the own rank's kernels use (load_word, store_word) and atomic exchanges.
 class CpuLinkModel {
  public:
   virtual ~CpuLinkModel() = default;
