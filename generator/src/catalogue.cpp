@@ -38,7 +38,7 @@ const AlgorithmEntry& Catalogue::standalone() const {
   throw InvalidArgument("the catalogue has no stand-alone epilogue (an algorithm with \"exchange\": false)");
 }
 
-Catalogue Catalogue::with_axis(std::string_view axis, std::vector<int> values) const {
+Catalogue Catalogue::with_axis(std::string_view axis, const std::vector<int>& values) const {
   Catalogue changed = *this;
   for (AlgorithmEntry& entry : changed.algorithms_) {
     for (Axis& one : entry.axes)

@@ -35,7 +35,6 @@ constexpr int remote_switch = 2;
 struct Nvml::Functions {
   void* library = nullptr;
   int (*init)() = nullptr;
-  int (*shutdown)() = nullptr;
   const char* (*error_string)(int) = nullptr;
   int (*device_by_uuid)(const char*, NvmlDevice*) = nullptr;
   int (*device_count)(unsigned*) = nullptr;
@@ -68,7 +67,9 @@ struct Nvml::Functions {
 };
 
 Nvml::Nvml(std::unique_ptr<Functions> functions) : functions_(std::move(functions)) {}
-Nvml::~Nvml() { functions_->shutdown(); }
+// NVML stays initialised until the process ends: it counts its users, and with driver 580 every cycle of nvmlInit and
+// nvmlShutdown left a descriptor open, one for each communicator that a process created.
+Nvml::~Nvml() = default;
 
 std::unique_ptr<Nvml> Nvml::open(std::string* reason) {
   const auto fail = [reason](std::string why) {
@@ -83,7 +84,6 @@ std::unique_ptr<Nvml> Nvml::open(std::string* reason) {
                 "; it comes with the NVIDIA driver");
   }
   functions->load(functions->init, "nvmlInit_v2");
-  functions->load(functions->shutdown, "nvmlShutdown");
   functions->load(functions->error_string, "nvmlErrorString");
   functions->load(functions->device_by_uuid, "nvmlDeviceGetHandleByUUID");
   functions->load(functions->device_count, "nvmlDeviceGetCount_v2");
@@ -95,7 +95,7 @@ std::unique_ptr<Nvml> Nvml::open(std::string* reason) {
   functions->load(functions->link_state, "nvmlDeviceGetNvLinkState");
   functions->load(functions->link_remote, "nvmlDeviceGetNvLinkRemoteDeviceType");
   functions->load(functions->fabric_info, "nvmlDeviceGetGpuFabricInfo");
-  if (functions->init == nullptr || functions->shutdown == nullptr) return fail("libnvidia-ml.so.1 has no nvmlInit_v2");
+  if (functions->init == nullptr) return fail("libnvidia-ml.so.1 has no nvmlInit_v2");
   if (const int result = functions->init(); result != nvml_success) {
     return fail(std::string("nvmlInit failed: ") +
                 (functions->error_string != nullptr ? functions->error_string(result) : std::to_string(result)));

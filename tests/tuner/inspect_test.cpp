@@ -21,15 +21,17 @@ class Inspect : public ::testing::Test {
   }
 
   static Candidate candidate(const std::string& name, Numerics numerics = Numerics::rank_order_fp32) {
-    Candidate made = test::example_candidate();
-    made.name = name;
+    Candidate made = numerics == Numerics::nccl ? test::nccl_candidate() : test::example_candidate();
+    made.name = start_of(made) + name;
     made.numerics = numerics;
-    if (numerics == Numerics::nccl) {
-      made = test::nccl_candidate();
-      made.name = name;
-    }
     return made;
   }
+
+  static std::string start_of(const Candidate& of) {
+    return std::string(to_string(of.backend)) + "/" + of.algorithm + ":";
+  }
+  /// What the test called it.
+  static std::string short_name(const Candidate& of) { return of.name.substr(start_of(of).size()); }
 
   /// Samples within `spread` of `us`.
   void timed(const Candidate& what, double us, int blocks = 16, double spread = 0.001, std::int64_t tokens = 64) {
@@ -68,7 +70,7 @@ class Inspect : public ::testing::Test {
 
   static std::string verdict(const Inspection& inspection, const std::string& name) {
     for (const InspectedCandidate& c : inspection.candidates) {
-      if (c.latest.candidate->name == name) return c.verdict;
+      if (short_name(*c.latest.candidate) == name) return c.verdict;
     }
     return "not there";
   }
@@ -97,7 +99,7 @@ TEST_F(Inspect, OrderedFromTheWinnerToWhatWasNotTimed) {
   untimed(candidate("b"), TrialStatus::pruned, "");
   const Inspection inspection = look();
   std::vector<std::string> names;
-  for (const InspectedCandidate& c : inspection.candidates) names.push_back(c.latest.candidate->name);
+  for (const InspectedCandidate& c : inspection.candidates) names.push_back(short_name(*c.latest.candidate));
   EXPECT_EQ(names, (std::vector<std::string>{"fast", "middle", "slow", "a", "b"}));
   ASSERT_NE(inspection.decision, nullptr);
   EXPECT_TRUE(inspection.candidates[0].winner);
@@ -171,7 +173,7 @@ TEST_F(Inspect, AnOlderDecisionIsNotExplainedAway) {
 }
 
 TEST_F(Inspect, FamiliesKeepUnfusedCandidatesApart) {
-  Candidate fused = candidate("trtllm/oneshot_push:threads=1");
+  Candidate fused = candidate("threads=1");
   EXPECT_EQ(family_name(fused), "trtllm/oneshot_push");
   fused.name += "+epilogue:threads=512";
   EXPECT_EQ(family_name(fused), "trtllm/oneshot_push+epilogue");

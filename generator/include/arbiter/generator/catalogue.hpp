@@ -77,7 +77,7 @@ class Catalogue {
 
   /// The same catalogue with other values for an axis, wherever it occurs: kernels in sizes that nobody would tune, for
   /// tests.
-  Catalogue with_axis(std::string_view axis, std::vector<int> values) const;
+  Catalogue with_axis(std::string_view axis, const std::vector<int>& values) const;
 
   /// SHA-256 (hex) over the catalogue and every template it can reach.
   const std::string& hash() const noexcept { return hash_; }
