@@ -50,9 +50,6 @@ struct Nvml::Functions {
   Functions() = default;
   Functions(const Functions&) = delete;
   Functions& operator=(const Functions&) = delete;
-  ~Functions() {
-    if (library != nullptr) dlclose(library);
-  }
 
   template <typename Function>
   void load(Function& slot, const char* symbol) {
@@ -67,8 +64,8 @@ struct Nvml::Functions {
 };
 
 Nvml::Nvml(std::unique_ptr<Functions> functions) : functions_(std::move(functions)) {}
-// NVML stays initialised until the process ends: it counts its users, and with driver 580 every cycle of nvmlInit and
-// nvmlShutdown left a descriptor open, one for each communicator that a process created.
+// NVML stays loaded and initialised until the process ends: it counts its users, and with driver 580 every cycle of
+// loading, nvmlInit and nvmlShutdown left a descriptor open, one for each communicator that a process created.
 Nvml::~Nvml() = default;
 
 std::unique_ptr<Nvml> Nvml::open(std::string* reason) {
@@ -77,7 +74,7 @@ std::unique_ptr<Nvml> Nvml::open(std::string* reason) {
     return nullptr;
   };
   auto functions = std::make_unique<Functions>();
-  functions->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+  functions->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (functions->library == nullptr) {
     const char* text = dlerror();
     return fail(std::string("NVML cannot be opened: ") + (text == nullptr ? "libnvidia-ml.so.1" : text) +
