@@ -207,7 +207,8 @@ Options compile_options() {
                   "Compiles kernel variants for the given targets without running them: it needs NVRTC, but no GPU.\n"
                   "Prints the time, registers and spills. Results go to the kernel cache.",
                   "arbiter compile --all --target sm_90a --target sm_100a\n"
-                  "arbiter compile --coverage --baseline tests/tools/kernel_resources.tsv\n"
+                  "arbiter compile --coverage --record before.tsv\n"
+                  "arbiter compile --coverage --baseline before.tsv\n"
                   "arbiter compile --algorithm twoshot_push --hidden 7168 --world 4 --target sm_90a --no-cache");
   declare_variant_options(options);
   options
