@@ -12,6 +12,7 @@
 #include "float_formats.hpp"
 #include "ranks.hpp"
 #include "reference.hpp"
+#include "runtime/forwarding_device.hpp"
 
 namespace arbiter {
 namespace {
@@ -35,6 +36,18 @@ std::vector<Bytes> gather(Group& group, const Call& call) {
   }
   return tiles;
 }
+
+/// Has no more memory to give while it is full.
+struct SmallDevice : test::ForwardingDevice {
+  explicit SmallDevice(int rank) : ForwardingDevice(make_cpu_device(rank)) {}
+  void* allocate(std::size_t bytes) override {
+    return full ? throw Unavailable("no memory is left") : ForwardingDevice::allocate(bytes);
+  }
+  void* allocate_host_visible(std::size_t bytes) override {
+    return full ? throw Unavailable("no memory is left") : ForwardingDevice::allocate_host_visible(bytes);
+  }
+  bool full = false;
+};
 
 /// A right answer, then `damage` on top of it.
 using Damage = std::function<void(Group&, const Call&)>;
@@ -207,6 +220,52 @@ std::unique_ptr<RunnableCandidate> first_kernel(Group& group, const ProblemFamil
   const WorkspaceNeeds needs = loaded.candidate->needs(family.max_tokens);
   group.reserve(needs.push_bytes, needs.staging_bytes);
   return std::move(loaded.candidate);
+}
+
+TEST(Verify, ARankThatCannotPrepareIsAFailureOnAllAndTheGroupGoesOn) {
+  for (const bool constructing : {false, true}) {
+    testing::on_devices(2, [&](std::shared_ptr<Bootstrap> bootstrap, const std::shared_ptr<Device>&) {
+      auto device = std::make_shared<SmallDevice>(bootstrap->rank());
+      GroupOptions options;
+      options.variables = testing::test_variables(std::chrono::seconds(20));
+      options.nccl = false;
+      const std::unique_ptr<Group> group = make_group(std::move(bootstrap), device, options);
+      device->full = constructing && group->rank() == 1;
+      if (constructing) {
+        try {
+          const Verifier verifier(*group, plain());
+          ADD_FAILURE() << "rank " << group->rank() << " went on";
+        } catch (const Unavailable& error) {
+          EXPECT_EQ(error.what(), std::string("no memory to verify with: rank 1: no memory is left"));
+        }
+        device->full = false;
+      }
+      Verifier verifier(*group, plain());
+      VerifyRequest request;
+      request.tokens = tokens;
+      int enqueued = 0;
+      Subject subject = host_sum(*group, Numerics::rank_order_fp32, [&](Group&, const Call&) { ++enqueued; });
+      if (!constructing) {
+        device->full = group->rank() == 1;
+        const Verification failed = verifier.verify(subject, request);
+        EXPECT_EQ(failed.status, TrialStatus::failed);
+        EXPECT_EQ(failed.reason, "rank 1: no memory is left");
+        EXPECT_EQ(enqueued, 0) << "a rank whose peer is not ready must not wait for it";
+        device->full = false;
+        subject.prepare = [&](const Call& call, StreamHandle) {
+          EXPECT_EQ(call.tokens, tokens);
+          if (group->rank() == 0) throw Unsupported("cannot be captured");
+        };
+        EXPECT_EQ(verifier.verify(subject, request).reason, "rank 0: cannot be captured");
+        EXPECT_EQ(enqueued, 0);
+        subject.prepare = {};
+      }
+      EXPECT_TRUE(verifier.verify(subject, request).ok()) << "there is memory again";
+      EXPECT_EQ(enqueued, 1);
+      const auto candidate = first_kernel(*group, plain());
+      EXPECT_TRUE(verifier.verify(subject_of(*candidate), request).ok()) << "the group's workspace works";
+    });
+  }
 }
 
 TEST(Verify, AKernelThatWaitsForAPeerInVainFailsAndTheNextOneRuns) {

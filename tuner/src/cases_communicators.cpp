@@ -19,18 +19,24 @@ constexpr std::int64_t most_tokens = 96;
 
 /// One of the communicators: its members, and on a member the communicator with tensors and the sum it must give.
 struct Party {
+  ConformanceBench& bench;
+  ProblemFamily shape;
+  std::uint64_t seed;
   Subgroup group;
   std::unique_ptr<Communicator> communicator;
   std::optional<Tensors> tensors;
   Bytes expected;
 
-  Party(ConformanceBench& bench, std::vector<int> members, const ProblemFamily& shape, std::uint64_t seed,
-        StreamHandle stream)
-      : group(bench.group().bootstrap(), std::move(members)) {
+  /// Collective over all ranks.
+  Party(ConformanceBench& the_bench, std::vector<int> members, const ProblemFamily& the_shape, std::uint64_t the_seed)
+      : bench(the_bench), shape(the_shape), seed(the_seed), group(bench.group().bootstrap(), std::move(members)) {
     group.together([&](std::shared_ptr<Bootstrap> bootstrap) {
       communicator = bench.make_communicator(std::move(bootstrap));
       communicator->prepare({&shape, 1});
     });
+  }
+
+  void fill(StreamHandle stream) {
     if (!group.member()) return;
     const TensorShapes shapes(bench.group().catalogue().pattern(shape.pattern), shape.dtype, shape.hidden);
     const std::int64_t rows = tile_rows(shape.hidden, shape.dtype, most_tokens);
@@ -77,10 +83,14 @@ Verification interleaved(ConformanceBench& bench, const ProblemFamily& shape, in
   std::iota(forward.begin(), forward.end(), 0);
   std::vector<int> backward(forward.size());
   for (std::size_t i = 0; i < backward.size(); ++i) backward[i] = size - 1 - static_cast<int>(i);
-  Party first(bench, forward, shape, 11, stream), second(bench, backward, shape, 22, stream);
-  device.synchronize(stream);
-  bench.group().bootstrap().barrier();
-  const Outcome outcome = together(bench.group(), stream, [&]() -> Outcome {
+  Party first(bench, forward, shape, 11), second(bench, backward, shape, 22);
+  Outcome outcome = together(bench.group(), stream, [&]() -> Outcome {
+    first.fill(stream);
+    second.fill(stream);
+    return {};
+  });
+  if (!outcome.ok()) return {status_of(outcome.severity), outcome.reason};
+  outcome = together(bench.group(), stream, [&]() -> Outcome {
     for (int round = 0; round < rounds; ++round) {
       const std::int64_t tokens = round + 1 == rounds ? most_tokens : 1 + std::int64_t{round} * 29 % most_tokens;
       first.run(tokens, stream);
@@ -145,15 +155,19 @@ Verification created_and_destroyed(ConformanceBench& bench, const ProblemFamily&
       before.emplace(device);
       bootstrap.barrier();
     }
-    Party party(bench, everyone, shape, static_cast<std::uint64_t>(i + 1), stream);
-    device.synchronize(stream);
-    bootstrap.barrier();
-    const Outcome outcome = together(bench.group(), stream, [&]() -> Outcome {
-      party.run(most_tokens, stream);
-      device.synchronize(stream);
-      const std::string difference = party.difference(host, stream);
-      return difference.empty() ? Outcome{} : Outcome{Severity::wrong, difference};
+    Party party(bench, everyone, shape, static_cast<std::uint64_t>(i + 1));
+    Outcome outcome = together(bench.group(), stream, [&]() -> Outcome {
+      party.fill(stream);
+      return {};
     });
+    if (outcome.ok()) {
+      outcome = together(bench.group(), stream, [&]() -> Outcome {
+        party.run(most_tokens, stream);
+        device.synchronize(stream);
+        const std::string difference = party.difference(host, stream);
+        return difference.empty() ? Outcome{} : Outcome{Severity::wrong, difference};
+      });
+    }
     if (!outcome.ok())
       return {status_of(outcome.severity), std::to_string(i) + " communicators later: " + outcome.reason};
     party.destroy();

@@ -28,9 +28,8 @@ Verification replayed(ConformanceBench& bench, RunnableCandidate& candidate, Ver
   const Stream other(device);
   std::unique_ptr<Graph> graph;
   Subject subject = subject_of(candidate);
-  subject.enqueue = [&](const Call& call, StreamHandle stream) {
-    graph = capture(device, candidate, call, other);
-    bench.group().bootstrap().barrier();  // instantiating a graph may wait for a device that ranks share
+  subject.prepare = [&](const Call& call, StreamHandle) { graph = capture(device, candidate, call, other); };
+  subject.enqueue = [&](const Call&, StreamHandle stream) {
     for (int i = 0; i < replays; ++i) graph->launch(stream);
   };
   return verified(verifier, subject, bench, "replays");
@@ -39,20 +38,21 @@ Verification replayed(ConformanceBench& bench, RunnableCandidate& candidate, Ver
 Verification alternating(ConformanceBench& bench, RunnableCandidate& candidate, Verifier& verifier, int rounds) {
   Device& device = bench.group().device();
   std::unique_ptr<Graph> whole, part;
+  const auto shortened = [](Call call, std::int64_t tokens) {
+    call.tokens = tokens;
+    return call;
+  };
   Subject subject = subject_of(candidate);
-  subject.enqueue = [&](const Call& call, StreamHandle stream) {
-    Call smaller = call;
-    smaller.tokens = 3;
-    Call single = call;
-    single.tokens = 1;
+  subject.prepare = [&](const Call& call, StreamHandle stream) {
     whole = capture(device, candidate, call, stream);
-    part = capture(device, candidate, smaller, stream);
-    bench.group().bootstrap().barrier();
+    part = capture(device, candidate, shortened(call, 3), stream);
+  };
+  subject.enqueue = [&](const Call& call, StreamHandle stream) {
     for (int i = 0; i < rounds; ++i) {
       part->launch(stream);
-      candidate.enqueue(single, stream);
+      candidate.enqueue(shortened(call, 1), stream);
       whole->launch(stream);
-      candidate.enqueue(smaller, stream);
+      candidate.enqueue(shortened(call, 3), stream);
     }
     whole->launch(stream);
   };
@@ -70,11 +70,12 @@ Verification early_consumer(ConformanceBench& bench, RunnableCandidate& unfused,
   Verification direct = verified(verifier, subject, bench, "launched directly");
   if (!direct.ok()) return direct;
   std::unique_ptr<Graph> graph;
-  subject.enqueue = [&](const Call& call, StreamHandle stream) {
+  subject.prepare = [&](const Call& call, StreamHandle stream) {
     device.begin_capture(stream);
     for (int i = 0; i < 3; ++i) unfused.enqueue(call, stream);
     graph = device.end_capture(stream);
-    bench.group().bootstrap().barrier();
+  };
+  subject.enqueue = [&](const Call&, StreamHandle stream) {
     for (int i = 0; i < calls; ++i) graph->launch(stream);
   };
   return verified(verifier, subject, bench, "replayed");

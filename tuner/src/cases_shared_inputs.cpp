@@ -72,10 +72,12 @@ class SharedInputs {
     const Bytes& mine = tiles[static_cast<std::size_t>(rank)];
     void* const input = data(rank % 2 == 0 ? arrangement.even_ranks : arrangement.odd_ranks);
     void* const output = arrangement.in_place ? input : arrangement.shared_output ? symmetric_output_ : output_.data();
-    device.fill_words(output, 0xffffffffU, bytes_ / sizeof(std::uint32_t), stream_);
-    device.copy(input, mine.data(), mine.size(), stream_);
-    device.synchronize(stream_);
-    bench_.group().bootstrap().barrier();
+    Outcome prepared = together(bench_.group(), stream_, [&]() -> Outcome {
+      device.fill_words(output, 0xffffffffU, bytes_ / sizeof(std::uint32_t), stream_);
+      device.copy(input, mine.data(), mine.size(), stream_);
+      return {};
+    });
+    if (!prepared.ok()) return prepared;
     return together(bench_.group(), stream_, [&]() -> Outcome {
       Call call;
       call.pattern = shape_.pattern;

@@ -10,7 +10,6 @@
 namespace arbiter::tuning {
 namespace {
 
-constexpr std::size_t host_buffer_bytes = 2 << 20;
 constexpr std::size_t kept_expectations = 8;
 
 }  // namespace
@@ -26,14 +25,14 @@ void apply(const VerifyRequest& request, Call& call) {
   leave_out(Tensor::norm_out, call.norm_out);
 }
 
-Expectations::Expectations(Group& group, const ProblemFamily& family, StreamHandle stream)
+Expectations::Expectations(Group& group, const ProblemFamily& family, StreamHandle stream, HostBuffer& host)
     : group_(group),
       family_(family),
       pattern_(group.catalogue().pattern(family.pattern)),
       composition_(read_composition(family.pattern, family.hidden)),
       rows_(tile_rows(family.hidden, family.dtype, family.max_tokens)),
       stream_(stream),
-      host_(group.device(), host_buffer_bytes) {
+      host_(host) {
   if (!composition_.unknown.empty()) {
     standalone_pattern_ = pattern_.without_prologue();
   } else if (const PartEntry* norm = pattern_.part(PartKind::norm)) {

@@ -22,11 +22,12 @@ struct Expectation {
   std::map<Tensor, std::vector<double>> in_double;
 };
 
-/// The expectations of one family, computed once for each choice of inputs. Collective, like everything here.
+/// The expectations of one family, computed once for each choice of inputs.
 class Expectations {
  public:
-  /// Loads the stand-alone kernel of the pattern's norm. Throws Unsupported if there is none.
-  Expectations(Group&, const ProblemFamily&, StreamHandle);
+  /// Collective: loads the stand-alone kernel of the pattern's norm. Throws Unsupported if there is none. The buffer
+  /// must outlive the expectations.
+  Expectations(Group&, const ProblemFamily&, StreamHandle, HostBuffer&);
 
   Expectation& of(const VerifyRequest&);
   const std::vector<double>& in_double(Expectation&, Tensor, const VerifyRequest&) const;
@@ -58,7 +59,7 @@ class Expectations {
   Composition composition_;
   std::int64_t rows_;
   StreamHandle stream_;
-  HostBuffer host_;
+  HostBuffer& host_;
   /// "allreduce_rmsnorm", whatever surrounds the norm: the other stages are computed on the host. All stages where the
   /// host does not know one of them. Empty, and no kernel, where nothing needs one.
   std::string standalone_pattern_;

@@ -145,16 +145,8 @@ struct Timing::Impl {
 };
 
 Timing::Timing(Group& group, const ProblemFamily& family, std::int64_t tokens, const MeasureSettings& settings) {
-  // All ranks or none: a rank without memory must not leave the others in the first exchange.
-  std::string failure;
-  try {
-    impl_ = std::make_unique<Impl>(group, family, tokens, settings);
-  } catch (const std::exception& error) {
-    failure = error.what();
-  }
-  const Outcome worst =
-      agree(group.bootstrap(), failure.empty() ? Outcome{} : Outcome{Severity::failed, std::move(failure)});
-  if (!worst.ok()) throw Unavailable("no tensors to measure with: " + worst.reason);
+  all_or_none(group.bootstrap(), "no tensors to measure with",
+              [&] { impl_ = std::make_unique<Impl>(group, family, tokens, settings); });
 }
 
 Timing::~Timing() = default;

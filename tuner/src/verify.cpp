@@ -44,18 +44,36 @@ Subject subject_of(RunnableCandidate& candidate) {
           {}};
 }
 
+namespace {
+
+/// What every rank must have before the ranks first wait for each other.
+struct Scratch {
+  explicit Scratch(Device& device) : stream(device), host(device, host_buffer_bytes) {}
+  Stream stream;
+  HostBuffer host;
+};
+
+/// Collective.
+std::unique_ptr<Scratch> make_scratch(Group& group) {
+  std::unique_ptr<Scratch> scratch;
+  all_or_none(group.bootstrap(), "no memory to verify with",
+              [&] { scratch = std::make_unique<Scratch>(group.device()); });
+  return scratch;
+}
+
+}  // namespace
+
 struct Verifier::Impl {
   Impl(Group& the_group, const ProblemFamily& the_family)
       : group(the_group),
         family(the_family),
-        stream(group.device()),
-        host(group.device(), host_buffer_bytes),
-        expectations(group, family, stream) {}
+        scratch(make_scratch(group)),
+        expectations(group, family, scratch->stream, scratch->host) {}
 
   Group& group;
   ProblemFamily family;
-  Stream stream;
-  HostBuffer host;
+  std::unique_ptr<Scratch> scratch;
+  HostBuffer& host = scratch->host;
   Expectations expectations;
   std::optional<Tensors> tensors;
   Placement placement;
@@ -84,20 +102,34 @@ struct Verifier::Impl {
                                                                     : sum + residual + 1);
   }
 
-  Outcome run(const Subject& subject, const VerifyRequest& request) {
+  StreamHandle stream() const noexcept { return scratch->stream; }
+
+  Call call_of(const VerifyRequest& request) const {
+    Call call = tensors->call(request.tokens);
+    apply(request, call);
+    return call;
+  }
+
+  /// Everything that comes before the first wait for a peer: a rank may fail here (its memory may be too small), and
+  /// where ranks share a device, this may wait for the whole of it.
+  Outcome prepare(const Subject& subject, const VerifyRequest& request) {
     Tensors& set = tensors_for(request);
     Expectation& expectation = expectations.of(request);
     if (!expectation.fault.empty()) return {Severity::wrong, expectation.fault};
+    set.load(expectation.mine, request.tokens, stream());
+    set.poison(request.tokens, stream());
+    group.device().synchronize(stream());
+    if (subject.prepare) subject.prepare(call_of(request), stream());
+    return {};
+  }
+
+  Outcome run(const Subject& subject, const VerifyRequest& request) {
+    Tensors& set = *tensors;
+    Expectation& expectation = expectations.of(request);
     const std::int64_t tokens = request.tokens;
-    set.load(expectation.mine, tokens, stream);
-    set.poison(tokens, stream);
-    Call call = set.call(tokens);
-    apply(request, call);
-    // Ranks may share a device: what prepares a call can wait for the whole device, so none may wait for a peer yet.
-    group.device().synchronize(stream);
-    group.bootstrap().barrier();
-    for (int i = 0; i < (request.in_place ? 1 : request.calls); ++i) subject.enqueue(call, stream);
-    group.device().synchronize(stream);
+    const Call call = call_of(request);
+    for (int i = 0; i < (request.in_place ? 1 : request.calls); ++i) subject.enqueue(call, stream());
+    group.device().synchronize(stream());
     group.check();
     if (subject.check) subject.check();
 
@@ -105,7 +137,7 @@ struct Verifier::Impl {
     Outcome outcome =
         exact ? compare_exactly(set, expectation, request) : compare_tolerantly(set, expectation, request);
     if (!outcome.ok()) return outcome;
-    std::string guards = set.check_guards(tokens, host, stream);
+    std::string guards = set.check_guards(tokens, host, stream());
     if (!guards.empty()) return {Severity::wrong, std::move(guards)};
     return {};
   }
@@ -122,7 +154,7 @@ struct Verifier::Impl {
       const std::size_t row = tile.size() / static_cast<std::size_t>(expectations.rows());
       ExactComparison comparison(tile, quantised ? std::nullopt : std::optional(family.dtype),
                                  quantised ? row : static_cast<std::size_t>(family.hidden));
-      set.read(tensor, 0, static_cast<std::size_t>(request.tokens) * row, host, stream,
+      set.read(tensor, 0, static_cast<std::size_t>(request.tokens) * row, host, stream(),
                [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); });
       const std::string difference = comparison.verdict();
       if (!difference.empty()) return wrong(tensor, difference);
@@ -132,7 +164,7 @@ struct Verifier::Impl {
   }
 
   Outcome compare_scale_array(const Tensors& set, const Bytes& expected, std::int64_t tokens) {
-    const Bytes found = set.read(Tensor::scale_out, 0, expected.size(), host, stream);
+    const Bytes found = set.read(Tensor::scale_out, 0, expected.size(), host, stream());
     const std::optional<Quantisation>& how = expectations.composition().quantisation;
     const std::string difference = how                 ? compare_scales(found, expected, *how, family.hidden, tokens)
                                    : found == expected ? std::string()
@@ -148,7 +180,7 @@ struct Verifier::Impl {
       TolerantComparison comparison(expected, family.dtype, family.hidden, allowed(tensor));
       const std::size_t bytes = static_cast<std::size_t>(request.tokens) * set.shapes().row_bytes();
       set.read(
-          tensor, 0, bytes, host, stream,
+          tensor, 0, bytes, host, stream(),
           [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); },
           1 + bytes / tolerant_bytes);
       const std::string difference = comparison.verdict();
@@ -165,16 +197,16 @@ struct Verifier::Impl {
     const std::size_t quantised_row = quantised_bytes(how, family.hidden, 1);
     const Bytes scales =
         written(Tensor::scale_out, {})
-            ? set.read(Tensor::scale_out, 0, scale_array_bytes(how, family.hidden, tokens), host, stream)
+            ? set.read(Tensor::scale_out, 0, scale_array_bytes(how, family.hidden, tokens), host, stream())
             : Bytes();
     Bytes expected_scales = scales;
     const auto check = [&](std::int64_t first, std::int64_t last) -> Outcome {
       const auto begin = static_cast<std::size_t>(first), end = static_cast<std::size_t>(last);
-      const Bytes rows = set.read(expectations.quantised_tensor(), begin * row, end * row, host, stream);
+      const Bytes rows = set.read(expectations.quantised_tensor(), begin * row, end * row, host, stream());
       const QuantisedRows expected = quantise(rows, family.dtype, family.hidden, how, expectation.mine.scale);
       place_scales(expected, how, family.hidden, tokens, first, expected_scales);
       ExactComparison comparison(expected.values, std::nullopt, quantised_row);
-      comparison.visit(0, set.read(Tensor::quant_out, begin * quantised_row, end * quantised_row, host, stream));
+      comparison.visit(0, set.read(Tensor::quant_out, begin * quantised_row, end * quantised_row, host, stream()));
       const std::string difference = comparison.verdict();
       return difference.empty() ? Outcome{}
                                 : wrong(Tensor::quant_out, "from token " + std::to_string(first) + ": " + difference);
@@ -191,10 +223,11 @@ struct Verifier::Impl {
 
 Verifier::Verifier(Group& group, const ProblemFamily& family) : impl_(std::make_unique<Impl>(group, family)) {}
 Verifier::~Verifier() = default;
-StreamHandle Verifier::stream() const noexcept { return impl_->stream; }
+StreamHandle Verifier::stream() const noexcept { return impl_->stream(); }
 
 Verification Verifier::verify(const Subject& subject, const VerifyRequest& request) {
-  const Outcome outcome = together(impl_->group, impl_->stream, [&] { return impl_->run(subject, request); });
+  Outcome outcome = together(impl_->group, impl_->stream(), [&] { return impl_->prepare(subject, request); });
+  if (outcome.ok()) outcome = together(impl_->group, impl_->stream(), [&] { return impl_->run(subject, request); });
   return {status_of(outcome.severity), outcome.reason};
 }
 

@@ -10,14 +10,18 @@
 
 namespace arbiter {
 
-/// Something that performs calls on this rank: a candidate, or a communicator. `enqueue` only launches.
+/// Something that performs calls on this rank: a candidate, or a communicator. `enqueue` only launches: a rank that
+/// fails there leaves its peers waiting until their deadline, or until they hear that it gave up.
 struct Subject {
   std::string name;
   Numerics numerics = Numerics::rank_order_fp32;
   std::function<void(const Call&, StreamHandle)> enqueue;
   /// After the stream has been waited for: throws Poisoned if the subject's own deadline passed. May be empty: the
   /// group is asked in any case.
-  std::function<void()> check;
+  std::function<void()> check = {};
+  /// Before any rank enqueues the call: captures it, say. Where ranks share a device this may wait for all of it. What
+  /// it throws on one rank is the verdict of all. May be empty.
+  std::function<void(const Call&, StreamHandle)> prepare = {};
 };
 
 /// The subject refers to the candidate, which must outlive it.
@@ -86,15 +90,17 @@ struct Verification {
 /// each.
 class Verifier {
  public:
-  /// Collective: loads the stand-alone epilogue of a fused pattern. Throws Unsupported if there is none.
+  /// Collective: loads the stand-alone epilogue of a fused pattern. Throws on every rank: Unsupported if there is none,
+  /// Unavailable if a rank has no memory for it.
   /// The group must outlive the verifier. family.hidden is a positive multiple of the 16-byte vector.
   Verifier(Group&, const ProblemFamily& family);
   ~Verifier();
   Verifier(const Verifier&) = delete;
   Verifier& operator=(const Verifier&) = delete;
 
-  /// Collective. The group's workspace must be large enough. A deadline that passes makes the verdict `failed` and
-  /// the group recovers. Throws DeviceError on every rank if a device is lost.
+  /// Collective. The group's workspace must be large enough. A rank that cannot prepare its tensors (no memory), or a
+  /// deadline that passes, makes the verdict `failed` on every rank and the group recovers. Throws DeviceError on every
+  /// rank if a device is lost.
   Verification verify(const Subject&, const VerifyRequest&);
 
   /// What the tuner asks before it times: `mixed` for the class rank_order_fp32, `integers` and `random` for others.
