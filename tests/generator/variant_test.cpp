@@ -145,6 +145,7 @@ TEST(BuiltinVariants, NamesAreUniqueAndEnumerationIsPure) {
     for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32})
       for (const int world : {2, 3, 4, 8})
         for (const int hidden : {2880, 4096, 7168, 8192}) {
+          if (impossible(catalogue.pattern(pattern), dtype, hidden)) continue;
           const Enumeration once = enumerate(catalogue, pattern, dtype, world, hidden, hopper);
           EXPECT_EQ(once.variants, enumerate(catalogue, pattern, dtype, world, hidden, hopper).variants);
           EXPECT_FALSE(once.variants.empty()) << pattern << " world " << world << " hidden " << hidden;
@@ -153,6 +154,80 @@ TEST(BuiltinVariants, NamesAreUniqueAndEnumerationIsPure) {
           if (!catalogue.pattern(pattern).rows) break;
         }
   EXPECT_EQ(names.size(), count);
+}
+
+/// Whether ranks can exchange this with peer stores alone. The backend that needs least is asked first: it is quicker.
+bool has_exchange(const std::string& pattern, Dtype dtype, int world, int hidden, const TargetLimits& limits) {
+  const Catalogue& catalogue = Catalogue::builtin();
+  return !enumerate(catalogue, pattern, dtype, world, hidden, limits, Backend::trtllm).variants.empty() ||
+         !enumerate(catalogue, pattern, dtype, world, hidden, limits).variants.empty();
+}
+
+/// One of every kind that constraints can tell apart; the CPU device has the smallest blocks.
+const TargetLimits every_target[] = {{0, 256, {}}, {80, 1024, {}}, {90, 1024, {}}, {100, 1024, {}}};
+constexpr int every_world[] = {2, 3, 4, 5, 6, 7, 8, 16};
+
+/// Hidden sizes in 16-byte vectors at which another number of threads and vectors begins to fit, those around them, and
+/// some between.
+std::set<int> telling_row_vectors(int most) {
+  std::set<int> sizes;
+  for (int power = 1; power <= most; power *= 2)
+    for (const int size : {power - 1, power, power + 1, power * 3 / 2}) sizes.insert(size);
+  for (int size = 61; size <= most; size += 211) sizes.insert(size);
+  while (!sizes.empty() && *sizes.begin() < 1) sizes.erase(sizes.begin());
+  while (!sizes.empty() && *sizes.rbegin() > most) sizes.erase(*sizes.rbegin());
+  return sizes;
+}
+
+TEST(BuiltinVariants, EveryHiddenSizeHasAnExchangeKernelAndAStandAloneOne) {
+  const Catalogue& catalogue = Catalogue::builtin();
+  for (const Dtype dtype : {Dtype::bf16, Dtype::fp32}) {
+    const int elements = dtype == Dtype::fp32 ? 4 : 8;
+    for (const int row_vectors : telling_row_vectors(16384 / elements)) {
+      const int hidden = row_vectors * elements;
+      for (const TargetLimits& limits : every_target) {
+        for (const char* pattern :
+             {"allreduce_residual_rmsnorm", "moe_finalize_allreduce_residual_rmsnorm_fp8_group4_fp32",
+              "moe_reduce_allreduce"}) {
+          for (const int world : every_world) {
+            EXPECT_TRUE(has_exchange(pattern, dtype, world, hidden, limits))
+                << pattern << " world " << world << " hidden " << hidden << " sm " << limits.sm;
+          }
+          EXPECT_FALSE(enumerate_standalone(catalogue, pattern, dtype, hidden, limits).variants.empty())
+              << pattern << " hidden " << hidden << " sm " << limits.sm;
+        }
+      }
+    }
+  }
+}
+
+TEST(BuiltinVariants, EveryPatternHasAnExchangeKernel) {
+  const Catalogue& catalogue = Catalogue::builtin();
+  std::map<PartKind, std::vector<std::string>> parts;
+  for (const PartKind kind : {PartKind::prologue, PartKind::residual, PartKind::norm, PartKind::quantisation})
+    parts[kind].emplace_back();
+  for (const PartEntry& part : catalogue.parts()) {
+    std::string name = part.name;
+    if (const std::size_t open = name.find('{'); open != std::string::npos)
+      name.replace(open, name.find('}') - open + 1, "128");
+    parts[part.kind].push_back(part.kind == PartKind::prologue ? name + "_" : "_" + name);
+  }
+  std::size_t patterns = 0;
+  for (const std::string& prologue : parts[PartKind::prologue])
+    for (const std::string& residual : parts[PartKind::residual])
+      for (const std::string& norm : parts[PartKind::norm])
+        for (const std::string& quantisation : parts[PartKind::quantisation]) {
+          const std::string pattern = prologue + "allreduce" + residual + norm + quantisation;
+          ++patterns;
+          for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32}) {
+            if (impossible(catalogue.pattern(pattern), dtype, 16384)) continue;
+            for (const int world : every_world)
+              for (const TargetLimits& limits : every_target)
+                EXPECT_TRUE(has_exchange(pattern, dtype, world, 16384, limits))
+                    << pattern << " " << to_string(dtype) << " world " << world << " sm " << limits.sm;
+          }
+        }
+  EXPECT_GE(patterns, 3U * 2 * 3 * 8);
 }
 
 }  // namespace
