@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "arbiter/generator/catalogue.hpp"
 #include "run_arbiter.hpp"
@@ -127,6 +128,25 @@ TEST(CatalogueCommand, FiltersByBackend) {
   EXPECT_EQ(run_arbiter({"catalogue", "--backend", "mnvl", "--target", "cpu"}).exit_code, 2);
   EXPECT_EQ(run_arbiter({"catalogue", "--with", "mulitcast", "--target", "cpu"}).exit_code, 2);
   EXPECT_EQ(run_arbiter({"catalogue", "--target", "sm_90b"}).exit_code, 2);
+}
+
+/// Of a product of patterns and dtypes, what no device can do is left out; if nothing is left, the reason is the
+/// answer.
+TEST(Render, ListsWhatIsPossible) {
+  const Outcome both = run_arbiter(
+      {"render", "--list", "--json", "--pattern", "allreduce_nvfp4_128x4,allreduce_residual", "--dtype", "bf16,fp32"});
+  ASSERT_EQ(both.exit_code, 0) << both.err;
+  std::set<std::string> seen;
+  const llvm::json::Value document = parse_object(both.out);
+  for (const llvm::json::Value& variant : *member(document, "variants")->getAsArray()) {
+    seen.insert(member(variant, "pattern")->getAsString()->str() + " " +
+                member(variant, "dtype")->getAsString()->str());
+  }
+  EXPECT_EQ(seen, (std::set<std::string>{"allreduce_nvfp4_128x4 bf16", "allreduce_residual bf16",
+                                         "allreduce_residual fp32"}));
+  const Outcome none = run_arbiter({"render", "--list", "--pattern", "allreduce_nvfp4_128x4", "--dtype", "fp32"});
+  EXPECT_NE(none.exit_code, 0);
+  EXPECT_NE(none.err.find("NVFP4 is made from bf16 and fp16 only"), std::string::npos) << none.err;
 }
 
 /// A rendered source says what it is, whatever is asked for.

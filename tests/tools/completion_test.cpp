@@ -72,6 +72,7 @@ TEST_F(Bash, CompletesValues) {
   EXPECT_EQ(candidates({"cache", "v"}), List{"verify"});
   EXPECT_EQ(candidates({"completion", "z"}), List{"zsh"});
   EXPECT_TRUE(offers({"tune", "--pattern", "allreduce_"}, "allreduce_residual_rmsnorm"));
+  EXPECT_TRUE(offers({"tune", "--pattern", "allreduce,moe_f"}, "allreduce,moe_finalize_allreduce_residual_rmsnorm"));
   EXPECT_TRUE(offers({"render", "--algorithm", "trtllm/"}, "trtllm/oneshot_push"));
   EXPECT_TRUE(offers({"verify", "--area", ""}, "plain"));
   EXPECT_EQ(candidates({"tune", "--max-tokens", ""}), List{}) << "a number is wanted, not an option";

@@ -102,7 +102,8 @@ void print_parts() {
                joined(part.optional, ", ", tensor_name), joined(part.writes, ", ", tensor_name), part.summary});
   }
   table.print(2);
-  std::printf("\nUsual patterns: %s\n", joined(catalogue.usual_patterns(), ", ", same).c_str());
+  std::printf("\nUsual patterns\n");
+  for (const std::string& pattern : catalogue.usual_patterns()) std::printf("  %s\n", pattern.c_str());
 }
 
 void print_details(const AlgorithmEntry& entry) {

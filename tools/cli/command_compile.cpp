@@ -217,7 +217,7 @@ Options compile_options() {
       .choices(target_names())
       .value("rank", "R", "the rank that is compiled in (default: 0)")
       .flag("all",
-            "every variant of the catalogue: all patterns and dtypes, 2, 4 and 8 ranks, hidden size 8192,\n"
+            "every variant of the catalogue: the usual patterns, all dtypes, 2, 4 and 8 ranks, hidden size 8192,\n"
             "each of which --pattern, --dtype, --world and --hidden narrow or change")
       .flag("coverage",
             "a few hundred kernels, chosen so that every combination of parameters meets every target, and every part\n"

@@ -1,6 +1,7 @@
 #include "variant_options.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <string_view>
 
@@ -116,9 +117,14 @@ std::vector<Variant> find_variants(const VariantQuery& query, const TargetLimits
       if (matches(query, variant) && seen.insert(variant).second) found.push_back(variant);
     }
   };
+  std::size_t possible = 0;
+  std::optional<std::string> reason;
   for (const std::string& pattern : query.patterns) {
     for (const Dtype dtype : query.dtypes) {
       for (const int hidden : query.hiddens) {
+        reason = impossible(catalogue.pattern(pattern), dtype, hidden);
+        if (reason) continue;
+        ++possible;
         for (const int world : query.worlds) keep(enumerate(catalogue, pattern, dtype, world, hidden, limits));
         if (catalogue.pattern(pattern).rows) {
           keep(enumerate_standalone(catalogue, pattern, dtype, hidden, limits));
@@ -126,6 +132,7 @@ std::vector<Variant> find_variants(const VariantQuery& query, const TargetLimits
       }
     }
   }
+  if (possible == 0 && reason) throw InvalidArgument(*reason);
   return found;
 }
 

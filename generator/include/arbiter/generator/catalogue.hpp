@@ -67,7 +67,7 @@ class Catalogue {
 
   const std::vector<AlgorithmEntry>& algorithms() const noexcept { return algorithms_; }
   const std::vector<PartEntry>& parts() const noexcept { return parts_; }
-  /// Names of the patterns that people ask for most, for lists and defaults. Any other composition is as good.
+  /// Names of the patterns that people ask for most, for lists and completion. Any other composition is as good.
   const std::vector<std::string>& usual_patterns() const noexcept { return usual_patterns_; }
 
   /// The composition that a name spells. Throws InvalidArgument, naming the nearest valid spelling.
