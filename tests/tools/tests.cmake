@@ -25,3 +25,6 @@ foreach(subject inspect report)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing arbiter_example_database arbiter_db)
 endforeach()
 arbiter_add_test(tools/catalogue LINKS arbiter_tools_testing arbiter_generator)
+
+# A worker that makes no progress for a few real seconds is restarted: nothing else may keep it from the processors.
+set_tests_properties(tools/tune_isolation PROPERTIES RUN_SERIAL TRUE)

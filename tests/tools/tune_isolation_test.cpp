@@ -73,6 +73,7 @@ SessionResult session(const std::vector<std::string>& arguments, bool worker) {
     options.database = arguments[1];
     options.measure = MeasureSettings::for_device(DeviceKind::cpu);
     options.effort = SearchEffort::for_device(DeviceKind::cpu);
+    options.effort.give_up = 0;  // the machine may be busy, and then any call can be slow
     options.restarted = options.resume = context.restarts > 0;
     options.resume_since = context.started;
     options.stuck_after = std::chrono::seconds(arguments[0] == "hangs" ? 4 : 60);
@@ -102,12 +103,6 @@ struct Row {
   TrialStatus status;
 };
 
-/// Measured; or verified and then left because one call took too long, as happens when the machine is busy with others.
-bool ran_to_its_end(const Trial& trial) {
-  return trial.status == TrialStatus::done ||
-         (trial.status == TrialStatus::pruned && trial.reason.starts_with("too slow"));
-}
-
 class TuneIsolation : public ::testing::TestWithParam<Row> {};
 
 TEST_P(TuneIsolation, TheTuneGoesOnBehindACandidateThat) {
@@ -123,14 +118,10 @@ TEST_P(TuneIsolation, TheTuneGoesOnBehindACandidateThat) {
   for (const Problem& problem : database.problems(environment)) {
     for (const Trial& trial : database.trials(environment, problem)) {
       if (trial.candidate.algorithm != "twoshot_push") {
-        EXPECT_TRUE(ran_to_its_end(trial)) << to_string(trial.status) << ": " << trial.reason;
+        EXPECT_EQ(trial.status, TrialStatus::done) << trial.reason;
         continue;
       }
-      if (GetParam().status == TrialStatus::done) {
-        EXPECT_TRUE(ran_to_its_end(trial)) << to_string(trial.status) << ": " << trial.reason;
-      } else {
-        EXPECT_EQ(trial.status, GetParam().status) << trial.reason;
-      }
+      EXPECT_EQ(trial.status, GetParam().status) << trial.reason;
       ++seen;
     }
   }

@@ -29,7 +29,8 @@ std::string text_of(const TuneOptions& options) {
         static_cast<long long>(options.resume), static_cast<long long>(options.restarted)}) {
     text += std::to_string(number) + " ";
   }
-  for (const double number : {effort.narrow_to, measure.replay_us, options.rules.gain, options.rules.largest_tie}) {
+  for (const double number :
+       {effort.give_up, effort.narrow_to, measure.replay_us, options.rules.gain, options.rules.largest_tie}) {
     text += std::to_string(number) + " ";
   }
   return text;

@@ -10,7 +10,6 @@ namespace arbiter::tuning {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double hopeless = 4;          // times slower than the best: not timed any further
 constexpr double launch_bound_us = 25;  // below this, an estimate says more about the host than about the kernel
 
 /// Candidates that launch the same grid of the same kernel at this size are one candidate.
@@ -148,7 +147,8 @@ void ProblemTuner::measure_screened(std::size_t index, RunnableCandidate& candid
   state_.verified.emplace(tokens_, index);
   const std::vector<std::size_t> leaders = best_screened(1);
   const double best = leaders.empty() ? 0 : screened_.at(leaders.front());
-  const double give_up = best > launch_bound_us && !is_nccl(state_.space.spec(index)) ? hopeless * best : 0;
+  const bool comparable = best > launch_bound_us && !is_nccl(state_.space.spec(index));
+  const double give_up = comparable ? context_.options.effort.give_up * best : 0;
   const std::size_t entry = timing_->add(subject, give_up);
   entries_[index] = entry;
   const bool too_slow = !timing_->entry(entry).ok() && give_up > 0 && timing_->entry(entry).estimate_us > give_up;

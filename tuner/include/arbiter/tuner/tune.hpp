@@ -36,6 +36,7 @@ struct SearchEffort {
   int finalists = 3;           ///< measured again together, besides NCCL and the incumbents
   int final_samples = 30;      ///< at least, per finalist
   int compiles = 1000;         ///< most kernels loaded for one family
+  double give_up = 4;          ///< one call takes so many times as long as the best: not timed any further; 0: never
   double narrow_to = 1.1;      ///< a change of winner is bisected while its sizes are further apart than this ratio
   int bisections = 40;         ///< most sizes measured for that, per family
 
