@@ -2,6 +2,7 @@
 
 #include <llvm/Support/JSON.h>
 
+#include "arbiter/db/nccl_configuration.hpp"
 #include "digest.hpp"
 #include "json_fields.hpp"
 
@@ -86,6 +87,45 @@ void write(OStream& json, const Decision& decision) {
   });
 }
 
+/// Into an object that is open: the candidate, and what it asks of NCCL.
+void write_configuration(OStream& json, const Candidate& candidate) {
+  const NcclConfiguration asked = nccl_configuration(candidate).value_or(NcclConfiguration{});
+  const auto text_or_null = [&](const char* name, std::string_view value) {
+    if (value.empty()) {
+      json.attribute(name, nullptr);
+    } else {
+      text(json, name, value);
+    }
+  };
+  text(json, "candidate", candidate.name);
+  text_or_null("algorithm", to_string(asked.algorithm));
+  text_or_null("protocol", to_string(asked.protocol));
+  if (asked.channels == 0) {
+    json.attribute("channels", nullptr);
+  } else {
+    json.attribute("channels", asked.channels);
+  }
+}
+
+void write(OStream& json, const NcclChoice& choice, int nodes) {
+  json.object([&] {
+    json.attribute("world", choice.world);
+    json.attribute("nodes", nodes);
+    json.attribute("bytes_min", choice.bytes_min);
+    json.attribute("bytes_max", choice.bytes_max);
+    write_configuration(json, choice.candidate);
+    number(json, "median_us", choice.median_us);
+    if (!choice.forced) {
+      json.attribute("forced", nullptr);
+      return;
+    }
+    json.attributeObject("forced", [&] {
+      write_configuration(json, *choice.forced);
+      number(json, "median_us", choice.forced_median_us);
+    });
+  });
+}
+
 template <typename Write>
 std::string pretty(Write&& write_value) {
   std::string result;
@@ -119,6 +159,11 @@ std::string decisions_json(const DecisionSet& set) {
              json.attributeEnd();
              json.attributeArray("decisions", [&] {
                for (const Decision& decision : set.decisions) write(json, decision);
+             });
+             json.attributeArray("nccl_choices", [&] {
+               for (const NcclChoice& choice : set.nccl) {
+                 write(json, choice, nodes_of(set.environment, choice.world));
+               }
              });
            });
          }) +

@@ -52,6 +52,11 @@ TEST(JsonTest, DecisionsAreSpelledExactly) {
   set.decisions[1].tokens_max = 1'048'576;  // must not become 1.04858e+06
   set.decisions[1].median_us = 0.1 + 0.2;
   set.decisions[1].runner_up.reset();
+  const Candidate own{Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
+  const Candidate ring{Backend::nccl, "classic", "nccl/classic:algo=ring,channels=8,proto=ll128", Numerics::nccl, ""};
+  set.environment.nodes = 2;
+  set.environment.ranks_per_node = 4;
+  set.nccl = {{4, 1, 65536, own, 9.5, {}, 0}, {8, 65537, 1 << 20, own, 12.25, ring, 13.5}};
   const std::string text = decisions_json(set);
   EXPECT_TRUE(text.starts_with("{\n  \"schema\": 1,\n  \"environment\": {\n    \"key\": "));
   const std::string expected = R"(  "decisions": [
@@ -92,6 +97,38 @@ TEST(JsonTest, DecisionsAreSpelledExactly) {
       "numerics": "rank_order_fp32",
       "median_us": 0.30000000000000004,
       "runner_up": null
+    }
+  ],
+  "nccl_choices": [
+    {
+      "world": 4,
+      "nodes": 1,
+      "bytes_min": 1,
+      "bytes_max": 65536,
+      "candidate": "nccl/classic",
+      "algorithm": null,
+      "protocol": null,
+      "channels": null,
+      "median_us": 9.5,
+      "forced": null
+    },
+    {
+      "world": 8,
+      "nodes": 2,
+      "bytes_min": 65537,
+      "bytes_max": 1048576,
+      "candidate": "nccl/classic",
+      "algorithm": null,
+      "protocol": null,
+      "channels": null,
+      "median_us": 12.25,
+      "forced": {
+        "candidate": "nccl/classic:algo=ring,channels=8,proto=ll128",
+        "algorithm": "ring",
+        "protocol": "ll128",
+        "channels": 8,
+        "median_us": 13.5
+      }
     }
   ]
 }

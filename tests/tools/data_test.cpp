@@ -100,6 +100,36 @@ TEST_F(Data, ExportAndImport) {
   expect_failure({"export", "--db", file("none.db")}, "none.db");
 }
 
+TEST_F(Data, ShowListsWhatNcclIsServed) {
+  EXPECT_EQ(run_arbiter({"show", "--db", file("a.db")}).out.find("NCCL alone"), std::string::npos) << "nothing is";
+  const auto nccl = [](const char* parameters) {
+    return Candidate{Backend::nccl, "classic", std::string("nccl/classic") + parameters, Numerics::nccl, ""};
+  };
+  WorkDatabase::open(file("a.db"))
+      .replace_nccl_choices(test::example_environment(),
+                            {{2, 1, 65536, nccl(":channels=4"), 7.25, {}, 0},
+                             {4, 1, 65536, nccl(""), 9.5, nccl(":algo=tree,channels=8,proto=ll"), 9.75},
+                             {4, 65537, 1 << 20, nccl(":algo=ring,channels=1,proto=ll128"), 21, {}, 0}});
+  ASSERT_EQ(run_arbiter({"snapshot", "--db", file("a.db"), file("s.db")}).exit_code, 0);
+  for (const char* name : {"a.db", "s.db"}) {
+    const Outcome table = run_arbiter({"show", "--db", file(name)});
+    for (const char* part :
+         {"libarbiter-nccl-tuner.so serves", "at most 4 channels", "as NCCL chooses ",
+          "tree, ll, at most 8 channels  9.75", "ring, ll128, at most 1 channel ", "65537-1048576", "1 MiB"}) {
+      EXPECT_NE(table.out.find(part), std::string::npos) << part << " is not in:\n" << table.out;
+    }
+    const llvm::json::Value document = json({"show", "--db", file(name), "--world", "4"});
+    EXPECT_EQ(member(document, "nccl_choices")->getAsArray()->size(), 2U);
+    expect_keys(member(document, "nccl_choices[0]"), {"world", "nodes", "bytes_min", "bytes_max", "candidate",
+                                                      "algorithm", "protocol", "channels", "median_us", "forced"});
+    EXPECT_EQ(member(document, "nccl_choices[0].forced.channels")->getAsInteger(), 8);
+    EXPECT_EQ(member(document, "nccl_choices[1].algorithm")->getAsString(), "ring");
+    EXPECT_TRUE(member(document, "nccl_choices[1].forced")->getAsNull());
+  }
+  const llvm::json::Value fused = json({"show", "--db", file("a.db"), "--pattern", "allreduce_residual_rmsnorm"});
+  EXPECT_TRUE(member(fused, "nccl_choices")->getAsArray()->empty()) << "they are of plain allreduce";
+}
+
 TEST_F(Data, ExportForPeopleAndEngines) {
   ASSERT_EQ(run_arbiter({"merge", "--db", file("a.db"), file("b.db")}).exit_code, 0);
   const std::map<std::string, std::string> starts{{"csv", "environment,gpu_name,"},

@@ -1,13 +1,15 @@
-// arbiter show: the decisions of a work database or a snapshot.
+// arbiter show: the decisions of a work database or a snapshot, and what it serves to programs that use only NCCL.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "arbiter/db/contents.hpp"
 #include "arbiter/db/database.hpp"
 #include "arbiter/db/json.hpp"
+#include "arbiter/db/nccl_configuration.hpp"
 #include "arbiter/generator/catalogue.hpp"
 #include "arbiter/tuner/inspect.hpp"
 #include "command.hpp"
@@ -41,11 +43,17 @@ bool admits(const Filter& filter, const Decision& decision) {
          admits(filter.modes, decision.mode);
 }
 
+/// They know bytes and ranks, not dtypes, hidden sizes or modes.
+bool admits(const Filter& filter, const NcclChoice& choice) {
+  return admits(filter.patterns, std::string("allreduce")) && admits(filter.worlds, choice.world);
+}
+
 std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& filter) {
   std::vector<DecisionSet> sets = read_decisions(file);
   std::erase_if(sets, [&](const DecisionSet& set) { return !filter.environment.admits(set.environment); });
   for (DecisionSet& set : sets) {
     std::erase_if(set.decisions, [&](const Decision& decision) { return !admits(filter, decision); });
+    std::erase_if(set.nccl, [&](const NcclChoice& choice) { return !admits(filter, choice); });
   }
   // GPUs first: who has both in one file asks about those.
   std::stable_partition(sets.begin(), sets.end(),
@@ -66,6 +74,34 @@ std::string tokens_text(const Decision& decision) {
   return std::to_string(decision.tokens_min) + "-" + std::to_string(decision.tokens_max);
 }
 
+/// "ring, ll128, 8 channels"; "as NCCL chooses".
+std::string configuration_text(const Candidate& candidate) {
+  const std::optional<NcclConfiguration> asked = nccl_configuration(candidate);
+  if (!asked) return candidate.name;
+  std::string text;
+  const auto add = [&](const std::string& part) {
+    if (!part.empty()) text += (text.empty() ? "" : ", ") + part;
+  };
+  add(std::string(to_string(asked->algorithm)));
+  add(std::string(to_string(asked->protocol)));
+  if (asked->channels != 0) add("at most " + plural(static_cast<std::size_t>(asked->channels), "channel"));
+  return text.empty() ? "as NCCL chooses" : text;
+}
+
+void print_nccl_choices(const DecisionSet& set) {
+  if (set.nccl.empty()) return;
+  std::printf("\nNCCL alone, plain allreduce: what libarbiter-nccl-tuner.so serves from a snapshot\n\n");
+  Table table({"ranks", "nodes", "bytes", "up to", "configuration", "us", "fastest that names all", "us"});
+  for (const NcclChoice& choice : set.nccl) {
+    table.add({std::to_string(choice.world), std::to_string(nodes_of(set.environment, choice.world)),
+               std::to_string(choice.bytes_min) + "-" + std::to_string(choice.bytes_max),
+               format_bytes(static_cast<std::uint64_t>(choice.bytes_max)), configuration_text(choice.candidate),
+               format_microseconds(choice.median_us), choice.forced ? configuration_text(*choice.forced) : "-",
+               choice.forced ? format_microseconds(choice.forced_median_us) : "-"});
+  }
+  table.print();
+}
+
 void print_as_tables(const std::vector<DecisionSet>& sets) {
   const char* separator = "";
   for (const DecisionSet& set : sets) {
@@ -82,8 +118,12 @@ void print_as_tables(const std::vector<DecisionSet>& sets) {
                  format_microseconds(decision.median_us), decision.runner_up ? family_name(*decision.runner_up) : "-",
                  decision.runner_up ? format_microseconds(decision.runner_up_median_us) : "-", winner.parameters});
     }
-    table.print();
-    if (set.decisions.empty()) std::printf("no decisions\n");
+    if (set.decisions.empty()) {
+      std::printf("no decisions\n");
+    } else {
+      table.print();
+    }
+    print_nccl_choices(set);
   }
 }
 
@@ -92,7 +132,8 @@ void print_as_tables(const std::vector<DecisionSet>& sets) {
 Options show_options() {
   Options options("show",
                   "Prints the decisions of a work database or a snapshot: for every interval of tokens, the candidate\n"
-                  "that won, its median time at the largest measured size of the interval, and the runner-up.",
+                  "that won, its median time at the largest measured size of the interval, and the runner-up. Then\n"
+                  "the configurations that the NCCL tuner plugin serves to programs that use only NCCL.",
                   "arbiter show --db cluster.db --pattern allreduce --world 4\n"
                   "arbiter show --db cluster.db --pattern allreduce --world 4 --hidden 8192 --plot");
   declare_database(options, "work database or snapshot to read");

@@ -14,7 +14,8 @@ namespace arbiter {
 std::string environment_json(const Environment&, unsigned indent = 0);
 
 /// What `arbiter show --json` prints, with a newline at the end:
-/// {"schema": 1, "environment": {...}, "decisions": [{...}]}. A decision without a runner-up has "runner_up": null.
+/// {"schema": 1, "environment": {...}, "decisions": [{...}], "nccl_choices": [{...}]}. A decision without a runner-up
+/// has "runner_up": null; of an NCCL choice, null is what is left to NCCL.
 std::string decisions_json(const DecisionSet&);
 
 }  // namespace arbiter
