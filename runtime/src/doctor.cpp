@@ -1,5 +1,6 @@
 #include "arbiter/runtime/doctor.hpp"
 
+#include <dlfcn.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +16,7 @@
 #include "doctor_cuda.hpp"
 #include "file_descriptor.hpp"
 #include "nccl_library.hpp"
+#include "nccl_tuner.hpp"
 
 namespace arbiter {
 namespace {
@@ -47,6 +49,36 @@ void look_for_nccl(Capability& nccl) {
   const std::shared_ptr<const NcclLibrary> library = open_nccl();
   nccl.value = library->version() + " (" + library->path + ")";
   if (library->window_register == nullptr) nccl.value += ", without symmetric windows (2.27 has them)";
+}
+
+/// Where NCCL looks for it. The program offers the one that was installed with it, so that a variable which is still
+/// not set means that there is none.
+void look_for_nccl_tuner_plugin(Capability& plugin) {
+  const char* variable = std::getenv("NCCL_TUNER_PLUGIN");
+  plugin.value = variable == nullptr ? "" : variable;
+  const std::string name = nccl_tuner_file, consequence = "; until then NCCL is only measured, and used, as it chooses";
+  if (plugin.value.empty()) {
+    plugin.reason = name +
+                    " is neither beside the program nor in lib/ beside its folder: copy it there from where "
+                    "Arbiter was built or installed, or set NCCL_TUNER_PLUGIN to its path" +
+                    consequence;
+    return;
+  }
+  if (!is_own_nccl_tuner(plugin.value)) {
+    plugin.reason = "NCCL_TUNER_PLUGIN names another plugin: unset it, or set it to the path of " + name + consequence;
+    return;
+  }
+  void* const handle = dlopen(plugin.value.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    const char* const why = dlerror();
+    plugin.reason = "cannot be opened (" + std::string(why == nullptr ? "unknown" : why) +
+                    "): install it again, or set NCCL_TUNER_PLUGIN to its path" + consequence;
+    return;
+  }
+  if (dlsym(handle, nccl_force_symbol) == nullptr || dlsym(handle, nccl_announced_symbol) == nullptr) {
+    plugin.reason = "is of another version of Arbiter: install the one that came with this program" + consequence;
+  }
+  dlclose(handle);
 }
 
 void look_for_host_compiler(Capability& compiler) { compiler.value = make_host_compiler()->identity(); }
@@ -106,6 +138,7 @@ std::vector<Capability> probe_capabilities(const EnvironmentVariables& variables
   append(all, {"driver", "cuda_devices", "peer_access", "topology"}, probe_cuda);
   all.push_back(probe("nvrtc", look_for_nvrtc));
   all.push_back(probe("nccl", look_for_nccl));
+  all.push_back(probe("nccl_tuner_plugin", look_for_nccl_tuner_plugin));
   append(all, {"symmetric_memory_vmm", "symmetric_memory_cuda_ipc"}, probe_symmetric_providers);
   append(all, {"multicast"}, [&] { return std::vector<Capability>{probe_multicast(variables)}; });
   all.push_back(probe("host_compiler", look_for_host_compiler));

@@ -131,20 +131,20 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
       ignore(decision, "it needs NCCL: " + group_.nccl_reason());
       return std::nullopt;
     }
+    std::string note;
     if (spec.forced.forces() && group_.nccl_reason().empty() && !group_.nccl_forcing_reason().empty()) {
       // What was fastest is NCCL; told nothing, it is nearer to what was measured than any kernel that lost to it.
-      ignore(decision, "NCCL is used as it chooses, because it cannot be told to use " + spec.forced.text() + ": " +
-                           group_.nccl_forcing_reason());
+      note = "NCCL is used as it chooses, because it cannot be told to use " + spec.forced.text();
+      ignore(decision, note + ": " + group_.nccl_forcing_reason());
       spec.forced = {};
     }
-    std::string note;
     if (hashes_.of(as_measured) != decision.candidate.source_hash) {
       // What is shipped was timed with the kernels of its day, and is better than no measurement at all.
       if (!measured.shipped) {
         ignore(decision, "the source of its kernel has changed since it was measured; tune again");
         return std::nullopt;
       }
-      note = "the source of its kernel has changed since then";
+      note += (note.empty() ? "" : "; ") + std::string("the source of its kernel has changed since then");
     }
     if (const auto refused = refusals.find(refusal_key(spec, family)); refused != refusals.end()) {
       ignore(decision, refused->second);

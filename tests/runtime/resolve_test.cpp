@@ -5,6 +5,7 @@
 
 #include "arbiter/error.hpp"
 #include "communicator_fixture.hpp"
+#include "group_with_nccl.hpp"
 #include "loaded_kernel.hpp"
 
 namespace arbiter {
@@ -197,6 +198,75 @@ TEST(Resolve, WhatCannotBeUsedIsIgnoredWithItsReason) {
     EXPECT_NE(resolver.ignored()[2].reason.find("threeshot"), std::string::npos);
     EXPECT_NE(resolver.ignored()[3].reason.find("NCCL"), std::string::npos);
   });
+}
+
+/// A decision for NCCL with this configuration, plain or with the stand-alone epilogue behind it.
+Decision forced_decision(Group& group, const ProblemFamily& family, const char* configuration) {
+  CandidateSpec spec;
+  spec.nccl = "classic";
+  spec.forced = NcclConfiguration::parse(configuration);
+  if (family.pattern != "allreduce") {
+    spec.epilogue = enumerate_standalone(group.catalogue(), family.pattern, family.dtype, family.hidden, group.limits())
+                        .variants.front();
+  }
+  Decision result = decision(group, family, 1, 32, "oneshot_push");
+  result.candidate = {Backend::nccl, "classic", spec.name(), Numerics::nccl, candidate_source_hash(group, spec)};
+  return result;
+}
+
+TEST(Resolve, WithoutThePluginADecisionForForcedNcclIsNcclAsItChooses) {
+  with_group([](Group& inner) {
+    test::WithNccl group(inner);
+    for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
+      ProblemFamily family = plain_family();
+      family.pattern = pattern;
+      const std::vector<DecisionSet> sets = {
+          {group.environment(), {forced_decision(group, family, "algo=ring,channels=8,proto=ll128")}}};
+      Resolver resolver(group, sets, {});
+      const std::vector<PlannedInterval> plan = resolver.plan(family, {});
+      EXPECT_EQ(text(plan), "1-32 decision classic; 33-64 heuristic oneshot_push");
+      EXPECT_EQ(plan[0].spec.nccl, "classic");
+      EXPECT_FALSE(plan[0].spec.forced.forces());
+      EXPECT_EQ(plan[0].spec.epilogue.has_value(), family.pattern != "allreduce") << "nothing else is left out";
+      EXPECT_NE(plan[0].reason.find("cannot be told to use algo=ring"), std::string::npos) << plan[0].reason;
+      EXPECT_TRUE(plan[0].decision) << "explain() still shows what was decided";
+      resolver.plan(family, {});
+      ASSERT_EQ(resolver.ignored().size(), 1U) << "said once";
+      EXPECT_NE(resolver.ignored()[0].reason.find("cannot be told to use algo=ring,channels=8,proto=ll128: not here"),
+                std::string::npos)
+          << resolver.ignored()[0].reason;
+      const std::vector<std::string> everywhere = inner.bootstrap().allgather(text(plan) + plan[0].spec.name());
+      EXPECT_EQ(everywhere[0], everywhere[1]);
+    }
+  });
+}
+
+TEST(Resolve, WithoutNcclADecisionForForcedNcclLeavesTheNextRule) {
+  std::vector<DecisionSet> sets;
+  const ProblemFamily family = plain_family(256, 40);
+  with_group([&](Group& group) {
+    if (group.rank() == 0) {
+      sets = {{group.environment(), {forced_decision(group, family, "algo=tree,channels=4,proto=ll")}}};
+    }
+  });
+  ::testing::internal::CaptureStderr();
+  run_ranks(2, [&](RankContext& context) {
+    CommunicatorOptions options = quiet_options();
+    options.variables.log = "warn";
+    options.decisions = sets;
+    Communicator communicator(context.bootstrap, context.device, options);
+    communicator.prepare({&family, 1});
+    communicator.prepare({&family, 1});
+    const auto explanation = communicator.explain({"allreduce", Dtype::bf16, 256, 8, 2, Mode::graph, false});
+    EXPECT_EQ(explanation.rule, "heuristic");
+    const std::vector<std::string> everywhere = context.bootstrap->allgather(explanation.candidate.name);
+    EXPECT_EQ(everywhere[0], everywhere[1]);
+  });
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  const std::size_t first = said.find("decision not used: ");
+  ASSERT_NE(first, std::string::npos) << said;
+  EXPECT_NE(said.find("algo=tree,channels=4,proto=ll: it needs NCCL: "), std::string::npos) << said;
+  EXPECT_EQ(said.find("decision not used: ", first + 1), std::string::npos) << "once, by one rank:\n" << said;
 }
 
 TEST(Resolve, RefusedCandidatesAreReplaced) {

@@ -1,58 +1,16 @@
 // Every request is served: what no kernel can take goes to NCCL with the pattern's other parts around it, and the
-// reason is there for explain(). A group that says it has NCCL, and that is all: nothing is launched.
+// reason is there for explain().
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
 #include "arbiter/error.hpp"
 #include "communicator_fixture.hpp"
+#include "group_with_nccl.hpp"
 #include "heuristic.hpp"
 
 namespace arbiter {
 namespace {
-
-class WithNccl final : public Group {
- public:
-  WithNccl(Group& inner, int size, bool symmetric) : inner_(inner), size_(size), symmetric_(symmetric) {}
-  int rank() const noexcept override { return 0; }
-  int size() const noexcept override { return size_; }
-  Device& device() noexcept override { return inner_.device(); }
-  Bootstrap& bootstrap() noexcept override { return inner_.bootstrap(); }
-  const Environment& environment() const noexcept override { return inner_.environment(); }
-  const Catalogue& catalogue() const noexcept override { return inner_.catalogue(); }
-  TargetLimits limits() const override { return inner_.limits(); }
-  int ranks_on_device() const noexcept override { return 1; }
-  NcclCommunicator* nccl() noexcept override { return nullptr; }
-  std::string nccl_reason() const override { return ""; }
-  KernelCache& cache() noexcept override { return inner_.cache(); }
-  const KernelSet& stored_kernels() const noexcept override { return inner_.stored_kernels(); }
-  void provide(std::shared_ptr<const KernelSet> kernels) override { inner_.provide(std::move(kernels)); }
-  const TemplateMap& templates() const noexcept override { return inner_.templates(); }
-  const EnvironmentVariables& variables() const noexcept override { return inner_.variables(); }
-  std::optional<SymmetricProvider> symmetric_provider() const noexcept override {
-    return symmetric_ ? std::optional(SymmetricProvider::shared_memory) : std::nullopt;
-  }
-  std::string symmetric_reason() const override { return symmetric_ ? "" : "peers cannot be reached"; }
-  Workspace& workspace() noexcept override { return inner_.workspace(); }
-  std::uint64_t push_buffer_bytes() const noexcept override { return inner_.push_buffer_bytes(); }
-  NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes) override {
-    return inner_.reserve_nccl_symmetric(bytes);
-  }
-  std::size_t nccl_symmetric_bytes() const noexcept override { return 0; }
-  void reserve(std::uint64_t, std::uint64_t) override {}
-  std::size_t workspace_bytes() const noexcept override { return 0; }
-  void check() const override {}
-  void abort() noexcept override {}
-  void recover() override {}
-  std::string nccl_forcing_reason() const override { return "not here"; }
-  std::string multicast_reason() const override { return "not here"; }
-  SharedBuffers& shared_buffers() noexcept override { return inner_.shared_buffers(); }
-
- private:
-  Group& inner_;
-  int size_;
-  bool symmetric_;
-};
 
 const std::vector<std::string>& patterns() {
   static const std::vector<std::string> all{"allreduce", "allreduce_residual_rmsnorm", "moe_reduce_allreduce",
@@ -64,7 +22,7 @@ const std::vector<std::string>& patterns() {
 void with_group(int size, bool symmetric, const std::function<void(const Group&)>& body) {
   test::run_ranks(1, [&](test::RankContext& context) {
     const auto inner = make_group(context.bootstrap, context.device, test::quiet_group_options());
-    body(WithNccl(*inner, size, symmetric));
+    body(test::WithNccl(*inner, size, symmetric));
   });
 }
 

@@ -116,8 +116,9 @@ class DoctorTest : public testing::Test {
 
 TEST_F(DoctorTest, ReportsEveryCapability) {
   const std::vector<Capability> all = probe_capabilities(variables_);
-  for (const char* name : {"driver", "cuda_devices", "peer_access", "topology", "nvrtc", "nccl", "symmetric_memory_vmm",
-                           "symmetric_memory_cuda_ipc", "multicast", "host_compiler", "cache_directory", "database"}) {
+  for (const char* name : {"driver", "cuda_devices", "peer_access", "topology", "nvrtc", "nccl", "nccl_tuner_plugin",
+                           "symmetric_memory_vmm", "symmetric_memory_cuda_ipc", "multicast", "host_compiler",
+                           "cache_directory", "database"}) {
     named(all, name);
   }
   for (const Capability& capability : all) {

@@ -22,7 +22,8 @@ TEST(Json, Doctor) {
       EXPECT_FALSE(member(capability, "reason")->getAsString()->empty()) << "a capability is missing without a reason";
     }
   }
-  for (const char* expected : {"driver", "cuda_devices", "nvrtc", "nccl", "multicast", "cache_directory"}) {
+  for (const char* expected :
+       {"driver", "cuda_devices", "nvrtc", "nccl", "nccl_tuner_plugin", "multicast", "cache_directory"}) {
     EXPECT_TRUE(names.contains(expected)) << expected;
   }
   expect_keys(member(document, "variables[0]"), {"name", "value", "set", "description"});

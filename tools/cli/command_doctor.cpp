@@ -80,8 +80,8 @@ Options doctor_options() {
                   "every environment variable that Arbiter reads. Tries things for real where that is safe.",
                   "arbiter doctor\narbiter doctor --require cuda --require nccl && arbiter tune");
   options.list("require", "NAME", "fail (exit status 1) unless this capability is there; cuda means any GPU")
-      .choices({"cuda", "driver", "peer_access", "topology", "nvrtc", "nccl", "symmetric_memory_vmm",
-                "symmetric_memory_cuda_ipc", "multicast", "host_compiler"})
+      .choices({"cuda", "driver", "peer_access", "topology", "nvrtc", "nccl", "nccl_tuner_plugin",
+                "symmetric_memory_vmm", "symmetric_memory_cuda_ipc", "multicast", "host_compiler"})
       .flag("json", "for programs; see docs/cli.md");
   return options;
 }

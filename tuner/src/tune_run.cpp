@@ -41,6 +41,9 @@ TuneResult TuneRun::run() {
   bisect();
   settle_close_calls();
   result_.decisions = decide_all();
+  if (const std::string reason = group_.nccl_forcing_reason(); group_.nccl() != nullptr && !reason.empty()) {
+    result_.notes.push_back("NCCL was measured only as it chooses: " + reason);
+  }
   if (const std::string dropped = ledger_.finish_run(); !dropped.empty()) result_.notes.push_back(dropped);
   result_.seconds = ledger_.signals().elapsed_s;
   progress_.doing.clear();
