@@ -77,6 +77,23 @@ inline float peak_of(const std::vector<float>& values, std::size_t first, std::s
   return std::bit_cast<float>(peak);
 }
 
+/// Numbers of very different size; rows of zeros, and a row with an infinity and a NaN, among them.
+inline std::function<float(int, std::size_t)> awkward(int rank, int hidden, bool special) {
+  return [=](int which, std::size_t i) {
+    const std::uint32_t mixed =
+        (static_cast<std::uint32_t>(i) * 2654435761U + static_cast<std::uint32_t>(which) * 977U) ^
+        (which == 1 || which == 2 ? 0U : static_cast<std::uint32_t>(rank) * 40503U);
+    const auto row = i / static_cast<std::size_t>(hidden);
+    if (which == 2 || which == 3) return 0.25F + static_cast<float>(mixed >> 8 & 0xFF) / 128.0F;
+    if (special && row == 1) return 0.0F;
+    if (special && row == 2 && which == 0 && i % static_cast<std::size_t>(hidden) == 5) return HUGE_VALF;
+    if (special && row == 3 && which == 0 && i % static_cast<std::size_t>(hidden) == 11) return NAN;
+    const float sign = (mixed & 1) != 0 ? -1.0F : 1.0F;
+    return sign *
+           std::ldexp(1.0F + static_cast<float>(mixed >> 9 & 0xFF) / 256.0F, static_cast<int>(mixed >> 20 & 15) - 9);
+  };
+}
+
 struct Quantised {
   std::vector<unsigned char> quant, scales;
 };
@@ -300,5 +317,20 @@ class FusedTensors {
   std::size_t rows_ = 0;
   std::vector<std::unique_ptr<DeviceMemory>> memory_;
 };
+
+/// The bytes, and behind them the room that stays poisoned.
+inline void expect_bytes(const void* data, const Bytes& expected, const std::string& what) {
+  const auto* bytes = static_cast<const unsigned char*>(data);
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (bytes[i] == expected[i]) continue;
+    if (wrong++ < 5) {
+      ADD_FAILURE() << what << ": byte " << i << " is " << static_cast<int>(bytes[i]) << ", expected "
+                    << static_cast<int>(expected[i]);
+    }
+  }
+  for (std::size_t i = expected.size(); i < expected.size() + FusedTensors::guard; ++i)
+    ASSERT_EQ(bytes[i], FusedTensors::poison) << what << ": byte " << i << " behind its end was written";
+}
 
 }  // namespace arbiter::test
