@@ -1,6 +1,6 @@
 # Private headers of the runtime, for tests of its inner parts.
 set(arbiter_runtime_internals ${CMAKE_SOURCE_DIR}/runtime/src ${CMAKE_SOURCE_DIR}/templates)
-foreach(subject geometry candidate_spec candidates call_validation fused_calls fused_communicator fused_kernels layernorm served small_floats dispatch resolve stored_kernels disagreement communicator poison)
+foreach(subject geometry candidate_spec candidates call_validation fused_calls fused_communicator fused_kernels layernorm served small_floats dispatch resolve stored_kernels disagreement communicator poison refused_calls)
   arbiter_add_test(runtime/${subject} LINKS arbiter_runtime)
   target_include_directories(runtime_${subject}_test PRIVATE ${arbiter_runtime_internals})
 endforeach()

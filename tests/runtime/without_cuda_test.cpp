@@ -194,6 +194,22 @@ TEST(FingerprintOnCpu, RanksThatDifferAreNamed) {
   EXPECT_EQ(failures, (std::vector<std::string>{"", ""}));
 }
 
+TEST(FingerprintOnCpu, ACatalogueThatDiffersIsNamed) {
+  const std::vector<std::string> failures = test::run_threads(3, [](Bootstrap& bootstrap) {
+    const std::unique_ptr<Device> device = make_cpu_device(bootstrap.rank());
+    try {
+      fingerprint(*device, bootstrap, "shared_memory", bootstrap.rank() == 2 ? "another" : "hash");
+      ADD_FAILURE() << "rank " << bootstrap.rank() << " went on";
+    } catch (const Disagreement& error) {
+      const std::string message = error.what();
+      for (const char* part : {"catalogue_hash", "rank 2", "another"}) {
+        EXPECT_NE(message.find(part), std::string::npos) << message;
+      }
+    }
+  });
+  EXPECT_EQ(failures, (std::vector<std::string>{"", "", ""}));
+}
+
 TEST(NcclVariables, KeepWhatChangesBehaviourOnly) {
   setenv("NCCL_ALGO", "Ring", 1);
   setenv("NCCL_DEBUG", "INFO", 1);
