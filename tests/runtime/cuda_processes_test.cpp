@@ -4,7 +4,9 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
+#include <optional>
 
 #include "arbiter/error.hpp"
 #include "arbiter/runtime/nccl.hpp"
@@ -22,10 +24,11 @@ constexpr int skipped = 77;
     GTEST_SKIP() << "the ranks found too few CUDA devices, or no NCCL";    \
   EXPECT_EQ(codes, std::vector<int>((codes).size(), 0))
 
-int exchange_patterns(Bootstrap& bootstrap, SymmetricProvider provider, int gpus_needed) {
+int exchange_patterns(Bootstrap& bootstrap, SymmetricProvider provider, int gpus_needed,
+                      std::optional<int> ordinal = std::nullopt) {
   const int count = cuda_device_count();
   if (count < gpus_needed) return skipped;
-  const std::unique_ptr<Device> device = make_cuda_device(bootstrap.rank() % count);
+  const std::unique_ptr<Device> device = make_cuda_device(ordinal.value_or(bootstrap.rank() % count));
   const auto memory = allocate_symmetric(*device, bootstrap, provider, std::size_t{4} << 20U);
   const StreamHandle stream = device->create_stream();
   for (int peer = 0; peer < bootstrap.size(); ++peer) {
@@ -76,6 +79,28 @@ TEST(CudaProcesses, CudaIpcAcrossTwoGpus) {
   const auto codes =
       test::run_processes(2, [](Bootstrap& b) { return exchange_patterns(b, SymmetricProvider::cuda_ipc, 2); });
   EXPECT_ALL_OK(codes);
+}
+
+/// Rank 1 sees the first two GPUs in the other order: both ranks use their GPU 0, which is not the same one.
+int exchange_with_permuted_gpus(Bootstrap& bootstrap, SymmetricProvider provider) {
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  const std::string list = visible == nullptr ? "0,1" : visible;
+  const std::size_t comma = list.find(',');
+  if (comma == std::string::npos) return skipped;
+  const std::string first = list.substr(0, comma);
+  const std::string second = list.substr(comma + 1, list.find(',', comma + 1) - comma - 1);
+  ::setenv("CUDA_VISIBLE_DEVICES", (bootstrap.rank() == 0 ? first + "," + second : second + "," + first).c_str(), 1);
+  if (cuda_device_count() < 2) return skipped;
+  std::vector<std::string> gpus = bootstrap.allgather(make_cuda_device(0)->properties().unique_id);
+  if (gpus[0] == gpus[1]) return 3;
+  return exchange_patterns(bootstrap, provider, 2, 0);
+}
+
+TEST(CudaProcesses, VisibleDevicesInAnotherOrder) {
+  for (const SymmetricProvider provider : {SymmetricProvider::vmm, SymmetricProvider::cuda_ipc}) {
+    const auto codes = test::run_processes(2, [&](Bootstrap& b) { return exchange_with_permuted_gpus(b, provider); });
+    EXPECT_ALL_OK(codes);
+  }
 }
 
 TEST(CudaProcesses, ARankThatDiesBeforeTheVoteIsAnErrorForTheOthers) {

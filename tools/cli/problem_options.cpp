@@ -29,6 +29,13 @@ void check_hidden(int hidden, Dtype dtype) {
   }
 }
 
+/// Before any process is started for it.
+void check_possible(const std::string& pattern, Dtype dtype, int hidden) {
+  if (const auto reason = impossible(Catalogue::builtin().pattern(pattern), dtype, hidden)) {
+    throw UsageError(*reason + ". Leave this combination out, or measure the others in a command of their own");
+  }
+}
+
 }  // namespace
 
 ProblemDefaults problem_defaults(DeviceKind device, bool quick) {
@@ -77,6 +84,7 @@ Problems read_problems(const Options& options, DeviceKind device) {
   for (const Dtype dtype : dtypes) {
     for (const int hidden : hiddens) {
       check_hidden(hidden, dtype);
+      for (const std::string& pattern : patterns) check_possible(pattern, dtype, hidden);
       for (const Mode mode : modes) {
         for (const std::string& pattern : patterns) {
           problems.families.push_back({pattern, dtype, hidden, max_tokens, mode});
