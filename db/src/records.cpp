@@ -48,6 +48,16 @@ std::string Environment::key() const {
   return digest.hex();
 }
 
+bool Run::power_dropped() const noexcept {
+  constexpr double least = 0.8;
+  return power_start_watts > 0 && power_end_watts > 0 && power_end_watts < least * power_start_watts;
+}
+
+std::string Run::dropped() const {
+  if (clocks_dropped) return power_dropped() ? "clocks and power" : "clocks";
+  return power_dropped() ? "power" : "";
+}
+
 std::int64_t Problem::bytes() const noexcept { return message_bytes(tokens, hidden, dtype); }
 
 std::string Problem::key() const {

@@ -91,6 +91,24 @@ TEST(RecordsTest, EveryFieldOfAProblemIsInItsKey) {
   differs([](Problem& p) { p.in_place = true; });
 }
 
+TEST(RecordsTest, ARunSaysWhatDropped) {
+  const auto dropped = [](int start_watts, int end_watts, bool clocks) {
+    arbiter::Run run;
+    run.power_start_watts = start_watts;
+    run.power_end_watts = end_watts;
+    run.clocks_dropped = clocks;
+    EXPECT_EQ(run.power_dropped(), run.dropped().ends_with("power"));
+    return run.dropped();
+  };
+  EXPECT_EQ(dropped(500, 399, false), "power");
+  EXPECT_EQ(dropped(500, 400, false), "") << "by no more than a fifth";
+  EXPECT_EQ(dropped(110, 650, false), "") << "an idle GPU draws little";
+  EXPECT_EQ(dropped(500, 0, false), "") << "not known, or the run was killed";
+  EXPECT_EQ(dropped(0, 100, false), "");
+  EXPECT_EQ(dropped(500, 490, true), "clocks");
+  EXPECT_EQ(dropped(500, 200, true), "clocks and power");
+}
+
 TEST(RecordsTest, ProblemNameAndBytes) {
   Problem problem = example_problem();
   EXPECT_EQ(problem.name(), "allreduce_residual_rmsnorm bf16 hidden=8192 tokens=64 world=4 graph");

@@ -19,6 +19,8 @@ void make_database(const std::string& file, const std::string& run_id, double fa
   run.host = "host-of-" + run_id;
   run.command = "arbiter tune";
   run.started = 1'700'000'000 + static_cast<std::int64_t>(100 * factor);
+  run.sm_clock_start_mhz = run.sm_clock_end_mhz = 1980;
+  run.power_start_watts = run.power_end_watts = 650;
   database.begin_run(environment, run);
   for (const std::int64_t tokens : {1, 8, 64}) {
     for (const int number : {0, 1}) {
@@ -203,6 +205,32 @@ TEST_F(Data, Snapshot) {
   expect_failure({"snapshot", "--db", file("a.db"), file("a.db")}, "replace the database itself");
   expect_failure({"snapshot", "--db", file("a.db"), file("b.db")}, "work database");
   expect_failure({"merge", "--db", file("a.db"), file("snapshot.db")}, "it is a snapshot");
+}
+
+TEST_F(Data, WhatDroppedDuringARunIsSaid) {
+  const auto finish = [&](const std::string& name, int clock_end, int watts_end, bool clocks_dropped) {
+    WorkDatabase database = WorkDatabase::open(file(name));
+    arbiter::Run run = database.runs().front();
+    run.sm_clock_end_mhz = clock_end;
+    run.power_end_watts = watts_end;
+    run.clocks_dropped = clocks_dropped;
+    database.finish_run(run.id, run);
+  };
+  EXPECT_NE(run_arbiter({"history", "--db", file("a.db")}).out.find("steady"), std::string::npos);
+  finish("a.db", 1980, 300, false);
+  finish("b.db", 1200, 690, true);
+  ASSERT_EQ(run_arbiter({"merge", "--db", file("ab.db"), file("a.db"), file("b.db")}).exit_code, 0);
+  const llvm::json::Value history = json({"history", "--db", file("ab.db")});
+  EXPECT_EQ(member(history, "runs[0].power_dropped")->getAsBoolean(), true);
+  EXPECT_EQ(member(history, "runs[0].clocks_dropped")->getAsBoolean(), false);
+  EXPECT_EQ(member(history, "runs[1].power_dropped")->getAsBoolean(), false);
+  EXPECT_EQ(member(history, "runs[1].clocks_dropped")->getAsBoolean(), true);
+  const std::string table = run_arbiter({"history", "--db", file("ab.db")}).out;
+  for (const auto& [name, what] : {std::pair("a.db", "power dropped"), std::pair("b.db", "clocks dropped")}) {
+    EXPECT_NE(table.find(what), std::string::npos) << table;
+    const std::string inspected = run_arbiter({"inspect", "--db", file(name), "--tokens", "8"}).out;
+    EXPECT_NE(inspected.find(std::string("; ") + what + " during it"), std::string::npos) << inspected;
+  }
 }
 
 TEST_F(Data, HistoryAndForget) {

@@ -80,7 +80,8 @@ void make_example_database(const std::string& file, const ExampleShape& shape) {
   run.sm_clock_start_mhz = 1980;
   run.sm_clock_end_mhz = 1965;
   run.power_start_watts = 120;
-  run.power_end_watts = 412;
+  run.power_end_watts = shape.dropped ? 80 : 412;
+  run.clocks_dropped = shape.dropped;
   database.begin_run(environment, run);
   std::mt19937 random(7);
   std::normal_distribution<double> noise(0, 1);

@@ -14,6 +14,7 @@ struct ExampleShape {
   int samples = 12;
   std::string gpu_name = "Example GPU";
   std::string run = "e0a1b2c3-0000-4000-8000-000000000001";
+  bool dropped = false;  ///< clocks and power, during the run
 };
 
 /// Several one-shot and two-shot candidates, NCCL, unfused ones for fused patterns, and at every size one candidate

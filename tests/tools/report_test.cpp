@@ -252,6 +252,7 @@ TEST_F(Report, NothingInTheDatabaseIsTakenForMarkup) {
   shape.tokens = {1, 64};
   shape.samples = 5;
   shape.gpu_name = attack;
+  shape.dropped = true;
   shape.patterns = {"allreduce<b>", attack};
   const std::string file = scratch->file("attack.db");
   make_example_database(file, shape);
@@ -261,9 +262,13 @@ TEST_F(Report, NothingInTheDatabaseIsTakenForMarkup) {
   if (!has_browser()) GTEST_SKIP() << "no Chromium: apt-get install chromium";
   const Seen seen = look(outcome.out, R"({attacked: String(window.attacked), images: document.images.length,
     drawn: document.documentElement.getAttribute('data-drawn'), subtitle: document.getElementById('subtitle').textContent,
-    bold: document.querySelectorAll('b').length, option: document.querySelector('#choose-pattern').textContent})");
+    bold: document.querySelectorAll('b').length, option: document.querySelector('#choose-pattern').textContent,
+    run: document.querySelector('#environment tbody tr').textContent})");
   expect_quiet(seen);
   EXPECT_EQ(member(seen.result, "attacked")->getAsString(), "undefined");
+  EXPECT_NE(member(seen.result, "run")->getAsString()->find("1980 → 1965, dropped120 → 80, dropped"),
+            llvm::StringRef::npos)
+      << member(seen.result, "run")->getAsString()->str();
   EXPECT_EQ(member(seen.result, "images")->getAsInteger(), 0);
   EXPECT_EQ(member(seen.result, "bold")->getAsInteger(), 0);
   EXPECT_EQ(member(seen.result, "drawn")->getAsString(), "yes");

@@ -207,19 +207,20 @@ TEST(TuneSearch, ASecondTunerOnOneDatabaseIsToldWhoHasIt) {
   EXPECT_EQ(first.measured, first.problems) << "the first is not disturbed";
 }
 
-TEST(TuneSearch, ClocksThatDropAreRecordedAndSaid) {
+TEST(TuneSearch, ClocksAndPowerThatDropAreRecordedAndSaid) {
   const TemporaryFolder folder;
-  const auto tune_with = [&](const char* file, std::vector<int> clocks) {
+  const auto tune_with = [&](const char* file, std::vector<int> clocks, std::vector<int> watts = {}) {
     TuneOptions options = modelled_options(folder / file);
     options.families = {small_family(1)};
     auto next = std::make_shared<std::size_t>(0);
-    options.clocks = [clocks = std::move(clocks), next] {
-      const int clock = clocks[std::min((*next)++, clocks.size() - 1)];
-      return ClockSample{clock, 3201, 100 + clock / 10};
+    options.clocks = [clocks = std::move(clocks), watts = std::move(watts), next] {
+      const std::size_t at = (*next)++;
+      const int clock = clocks[std::min(at, clocks.size() - 1)];
+      return ClockSample{clock, 3201, watts.empty() ? 100 + clock / 10 : watts[std::min(at, watts.size() - 1)]};
     };
     const TuneResult result = modelled_tune(options, two_lines(8));
     const arbiter::Run run = WorkDatabase::open(options.database).runs().front();
-    EXPECT_EQ(run.clocks_dropped, !result.notes.empty());
+    EXPECT_EQ(run.dropped().empty(), result.notes.empty());
     return std::make_pair(run, result.notes);
   };
   const auto [fell, said] = tune_with("fell.db", {1980, 1500});
@@ -232,6 +233,12 @@ TEST(TuneSearch, ClocksThatDropAreRecordedAndSaid) {
   EXPECT_TRUE(tune_with("rose.db", {345, 1980}).second.empty()) << "an idle GPU clocks low";
   EXPECT_TRUE(tune_with("steady.db", {1980, 1950}).second.empty());
   EXPECT_TRUE(tune_with("unknown.db", {0, 0}).second.empty());
+
+  const auto [capped, what] = tune_with("capped.db", {1980, 1980}, {690, 500});
+  EXPECT_FALSE(capped.clocks_dropped);
+  EXPECT_TRUE(capped.power_dropped());
+  ASSERT_EQ(what.size(), 1U);
+  EXPECT_NE(what[0].find("from 690 W to 500 W"), std::string::npos) << what[0];
 }
 
 }  // namespace

@@ -17,6 +17,12 @@ std::string duration(const Run& run) {
   return format_seconds(static_cast<double>(run.finished - run.started));
 }
 
+/// "steady", "clocks dropped"; "-" where neither is known.
+std::string steadiness(const Run& run) {
+  if (const std::string dropped = run.dropped(); !dropped.empty()) return dropped + " dropped";
+  return run.sm_clock_start_mhz == 0 && run.power_start_watts == 0 ? "-" : "steady";
+}
+
 void print_as_json(const std::vector<RunHistory>& history) {
   print_json([&](llvm::json::OStream& json) {
     json.attribute("schema", json_schema);
@@ -39,6 +45,7 @@ void print_as_json(const std::vector<RunHistory>& history) {
           json.attribute("power_start_watts", run.power_start_watts);
           json.attribute("power_end_watts", run.power_end_watts);
           json.attribute("clocks_dropped", run.clocks_dropped);
+          json.attribute("power_dropped", run.power_dropped());
         });
       }
     });
@@ -48,10 +55,11 @@ void print_as_json(const std::vector<RunHistory>& history) {
 }  // namespace
 
 Options history_options() {
-  Options options("history",
-                  "Lists the runs whose measurements a work database holds, oldest first: when (UTC), where, for how\n"
-                  "long, and how many trials are left of it. The id is what `arbiter forget` takes.",
-                  "arbiter history --db cluster.db");
+  Options options(
+      "history",
+      "Lists the runs whose measurements a work database holds, oldest first: when (UTC), where, for how\n"
+      "long, and how many trials are left of it, and whether clocks or power dropped. The id is for `arbiter forget`.",
+      "arbiter history --db cluster.db");
   declare_database(options, "work database to read");
   options.flag("json", "for programs; see docs/cli.md");
   return options;
@@ -67,11 +75,11 @@ int run_history(const Options& options) {
     std::printf("no runs: it is a snapshot, or nothing was measured into it yet\n");
     return exit_success;
   }
-  Table table({"started", "took", "host", "device", "environment", "trials", "done", "clocks", "run"});
+  Table table({"started", "took", "host", "device", "environment", "trials", "done", "clocks, power", "run"});
   for (const RunHistory& entry : history) {
     table.add({format_date(entry.run.started), duration(entry.run), entry.run.host, entry.environment.gpu_name,
                entry.environment.key().substr(0, 12), std::to_string(entry.trials), std::to_string(entry.done),
-               entry.run.clocks_dropped ? "dropped" : "steady", entry.run.id});
+               steadiness(entry.run), entry.run.id});
   }
   table.print();
   return exit_success;

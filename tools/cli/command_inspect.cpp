@@ -75,7 +75,7 @@ void print_as_table(const Contents& contents, const Found& found) {
   for (const std::string& id : runs) {
     const Run& run = contents.runs.at(id).run;
     std::printf("run %s: %s, %s UTC%s\n", id.c_str(), run.host.c_str(), format_date(run.started).c_str(),
-                run.clocks_dropped ? "; the clocks dropped during it" : "");
+                run.dropped().empty() ? "" : ("; " + run.dropped() + " dropped during it").c_str());
   }
   if (const Decision* decision = found.inspection.decision) {
     std::printf("decision: %lld to %lld tokens\n", static_cast<long long>(decision->tokens_min),

@@ -119,7 +119,8 @@ void write_runs(llvm::json::OStream& json, const Contents& contents, const std::
           json.value(run->power_start_watts);
           json.value(run->power_end_watts);
         });
-        json.attribute("dropped", run->clocks_dropped);
+        json.attribute("clocks_dropped", run->clocks_dropped);
+        json.attribute("power_dropped", run->power_dropped());
       });
     }
   });

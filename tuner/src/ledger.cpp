@@ -141,6 +141,10 @@ std::string Ledger::finish_run() {
       said = "the SM clock dropped by more than 5% during this run, from " + std::to_string(highest_clock_mhz_) +
              " to " + std::to_string(lowest_clock_mhz_) + " MHz (power: " + std::to_string(run_.power_start_watts) +
              " W at the start, " + std::to_string(run_.power_end_watts) + " W at the end)";
+    } else if (run_.power_dropped()) {
+      said = "the power draw fell during this run, from " + std::to_string(run_.power_start_watts) + " W to " +
+             std::to_string(run_.power_end_watts) +
+             " W: its cap was lowered, or something else ran on the GPU at the start; tune again on an idle node";
     }
   });
   return group_.bootstrap().broadcast(said, 0);

@@ -40,7 +40,7 @@ class Ledger {
   Signals signals();
   /// Looks at clocks and power, a few times a minute at most.
   void watch_clocks();
-  /// Closes the run. Returns what to say about clocks that fell by more than 5% during it; empty if they did not.
+  /// Closes the run. Returns what to say about clocks or power that fell during it; empty if they did not.
   std::string finish_run();
 
  private:

@@ -447,8 +447,8 @@
       row.append("td").text(run.host);
       number(row, run.trials);
       number(row, run.done);
-      row.append("td").text(run.clocks.join(" \u2192 ") + (run.dropped ? ", dropped" : ""));
-      row.append("td").text(run.power.join(" \u2192 "));
+      row.append("td").text(run.clocks.join(" \u2192 ") + (run.clocks_dropped ? ", dropped" : ""));
+      row.append("td").text(run.power.join(" \u2192 ") + (run.power_dropped ? ", dropped" : ""));
       row.append("td").text(run.id.slice(0, 8));
       row.append("td").attr("class", "long").text(run.command);
     });

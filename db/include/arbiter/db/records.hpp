@@ -145,11 +145,17 @@ struct Run {
   std::string id;  ///< UUID
   std::string host;
   std::string command;
-  std::int64_t started = 0;   ///< seconds since the epoch
-  std::int64_t finished = 0;  ///< 0 while running
-  int sm_clock_start_mhz = 0, sm_clock_end_mhz = 0;
-  int power_start_watts = 0, power_end_watts = 0;
-  bool clocks_dropped = false;
+  std::int64_t started = 0;                          ///< seconds since the epoch
+  std::int64_t finished = 0;                         ///< 0 while running
+  int sm_clock_start_mhz = 0, sm_clock_end_mhz = 0;  ///< 0: not known, as on the CPU device
+  int power_start_watts = 0, power_end_watts = 0;    ///< 0: not known
+  bool clocks_dropped = false;                       ///< at some time by more than 5% below the highest clock before
+
+  /// By more than a fifth between start and end. A GPU that measures draws more than one that is about to: a cap was
+  /// lowered meanwhile, or something else ran at the start.
+  bool power_dropped() const noexcept;
+  /// "clocks", "power", "clocks and power", or nothing: what makes this run's measurements doubtful.
+  std::string dropped() const;
   bool operator==(const Run&) const = default;
 };
 

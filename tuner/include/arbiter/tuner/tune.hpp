@@ -94,7 +94,8 @@ struct TuneResult {
   bool budget_spent = false;
   bool cancelled = false;
   double seconds = 0;
-  std::vector<std::string> notes;  ///< one sentence each: wrong and failed candidates, dropped clocks, skipped families
+  std::vector<std::string> notes;  ///< one sentence each: wrong and failed candidates, dropped clocks or power, skipped
+                                   ///< families
 };
 
 /// Collective: every rank calls it with equal options (database, clocks, cancel, stuck and source excepted) and gets
