@@ -83,6 +83,10 @@ TEST_F(EndToEnd, TuneReportsWhatItDid) {
     EXPECT_EQ(member(document, path + "wrong")->getAsInteger(), 0);
     EXPECT_EQ(member(document, path + "failed")->getAsInteger(), 0);
   }
+  const llvm::json::Value history = parse_object(run_arbiter({"history", "--db", database(), "--json"}).out);
+  EXPECT_EQ(member(history, "runs[0].command")->getAsString()->str(),
+            "arbiter tune --device cpu --db " + database() + " --hidden 512 --pattern allreduce," +
+                "allreduce_residual_rmsnorm --ranks 2,3 --tokens 1,4 --json");
 }
 
 TEST_F(EndToEnd, ShowPrintsGaplessDecisionsInThePromisedShape) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "arbiter/error.hpp"
+#include "rank_session.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -132,6 +133,13 @@ TEST(WorkerProcesses, TheFirstInterruptAsksTheSecondInsists) {
   const int hanging = interrupted([] { run("hangs", 2, true); }, 2);
   ASSERT_TRUE(WIFEXITED(hanging));
   EXPECT_EQ(WEXITSTATUS(hanging), 130);
+}
+
+TEST(CommandText, IsWhatAPersonWouldType) {
+  EXPECT_EQ(command_text("tune", std::vector<std::string>{"--db", "a.db", "--worker", "--hidden", "1024,2048"}),
+            "arbiter tune --db a.db --hidden 1024,2048");
+  EXPECT_EQ(command_text("tune", std::vector<std::string>{"--db", "it's $HOME/a b.db", ""}),
+            "arbiter tune --db 'it'\\''s $HOME/a b.db' ''");
 }
 
 TEST(WorkerProcesses, TheOptionIsNotForPeople) { EXPECT_THROW(worker_place(), InvalidArgument); }

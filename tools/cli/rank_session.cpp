@@ -79,8 +79,14 @@ void declare_rank_options(Options& options) {
 std::string command_text(const std::string& command, Arguments arguments) {
   std::string text = "arbiter " + command;
   for (const std::string& argument : arguments) {
-    const bool plain = !argument.empty() && argument.find_first_of(" \t\n'\"\\$`*?&|;<>()") == std::string::npos;
-    text += plain ? " " + argument : " '" + argument + "'";
+    if (argument == "--worker") continue;  // a worker says what its user typed
+    if (!argument.empty() && argument.find_first_of(" \t\n'\"\\$`*?&|;<>()#~!{}[]") == std::string::npos) {
+      text += " " + argument;
+      continue;
+    }
+    text += " '";
+    for (const char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    text += "'";
   }
   return text;
 }

@@ -63,7 +63,8 @@ void declare_rank_options(Options& options);
 /// work here, Unavailable for --device cuda without a GPU.
 SessionOptions read_rank_options(const Options& options, const std::string& command, Arguments arguments);
 
-/// "arbiter <command> <arguments>", quoted for a shell where needed.
+/// "arbiter <command> <arguments>" as a person would type it: quoted for a shell where needed, without the option that
+/// makes a process a worker.
 std::string command_text(const std::string& command, Arguments arguments);
 
 struct SessionResult {
