@@ -146,6 +146,8 @@ TEST_F(Data, ExportForPeopleAndEngines) {
     const bool engine = format == "vllm" || format == "tensorrt-llm";
     EXPECT_EQ(outcome.err.find("% at worst") != std::string::npos, engine) << outcome.err;
   }
+  const Outcome told = run_arbiter({"export", "--db", file("a.db"), "--format", "csv", "--output", file("a.csv")});
+  EXPECT_TRUE(told.out.starts_with(file("a.csv") + ": csv, ")) << told.out;
   const llvm::json::Value report =
       json({"export", "--db", file("a.db"), "--format", "vllm", "--output", file("vllm.py")});
   expect_keys(&report, {"schema", "format", "file", "bytes", "losses"});

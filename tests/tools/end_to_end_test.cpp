@@ -121,6 +121,11 @@ TEST_F(EndToEnd, ShowFilters) {
     EXPECT_EQ(member(decision, "pattern")->getAsString(), "allreduce");
   }
   EXPECT_EQ(show({"--device", "cuda"}).exit_code, 1);
+  const Outcome nothing = show({"--hidden", "4096"});
+  EXPECT_EQ(nothing.exit_code, 0);
+  EXPECT_EQ(nothing.err,
+            "nothing matches. There are decisions for pattern: allreduce, allreduce_residual_rmsnorm; dtype: bf16; "
+            "hidden: 512; world: 2, 3; mode: graph\n");
   const Outcome table = show({});
   EXPECT_EQ(table.exit_code, 0);
   EXPECT_NE(table.out.find("allreduce_residual_rmsnorm"), std::string::npos);

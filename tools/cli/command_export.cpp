@@ -12,6 +12,7 @@
 #include "files.hpp"
 #include "json.hpp"
 #include "options.hpp"
+#include "text.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -128,6 +129,9 @@ int run_export(const Options& options) {
     print_as_json(format, output, exported);
   } else {
     print_losses(exported.losses);
+    if (!output.empty() && output != "-") {
+      std::printf("%s: %s, %s\n", output.c_str(), format.c_str(), format_bytes(exported.text.size()).c_str());
+    }
   }
   return exit_success;
 }

@@ -3,7 +3,9 @@
 #include <cstdio>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "arbiter/db/contents.hpp"
@@ -48,13 +50,54 @@ bool admits(const Filter& filter, const NcclChoice& choice) {
   return admits(filter.patterns, std::string("allreduce")) && admits(filter.worlds, choice.world);
 }
 
+/// "pattern: allreduce; dtype: bf16; hidden: 4096, 8192; world: 2, 4; mode: graph"
+std::string what_is_there(const std::vector<DecisionSet>& sets) {
+  std::set<std::string> patterns, dtypes, modes;
+  std::set<int> hiddens, worlds;
+  for (const DecisionSet& set : sets) {
+    for (const Decision& decision : set.decisions) {
+      patterns.insert(decision.pattern);
+      dtypes.emplace(to_string(decision.dtype));
+      modes.emplace(to_string(decision.mode));
+      hiddens.insert(decision.hidden);
+      worlds.insert(decision.world);
+    }
+  }
+  std::string text;
+  const auto add = [&](const char* name, const auto& values) {
+    text += (text.empty() ? "" : "; ") + std::string(name) + ": ";
+    const char* separator = "";
+    for (const auto& value : values) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(value)>, int>) {
+        text += separator + std::to_string(value);
+      } else {
+        text += separator + value;
+      }
+      separator = ", ";
+    }
+  };
+  add("pattern", patterns);
+  add("dtype", dtypes);
+  add("hidden", hiddens);
+  add("world", worlds);
+  add("mode", modes);
+  return text;
+}
+
+/// If the filter leaves nothing, says what there is.
 std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& filter) {
   std::vector<DecisionSet> sets = read_decisions(file);
   std::erase_if(sets, [&](const DecisionSet& set) { return !filter.environment.admits(set.environment); });
+  const std::string there = what_is_there(sets);
+  const auto any = [&] {
+    return std::any_of(sets.begin(), sets.end(), [](const DecisionSet& set) { return !set.decisions.empty(); });
+  };
+  const bool some = any();
   for (DecisionSet& set : sets) {
     std::erase_if(set.decisions, [&](const Decision& decision) { return !admits(filter, decision); });
     std::erase_if(set.nccl, [&](const NcclChoice& choice) { return !admits(filter, choice); });
   }
+  if (some && !any()) std::fprintf(stderr, "nothing matches. There are decisions for %s\n", there.c_str());
   // GPUs first: who has both in one file asks about those.
   std::stable_partition(sets.begin(), sets.end(),
                         [](const DecisionSet& set) { return set.environment.device != "cpu"; });
