@@ -71,6 +71,33 @@ TEST(TuneSearch, TheModelPrunesAndSaysHowWrongItWas) {
   EXPECT_TRUE(result.decisions[0].candidate.algorithm.starts_with("oneshot"));
 }
 
+TEST(TuneSearch, WhatIsFastOnlyOnceDoesNotWin) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "tune.db");
+  options.families = {small_family(1, Mode::eager)};
+  // More candidates than there are finalists look ten times as fast as the best while they are screened.
+  constexpr std::size_t first_lucky = 2, behind_lucky = 7;
+  constexpr int calls_of_screening = 28;  // 2 verified, 2 to estimate, 6 replays of 4
+  const CostOf cost = [&](const CandidateSpec& spec, const Problem&) -> std::int64_t {
+    thread_local std::vector<std::pair<std::string, int>> seen;  // by each rank, in the order of the search
+    auto at = std::find_if(seen.begin(), seen.end(), [&](const auto& item) { return item.first == spec.name(); });
+    if (at == seen.end()) at = seen.insert(seen.end(), {spec.name(), 0});
+    const auto index = static_cast<std::size_t>(at - seen.begin());
+    if (first_lucky <= index && index < behind_lucky) return ++at->second <= calls_of_screening ? 1000 : 20'000;
+    return index == 0 ? 9000 : 10'000;
+  };
+  const TuneResult result = modelled_tune(options, cost);
+  ASSERT_EQ(result.decisions.size(), 1U);
+  EXPECT_NEAR(result.decisions[0].median_us, 9, 0.01) << "the best of the search was not looked at again";
+  const WorkDatabase database = WorkDatabase::open(options.database);
+  std::size_t again = 0;
+  for (const Trial& trial :
+       database.trials(database.environments().front(), {"allreduce", Dtype::bf16, 8, 1, 2, Mode::eager, false})) {
+    again += !trial.samples_us.empty() && trial.samples_us.back() > 19 ? 1U : 0U;
+  }
+  EXPECT_EQ(again, behind_lucky - first_lucky) << "all that came close are looked at again";
+}
+
 TEST(TuneSearch, AModelThatIsWrongIsFoundOut) {
   const TemporaryFolder folder;
   // No line: two-shot is ten times faster at one size than its neighbours let expect.
