@@ -440,6 +440,9 @@
     });
     var body = header(d3.select("#environment table"), ["started (UTC)", "#took", "host", "#trials", "#done", "SM clock MHz", "power W",
                                                        "run", "command"]);
+    function fromTo(values, dropped) {  // 0: not known
+      return values[0] || values[1] ? values.join(" \u2192 ") + (dropped ? ", dropped" : "") : "\u2013";
+    }
     here.runs.forEach(function (run) {
       var row = body.append("tr");
       row.append("td").text(date(run.started));
@@ -447,8 +450,8 @@
       row.append("td").text(run.host);
       number(row, run.trials);
       number(row, run.done);
-      row.append("td").text(run.clocks.join(" \u2192 ") + (run.clocks_dropped ? ", dropped" : ""));
-      row.append("td").text(run.power.join(" \u2192 ") + (run.power_dropped ? ", dropped" : ""));
+      row.append("td").text(fromTo(run.clocks, run.clocks_dropped));
+      row.append("td").text(fromTo(run.power, run.power_dropped));
       row.append("td").text(run.id.slice(0, 8));
       row.append("td").attr("class", "long").text(run.command);
     });
