@@ -171,6 +171,15 @@ TEST_F(Data, ExportForPeopleAndEngines) {
             0);
 }
 
+TEST_F(Data, OutputThatCannotBeWrittenIsAFailure) {
+  const std::string start = arbiter_program() + " ", source = " --db " + file("a.db") + " > /dev/full";
+  for (const std::string command : {"export", "history", "history --json"}) {
+    const Outcome outcome = run_program("sh", {"-c", start + command + source});
+    EXPECT_EQ(outcome.exit_code, 1) << command;
+    EXPECT_NE(outcome.err.find("standard output could not be written"), std::string::npos) << outcome.err;
+  }
+}
+
 TEST_F(Data, DiffNamesWhatChanged) {
   for (const char* name : {"a.db", "b.db"}) {
     ASSERT_EQ(run_arbiter({"merge", "--db", file(name), file(name)}).exit_code, 0);

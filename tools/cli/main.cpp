@@ -67,7 +67,9 @@ int main(int count, char** values) {
   try {
     offer_nccl_tuner_plugin();
     const int code = dispatch(arguments);
-    if (std::fflush(stdout) != 0) return complain(exit_failure, "standard output could not be written", command);
+    // What does not fit the buffer is written at once, and only the stream remembers that this failed.
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      return complain(exit_failure, "standard output could not be written", command);
     return code;
   } catch (const UnknownCommand& error) {
     return complain(exit_usage, error.what(), "");

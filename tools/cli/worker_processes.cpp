@@ -239,9 +239,12 @@ WorkersReport run_workers(Arguments command_line, const WorkersOptions& options,
   const Failure& first = root == failures.end() ? failures.front() : *root;
   report.outcome = first.died ? WorkersOutcome::died : WorkersOutcome::failed;
   report.usage = first.usage;
-  report.message = options.threads ? "the process of all " + std::to_string(options.world) + " ranks: " + first.message
-                                   : "rank " + std::to_string(first.rank) + " of " + std::to_string(options.world) +
-                                         ": " + first.message;
+  if (!options.threads) {
+    report.message = "rank " + std::to_string(first.rank) + " of " + std::to_string(options.world) + ": ";
+  } else if (first.died) {
+    report.message = "the process of all " + std::to_string(options.world) + " ranks: ";
+  }
+  report.message += first.message;
   return report;
 }
 
