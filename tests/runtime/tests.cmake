@@ -35,3 +35,6 @@ foreach(subject launcher_variables id_exchange descriptor_exchange nccl_layout l
 endforeach()
 target_compile_definitions(runtime_nccl_forced_test PRIVATE ARBITER_NCCL_TUNER="$<TARGET_FILE:arbiter_nccl_tuner>")
 add_dependencies(runtime_nccl_forced_test arbiter_nccl_tuner)
+
+# Its deadlines are a fraction of a second of real time: nothing else may keep the ranks from the processors.
+set_tests_properties(runtime/poison PROPERTIES RUN_SERIAL TRUE)
