@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "arbiter/error.hpp"
+#include "options.hpp"
 #include "rank_session.hpp"
 
 namespace arbiter::cli {
@@ -140,6 +141,31 @@ TEST(CommandText, IsWhatAPersonWouldType) {
             "arbiter tune --db a.db --hidden 1024,2048");
   EXPECT_EQ(command_text("tune", std::vector<std::string>{"--db", "it's $HOME/a b.db", ""}),
             "arbiter tune --db 'it'\\''s $HOME/a b.db' ''");
+}
+
+TEST(CheckGpus, RefusesMoreRanksThanGpusAndGpusThatAreNotThere) {
+  const auto refusal = [](std::vector<int> gpus, std::vector<int> worlds, int visible, bool in_process = false) {
+    SessionOptions session;
+    session.gpus = std::move(gpus);
+    session.worlds = std::move(worlds);
+    session.in_process = in_process;
+    try {
+      check_gpus(session, visible);
+      return std::string();
+    } catch (const UsageError& error) {
+      return std::string(error.what());
+    }
+  };
+  EXPECT_EQ(refusal({0, 1, 2, 3}, {2, 4}, 4), "");
+  EXPECT_EQ(refusal({3, 1}, {2}, 4), "");
+  EXPECT_EQ(refusal({0, 1, 2, 3}, {2, 8}, 4),
+            "8 ranks need 8 GPUs, but there are 4; lower --world or name more with --gpus");
+  EXPECT_EQ(refusal({0, 4}, {2}, 4),
+            "--gpus: GPU 4 is not visible here; there are 4 GPUs, numbered from 0 (CUDA_VISIBLE_DEVICES decides)");
+  EXPECT_EQ(refusal({0, 1}, {2}, 1),
+            "--gpus: GPU 1 is not visible here; there is 1 GPU, numbered from 0 (CUDA_VISIBLE_DEVICES decides)");
+  EXPECT_NE(refusal({0, 0}, {2}, 1).find("names a GPU twice"), std::string::npos);
+  EXPECT_EQ(refusal({0, 0}, {2}, 1, true), "") << "threads may share one";
 }
 
 TEST(WorkerProcesses, TheOptionIsNotForPeople) { EXPECT_THROW(worker_place(), InvalidArgument); }

@@ -32,7 +32,19 @@ std::vector<int> default_worlds(int gpus) {
   return {worlds.begin(), worlds.end()};
 }
 
-/// Throws unless every world size fits the GPUs that were named or found.
+void read_cuda_ranks(const Options& options, SessionOptions& session, int visible) {
+  if (visible == 0) {
+    throw Unavailable("--device cuda: no GPU is visible here; see: arbiter doctor. Without one, use --device cpu");
+  }
+  if (options.has("gpus")) {
+    session.gpus = parse_integer_ranges(options.text("gpus"), "gpus", 0, 1023);
+  } else {
+    for (int gpu = 0; gpu < visible; ++gpu) session.gpus.push_back(gpu);
+  }
+}
+
+}  // namespace
+
 void check_gpus(const SessionOptions& session, int visible) {
   for (const int gpu : session.gpus) {
     if (gpu >= visible) {
@@ -51,19 +63,6 @@ void check_gpus(const SessionOptions& session, int visible) {
     }
   }
 }
-
-void read_cuda_ranks(const Options& options, SessionOptions& session, int visible) {
-  if (visible == 0) {
-    throw Unavailable("--device cuda: no GPU is visible here; see: arbiter doctor. Without one, use --device cpu");
-  }
-  if (options.has("gpus")) {
-    session.gpus = parse_integer_ranges(options.text("gpus"), "gpus", 0, 1023);
-  } else {
-    for (int gpu = 0; gpu < visible; ++gpu) session.gpus.push_back(gpu);
-  }
-}
-
-}  // namespace
 
 void declare_rank_options(Options& options) {
   options.value("device", "NAME", "cuda or cpu (default: cuda where there is a GPU)")

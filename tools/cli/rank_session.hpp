@@ -63,6 +63,10 @@ void declare_rank_options(Options& options);
 /// work here, Unavailable for --device cuda without a GPU.
 SessionOptions read_rank_options(const Options& options, const std::string& command, Arguments arguments);
 
+/// Throws UsageError unless the GPUs that were named are among the `visible` ones, each once where ranks are processes,
+/// and every number of ranks fits them.
+void check_gpus(const SessionOptions&, int visible);
+
 /// "arbiter <command> <arguments>" as a person would type it: quoted for a shell where needed, without the option that
 /// makes a process a worker.
 std::string command_text(const std::string& command, Arguments arguments);
