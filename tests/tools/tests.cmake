@@ -5,7 +5,7 @@ target_compile_definitions(arbiter_tools_testing PRIVATE ARBITER_BINARY="$<TARGE
 target_link_libraries(arbiter_tools_testing PUBLIC GTest::gtest arbiter::llvm PRIVATE arbiter_options)
 add_dependencies(arbiter_tools_testing arbiter)
 
-foreach(subject help usage json start completion end_to_end gpu_workers install)
+foreach(subject help usage json start completion compile end_to_end gpu_workers install)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing)
 endforeach()
 target_compile_definitions(tools_install_test PRIVATE ARBITER_CMAKE="${CMAKE_COMMAND}"
@@ -14,7 +14,7 @@ add_dependencies(tools_install_test arbiter_generated arbiter_nccl_tuner)
 set_tests_properties(tools/end_to_end tools/gpu_workers PROPERTIES TIMEOUT 300)
 
 # Its parts.
-foreach(subject text terminal_plot worker_processes nccl_tuner_plugin compile_coverage tune_isolation)
+foreach(subject text terminal_plot worker_processes nccl_tuner_plugin compile_coverage resource_record tune_isolation)
   arbiter_add_test(tools/${subject} LINKS arbiter_cli)
 endforeach()
 
@@ -31,3 +31,10 @@ arbiter_add_test(tools/catalogue LINKS arbiter_tools_testing arbiter_generator)
 
 # A worker that makes no progress for a few real seconds is restarted: nothing else may keep it from the processors.
 set_tests_properties(tools/tune_isolation PROPERTIES RUN_SERIAL TRUE)
+
+# Every algorithm, parameter combination and part compiles for every target or family, and spills only where the record
+# says so (docs/cli.md says how to renew it). It compiles with a process for each processor.
+add_test(NAME coverage/kernels COMMAND arbiter compile --coverage
+  --baseline ${CMAKE_CURRENT_LIST_DIR}/kernel_resources.tsv)
+set_tests_properties(coverage/kernels PROPERTIES TIMEOUT 900 PROCESSORS 2
+  ENVIRONMENT ARBITER_CACHE_DIR=${CMAKE_BINARY_DIR}/test-kernels)

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <map>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -12,126 +12,16 @@
 #include "command.hpp"
 #include "compile_coverage.hpp"
 #include "compile_jobs.hpp"
+#include "compile_tables.hpp"
 #include "files.hpp"
-#include "json.hpp"
 #include "names.hpp"
 #include "options.hpp"
+#include "resource_record.hpp"
 #include "text.hpp"
 #include "variant_options.hpp"
 
 namespace arbiter::cli {
 namespace {
-
-std::string one_decimal(double number) {
-  char digits[32];
-  std::snprintf(digits, sizeof digits, "%.1f", number);
-  return digits;
-}
-
-/// Compilers do not say everything: what is unknown is negative.
-std::string known(int number) { return number < 0 ? "-" : std::to_string(number); }
-
-void write_known(llvm::json::OStream& json, std::string_view name, int number) {
-  if (number < 0) {
-    json.attribute(llvm::StringRef(name.data(), name.size()), nullptr);
-  } else {
-    json.attribute(llvm::StringRef(name.data(), name.size()), number);
-  }
-}
-
-void print_as_json(const std::vector<CompileOutcome>& outcomes, double seconds) {
-  print_json([&](llvm::json::OStream& json) {
-    json.attribute("schema", json_schema);
-    write_text(json, "nvrtc", nvrtc_version());
-    write_number(json, "seconds", seconds);
-    json.attributeArray("kernels", [&] {
-      for (const CompileOutcome& outcome : outcomes) {
-        json.object([&] {
-          write_text(json, "target", outcome.task.target);
-          write_text(json, "variant", outcome.task.variant.full_name());
-          json.attribute("cached", outcome.cached);
-          write_number(json, "milliseconds", outcome.milliseconds);
-          write_known(json, "registers", outcome.resources.registers);
-          write_known(json, "shared_bytes", outcome.resources.shared_bytes);
-          write_known(json, "spill_bytes", outcome.resources.spill_bytes);
-          json.attribute("image_bytes", static_cast<std::int64_t>(outcome.image_bytes));
-          if (!outcome.error.empty()) write_text(json, "error", outcome.error);
-        });
-      }
-    });
-  });
-}
-
-void print_each(const std::vector<CompileOutcome>& outcomes) {
-  Table table({"target", "variant", "ms", "registers", "shared bytes", "spilled bytes", ""});
-  for (const CompileOutcome& outcome : outcomes) {
-    table.add({outcome.task.target, outcome.task.variant.full_name(), one_decimal(outcome.milliseconds),
-               known(outcome.resources.registers), known(outcome.resources.shared_bytes),
-               known(outcome.resources.spill_bytes),
-               !outcome.error.empty() ? "failed"
-               : outcome.cached       ? "cached"
-                                      : ""});
-  }
-  table.print();
-}
-
-void print_by_algorithm(const std::vector<CompileOutcome>& outcomes) {
-  struct Sum {
-    int kernels = 0, compiled = 0, failed = 0, spilling = 0, least = 1 << 20, most = 0;
-    double milliseconds = 0;
-  };
-  using Key = std::pair<std::string, std::string>;
-  std::map<Key, Sum> sums;
-  std::vector<Key> order;
-  for (const CompileOutcome& outcome : outcomes) {
-    const Variant& variant = outcome.task.variant;
-    const Key key(outcome.task.target,
-                  std::string(to_string(variant.backend)) + "/" + variant.algorithm + " " + variant.pattern);
-    if (!sums.contains(key)) order.push_back(key);
-    Sum& sum = sums[key];
-    ++sum.kernels;
-    if (!outcome.error.empty()) {
-      ++sum.failed;
-      continue;
-    }
-    if (!outcome.cached) {
-      ++sum.compiled;
-      sum.milliseconds += outcome.milliseconds;
-    }
-    sum.spilling += outcome.resources.spill_bytes > 0 ? 1 : 0;
-    sum.least = std::min(sum.least, outcome.resources.registers);
-    sum.most = std::max(sum.most, outcome.resources.registers);
-  }
-  Table table({"target", "algorithm and pattern", "kernels", "compiled", "ms each", "registers", "spilling", "failed"});
-  for (const Key& key : order) {
-    const Sum& sum = sums[key];
-    table.add({key.first, key.second, std::to_string(sum.kernels), std::to_string(sum.compiled),
-               sum.compiled == 0 ? "-" : one_decimal(sum.milliseconds / sum.compiled),
-               sum.most <= 0 ? "-" : std::to_string(sum.least) + "-" + std::to_string(sum.most),
-               std::to_string(sum.spilling), std::to_string(sum.failed)});
-  }
-  table.print();
-}
-
-void print_summary(const std::vector<CompileOutcome>& outcomes, double seconds) {
-  double milliseconds = 0;
-  int compiled = 0;
-  int cached = 0;
-  for (const CompileOutcome& outcome : outcomes) {
-    if (!outcome.error.empty()) continue;
-    compiled += outcome.cached ? 0 : 1;
-    cached += outcome.cached ? 1 : 0;
-    milliseconds += outcome.cached ? 0 : outcome.milliseconds;
-  }
-  std::printf("\n%zu kernels in %s: %d compiled%s, %d from the cache\n", outcomes.size(),
-              format_seconds(seconds).c_str(), compiled,
-              compiled == 0 ? "" : (" (" + one_decimal(milliseconds / compiled) + " ms each)").c_str(), cached);
-  for (const CompileOutcome& outcome : outcomes) {
-    if (outcome.error.empty()) continue;
-    std::fprintf(stderr, "\n%s for %s:\n%s\n", outcome.task.variant.full_name().c_str(), outcome.task.target.c_str(),
-                 outcome.error.c_str());
-  }
-}
 
 VariantQuery whole_catalogue() {
   VariantQuery query;
@@ -148,13 +38,27 @@ std::vector<std::string> read_targets(const Options& options, const std::vector<
   return targets.empty() ? otherwise : targets;
 }
 
+/// All that are known by name to this program and to its NVRTC; says which are not.
+std::vector<std::string> compilable_targets() {
+  std::vector<std::string> targets;
+  for (const std::string_view target : gpu_targets) {
+    const std::string name(target);
+    if (nvrtc_target(limits_of(name).sm) == name) {
+      targets.push_back(name);
+    } else {
+      std::fprintf(stderr, "NVRTC %s does not compile for %s: left out\n", nvrtc_version().c_str(), name.c_str());
+    }
+  }
+  return targets;
+}
+
 std::vector<CompileTask> read_tasks(const Options& options) {
   if (options.has("coverage")) {
     for (const char* other : {"all", "algorithm", "variant", "pattern", "dtype", "world", "hidden", "rank"}) {
       if (options.has(other))
         throw UsageError("--coverage chooses the kernels itself; leave out --" + std::string(other));
     }
-    return covering_tasks(Catalogue::builtin(), read_targets(options, {gpu_targets.begin(), gpu_targets.end()}));
+    return covering_tasks(Catalogue::builtin(), read_targets(options, compilable_targets()));
   }
   if (!options.has("all") && !options.has("algorithm") && !options.has("variant")) {
     throw UsageError("say what to compile: --all, --coverage, --algorithm NAME or --variant NAME");
@@ -180,24 +84,22 @@ std::vector<RecordedKernel> recorded(const std::vector<CompileOutcome>& outcomes
   return kernels;
 }
 
-/// False if a kernel spills that did not when the record was made.
-bool compare_with_record(const std::string& file, const std::vector<CompileOutcome>& outcomes) {
-  const ResourceRecord record = read_record(read_input(file));
-  if (record.nvrtc != nvrtc_version()) {
-    std::fprintf(stderr,
-                 "%s was made with NVRTC %s; this is %s, which may allocate registers in another way: spills are "
-                 "not compared\n",
-                 file.c_str(), record.nvrtc.c_str(), nvrtc_version().c_str());
-    return true;
+ResourceRecord read_baseline(const std::string& file) {
+  const std::string text = read_input(file);
+  try {
+    return read_record(text);
+  } catch (const Error& error) {
+    throw Error(file + ": " + error.what() + "\nMake it anew: arbiter compile --coverage --record " + file);
   }
-  const std::vector<std::string> spills = new_spills(record, recorded(outcomes));
-  for (const std::string& spill : spills) std::fprintf(stderr, "new spill: %s\n", spill.c_str());
-  if (spills.empty()) return true;
-  std::fprintf(stderr,
-               "%zu kernels spill that did not. Spilling costs time; if it is meant, record it: arbiter compile "
-               "--coverage --record %s\n",
-               spills.size(), file.c_str());
-  return false;
+}
+
+/// False if a kernel spills that did not when the record was made. Everything else that differs is only told.
+bool compare_with_record(const std::string& file, const ResourceRecord& record,
+                         const std::vector<CompileOutcome>& outcomes, bool coverage) {
+  RecordComparison comparison = compare(record, recorded(outcomes));
+  if (!coverage) comparison.not_compiled.clear();  // nobody asked for the others
+  std::fputs(describe(comparison, file, record.nvrtc, nvrtc_version()).c_str(), stderr);
+  return comparison.new_spills.empty();
 }
 
 }  // namespace
@@ -220,8 +122,9 @@ Options compile_options() {
             "every variant of the catalogue: the usual patterns, all dtypes, 2, 4 and 8 ranks, hidden size 8192,\n"
             "each of which --pattern, --dtype, --world and --hidden narrow or change")
       .flag("coverage",
-            "a few hundred kernels, chosen so that every combination of parameters meets every target, and every part\n"
-            "of a pattern every algorithm, dtype and target (default targets: all with an sm_ number)")
+            "some 600 kernels, chosen so that every algorithm meets every target, every combination of parameters\n"
+            "every family of targets, and every part of a pattern every algorithm, dtype and target (default targets:\n"
+            "all with an sm_ number that this NVRTC knows)")
       .value("record", "FILE", "write registers, spills and shared memory of each kernel, to be kept in git")
       .value("baseline", "FILE", "fail if a kernel spills that did not when this record was made")
       .flag("each", "with --all or --coverage: one line for each kernel instead of one for each algorithm")
@@ -233,6 +136,9 @@ Options compile_options() {
 
 int run_compile(const Options& options) {
   const std::vector<CompileTask> tasks = read_tasks(options);
+  // Read before it may be written, and before minutes are spent on a comparison with something that is no record.
+  std::optional<ResourceRecord> baseline;
+  if (options.has("baseline")) baseline = read_baseline(options.text("baseline"));
   const int processors = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 64);
   const auto jobs = static_cast<int>(options.integer("jobs", 1, 256, processors));
   const EnvironmentVariables variables = EnvironmentVariables::read();
@@ -262,8 +168,10 @@ int run_compile(const Options& options) {
   }
   bool good = std::none_of(outcomes.begin(), outcomes.end(),
                            [](const CompileOutcome& outcome) { return !outcome.error.empty(); });
-  if (options.has("record")) write_output(options.text("record"), write_record(nvrtc_version(), recorded(outcomes)));
-  if (options.has("baseline")) good = compare_with_record(options.text("baseline"), outcomes) && good;
+  if (options.has("record")) write_output(options.text("record"), write_record({nvrtc_version(), recorded(outcomes)}));
+  if (baseline) {
+    good = compare_with_record(options.text("baseline"), *baseline, outcomes, options.has("coverage")) && good;
+  }
   return good ? exit_success : exit_failure;
 }
 

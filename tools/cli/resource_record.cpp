@@ -1,10 +1,13 @@
+#include "resource_record.hpp"
+
 #include <algorithm>
 #include <map>
+#include <set>
 #include <sstream>
 #include <tuple>
+#include <utility>
 
 #include "arbiter/error.hpp"
-#include "compile_coverage.hpp"
 #include "numbers.hpp"
 
 namespace arbiter::cli {
@@ -39,49 +42,111 @@ RecordedKernel parse_line(const std::string& line, int number) {
   return kernel;
 }
 
+std::string counted(std::size_t kernels) { return std::to_string(kernels) + (kernels == 1 ? " kernel" : " kernels"); }
+
+using Key = std::pair<std::string, std::string>;  // target, variant
+
+Key key_of(const RecordedKernel& kernel) { return {kernel.target, kernel.variant}; }
+
+/// "Not in FILE: 2 kernels", and the first few by name; nothing if there are none.
+std::string list_of(const std::vector<std::string>& kernels, const std::string& what) {
+  constexpr std::size_t most = 5;
+  if (kernels.empty()) return "";
+  std::string text = what + ": " + counted(kernels.size()) + "\n";
+  for (std::size_t i = 0; i < std::min(most, kernels.size()); ++i) text += "  " + kernels[i] + "\n";
+  if (kernels.size() > most) text += "  ... and " + std::to_string(kernels.size() - most) + " more\n";
+  return text;
+}
+
+std::string name_of(const RecordedKernel& kernel) { return kernel.variant + " for " + kernel.target; }
+
 }  // namespace
 
-std::string write_record(const std::string& nvrtc, std::vector<RecordedKernel> kernels) {
+std::string write_record(const ResourceRecord& record) {
+  std::vector<RecordedKernel> kernels = record.kernels;
   std::sort(kernels.begin(), kernels.end(), [](const RecordedKernel& a, const RecordedKernel& b) {
     return std::tie(a.target, a.variant) < std::tie(b.target, b.variant);
   });
-  std::string text = std::string(heading) + nvrtc + "\n";
+  std::string text = std::string(heading) + record.nvrtc + "\n";
   for (const RecordedKernel& kernel : kernels) text += line_of(kernel);
   return text;
 }
 
 ResourceRecord read_record(const std::string& text) {
   ResourceRecord record;
+  std::set<Key> seen;
   std::istringstream lines(text);
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
     if (number == 1) {
       if (!line.starts_with(heading))
-        throw Error("line 1 of the record does not start with '" + std::string(heading) + "'");
+        throw Error("line 1 of the record does not start with '" + std::string(heading) + "': " + line.substr(0, 120));
       record.nvrtc = line.substr(heading.size());
+      if (record.nvrtc.empty()) throw Error("line 1 of the record does not say which NVRTC made it");
     } else {
       record.kernels.push_back(parse_line(line, number));
+      if (!seen.insert(key_of(record.kernels.back())).second) {
+        throw Error("line " + std::to_string(number) +
+                    " of the record repeats a kernel: " + name_of(record.kernels.back()));
+      }
     }
   }
   if (record.nvrtc.empty()) throw Error("the record is empty");
   return record;
 }
 
-std::vector<std::string> new_spills(const ResourceRecord& before, const std::vector<RecordedKernel>& now) {
-  std::map<std::pair<std::string, std::string>, int> spilled;
-  for (const RecordedKernel& kernel : before.kernels) {
-    spilled[{kernel.target, kernel.variant}] = kernel.resources.spill_bytes;
-  }
-  std::vector<std::string> found;
+RecordComparison compare(const ResourceRecord& before, const std::vector<RecordedKernel>& now) {
+  std::map<Key, KernelResources> recorded;
+  for (const RecordedKernel& kernel : before.kernels) recorded.emplace(key_of(kernel), kernel.resources);
+  RecordComparison result;
+  std::set<std::string> targets;
+  std::set<Key> compiled;
   for (const RecordedKernel& kernel : now) {
-    if (kernel.resources.spill_bytes <= 0) continue;
-    const auto known = spilled.find({kernel.target, kernel.variant});
-    if (known != spilled.end() && known->second > 0) continue;
-    found.push_back(kernel.variant + " for " + kernel.target + " spills " +
-                    std::to_string(kernel.resources.spill_bytes) + " bytes; " +
-                    (known == spilled.end() ? "it is not in the record" : "it did not before"));
+    targets.insert(kernel.target);
+    compiled.insert(key_of(kernel));
+    const bool spills = kernel.resources.spill_bytes > 0;
+    const auto known = recorded.find(key_of(kernel));
+    if (known == recorded.end()) {
+      if (!spills) result.unrecorded.push_back(name_of(kernel));
+    } else {
+      if (known->second.spill_bytes > 0 && !spills) result.recovered.push_back(name_of(kernel));
+      if (known->second.registers != kernel.resources.registers) ++result.other_registers;
+    }
+    if (spills && (known == recorded.end() || known->second.spill_bytes == 0)) {
+      result.new_spills.push_back(name_of(kernel) + " spills " + std::to_string(kernel.resources.spill_bytes) +
+                                  " bytes; " +
+                                  (known == recorded.end() ? "it is not in the record" : "it did not before"));
+    }
   }
-  return found;
+  for (const RecordedKernel& kernel : before.kernels) {
+    if (targets.contains(kernel.target) && !compiled.contains(key_of(kernel)))
+      result.not_compiled.push_back(name_of(kernel));
+  }
+  return result;
+}
+
+std::string describe(const RecordComparison& comparison, const std::string& file, const std::string& recorded_nvrtc,
+                     const std::string& nvrtc) {
+  const bool same_nvrtc = recorded_nvrtc == nvrtc;
+  const std::string renew = "arbiter compile --coverage --record " + file + "\n";
+  std::string text = list_of(comparison.unrecorded, "Not in " + file);
+  text += list_of(comparison.not_compiled, "In " + file + ", but not compiled any more");
+  text += list_of(comparison.recovered, "No longer spilling");
+  if (!same_nvrtc) {
+    text += file + " was made with NVRTC " + recorded_nvrtc + "; this is " + nvrtc +
+            ", which may allocate registers in another way: only spills are compared\n";
+  } else if (comparison.other_registers > 0) {
+    text += "With another number of registers: " + counted(comparison.other_registers) + "\n";
+  }
+  for (const std::string& spill : comparison.new_spills) text += "New spill: " + spill + "\n";
+  if (!comparison.new_spills.empty()) {
+    text += "Spilling costs time. ";
+    if (!same_nvrtc) text += "If no kernel was changed, this NVRTC does it. ";
+    text += "If it is meant, record it: " + renew;
+  } else if (!comparison.unrecorded.empty() || !comparison.not_compiled.empty()) {
+    text += "Renew the record: " + renew;
+  }
+  return text;
 }
 
 }  // namespace arbiter::cli
