@@ -26,13 +26,18 @@ class ClockworkDevice : public Device {
   /// The next call takes this long; in a capture, every replay of it.
   void take(std::int64_t ns) { (capturing_ ? captured_ns_ : now_ns_) += ns; }
   bool in_capture() const noexcept { return capturing_; }
+  /// From here on, there is no memory for more than this at once.
+  void limit(std::size_t bytes) { most_bytes_ = bytes; }
   /// From here on, waiting for the device fails, as it does after a kernel has faulted.
   void lose() { lost_ = true; }
 
   DeviceKind kind() const noexcept override { return real_->kind(); }
   const DeviceProperties& properties() const noexcept override { return real_->properties(); }
   void activate() override { real_->activate(); }
-  void* allocate(std::size_t bytes) override { return real_->allocate(bytes); }
+  void* allocate(std::size_t bytes) override {
+    if (bytes > most_bytes_) throw Unavailable("no memory for " + std::to_string(bytes) + " bytes");
+    return real_->allocate(bytes);
+  }
   void release(void* memory) noexcept override { real_->release(memory); }
   void* allocate_host_visible(std::size_t bytes) override { return real_->allocate_host_visible(bytes); }
   void release_host_visible(void* memory) noexcept override { real_->release_host_visible(memory); }
@@ -85,6 +90,7 @@ class ClockworkDevice : public Device {
 
   std::shared_ptr<Device> real_;
   bool capturing_ = false, lost_ = false;
+  std::size_t most_bytes_ = ~std::size_t{0};
   std::int64_t now_ns_ = 0, captured_ns_ = 0;
 };
 

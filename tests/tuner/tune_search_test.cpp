@@ -176,6 +176,26 @@ TEST(TuneSearch, TimeThatIsLeftGoesToCloseCalls) {
   EXPECT_EQ(most, 40U);
 }
 
+TEST(TuneSearch, SizesThatDoNotFitTheMemoryOfARankAreLeftOut) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "tune.db");
+  options.families = {{"allreduce", Dtype::bf16, 8192, 64, Mode::graph}};
+  options.tokens = {1, 32, 64};
+  options.effort.anchor_candidates = options.effort.candidates = 3;
+  const TuneResult result = modelled_tune(options, two_lines(6), [&](Group& group, TuneOptions&) {
+    // Input and output of 32 tokens (512 KiB each) with their guards, on one rank.
+    if (group.rank() == 1) static_cast<ClockworkDevice&>(group.device()).limit(1200 << 10);
+  });
+  EXPECT_EQ(result.measured, 2U);
+  ASSERT_EQ(result.notes.size(), 1U);
+  EXPECT_NE(result.notes[0].find("tokens=64 world=2 graph was not measured: no tensors to measure with: rank 1: no "
+                                 "memory for"),
+            std::string::npos)
+      << result.notes[0];
+  EXPECT_EQ(result.decisions.front().tokens_min, 1);
+  EXPECT_EQ(result.decisions.back().tokens_max, 64) << "what was measured nearest stands for it";
+}
+
 TEST(TuneSearch, RanksThatDifferAreToldBeforeAnythingIsMeasured) {
   const TemporaryFolder folder;
   const auto refused = [&](const std::function<void(TuneOptions&)>& change, const std::string& what) {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <set>
 
+#include "arbiter/error.hpp"
 #include "random.hpp"
 #include "seed.hpp"
 
@@ -73,7 +74,7 @@ void ProblemTuner::explore(double explore_until_s) {
   }
   const bool anchor = state_.results.size() < static_cast<std::size_t>(context_.options.effort.anchors);
   const int limit = anchor ? context_.options.effort.anchor_candidates : context_.options.effort.candidates;
-  timing_.emplace(context_.group, state_.family, tokens_, context_.options.measure);
+  if (!make_tensors()) return;
   screened_.clear();  // what is known comes back from known_, without being measured
   state_.cut_short.erase(tokens_);
   search(seeds(), static_cast<std::size_t>(limit), explore_until_s, true);
@@ -91,7 +92,7 @@ void ProblemTuner::narrow(std::int64_t below, std::int64_t above) {
     ++context_.result.resumed;
     return;
   }
-  timing_.emplace(context_.group, state_.family, tokens_, context_.options.measure);
+  if (!make_tensors()) return;
   std::vector<std::size_t> order;
   const auto add = [&](std::size_t index) {
     if (std::find(order.begin(), order.end(), index) == order.end()) order.push_back(index);
@@ -116,8 +117,19 @@ void ProblemTuner::measure_again(int times) {
   for (const Measured& measured : state_.results.at(tokens_).candidates) {
     if (const auto index = state_.space.find(measured.candidate.name)) chosen.push_back(*index);
   }
-  timing_.emplace(context_.group, state_.family, tokens_, context_.options.measure);
-  measure_finalists(std::move(chosen), times * context_.options.effort.final_samples, {});
+  if (make_tensors()) measure_finalists(std::move(chosen), times * context_.options.effort.final_samples, {});
+}
+
+/// False, on every rank, if one has no memory for this size: it is left out, and the others are measured.
+bool ProblemTuner::make_tensors() {
+  try {
+    timing_.emplace(context_.group, state_.family, tokens_, context_.options.measure);
+    return true;
+  } catch (const Unavailable& error) {
+    context_.result.notes.push_back(problem_.name() + " was not measured: " + error.what());
+    state_.results.try_emplace(tokens_, SizeResult{tokens_, {}});
+    return false;
+  }
 }
 
 /// Takes over the finished trials of an earlier run. False if the problem has to be measured, or only partly was.

@@ -53,6 +53,7 @@ class ProblemTuner {
 
  private:
   bool adopt();
+  bool make_tensors();
   bool is_broken(const Trial&) const;
   void account();
   void teach_model();
