@@ -97,4 +97,19 @@ std::size_t Pattern::scale_out_bytes(int hidden, std::int64_t tokens) const noex
   return 0;
 }
 
+int Pattern::scale_tile_rows() const noexcept {
+  const PartEntry* quantisation = part(PartKind::quantisation);
+  if (quantisation == nullptr) return 1;
+  switch (quantisation->scale_layout) {
+    case ScaleLayout::packed_columns:
+      return 4;
+    case ScaleLayout::tiles_128x4:
+      return 128;
+    case ScaleLayout::tiles_8x4:
+      return 8;
+    default:
+      return 1;
+  }
+}
+
 }  // namespace arbiter

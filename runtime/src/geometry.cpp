@@ -52,6 +52,12 @@ unsigned largest_cluster_count(const KernelShape& shape, std::uint64_t tiles, in
   return static_cast<unsigned>(std::min(tiles, limit / shape.cluster));
 }
 
+/// Clusters that write the padding of `rows` rows' scales with one vector a thread.
+std::uint64_t padding_clusters(const KernelShape& shape, std::uint64_t rows) {
+  const std::uint64_t padding = divide_up(rows, shape.scale_tile_rows) * shape.scale_tile_rows - rows;
+  return divide_up(padding * shape.scale_row_bytes, vector_bytes * shape.threads * shape.cluster);
+}
+
 struct Tiling {
   std::uint64_t rows = 0;
   std::uint64_t tiles = 0;
@@ -103,6 +109,10 @@ KernelShape kernel_shape(const Catalogue& catalogue, const Variant& variant, con
   }
   shape.push_slots = evaluate_size(algorithm.push_slots, bindings, variant, "push_slots");
   shape.staging_copies = evaluate_size(algorithm.staging_copies, bindings, variant, "staging_copies");
+  if (!algorithm.exchange && pattern.scale_tile_rows() != 1) {
+    shape.scale_tile_rows = static_cast<std::uint64_t>(pattern.scale_tile_rows());
+    shape.scale_row_bytes = pattern.scale_out_bytes(variant.hidden, pattern.scale_tile_rows()) / shape.scale_tile_rows;
+  }
   std::uint64_t shared_bytes = evaluate_size(algorithm.shared_bytes, bindings, variant, "shared_bytes");
   for (const PartEntry& part : pattern.parts) {
     if (part.shared_bytes.empty()) continue;
@@ -122,7 +132,9 @@ Geometry geometry(const KernelShape& shape, std::uint64_t vectors, int block_lim
   const std::uint64_t limit = largest_cluster_count(shape, tiles, block_limit);
   const std::uint64_t iterations = divide_up(tiles, limit);
   // No more clusters than that many iterations need: the last round is as full as the others.
-  const std::uint64_t clusters = divide_up(tiles, iterations);
+  const std::uint64_t busy = divide_up(tiles, iterations);
+  const std::uint64_t room = static_cast<std::uint64_t>(block_limit) / shape.cluster - busy;
+  const std::uint64_t clusters = busy + std::min(padding_clusters(shape, rows), room);
   result.blocks = static_cast<unsigned>(clusters * shape.cluster);
   result.iterations = static_cast<unsigned>(iterations);
   result.rows = static_cast<unsigned>(rows);

@@ -25,6 +25,10 @@ struct KernelShape {
   std::uint64_t push_slots = 0;
   std::uint64_t staging_copies = 0;
   unsigned shared_bytes = 0;  ///< dynamic, per block
+  /// Of a kernel that talks to nobody and whose scales are padded to full tiles of rows: it may have blocks that write
+  /// padding alone. (Elsewhere the padding is written while a rank waits for its peers, and costs nothing.)
+  std::uint64_t scale_tile_rows = 1;
+  std::uint64_t scale_row_bytes = 0;  ///< of padding
   std::uint64_t push_buffer_bytes = default_push_buffer_bytes;
 };
 

@@ -100,6 +100,25 @@ TEST(Geometry, ABufferTakesSeveralIterationsUpToABound) {
   EXPECT_LT(std::uint64_t{many.push_iterations} * (many.push_epochs - 1), many.iterations);
 }
 
+TEST(Geometry, PaddingOfScalesGetsBlocksOfItsOwn) {
+  const Catalogue& catalogue = Catalogue::builtin();
+  const auto blocks = [&](const char* pattern, std::int64_t tokens, int limit) {
+    const Enumeration all = enumerate_standalone(catalogue, pattern, Dtype::bf16, 8192, {90, 1024, {}});
+    for (const Variant& variant : all.variants) {
+      if (variant.parameters.at("threads") != 512 || variant.parameters.at("cluster") != 1) continue;
+      return geometry(catalogue, variant, tokens, 8192, limit).blocks;
+    }
+    return 0U;
+  };
+  // 127 rows of 512 bytes are 4064 vectors: 8 blocks of 512 threads.
+  EXPECT_EQ(blocks("allreduce_residual_rmsnorm_nvfp4_128x4", 1, 132), 1U + 8U);
+  EXPECT_EQ(blocks("allreduce_residual_rmsnorm_nvfp4_128x4", 1, 3), 3U);
+  EXPECT_EQ(blocks("allreduce_residual_rmsnorm_nvfp4_128x4", 100, 132), 100U + 2U);
+  EXPECT_EQ(blocks("allreduce_residual_rmsnorm_nvfp4_128x4", 100, 100), 100U);
+  EXPECT_EQ(blocks("allreduce_residual_rmsnorm_nvfp4_128x4", 128, 132), 128U);
+  EXPECT_EQ(blocks("allreduce_residual_rmsnorm_nvfp4_linear", 1, 132), 1U);
+}
+
 TEST(Geometry, StagingBeyondFourGigabytesIsComputedIn64Bits) {
   // 3 GiB of fp32, two copies.
   const std::uint64_t vectors = (std::uint64_t{3} << 30) / 16;

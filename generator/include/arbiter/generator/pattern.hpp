@@ -101,6 +101,9 @@ struct Pattern {
   /// that the pattern accepts.
   std::size_t quant_out_bytes(int hidden, std::int64_t tokens) const noexcept;
   std::size_t scale_out_bytes(int hidden, std::int64_t tokens) const noexcept;
+
+  /// Rows that scale_out is padded to a multiple of (1: none), because its layout has tiles.
+  int scale_tile_rows() const noexcept;
 };
 
 }  // namespace arbiter
