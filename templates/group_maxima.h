@@ -27,21 +27,28 @@ ARBITER_DEVICE void group_maxima(const Arguments& arguments, const unsigned (&ro
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
       const bool here = in_message(arguments, row[i], column(k));
-      const Vector mine = here ? x[i][k] : zero_vector();
       if (group_step == elements) {
-        peak[i][k].at[0] = peak_of(mine);
+        const unsigned largest = peak_of(x[i][k]);
+        peak[i][k].at[0] = here ? largest : 0u;
       } else {
-        const Values v = unpack(mine);
+        const Values v = unpack(x[i][k]);
 #pragma unroll
         for (unsigned e = 0; e < elements; ++e) {
           unsigned& at = peak[i][k].at[e / group_step];
-          at = larger(e % group_step == 0 ? 0u : at, magnitude(v.at[e]));
+          at = larger(e % group_step == 0 ? 0u : at, here ? magnitude(v.at[e]) : 0u);
         }
       }
-      if (group_in_warp) {
+      unsigned& own = peak[i][k].at[0];
+      if (group_in_warp && group_vectors == 32) {
+        own = warp_max(own);
+      } else if (group_in_warp && group_vectors == 16) {
+        // Two maxima over a whole warp are faster than one in four steps over each half.
+        const bool upper = thread_index() % 32 >= 16;
+        const unsigned of_lower = warp_max(upper ? 0u : own), of_upper = warp_max(upper ? own : 0u);
+        own = upper ? of_upper : of_lower;
+      } else if (group_in_warp) {
 #pragma unroll
-        for (unsigned mask = 1; mask < group_vectors; mask *= 2)
-          peak[i][k].at[0] = larger(peak[i][k].at[0], shuffle_xor(peak[i][k].at[0], mask));
+        for (unsigned mask = 1; mask < group_vectors; mask *= 2) own = larger(own, shuffle_xor(own, mask));
       }
     }
   }

@@ -14,7 +14,7 @@ ARBITER_DEVICE unsigned peak_of(const Vector& v) {
   // The same holds for 16 bits, and a wider type keeps the order.
   const unsigned halves = larger_halves(larger_halves(v.word[0] & 0x7fff7fffu, v.word[1] & 0x7fff7fffu),
                                         larger_halves(v.word[2] & 0x7fff7fffu, v.word[3] & 0x7fff7fffu));
-  return magnitude({{dtype}}_lo(larger(halves & 0xffffu, halves >> 16)));
+  return float_to_bits({{dtype}}_hi(larger_halves(halves, bytes_of(halves, halves, 0x1032))));
 {{/dtype_fp32}}
 }
 
@@ -50,7 +50,19 @@ ARBITER_DEVICE void vector_peaks(const Arguments& arguments, const unsigned (&ro
   for (unsigned i = 0; i < kRows; ++i) {
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
-      peak[i][k] = in_message(arguments, row[i], column(k)) ? peak_of(x[i][k]) : 0u;
+      const unsigned largest = peak_of(x[i][k]);
+      peak[i][k] = in_message(arguments, row[i], column(k)) ? largest : 0u;
     }
   }
 }
+
+// Who writes the padding of scales: the threads of the blocks that have no row if there are any, otherwise all threads.
+// This one's work is first, first + step, ...
+struct PaddingBlocks {
+  unsigned first, step;
+  ARBITER_DEVICE explicit PaddingBlocks(const Arguments& arguments) {
+    const unsigned busy = arguments.rows * config::cluster, idle_from = grid_blocks() > busy ? busy : 0u;
+    first = block_index() < idle_from ? 0xffffffffu : (block_index() - idle_from) * config::threads + thread_index();
+    step = (grid_blocks() - idle_from) * config::threads;
+  }
+};

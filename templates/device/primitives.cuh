@@ -65,6 +65,9 @@ ARBITER_DEVICE void store_float(float* address, float v) {
 ARBITER_DEVICE void store_pair(void* address, unsigned lo, unsigned hi) {
   asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(address), "r"(lo), "r"(hi) : "memory");
 }
+ARBITER_DEVICE void store_short(void* address, unsigned v) {
+  asm volatile("st.global.u16 [%0], %1;" ::"l"(address), "h"(static_cast<unsigned short>(v)) : "memory");
+}
 ARBITER_DEVICE void store_byte(unsigned char* address, unsigned v) {
   asm volatile("st.global.u8 [%0], %1;" ::"l"(address), "r"(v) : "memory");
 }
@@ -249,6 +252,13 @@ ARBITER_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
 ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return __fdiv_rn(a, b); }
 ARBITER_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
+// 1 / x, not rounded in any particular way.
+ARBITER_DEVICE float reciprocal_estimate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+ARBITER_DEVICE float absolute(float x) { return fabsf(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return rsqrtf(x); }
 ARBITER_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 ARBITER_DEVICE unsigned float_to_bits(float x) { return __float_as_uint(x); }
@@ -279,6 +289,8 @@ ARBITER_DEVICE unsigned pack_fp16(float lo, float hi) {
 {{#quantised}}
 
 // --- small floats -----------------------------------------------------------------------------------------------
+// Four bytes of two words, each named by a hexadecimal digit of `which`, the lowest byte first: 0 to 3 are a's, 4 to 7 b's.
+ARBITER_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) { return __byte_perm(a, b, which); }
 {{> device/small_floats.h}}
 
 // Two e4m3 in the low half of a word; `lo` is the one with the smaller index.
@@ -302,7 +314,12 @@ ARBITER_DEVICE unsigned larger_halves(unsigned a, unsigned b) {
 #endif
 }
 // Eight e2m1. The instruction exists only in code for one architecture or one family.
-ARBITER_DEVICE unsigned pack_e2m1(const float (&x)[8]) {
+#if __CUDA_ARCH__ >= 1000 && (defined(__CUDA_ARCH_SPECIFIC__) || defined(__CUDA_ARCH_FAMILY_SPECIFIC__))
+constexpr bool converts_to_e2m1 = true;
+#else
+constexpr bool converts_to_e2m1 = false;
+#endif
+ARBITER_DEVICE unsigned pack_e2m1([[maybe_unused]] const float (&x)[8]) {
 #if __CUDA_ARCH__ >= 1000 && (defined(__CUDA_ARCH_SPECIFIC__) || defined(__CUDA_ARCH_FAMILY_SPECIFIC__))
   unsigned word;
   asm("{.reg .b8 a, b, c, d;"
@@ -313,10 +330,7 @@ ARBITER_DEVICE unsigned pack_e2m1(const float (&x)[8]) {
       : "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]), "f"(x[4]), "f"(x[5]), "f"(x[6]), "f"(x[7]));
   return word;
 #else
-  unsigned word = 0;
-#pragma unroll
-  for (unsigned i = 0; i < 8; ++i) word |= e2m1_bits(x[i]) << (4 * i);
-  return word;
+  return 0;  // nobody asks
 #endif
 }
 {{/quantised}}

@@ -52,6 +52,9 @@ ARBITER_DEVICE void store_pair(void* address, unsigned lo, unsigned hi) {
   static_cast<unsigned*>(address)[0] = lo;
   static_cast<unsigned*>(address)[1] = hi;
 }
+ARBITER_DEVICE void store_short(void* address, unsigned v) {
+  *static_cast<unsigned short*>(address) = static_cast<unsigned short>(v);
+}
 ARBITER_DEVICE void store_byte(unsigned char* address, unsigned v) { *address = static_cast<unsigned char>(v); }
 
 // --- memory shared with peers -----------------------------------------------------------------------------------
@@ -158,6 +161,8 @@ ARBITER_DEVICE float multiply(float a, float b) { return a * b; }
 ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return a / b; }
 ARBITER_DEVICE float reciprocal(float x) { return 1.0f / x; }
+ARBITER_DEVICE float reciprocal_estimate(float x) { return 1.0f / x; }
+ARBITER_DEVICE float absolute(float x) { return __builtin_fabsf(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 ARBITER_DEVICE float bf16_lo(unsigned word) { return bits_to_float(word << 16); }
@@ -228,6 +233,12 @@ ARBITER_DEVICE Vector load_reduced_fp16(const void* address) { return load_reduc
 {{#quantised}}
 
 // --- small floats -----------------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) {
+  const unsigned long long all = static_cast<unsigned long long>(b) << 32 | a;
+  unsigned word = 0;
+  for (unsigned i = 0; i < 4; ++i) word |= static_cast<unsigned>(all >> (8 * (which >> (4 * i) & 7u)) & 0xffu) << (8 * i);
+  return word;
+}
 {{> device/small_floats.h}}
 
 ARBITER_DEVICE unsigned larger_halves(unsigned a, unsigned b) {
@@ -235,9 +246,6 @@ ARBITER_DEVICE unsigned larger_halves(unsigned a, unsigned b) {
   return (hi & 0xffff0000u) | (lo & 0xffffu);
 }
 ARBITER_DEVICE unsigned pack_e4m3(float lo, float hi) { return e4m3_bits(lo) | e4m3_bits(hi) << 8; }
-ARBITER_DEVICE unsigned pack_e2m1(const float (&x)[8]) {
-  unsigned word = 0;
-  for (unsigned i = 0; i < 8; ++i) word |= e2m1_bits(x[i]) << (4 * i);
-  return word;
-}
+constexpr bool converts_to_e2m1 = false;
+ARBITER_DEVICE unsigned pack_e2m1(const float (&)[8]) { return 0; }  // nobody asks
 {{/quantised}}

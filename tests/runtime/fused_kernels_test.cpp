@@ -106,6 +106,11 @@ INSTANTIATE_TEST_SUITE_P(
                       Alone{"allreduce_residual_rmsnorm_fp8_token", Dtype::bf16, 1032, 5},
                       Alone{"allreduce_fp8_token", Dtype::fp32, 20, 6},
                       Alone{"allreduce_fp8_group128_ue8m0", Dtype::bf16, 640, 5},  // 5 groups: pads in both directions
+                      Alone{"allreduce_fp8_group128_ue8m0", Dtype::bf16, 896, 3},  // 7: half of the last pair
+                      Alone{"allreduce_rmsnorm_fp8_group128_ue8m0", Dtype::bf16, 384, 6},  // 3
+                      Alone{"allreduce_fp8_group64_ue8m0", Dtype::bf16, 640, 5},
+                      Alone{"allreduce_fp8_group8_ue8m0", Dtype::bf16, 72, 5},     // 9: a vector a group
+                      Alone{"allreduce_fp8_group256_ue8m0", Dtype::bf16, 768, 2},  // 3: a warp a group
                       Alone{"allreduce_fp8_group256_fp32", Dtype::bf16, 512, 4},   // a whole warp
                       Alone{"allreduce_fp8_group512_fp32", Dtype::bf16, 1536, 4},  // two warps
                       Alone{"allreduce_fp8_group2_ue8m0", Dtype::fp32, 20, 5},     // within a vector

@@ -1,4 +1,4 @@
-// custom/epilogue:cluster=1,early_trigger=1,threads=256,vectors=2 moe_finalize_allreduce_residual_rmsnorm_nvfp4_8x4 fp16 world=1 hidden=4096
+// custom/epilogue:cluster=2,early_trigger=1,threads=256,vectors=1 moe_finalize_allreduce_residual_rmsnorm_nvfp4_8x4 fp16 world=1 hidden=4096
 // Arbiter 0.1.0: custom/epilogue for moe_finalize_allreduce_residual_rmsnorm_nvfp4_8x4. The epilogue alone, on an input that is already the sum: what NCCL is followed by.
 // Rendered; edit the templates, not this text.
 
@@ -189,6 +189,9 @@ ARBITER_DEVICE void store_pair(void* address, unsigned lo, unsigned hi) {
   static_cast<unsigned*>(address)[0] = lo;
   static_cast<unsigned*>(address)[1] = hi;
 }
+ARBITER_DEVICE void store_short(void* address, unsigned v) {
+  *static_cast<unsigned short*>(address) = static_cast<unsigned short>(v);
+}
 ARBITER_DEVICE void store_byte(unsigned char* address, unsigned v) { *address = static_cast<unsigned char>(v); }
 
 // --- memory shared with peers -----------------------------------------------------------------------------------
@@ -295,6 +298,8 @@ ARBITER_DEVICE float multiply(float a, float b) { return a * b; }
 ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return a / b; }
 ARBITER_DEVICE float reciprocal(float x) { return 1.0f / x; }
+ARBITER_DEVICE float reciprocal_estimate(float x) { return 1.0f / x; }
+ARBITER_DEVICE float absolute(float x) { return __builtin_fabsf(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 ARBITER_DEVICE float bf16_lo(unsigned word) { return bits_to_float(word << 16); }
@@ -364,6 +369,12 @@ ARBITER_DEVICE Vector load_reduced_bf16(const void* address) { return load_reduc
 ARBITER_DEVICE Vector load_reduced_fp16(const void* address) { return load_reduced(address, AddFp16{}); }
 
 // --- small floats -----------------------------------------------------------------------------------------------
+ARBITER_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) {
+  const unsigned long long all = static_cast<unsigned long long>(b) << 32 | a;
+  unsigned word = 0;
+  for (unsigned i = 0; i < 4; ++i) word |= static_cast<unsigned>(all >> (8 * (which >> (4 * i) & 7u)) & 0xffu) << (8 * i);
+  return word;
+}
 // Roundings to FP8 e4m3 and FP4 e2m1 in plain arithmetic: the bits of the conversion instructions, for targets without
 // them and for the CPU device. Both round to nearest even and saturate; NaN becomes 0x7f and 0x7 whatever its sign.
 ARBITER_DEVICE unsigned e4m3_bits(float x) {
@@ -376,21 +387,50 @@ ARBITER_DEVICE unsigned e4m3_bits(float x) {
   return sign | ((magnitude - 0x3c000000u + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20);
 }
 
-// Adding 2^22 times the power of two at or below x (at least 1) leaves the rounded fraction in the lowest bits of the sum.
-ARBITER_DEVICE unsigned e2m1_bits(float x) {
-  const unsigned bits = float_to_bits(x), magnitude = bits & 0x7fffffffu;
-  const unsigned sign = magnitude > 0x7f800000u ? 0u : bits >> 28 & 8u;
-  const unsigned clamped = magnitude < 0x40c00000u ? magnitude : 0x40c00000u;  // 6
-  const unsigned power = clamped & 0x7f800000u, scale = power > 0x3f800000u ? power : 0x3f800000u;
-  const unsigned sum = float_to_bits(add(bits_to_float(clamped), bits_to_float(scale + (22u << 23))));
-  return sign | ((sum + (scale >> 22) + 2u) & 7u);
+// The e2m1 code of a magnitude of at most 6.9 in the lowest 3 bits; above them 20 zeros, then anything. Adding 2^22 times the
+// power of two at or below it (at least 1) leaves the rounded fraction there, and two for every power come with it.
+ARBITER_DEVICE unsigned e2m1_code(float magnitude) {
+  const unsigned bits = float_to_bits(magnitude), least = bits > 0x3f800000u ? bits : 0x3f800000u;
+  return float_to_bits(add(magnitude, bits_to_float((least >> 23) * 0x800002u + ((22u << 23) - 254u))));
 }
 
-// An e4m3 as fp32: its bits, moved into place, are 2^120 times too small.
-ARBITER_DEVICE float e4m3_value(unsigned bits) {
-  const unsigned sign = (bits & 0x80u) << 24, magnitude = bits & 0x7fu;
-  if (magnitude == 0x7fu) return bits_to_float(0x7fffffffu);
-  return bits_to_float(sign | float_to_bits(multiply(bits_to_float(magnitude << 20), 0x1p120f)));
+// Eight e2m1 of eight magnitudes. `signs`: bit 3 of every code. `ordinary`: all magnitudes are below 7.
+ARBITER_DEVICE unsigned e2m1_codes(float (&magnitude)[8], unsigned signs, bool ordinary) {
+  if (!ordinary) {
+    for (unsigned e = 0; e < 8; ++e) {
+      const unsigned bits = float_to_bits(magnitude[e]);
+      if (bits > 0x7f800000u) signs &= ~(8u << (4 * e));
+      magnitude[e] = bits_to_float(bits < 0x40c00000u ? bits : 0x40c00000u);  // 6
+    }
+  }
+  unsigned half[2];
+  for (unsigned h = 0; h < 2; ++h) {
+    half[h] = e2m1_code(magnitude[4 * h]) + e2m1_code(magnitude[4 * h + 1]) * 16u +
+              e2m1_code(magnitude[4 * h + 2]) * 256u + e2m1_code(magnitude[4 * h + 3]) * 4096u;
+  }
+  return bytes_of(half[0], half[1], 0x5410) | signs;
+}
+
+// A positive e4m3 as fp32: its bits, moved into place, are 2^120 times too small. 0x7f, which is NaN, gives 480.
+ARBITER_DEVICE float e4m3_value(unsigned code) { return multiply(bits_to_float(code << 20), 0x1p120f); }
+
+// x is positive, and neither quotient nor remainder of it and an e4m3 overflow or are subnormal.
+ARBITER_DEVICE bool divides_plainly(float x) {
+  return (float_to_bits(x) >> 23) - 27u < 200u;  // from 2^-100 to below 2^100
+}
+// The correctly rounded quotient of such an x: what a division does, without its special cases.
+ARBITER_DEVICE float plain_quotient(float x, float divisor) {
+  const float estimate = reciprocal_estimate(divisor);
+  const float inverse = multiply_add(multiply_add(estimate, -divisor, 1.0f), estimate, estimate);
+  const float quotient = multiply(x, inverse);
+  return multiply_add(multiply_add(-divisor, quotient, x), inverse, quotient);
+}
+
+// The least power of two not below bits / 448, as the exponent of UE8M0, for the bits of a magnitude. It is 2^(k - 8) up to
+// 1.75 * 2^k; no rounding of the quotient crosses that. 1e-10 and less give 2^-33, infinity and NaN 255.
+ARBITER_DEVICE unsigned ue8m0_of_448th(unsigned magnitude) {
+  const unsigned up = (magnitude + 0x1fffffu) >> 23;
+  return magnitude >= 0x7f800000u ? 255u : (up > 102u ? up : 102u) - 8u;
 }
 
 // x / 448, correctly rounded where that is not subnormal: an estimate and one correction, without the special cases that a
@@ -407,19 +447,16 @@ ARBITER_DEVICE unsigned larger_halves(unsigned a, unsigned b) {
   return (hi & 0xffff0000u) | (lo & 0xffffu);
 }
 ARBITER_DEVICE unsigned pack_e4m3(float lo, float hi) { return e4m3_bits(lo) | e4m3_bits(hi) << 8; }
-ARBITER_DEVICE unsigned pack_e2m1(const float (&x)[8]) {
-  unsigned word = 0;
-  for (unsigned i = 0; i < 8; ++i) word |= e2m1_bits(x[i]) << (4 * i);
-  return word;
-}
+constexpr bool converts_to_e2m1 = false;
+ARBITER_DEVICE unsigned pack_e2m1(const float (&)[8]) { return 0; }  // nobody asks
 
 using namespace arbiter_abi;
 
 namespace config {
 constexpr unsigned world = 1;
 constexpr unsigned threads = 256;         // per block
-constexpr unsigned vectors = 2;         // 16-byte vectors per thread and row
-constexpr unsigned cluster = 1;         // blocks that share a row
+constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
+constexpr unsigned cluster = 2;         // blocks that share a row
 constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait themselves): 0 at the end,
                                                        // 1 once the inputs are ready, 2 at once
 constexpr unsigned hidden = 4096;           // elements of a row; 0 if the message is flat
@@ -1031,7 +1068,7 @@ ARBITER_DEVICE unsigned peak_of(const Vector& v) {
   // The same holds for 16 bits, and a wider type keeps the order.
   const unsigned halves = larger_halves(larger_halves(v.word[0] & 0x7fff7fffu, v.word[1] & 0x7fff7fffu),
                                         larger_halves(v.word[2] & 0x7fff7fffu, v.word[3] & 0x7fff7fffu));
-  return magnitude(fp16_lo(larger(halves & 0xffffu, halves >> 16)));
+  return float_to_bits(fp16_hi(larger_halves(halves, bytes_of(halves, halves, 0x1032))));
 }
 
 // x * inverse as FP8, one byte an element.
@@ -1066,10 +1103,22 @@ ARBITER_DEVICE void vector_peaks(const Arguments& arguments, const unsigned (&ro
   for (unsigned i = 0; i < kRows; ++i) {
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
-      peak[i][k] = in_message(arguments, row[i], column(k)) ? peak_of(x[i][k]) : 0u;
+      const unsigned largest = peak_of(x[i][k]);
+      peak[i][k] = in_message(arguments, row[i], column(k)) ? largest : 0u;
     }
   }
 }
+
+// Who writes the padding of scales: the threads of the blocks that have no row if there are any, otherwise all threads.
+// This one's work is first, first + step, ...
+struct PaddingBlocks {
+  unsigned first, step;
+  ARBITER_DEVICE explicit PaddingBlocks(const Arguments& arguments) {
+    const unsigned busy = arguments.rows * config::cluster, idle_from = grid_blocks() > busy ? busy : 0u;
+    first = block_index() < idle_from ? 0xffffffffu : (block_index() - idle_from) * config::threads + thread_index();
+    step = (grid_blocks() - idle_from) * config::threads;
+  }
+};
 
 // NVFP4: e2m1 with an e4m3 scale for every 16 elements (two vectors of neighbouring threads), relative to a global scale.
 struct Quantisation {
@@ -1078,25 +1127,27 @@ struct Quantisation {
   static constexpr unsigned padded_columns = (columns + 3) / 4 * 4;   // in tiles
   static constexpr unsigned tile_rows = 8;          // 1: no tiles
   float global_scale;
+  bool plain;  // the global scale is of a size that needs no care
 
   // Where the scales of a row's columns c, a multiple of 4, and the three behind it are, if they are in tiles.
-  ARBITER_DEVICE static unsigned long long tile_place(unsigned row, unsigned c) {
+  ARBITER_DEVICE static unsigned char* tile_place(const Arguments& arguments, unsigned row, unsigned c) {
     const unsigned inside = tile_rows == 128 ? row % 32 * 16 + row % 128 / 32 * 4 : row % tile_rows * 4;
-    return (static_cast<unsigned long long>(row / tile_rows) * (padded_columns / 4) + c / 4) * (tile_rows * 4) + inside;
+    return static_cast<unsigned char*>(arguments.scale_out) +
+           static_cast<unsigned long long>(row / tile_rows) * (padded_columns * tile_rows) + inside + c * tile_rows;
   }
 
   ARBITER_DEVICE void prepare(const Arguments& arguments) {
     global_scale = load_float(arguments.scale_in);
+    plain = divides_plainly(global_scale);
     const unsigned tail = arguments.rows % tile_rows;
     if (tail == 0) return;
     // Rows up to the next multiple of the tile's are padding. It is written 16 bytes at a time where they all are: the
     // rows r, r + 32, r + 64 and r + 96 of a tile of 128 lie together, and so do four rows of a tile of 8.
     constexpr unsigned together = 4, step = tile_rows == 128 ? 32 : 1, units = tile_rows / together;
-    unsigned char* scales = static_cast<unsigned char*>(arguments.scale_out);
-    for (unsigned i = block_index() * config::threads + thread_index(); i < units * (padded_columns / 4);
-         i += grid_blocks() * config::threads) {
+    const PaddingBlocks blocks(arguments);
+    for (unsigned i = blocks.first; i < units * (padded_columns / 4); i += blocks.step) {
       const unsigned first = (i % units) * (step == 1 ? together : 1u);  // row within the tile
-      unsigned char* place = scales + tile_place(arguments.rows - tail + first, i / units * 4);
+      unsigned char* place = tile_place(arguments, arguments.rows - tail + first, i / units * 4);
       if (first >= tail) {
         store(place, zero_vector());
         continue;
@@ -1108,17 +1159,38 @@ struct Quantisation {
   }
 
   ARBITER_DEVICE static void store_scale(const Arguments& arguments, unsigned row, unsigned c, unsigned scale) {
-    unsigned char* scales = static_cast<unsigned char*>(arguments.scale_out);
     if (tile_rows == 1) {
-      store_byte(scales + static_cast<unsigned long long>(row) * columns + c, scale);
+      store_byte(static_cast<unsigned char*>(arguments.scale_out) + static_cast<unsigned long long>(row) * columns + c, scale);
       return;
     }
-    unsigned char* place = scales + tile_place(row, c);
+    unsigned char* place = tile_place(arguments, row, c / 4 * 4);
     store_byte(place + c % 4, scale);
     if (c == columns - 1) {
 #pragma unroll
       for (unsigned pad = columns % 4; pad % 4 != 0; ++pad) store_byte(place + pad, 0u);
     }
+  }
+
+  // What the elements of a group with this scale are multiplied by.
+  ARBITER_DEVICE float inverse_of(unsigned scale) const {
+    const unsigned code = scale & 0x7fu;
+    const float value = e4m3_value(code);
+    if (plain && scale - 1u < 0x7eu) return plain_quotient(global_scale, value);
+    if (code == 0u) return 0.0f;
+    return code == 0x7fu ? bits_to_float(0x7fffffffu) : divide(global_scale, scale == code ? value : -value);
+  }
+
+  // x * inverse as eight e2m1; `peak` is the largest magnitude.
+  ARBITER_DEVICE static unsigned quantised(const Vector& x, float inverse, unsigned peak) {
+    if (converts_to_e2m1) return pack_e2m1(scaled(unpack(x), inverse).at);
+    Values magnitude = unpack(x);
+#pragma unroll
+    for (unsigned e = 0; e < elements; ++e) magnitude.at[e] = multiply(absolute(magnitude.at[e]), inverse);
+    // The signs of the even elements lie in byte 1 of every word, those of the odd ones in byte 3.
+    const unsigned even = bytes_of(bytes_of(x.word[0], x.word[1], 0x51), bytes_of(x.word[2], x.word[3], 0x51), 0x5410);
+    const unsigned odd = bytes_of(bytes_of(x.word[0], x.word[1], 0x73), bytes_of(x.word[2], x.word[3], 0x73), 0x5410);
+    const unsigned signs = (odd & 0x80808080u) | (even >> 4 & 0x08080808u);
+    return e2m1_codes(magnitude.at, signs, multiply(bits_to_float(peak), inverse) < 7.0f);
   }
 
   template <unsigned kRows>
@@ -1133,11 +1205,9 @@ struct Quantisation {
         const unsigned largest = larger(peak[i][k], shuffle_xor(peak[i][k], 1));
         if (!in_message(arguments, row[i], column(k))) continue;
         const unsigned scale = pack_e4m3(multiply(global_scale, multiply(bits_to_float(largest), 1.0f / 6.0f)), 0.0f) & 0xffu;
-        const float value = e4m3_value(scale);
-        const float inverse = value == 0.0f ? 0.0f : divide(global_scale, value);
         const unsigned col = column(k);
         store_word(static_cast<unsigned*>(arguments.quant_out) + vector_index(row[i], col),
-                   pack_e2m1(scaled(unpack(x[i][k]), inverse).at));
+                   quantised(x[i][k], inverse_of(scale), largest));
         if (col % 2 == 0) store_scale(arguments, row[i], col / 2, scale);
       }
     }
@@ -1188,16 +1258,31 @@ ARBITER_DEVICE void run(const Arguments& arguments) {
   if (config::early_trigger == 2) grid_dependency_trigger();
   grid_dependency_wait();
   if (config::early_trigger == 1) grid_dependency_trigger();
-  epilogue.prepare(arguments);
-  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
-    const unsigned row[1] = {cluster_index() + iteration * grid_clusters()};
-    epilogue.prefetch(arguments, row);
-    Vector sum[1][config::vectors];
+
+  const auto row_of = [&](unsigned iteration) { return cluster_index() + iteration * grid_clusters(); };
+  Vector following[config::vectors];
+  const auto read = [&](unsigned iteration) {
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
-      if (in_message(arguments, row[0], column(k))) sum[0][k] = contribution(arguments, row[0], column(k));
+      if (in_message(arguments, row_of(iteration), column(k)))
+        following[k] = contribution(arguments, row_of(iteration), column(k));
     }
+  };
+
+  // What the first row needs is on its way before anything waits for it.
+  unsigned row[1] = {row_of(0)};
+  read(0);
+  epilogue.prefetch(arguments, row);
+  epilogue.prepare(arguments);
+  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
+    Vector sum[1][config::vectors];
+#pragma unroll
+    for (unsigned k = 0; k < config::vectors; ++k) sum[0][k] = following[k];
+    const bool more = iteration + 1 < arguments.iterations;
+    if (more) read(iteration + 1);
     epilogue.apply(arguments, row, sum, iteration);
+    row[0] = row_of(iteration + 1);
+    if (more) epilogue.prefetch(arguments, row);
   }
 }
 

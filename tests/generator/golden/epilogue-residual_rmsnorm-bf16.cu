@@ -1,4 +1,4 @@
-// custom/epilogue:cluster=1,early_trigger=1,threads=256,vectors=2 allreduce_residual_rmsnorm bf16 world=1 hidden=4096
+// custom/epilogue:cluster=2,early_trigger=1,threads=256,vectors=1 allreduce_residual_rmsnorm bf16 world=1 hidden=4096
 // Arbiter 0.1.0: custom/epilogue for allreduce_residual_rmsnorm. The epilogue alone, on an input that is already the sum: what NCCL is followed by.
 // Rendered; edit the templates, not this text.
 
@@ -156,6 +156,9 @@ ARBITER_DEVICE void store_float(float* address, float v) {
 }
 ARBITER_DEVICE void store_pair(void* address, unsigned lo, unsigned hi) {
   asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(address), "r"(lo), "r"(hi) : "memory");
+}
+ARBITER_DEVICE void store_short(void* address, unsigned v) {
+  asm volatile("st.global.u16 [%0], %1;" ::"l"(address), "h"(static_cast<unsigned short>(v)) : "memory");
 }
 ARBITER_DEVICE void store_byte(unsigned char* address, unsigned v) {
   asm volatile("st.global.u8 [%0], %1;" ::"l"(address), "r"(v) : "memory");
@@ -341,6 +344,13 @@ ARBITER_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
 ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return __fdiv_rn(a, b); }
 ARBITER_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
+// 1 / x, not rounded in any particular way.
+ARBITER_DEVICE float reciprocal_estimate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+ARBITER_DEVICE float absolute(float x) { return fabsf(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return rsqrtf(x); }
 ARBITER_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 ARBITER_DEVICE unsigned float_to_bits(float x) { return __float_as_uint(x); }
@@ -374,8 +384,8 @@ using namespace arbiter_abi;
 namespace config {
 constexpr unsigned world = 1;
 constexpr unsigned threads = 256;         // per block
-constexpr unsigned vectors = 2;         // 16-byte vectors per thread and row
-constexpr unsigned cluster = 1;         // blocks that share a row
+constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
+constexpr unsigned cluster = 2;         // blocks that share a row
 constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait themselves): 0 at the end,
                                                        // 1 once the inputs are ready, 2 at once
 constexpr unsigned hidden = 4096;           // elements of a row; 0 if the message is flat
@@ -983,16 +993,31 @@ ARBITER_DEVICE void run(const Arguments& arguments) {
   if (config::early_trigger == 2) grid_dependency_trigger();
   grid_dependency_wait();
   if (config::early_trigger == 1) grid_dependency_trigger();
-  epilogue.prepare(arguments);
-  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
-    const unsigned row[1] = {cluster_index() + iteration * grid_clusters()};
-    epilogue.prefetch(arguments, row);
-    Vector sum[1][config::vectors];
+
+  const auto row_of = [&](unsigned iteration) { return cluster_index() + iteration * grid_clusters(); };
+  Vector following[config::vectors];
+  const auto read = [&](unsigned iteration) {
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) {
-      if (in_message(arguments, row[0], column(k))) sum[0][k] = contribution(arguments, row[0], column(k));
+      if (in_message(arguments, row_of(iteration), column(k)))
+        following[k] = contribution(arguments, row_of(iteration), column(k));
     }
+  };
+
+  // What the first row needs is on its way before anything waits for it.
+  unsigned row[1] = {row_of(0)};
+  read(0);
+  epilogue.prefetch(arguments, row);
+  epilogue.prepare(arguments);
+  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
+    Vector sum[1][config::vectors];
+#pragma unroll
+    for (unsigned k = 0; k < config::vectors; ++k) sum[0][k] = following[k];
+    const bool more = iteration + 1 < arguments.iterations;
+    if (more) read(iteration + 1);
     epilogue.apply(arguments, row, sum, iteration);
+    row[0] = row_of(iteration + 1);
+    if (more) epilogue.prefetch(arguments, row);
   }
 }
 

@@ -157,6 +157,9 @@ ARBITER_DEVICE void store_float(float* address, float v) {
 ARBITER_DEVICE void store_pair(void* address, unsigned lo, unsigned hi) {
   asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(address), "r"(lo), "r"(hi) : "memory");
 }
+ARBITER_DEVICE void store_short(void* address, unsigned v) {
+  asm volatile("st.global.u16 [%0], %1;" ::"l"(address), "h"(static_cast<unsigned short>(v)) : "memory");
+}
 ARBITER_DEVICE void store_byte(unsigned char* address, unsigned v) {
   asm volatile("st.global.u8 [%0], %1;" ::"l"(address), "r"(v) : "memory");
 }
@@ -341,6 +344,13 @@ ARBITER_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
 ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return __fdiv_rn(a, b); }
 ARBITER_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
+// 1 / x, not rounded in any particular way.
+ARBITER_DEVICE float reciprocal_estimate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+ARBITER_DEVICE float absolute(float x) { return fabsf(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return rsqrtf(x); }
 ARBITER_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 ARBITER_DEVICE unsigned float_to_bits(float x) { return __float_as_uint(x); }

@@ -189,6 +189,9 @@ ARBITER_DEVICE void store_pair(void* address, unsigned lo, unsigned hi) {
   static_cast<unsigned*>(address)[0] = lo;
   static_cast<unsigned*>(address)[1] = hi;
 }
+ARBITER_DEVICE void store_short(void* address, unsigned v) {
+  *static_cast<unsigned short*>(address) = static_cast<unsigned short>(v);
+}
 ARBITER_DEVICE void store_byte(unsigned char* address, unsigned v) { *address = static_cast<unsigned char>(v); }
 
 // --- memory shared with peers -----------------------------------------------------------------------------------
@@ -295,6 +298,8 @@ ARBITER_DEVICE float multiply(float a, float b) { return a * b; }
 ARBITER_DEVICE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 ARBITER_DEVICE float divide(float a, float b) { return a / b; }
 ARBITER_DEVICE float reciprocal(float x) { return 1.0f / x; }
+ARBITER_DEVICE float reciprocal_estimate(float x) { return 1.0f / x; }
+ARBITER_DEVICE float absolute(float x) { return __builtin_fabsf(x); }
 ARBITER_DEVICE float reciprocal_sqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 ARBITER_DEVICE float bf16_lo(unsigned word) { return bits_to_float(word << 16); }
