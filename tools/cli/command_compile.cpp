@@ -38,18 +38,17 @@ std::vector<std::string> read_targets(const Options& options, const std::vector<
   return targets.empty() ? otherwise : targets;
 }
 
-/// All that are known by name to this program and to its NVRTC; says which are not.
-std::vector<std::string> compilable_targets() {
-  std::vector<std::string> targets;
+/// The kernels of the plan for all targets, less those for targets that this NVRTC does not know, which it says. The
+/// plan itself does not depend on NVRTC, so that a record of another one is about the same kernels.
+std::vector<CompileTask> compilable_tasks() {
+  std::vector<CompileTask> tasks = covering_tasks(Catalogue::builtin(), {gpu_targets.begin(), gpu_targets.end()});
   for (const std::string_view target : gpu_targets) {
     const std::string name(target);
-    if (nvrtc_target(limits_of(name).sm) == name) {
-      targets.push_back(name);
-    } else {
-      std::fprintf(stderr, "NVRTC %s does not compile for %s: left out\n", nvrtc_version().c_str(), name.c_str());
-    }
+    if (nvrtc_target(limits_of(name).sm) == name) continue;
+    std::fprintf(stderr, "NVRTC %s does not compile for %s: left out\n", nvrtc_version().c_str(), name.c_str());
+    std::erase_if(tasks, [&](const CompileTask& task) { return task.target == name; });
   }
-  return targets;
+  return tasks;
 }
 
 std::vector<CompileTask> read_tasks(const Options& options) {
@@ -58,7 +57,8 @@ std::vector<CompileTask> read_tasks(const Options& options) {
       if (options.has(other))
         throw UsageError("--coverage chooses the kernels itself; leave out --" + std::string(other));
     }
-    return covering_tasks(Catalogue::builtin(), read_targets(options, compilable_targets()));
+    if (!options.has("target")) return compilable_tasks();
+    return covering_tasks(Catalogue::builtin(), read_targets(options, {}));
   }
   if (!options.has("all") && !options.has("algorithm") && !options.has("variant")) {
     throw UsageError("say what to compile: --all, --coverage, --algorithm NAME or --variant NAME");
@@ -96,9 +96,9 @@ ResourceRecord read_baseline(const std::string& file) {
 /// False if a kernel spills that did not when the record was made. Everything else that differs is only told.
 bool compare_with_record(const std::string& file, const ResourceRecord& record,
                          const std::vector<CompileOutcome>& outcomes, bool coverage) {
-  RecordComparison comparison = compare(record, recorded(outcomes));
+  RecordComparison comparison = compare(record, {nvrtc_version(), recorded(outcomes)});
   if (!coverage) comparison.not_compiled.clear();  // nobody asked for the others
-  std::fputs(describe(comparison, file, record.nvrtc, nvrtc_version()).c_str(), stderr);
+  std::fputs(describe(comparison, file).c_str(), stderr);
   return comparison.new_spills.empty();
 }
 
