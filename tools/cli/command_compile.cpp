@@ -122,7 +122,7 @@ Options compile_options() {
             "every variant of the catalogue: the usual patterns, all dtypes, 2, 4 and 8 ranks, hidden size 8192,\n"
             "each of which --pattern, --dtype, --world and --hidden narrow or change")
       .flag("coverage",
-            "some 600 kernels, chosen so that every algorithm meets every target, every combination of parameters\n"
+            "some 660 kernels, chosen so that every algorithm meets every target, every combination of parameters\n"
             "every family of targets, and every part of a pattern every algorithm, dtype and target (default targets:\n"
             "all with an sm_ number that this NVRTC knows)")
       .value("record", "FILE", "write registers, spills and shared memory of each kernel, to be kept in git")
