@@ -63,11 +63,12 @@ std::vector<Place> places_of(const Pattern& pattern) {
 /// then gives the same bits.
 using Refuse = std::function<std::string(const Call&)>;  ///< the message
 void with_prepared(const char* pattern,
-                   const std::function<void(Communicator&, const FusedTensors&, RankContext&, const Refuse&)>& body) {
+                   const std::function<void(Communicator&, const FusedTensors&, RankContext&, const Refuse&)>& body,
+                   const CommunicatorOptions& options = quiet_options()) {
   run_ranks(2, [&](RankContext& context) {
     const auto device = std::make_shared<test::ForwardingDevice>(make_cpu_device(context.rank));
     context.device = device;
-    Communicator communicator(context.bootstrap, context.device, quiet_options());
+    Communicator communicator(context.bootstrap, context.device, options);
     const ProblemFamily family = family_of(pattern);
     communicator.prepare({&family, 1});
     const auto value = awkward(context.rank, hidden, false);
@@ -182,25 +183,30 @@ TEST(RefusedFamilies, WhatNoKernelCanDoIsRefusedOnAllRanksAndTheRestGoesOn) {
 }
 
 TEST(RefusedMemory, WhatDoesNotFitIsRefusedOnAllRanksAndWhatIsThereStays) {
-  with_prepared("allreduce_residual_rmsnorm_fp8_token", [](Communicator& communicator, const FusedTensors&,
-                                                           RankContext& context, const Refuse&) {
-    // The largest message that kernels can take: twice, and twice that in the workspace.
-    const ProblemFamily scratch{"allreduce", Dtype::fp32, 1 << 20, 16'000, Mode::graph};
-    const ProblemFamily workspace{"allreduce_residual_rmsnorm", Dtype::bf16, 8192, 4'000'000, Mode::graph};
-    if (context.device->properties().memory_bytes > std::size_t{100} << 30) GTEST_SKIP() << "it fits here";
-    const std::size_t bytes = communicator.workspace_bytes();
-    for (const ProblemFamily& huge : {scratch, workspace}) {
-      expect_part(message_of<Unavailable>([&] { communicator.prepare({&huge, 1}); }), "not enough host memory");
-      EXPECT_EQ(communicator.workspace_bytes(), bytes);
-      EXPECT_FALSE(communicator.can_use({huge.pattern, huge.dtype, huge.hidden, 1, 2, Mode::graph, false}));
-    }
-    const ProblemFamily small{"allreduce", Dtype::fp32, 64, 4, Mode::graph};
-    communicator.prepare({&small, 1});
-    const test::Tensor<float> data(*context.device, 64);
-    data.fill([&](std::size_t i) { return test::small_integer(context.rank, i); });
-    communicator.all_reduce(data.data(), data.data(), 64, Dtype::fp32, nullptr);
-    for (std::size_t i = 0; i < 64; ++i) ASSERT_EQ(data[i], test::small_integer_sum(2, i));
-  });
+  // A backend that stages messages: what one-shot kernels need does not grow with a message.
+  CommunicatorOptions options = quiet_options();
+  options.variables.backend = Backend::custom;
+  with_prepared(
+      "allreduce_residual_rmsnorm_fp8_token",
+      [](Communicator& communicator, const FusedTensors&, RankContext& context, const Refuse&) {
+        // Nearly the largest message that kernels can take.
+        const ProblemFamily scratch{"allreduce", Dtype::fp32, 1 << 20, 16'000, Mode::graph};
+        const ProblemFamily workspace{"allreduce_residual_rmsnorm", Dtype::bf16, 8192, 4'000'000, Mode::graph};
+        if (context.device->properties().memory_bytes > std::size_t{100} << 30) GTEST_SKIP() << "it fits here";
+        const std::size_t bytes = communicator.workspace_bytes();
+        for (const ProblemFamily& huge : {scratch, workspace}) {
+          expect_part(message_of<Unavailable>([&] { communicator.prepare({&huge, 1}); }), "not enough host memory");
+          EXPECT_EQ(communicator.workspace_bytes(), bytes);
+          EXPECT_FALSE(communicator.can_use({huge.pattern, huge.dtype, huge.hidden, 1, 2, Mode::graph, false}));
+        }
+        const ProblemFamily small{"allreduce", Dtype::fp32, 64, 4, Mode::graph};
+        communicator.prepare({&small, 1});
+        const test::Tensor<float> data(*context.device, 64);
+        data.fill([&](std::size_t i) { return test::small_integer(context.rank, i); });
+        communicator.all_reduce(data.data(), data.data(), 64, Dtype::fp32, nullptr);
+        for (std::size_t i = 0; i < 64; ++i) ASSERT_EQ(data[i], test::small_integer_sum(2, i));
+      },
+      options);
 }
 
 }  // namespace

@@ -76,5 +76,37 @@ TEST(Served, WhereKernelsServeTheReasonIsTheirs) {
   });
 }
 
+std::vector<std::string> chosen(const Group& group, const std::string& pattern,
+                                const std::function<bool(const CandidateSpec&)>& usable) {
+  const ProblemFamily family{pattern, Dtype::bf16, 8192, 1 << 20, Mode::graph};
+  std::vector<std::string> names;
+  for (const HeuristicStep& step : heuristic_steps(group, family, {}, usable, nullptr)) {
+    names.push_back(step.spec.kernel
+                        ? std::string(to_string(step.spec.kernel->backend)) + "/" + step.spec.kernel->algorithm
+                        : step.spec.nccl);
+  }
+  return names;
+}
+
+TEST(Served, TwoRanksAreOneShotAtEverySize) {
+  with_group(2, true, [](const Group& group) {
+    EXPECT_EQ(chosen(group, "allreduce", any), std::vector<std::string>{"trtllm/oneshot_push"});
+    EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", any), std::vector<std::string>{"mnnvl/oneshot_push"});
+  });
+}
+
+TEST(Served, RowsAreSpreadOverClustersWhereThatLoads) {
+  with_group(4, true, [](const Group& group) {
+    EXPECT_EQ(chosen(group, "allreduce", any),
+              (std::vector<std::string>{"trtllm/oneshot_push", "mnnvl/twoshot_push", "classic"}));
+    EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", any),
+              (std::vector<std::string>{"mnnvl/oneshot_push", "mnnvl/twoshot_push", "classic"}));
+    const auto no_cluster = [](const CandidateSpec& spec) {
+      return !spec.kernel || spec.kernel->parameters.at("cluster") == 1;
+    };
+    EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", no_cluster).front(), "trtllm/oneshot_push");
+  });
+}
+
 }  // namespace
 }  // namespace arbiter
