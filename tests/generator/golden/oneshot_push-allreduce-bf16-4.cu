@@ -209,6 +209,9 @@ ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long lon
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
 ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
+// Between what a thread does to memory through its multicast address and what anybody does through another address of it,
+// on both sides of the synchronisation between them.
+ARBITER_DEVICE void fence_aliases() { asm volatile("fence.proxy.alias;" ::: "memory"); }
 // Multicast memory (SM 90 and an NVLink switch). A store that peers poll, to the same place on all ranks. Bits are
 // stored as they are: the type only says how wide a vector is.
 ARBITER_DEVICE void store_multicast(void* address, const Vector& v) {

@@ -1,4 +1,4 @@
-// trtllm/twoshot_barrier:cluster=1,early_trigger=1,threads=512,vectors=1 allreduce fp32 world=2
+// trtllm/twoshot_barrier:cluster=1,early_trigger=1,multicast=0,threads=512,vectors=1 allreduce fp32 world=2
 // Arbiter 0.1.0: trtllm/twoshot_barrier for allreduce. Stage, barrier, sum every world-th row from the peers, store the result to all, barrier.
 // Rendered; edit the templates, not this text.
 
@@ -234,6 +234,7 @@ ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
   return __atomic_exchange_n(address, v, __ATOMIC_RELAXED);
 }
 ARBITER_DEVICE void fence_system() { arbiter_current->fence_system(arbiter_current); }
+ARBITER_DEVICE void fence_aliases() {}  // the model has one path to memory
 
 ARBITER_DEVICE void store_multicast(void* address, const Vector& v) {
   arbiter_current->store_multicast(arbiter_current, address, v.word, 4);
@@ -728,6 +729,7 @@ struct Epilogue {
 
 // --- how the ranks exchange data ----------------------------------------------------------------------------------
 // Copy to the own staging area, barrier, sum every world-th row by reading the peers, store the result to all, barrier.
+// With multicast the result is stored once, and the switch delivers it to all.
 // Barriers between the ranks. Blocks with the same index work on the same vectors on every rank, so a barrier joins only
 // those. An epoch counts the barriers that a block has passed; a flag holds a peer's epoch.
 template <unsigned kRank>
@@ -769,6 +771,8 @@ struct Barrier {
     }
   }
 };
+
+constexpr bool multicast = 0 != 0;
 
 template <unsigned kRank>
 ARBITER_DEVICE void run(const Arguments& constants) {
@@ -820,13 +824,19 @@ ARBITER_DEVICE void run(const Arguments& constants) {
 #pragma unroll
       for (unsigned r = 0; r < world; ++r) total = plus(total, unpack(contribution[r]));
       const Vector sum = rounded_sum(total);
+      if (multicast) {
+        store_multicast(vector_at(constants.multicast + constants.results_offset, row, column(k)), sum);
+        continue;
+      }
 #pragma unroll
       for (unsigned distance = 0; distance < world; ++distance) {
         store_shared_vector(result_at((kRank + distance) % world, row, column(k)), sum);
       }
     }
   }
+  if (multicast) fence_aliases();
   barrier.pass(wait);
+  if (multicast) fence_aliases();
 
   epilogue.prepare(arguments);
   for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
