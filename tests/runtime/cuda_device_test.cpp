@@ -246,27 +246,28 @@ TEST_F(CudaDeviceTest, TheHostPathOfALaunchIsLean) {
   launch.threads = 32;
   constexpr int calls = 400;
   const auto time = [&](const auto& issue) {
-    double best = 1e9;
-    for (int round = 0; round < 30; ++round) {
-      device_->synchronize(stream_);
-      const auto begin = std::chrono::steady_clock::now();
-      for (int i = 0; i < calls; ++i) issue();
-      const std::chrono::duration<double, std::nano> spent = std::chrono::steady_clock::now() - begin;
-      best = std::min(best, spent.count() / calls);
-    }
     device_->synchronize(stream_);
-    return best;
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < calls; ++i) issue();
+    const std::chrono::duration<double, std::nano> spent = std::chrono::steady_clock::now() - begin;
+    return spent.count() / calls;
   };
-  const double bare = time([&] {
-    CUlaunchConfig config{};
-    config.gridDimX = config.gridDimY = config.gridDimZ = 1;
-    config.blockDimX = 32;
-    config.blockDimY = config.blockDimZ = 1;
-    config.hStream = static_cast<CUstream>(stream_);
-    void* parameters[1] = {&arguments};
-    driver.launch_kernel_ex(&config, cuda.function(), parameters, nullptr);
-  });
-  const double ours = time([&] { device_->launch(*kernel, launch, &arguments, sizeof(arguments), stream_); });
+  // In turns, so that whatever else the host does meets both.
+  double bare = 1e9;
+  double ours = 1e9;
+  for (int round = 0; round < 60; ++round) {
+    bare = std::min(bare, time([&] {
+                      CUlaunchConfig config{};
+                      config.gridDimX = config.gridDimY = config.gridDimZ = 1;
+                      config.blockDimX = 32;
+                      config.blockDimY = config.blockDimZ = 1;
+                      config.hStream = static_cast<CUstream>(stream_);
+                      void* parameters[1] = {&arguments};
+                      driver.launch_kernel_ex(&config, cuda.function(), parameters, nullptr);
+                    }));
+    ours = std::min(ours, time([&] { device_->launch(*kernel, launch, &arguments, sizeof(arguments), stream_); }));
+  }
+  device_->synchronize(stream_);
   RecordProperty("bare_ns", static_cast<int>(bare));
   RecordProperty("launch_ns", static_cast<int>(ours));
   EXPECT_LT(ours - bare, 150.0) << "cuLaunchKernelEx takes " << bare << " ns, launch() " << ours << " ns";
