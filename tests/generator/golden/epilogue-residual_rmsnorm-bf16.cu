@@ -1007,16 +1007,25 @@ ARBITER_DEVICE void run(const Arguments& arguments) {
     }
   };
 
-  // What the first row needs is on its way before anything waits for it.
+  // What the next row needs is on its way before anything waits for it. What a prologue reads does not fit in registers
+  // beside the current row.
+  constexpr bool ahead = !config::prologue;
   unsigned row[1] = {row_of(0)};
-  read(0);
-  epilogue.prefetch(arguments, row);
+  if (ahead) {
+    read(0);
+    epilogue.prefetch(arguments, row);
+  }
   epilogue.prepare(arguments);
   for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
+    row[0] = row_of(iteration);
+    if (!ahead) {
+      epilogue.prefetch(arguments, row);
+      read(iteration);
+    }
     Vector sum[1][config::vectors];
 #pragma unroll
     for (unsigned k = 0; k < config::vectors; ++k) sum[0][k] = following[k];
-    const bool more = iteration + 1 < arguments.iterations;
+    const bool more = ahead && iteration + 1 < arguments.iterations;
     if (more) read(iteration + 1);
     epilogue.apply(arguments, row, sum, iteration);
     row[0] = row_of(iteration + 1);
