@@ -30,7 +30,8 @@ std::vector<HeuristicStep> heuristic_steps(const Group&, const ProblemFamily&, c
                                            std::string* why_not);
 
 /// A message below this is fastest with one-shot, which has one latency and world - 1 times the traffic; above it with
-/// two-shot, which has two latencies and 2 * (world - 1) / world times the traffic: with two ranks, as much. Bytes of one rank's message.
+/// two-shot, which has two latencies and 2 * (world - 1) / world times the traffic: with two ranks, as much. Bytes of
+/// one rank's message.
 std::int64_t oneshot_limit_bytes(int world);
 
 }  // namespace arbiter

@@ -73,7 +73,7 @@ TEST(Multicast, IsOptIn) {
     for (const CandidateSpec& spec : enumerate_candidates(*on, family, {})) {
       if (uses_multicast(spec)) algorithms.insert(spec.algorithm());
     }
-    EXPECT_EQ(algorithms, (std::set<std::string>{"oneshot_push", "twoshot_push", "multimem"}));
+    EXPECT_EQ(algorithms, (std::set<std::string>{"oneshot_push", "twoshot_barrier", "twoshot_push", "multimem"}));
   });
 }
 
@@ -149,7 +149,7 @@ TEST_P(MulticastKernels, EveryWorldAndDtypeIsRight) {
             requests.push_back({spec, family});
           }
         }
-        ASSERT_EQ(requests.size(), 4U);
+        ASSERT_EQ(requests.size(), 5U);
         const std::vector<LoadResult> loaded = load_on_all_ranks(*group, requests);
         const Tensor<float> data(*context.device, elements);  // in place
         for (const LoadResult& result : loaded) {

@@ -21,7 +21,7 @@ class CompileBaseline : public ::testing::Test {
         "--target",
         "sm_90a",
         "--variant",
-        "trtllm/twoshot_barrier:cluster=1,early_trigger=1,threads=" + threads + ",vectors=2",
+        "trtllm/twoshot_barrier:cluster=1,early_trigger=1,multicast=0,threads=" + threads + ",vectors=2",
         "--dtype",
         "fp32",
         "--world",
@@ -61,9 +61,10 @@ TEST_F(CompileBaseline, ASpillThatWasNotThereFailsAndNamesTheKernel) {
   write(spotless());
   const Outcome outcome = compile({"--baseline", record});
   EXPECT_EQ(outcome.exit_code, 1);
-  EXPECT_NE(outcome.err.find("New spill: trtllm/twoshot_barrier:cluster=1,early_trigger=1,threads=1024,vectors=2 "
-                             "allreduce fp32 world=16 for sm_90a spills "),
-            std::string::npos)
+  EXPECT_NE(
+      outcome.err.find("New spill: trtllm/twoshot_barrier:cluster=1,early_trigger=1,multicast=0,threads=1024,vectors=2 "
+                       "allreduce fp32 world=16 for sm_90a spills "),
+      std::string::npos)
       << outcome.err;
   EXPECT_NE(outcome.err.find("it did not before"), std::string::npos) << outcome.err;
   // Whatever compiled it then.
