@@ -1007,19 +1007,22 @@ ARBITER_DEVICE void run(const Arguments& arguments) {
     }
   };
 
+  const auto prefetch = [&](unsigned iteration) {
+    const unsigned row[1] = {row_of(iteration)};
+    epilogue.prefetch(arguments, row);
+  };
+
   // What the next row needs is on its way before anything waits for it. What a prologue reads does not fit in registers
   // beside the current row.
   constexpr bool ahead = !config::prologue;
-  unsigned row[1] = {row_of(0)};
   if (ahead) {
     read(0);
-    epilogue.prefetch(arguments, row);
+    prefetch(0);
   }
   epilogue.prepare(arguments);
   for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
-    row[0] = row_of(iteration);
     if (!ahead) {
-      epilogue.prefetch(arguments, row);
+      prefetch(iteration);
       read(iteration);
     }
     Vector sum[1][config::vectors];
@@ -1027,9 +1030,9 @@ ARBITER_DEVICE void run(const Arguments& arguments) {
     for (unsigned k = 0; k < config::vectors; ++k) sum[0][k] = following[k];
     const bool more = ahead && iteration + 1 < arguments.iterations;
     if (more) read(iteration + 1);
+    const unsigned row[1] = {row_of(iteration)};
     epilogue.apply(arguments, row, sum, iteration);
-    row[0] = row_of(iteration + 1);
-    if (more) epilogue.prefetch(arguments, row);
+    if (more) prefetch(iteration + 1);
   }
 }
 
