@@ -85,14 +85,12 @@ std::size_t Pattern::scale_out_bytes(int hidden, std::int64_t tokens) const noex
       return 4 * count;
     case ScaleLayout::group_rows:
       return 4 * count * groups;
-    case ScaleLayout::packed_columns:
-      return round_up(groups, 4) * round_up(count, 4);
     case ScaleLayout::linear:
       return count * groups;
+    case ScaleLayout::packed_columns:
     case ScaleLayout::tiles_128x4:
-      return round_up(count, 128) * round_up(groups, 4);
     case ScaleLayout::tiles_8x4:
-      return round_up(count, 8) * round_up(groups, 4);
+      return round_up(count, static_cast<std::size_t>(scale_tile_rows())) * round_up(groups, 4);
   }
   return 0;
 }

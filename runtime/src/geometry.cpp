@@ -109,7 +109,7 @@ KernelShape kernel_shape(const Catalogue& catalogue, const Variant& variant, con
   }
   shape.push_slots = evaluate_size(algorithm.push_slots, bindings, variant, "push_slots");
   shape.staging_copies = evaluate_size(algorithm.staging_copies, bindings, variant, "staging_copies");
-  if (!algorithm.exchange && pattern.scale_tile_rows() != 1) {
+  if (!algorithm.exchange) {
     shape.scale_tile_rows = static_cast<std::uint64_t>(pattern.scale_tile_rows());
     shape.scale_row_bytes = pattern.scale_out_bytes(variant.hidden, pattern.scale_tile_rows()) / shape.scale_tile_rows;
   }

@@ -28,8 +28,7 @@ std::string text(std::uint64_t number) { return std::to_string(number); }
 }  // namespace
 
 struct LinkCheck::Impl {
-  explicit Impl(const LinkCheckOptions& options)
-      : name(std::string(to_string(options.backend)) + "/" + options.algorithm) {
+  explicit Impl(const LinkCheckOptions& options) : name(options.name()) {
     for (const std::uint64_t bytes : push_buffers) worlds.push_back(std::make_unique<LinkWorld>(options, bytes));
   }
 

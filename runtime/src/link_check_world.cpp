@@ -165,8 +165,8 @@ std::vector<CandidateSpec> LinkWorld::choose(const Group& group, const LinkCheck
   const AlgorithmEntry& own = group.catalogue().algorithm(options.backend, options.algorithm);
   std::vector<Variant> variants = variants_of(group, own, family_);
   if (variants.empty()) {
-    throw Unsupported("'" + std::string(to_string(options.backend)) + "/" + options.algorithm +
-                      "' has no variant for " + std::to_string(options.world) + " ranks on the CPU device");
+    throw Unsupported("'" + options.name() + "' has no variant for " + std::to_string(options.world) +
+                      " ranks on the CPU device");
   }
   for (const Variant& variant : spread(variants)) add(variant);
   const std::size_t own_count = chosen.size();

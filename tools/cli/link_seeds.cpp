@@ -51,8 +51,6 @@ struct Proof {
   std::uint64_t failed = 0;
   CpuLinkStatistics statistics;
   double seconds = 0;
-
-  std::string name() const { return std::string(to_string(options.backend)) + "/" + options.algorithm; }
 };
 
 std::vector<Proof> read_proofs(const Options& options) {
@@ -60,7 +58,7 @@ std::vector<Proof> read_proofs(const Options& options) {
   std::vector<std::string> names;
   for (const LinkCheckOptions& one : algorithms) {
     names.push_back(one.algorithm);
-    names.push_back(std::string(to_string(one.backend)) + "/" + one.algorithm);
+    names.push_back(one.name());
   }
   const std::vector<std::string> wanted = options.texts("algorithm");
   for (const std::string& name : wanted) {
@@ -75,7 +73,7 @@ std::vector<Proof> read_proofs(const Options& options) {
       proof.options = one;
       proof.options.world = world;
       const bool chosen = wanted.empty() || std::find(wanted.begin(), wanted.end(), one.algorithm) != wanted.end() ||
-                          std::find(wanted.begin(), wanted.end(), proof.name()) != wanted.end();
+                          std::find(wanted.begin(), wanted.end(), proof.options.name()) != wanted.end();
       if (chosen) proofs.push_back(std::move(proof));
     }
   }
@@ -103,7 +101,7 @@ void run(Proof& proof, const SeedRange& range, ProgressLine& progress, const std
     }
     proof.seconds = elapsed();
     const double left = proof.seconds / static_cast<double>(proof.seeds) * static_cast<double>(count - proof.seeds);
-    progress.update(which + " " + proof.name() + " with " + std::to_string(proof.options.world) +
+    progress.update(which + " " + proof.options.name() + " with " + std::to_string(proof.options.world) +
                     " ranks: " + std::to_string(proof.seeds) + " of " + std::to_string(count) + " seeds, " +
                     format_seconds(left) + " left for it");
   }
@@ -148,13 +146,13 @@ void print_as_table(const std::vector<Proof>& proofs) {
   for (const Proof& proof : proofs) {
     for (const auto& failure : proof.failures) std::printf("FAILED %s\n\n", failure.second.c_str());
     if (!proof.unavailable.empty()) {
-      table.add({proof.name(), std::to_string(proof.options.world), "-", "-", "-", "-", "-"});
+      table.add({proof.options.name(), std::to_string(proof.options.world), "-", "-", "-", "-", "-"});
       continue;
     }
     std::array<char, 32> milliseconds{};
     std::snprintf(milliseconds.data(), milliseconds.size(), "%.2f",
                   proof.seconds * 1e3 / static_cast<double>(proof.seeds));
-    table.add({proof.name(), std::to_string(proof.options.world), std::to_string(proof.seeds),
+    table.add({proof.options.name(), std::to_string(proof.options.world), std::to_string(proof.seeds),
                std::to_string(proof.failed), std::to_string(proof.statistics.stores),
                std::to_string(proof.statistics.torn), milliseconds.data()});
   }

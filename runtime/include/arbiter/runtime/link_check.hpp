@@ -20,6 +20,8 @@ struct LinkCheckOptions {
   std::shared_ptr<KernelCache> cache = nullptr;
   std::shared_ptr<const TemplateMap> templates = nullptr;  ///< null: those that are built in
   bool alone = false;  ///< no other algorithm between its calls: fewer kernels to compile
+
+  std::string name() const { return std::string(to_string(backend)) + "/" + algorithm; }
 };
 
 /// The algorithms of the built-in catalogue that exchange data, in its order.
