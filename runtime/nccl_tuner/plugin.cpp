@@ -16,7 +16,7 @@
 #include <string>
 
 #include "arbiter/error.hpp"
-#include "nccl_force.hpp"
+#include "nccl/force.hpp"
 #include "plugin_abi.hpp"
 #include "serving_table.hpp"
 

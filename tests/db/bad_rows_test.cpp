@@ -4,9 +4,9 @@
 #include <functional>
 
 #include "db/fixtures.hpp"
-#include "digest.hpp"
-#include "rows.hpp"
-#include "schema.hpp"
+#include "records/digest.hpp"
+#include "sqlite/rows.hpp"
+#include "sqlite/schema.hpp"
 
 namespace arbiter::test {
 namespace {

@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "db/fixtures.hpp"
-#include "sqlite.hpp"
+#include "sqlite/sqlite.hpp"
 
 namespace arbiter::test {
 namespace {

@@ -6,7 +6,7 @@
 #include <functional>
 
 #include "db/fixtures.hpp"
-#include "sqlite.hpp"
+#include "sqlite/sqlite.hpp"
 
 namespace arbiter::test {
 namespace {

@@ -1,9 +1,9 @@
 // Every single byte of a small snapshot, and of a small work database: damaged, the file is refused, or what is read is
 // what was written. Small pages, so that there is little that means nothing.
 #include "arbiter/db/kernels.hpp"
-#include "contents.hpp"
 #include "db/fixtures.hpp"
-#include "reader.hpp"
+#include "records/contents.hpp"
+#include "sqlite/reader.hpp"
 
 namespace arbiter::test {
 namespace {

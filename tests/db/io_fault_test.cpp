@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "db/fixtures.hpp"
-#include "sqlite.hpp"
+#include "sqlite/sqlite.hpp"
 
 namespace arbiter::test {
 namespace {

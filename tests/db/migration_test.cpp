@@ -5,8 +5,8 @@
 #include "arbiter/db/contents.hpp"
 
 #include "db/fixtures.hpp"
-#include "reader.hpp"
-#include "schema.hpp"
+#include "sqlite/reader.hpp"
+#include "sqlite/schema.hpp"
 
 namespace arbiter::test {
 namespace {

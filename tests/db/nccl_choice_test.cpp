@@ -4,7 +4,7 @@
 #include "arbiter/db/contents.hpp"
 #include "arbiter/db/nccl_configuration.hpp"
 #include "db/fixtures.hpp"
-#include "schema.hpp"
+#include "sqlite/schema.hpp"
 
 namespace arbiter::test {
 namespace {

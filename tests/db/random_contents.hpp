@@ -6,7 +6,7 @@
 
 #include "arbiter/db/contents.hpp"
 #include "db/fixtures.hpp"
-#include "digest.hpp"
+#include "records/digest.hpp"
 
 namespace arbiter::test {
 

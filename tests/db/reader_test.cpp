@@ -8,8 +8,8 @@
 #include <functional>
 
 #include "db/fixtures.hpp"
-#include "reader.hpp"
-#include "sqlite.hpp"
+#include "sqlite/reader.hpp"
+#include "sqlite/sqlite.hpp"
 
 namespace arbiter::test {
 namespace {

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "db/fixtures.hpp"
-#include "sqlite.hpp"
+#include "sqlite/sqlite.hpp"
 
 namespace arbiter::test {
 namespace {

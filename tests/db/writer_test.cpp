@@ -5,9 +5,9 @@
 #include <sys/wait.h>
 
 #include "db/fixtures.hpp"
-#include "files.hpp"
-#include "sqlite.hpp"
-#include "work_database.hpp"
+#include "sqlite/files.hpp"
+#include "sqlite/sqlite.hpp"
+#include "sqlite/work_database.hpp"
 
 namespace arbiter::test {
 namespace {

@@ -14,10 +14,10 @@
 #include <thread>
 
 #include "arbiter/error.hpp"
-#include "cache_store.hpp"
+#include "cache/file_lock.hpp"
+#include "cache/store.hpp"
+#include "compile/process.hpp"
 #include "expect_error.hpp"
-#include "file_lock.hpp"
-#include "process.hpp"
 
 namespace arbiter {
 namespace {

@@ -1,8 +1,8 @@
-#include "compile_log.hpp"
+#include "compile/compile_log.hpp"
 
 #include <gtest/gtest.h>
 
-#include "ptxas_log.hpp"
+#include "compile/ptxas_log.hpp"
 
 namespace arbiter {
 namespace {

@@ -1,4 +1,4 @@
-#include "expression.hpp"
+#include "catalogue/expression.hpp"
 
 #include "arbiter/error.hpp"
 #include "expect_error.hpp"

@@ -8,8 +8,8 @@
 #include "arbiter/error.hpp"
 #include "arbiter/generator/render.hpp"
 #include "arbiter/generator/variant.hpp"
-#include "compile_log.hpp"
-#include "ptxas_log.hpp"
+#include "compile/compile_log.hpp"
+#include "compile/ptxas_log.hpp"
 #include "sample_catalogue.hpp"
 
 namespace arbiter {

@@ -8,8 +8,8 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
+#include "compile/process.hpp"
 #include "expect_error.hpp"
-#include "process.hpp"
 
 namespace arbiter {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
+#include "compile/nvrtc_library.hpp"
 #include "expect_error.hpp"
-#include "nvrtc_library.hpp"
 
 namespace arbiter {
 namespace {

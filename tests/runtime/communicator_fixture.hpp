@@ -15,8 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "arbiter/communicator.hpp"
 #include "arbiter/runtime/candidate.hpp"
-#include "arbiter/runtime/communicator.hpp"
 
 namespace arbiter::test {
 

@@ -5,8 +5,8 @@
 
 #include <string>
 
+#include "arbiter/device.hpp"
 #include "arbiter/generator/compile.hpp"
-#include "arbiter/runtime/device.hpp"
 
 namespace arbiter::test {
 

@@ -4,7 +4,7 @@
 #include <memory>
 #include <utility>
 
-#include "arbiter/runtime/device.hpp"
+#include "arbiter/device.hpp"
 
 namespace arbiter::test {
 

@@ -12,7 +12,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "arbiter/runtime/bootstrap.hpp"
+#include "arbiter/bootstrap.hpp"
 
 namespace arbiter::test {
 

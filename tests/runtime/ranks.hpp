@@ -15,7 +15,7 @@
 #include <thread>
 #include <vector>
 
-#include "arbiter/runtime/bootstrap.hpp"
+#include "arbiter/bootstrap.hpp"
 
 namespace arbiter::test {
 

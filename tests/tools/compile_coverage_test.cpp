@@ -1,12 +1,12 @@
 // The plan of what continuous integration compiles.
-#include "compile_coverage.hpp"
+#include "compile/coverage.hpp"
 
 #include <gtest/gtest.h>
 
 #include <set>
 
 #include "arbiter/error.hpp"
-#include "variant_options.hpp"
+#include "compile/variant_options.hpp"
 
 namespace arbiter::cli {
 namespace {

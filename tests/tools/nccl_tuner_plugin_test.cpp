@@ -1,6 +1,6 @@
 // Where the program looks for the NCCL tuner plugin that was installed with it, and when it leaves the choice to the
 // user.
-#include "nccl_tuner_plugin.hpp"
+#include "ranks/nccl_tuner_plugin.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // The record of registers and spills, and what is told and refused against it.
-#include "resource_record.hpp"
+#include "compile/resource_record.hpp"
 
 #include <gtest/gtest.h>
 

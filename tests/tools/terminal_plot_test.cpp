@@ -1,5 +1,5 @@
 // Curves in a terminal.
-#include "terminal_plot.hpp"
+#include "text/terminal_plot.hpp"
 
 #include <gtest/gtest.h>
 

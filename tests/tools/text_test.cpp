@@ -1,11 +1,11 @@
 // The strict readers of the command line, and how results are taken apart and shown.
-#include "text.hpp"
+#include "text/text.hpp"
 
 #include <gtest/gtest.h>
 
-#include "numbers.hpp"
-#include "options.hpp"
-#include "result_text.hpp"
+#include "options/options.hpp"
+#include "ranks/result_text.hpp"
+#include "text/numbers.hpp"
 
 namespace arbiter::cli {
 namespace {

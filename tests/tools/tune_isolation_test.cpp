@@ -11,7 +11,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/tuner/tune.hpp"
-#include "rank_session.hpp"
+#include "ranks/session.hpp"
 #include "tuner/misbehaving.hpp"
 #include "tuner/ranks.hpp"
 

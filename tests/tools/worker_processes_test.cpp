@@ -1,5 +1,5 @@
 // Worker processes without GPUs: this test program is started as its own worker, and behaves as it is told.
-#include "worker_processes.hpp"
+#include "ranks/worker_processes.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "arbiter/error.hpp"
-#include "options.hpp"
-#include "rank_session.hpp"
+#include "options/options.hpp"
+#include "ranks/session.hpp"
 
 namespace arbiter::cli {
 namespace {

@@ -13,8 +13,8 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/tuner/tune.hpp"
+#include "oracle/reference.hpp"
 #include "ranks.hpp"
-#include "reference.hpp"
 
 namespace arbiter::testing {
 

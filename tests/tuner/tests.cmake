@@ -1,32 +1,27 @@
-# Private headers of the tuner (float formats, search) and args.h are tested directly.
+# Private headers of the tuner, the runtime's inner parts and args.h are tested directly.
 function(arbiter_add_tuner_test name)
   arbiter_add_test(tuner/${name} ${ARGN} LINKS arbiter_tuner)
-  target_include_directories(tuner_${name}_test PRIVATE ${CMAKE_SOURCE_DIR}/tuner/src ${CMAKE_SOURCE_DIR}/templates)
+  string(REPLACE "/" "_" target tuner_${name}_test)
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tuner/src ${CMAKE_SOURCE_DIR}/runtime/src
+    ${CMAKE_SOURCE_DIR}/templates ${CMAKE_SOURCE_DIR}/db/src)
 endfunction()
 
-arbiter_add_tuner_test(statistics)
-arbiter_add_tuner_test(choose)
-arbiter_add_tuner_test(float_formats)
-arbiter_add_tuner_test(quantised_formats)
-arbiter_add_tuner_test(quantise)
-arbiter_add_tuner_test(moe)
-arbiter_add_tuner_test(pairwise)
-arbiter_add_tuner_test(subgroup)
-arbiter_add_tuner_test(search)
-arbiter_add_tuner_test(verify)
-arbiter_add_tuner_test(measure)
-arbiter_add_tuner_test(tune)
-arbiter_add_tuner_test(tune_search)
-arbiter_add_tuner_test(tune_crash TIMEOUT 600)
-arbiter_add_tuner_test(cost_model)
-arbiter_add_tuner_test(startup)
-arbiter_add_tuner_test(bench)
-arbiter_add_tuner_test(conformance TIMEOUT 300)
-arbiter_add_tuner_test(inspect)
-arbiter_add_tuner_test(nccl_choices)
-arbiter_add_tuner_test(recompute)
-target_include_directories(tuner_recompute_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)  # random databases
-target_include_directories(tuner_tune_crash_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)  # integrity_check
+foreach(subject choose cost_model inspect nccl_choices recompute search startup tune tune_search)
+  arbiter_add_tuner_test(tune/${subject})
+endforeach()
+arbiter_add_tuner_test(tune/tune_crash TIMEOUT 600)
+foreach(subject bench measure statistics)
+  arbiter_add_tuner_test(measure/${subject})
+endforeach()
+arbiter_add_tuner_test(verify/verify)
+foreach(subject float_formats moe quantise quantised_formats)
+  arbiter_add_tuner_test(oracle/${subject})
+endforeach()
+foreach(subject link_broken_kernels link_shared pairwise subgroup)
+  arbiter_add_tuner_test(conformance/${subject})
+endforeach()
+arbiter_add_tuner_test(conformance/conformance TIMEOUT 300)
+arbiter_add_tuner_test(conformance/link_protocols TIMEOUT 600)
 
 # The conformance cases as a user runs them, on the CPU device: everything but the product of the fusion space for 2
 # ranks, a selection of every area for more. Kernels stay compiled between runs of the tests.
@@ -47,4 +42,4 @@ endforeach()
 arbiter_add_conformance_test(ranks_16 --ranks 16 --area plain)
 
 # Keeps a budget of real seconds to 10%: nothing else may take the processors meanwhile.
-set_tests_properties(tuner/tune_search PROPERTIES RUN_SERIAL TRUE)
+set_tests_properties(tuner/tune/tune_search PROPERTIES RUN_SERIAL TRUE)

@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "arbiter/communicator.hpp"
 #include "arbiter/error.hpp"
-#include "arbiter/runtime/communicator.hpp"
-#include "command.hpp"
-#include "nccl_tuner_plugin.hpp"
-#include "options.hpp"
+#include "commands/command.hpp"
+#include "options/options.hpp"
+#include "ranks/nccl_tuner_plugin.hpp"
 
 namespace arbiter::cli {
 namespace {

@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "arbiter/communicator.hpp"
 #include "arbiter/db/kernels.hpp"
 #include "arbiter/db/nccl_configuration.hpp"
 #include "arbiter/db/records.hpp"
 #include "arbiter/generator/cache.hpp"
 #include "arbiter/generator/variant.hpp"
-#include "arbiter/runtime/communicator.hpp"
 #include "arbiter/runtime/nccl.hpp"
 
 namespace arbiter {

@@ -4,9 +4,9 @@
 #include <map>
 #include <string>
 
+#include "arbiter/bootstrap.hpp"
 #include "arbiter/db/records.hpp"
-#include "arbiter/runtime/bootstrap.hpp"
-#include "arbiter/runtime/device.hpp"
+#include "arbiter/device.hpp"
 
 namespace arbiter {
 

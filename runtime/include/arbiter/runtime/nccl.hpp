@@ -5,9 +5,9 @@
 #include <memory>
 #include <string>
 
+#include "arbiter/bootstrap.hpp"
 #include "arbiter/db/nccl_configuration.hpp"
-#include "arbiter/runtime/bootstrap.hpp"
-#include "arbiter/runtime/device.hpp"
+#include "arbiter/device.hpp"
 #include "arbiter/vocabulary.hpp"
 
 namespace arbiter {

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "arbiter/runtime/bootstrap.hpp"
-#include "arbiter/runtime/device.hpp"
+#include "arbiter/bootstrap.hpp"
+#include "arbiter/device.hpp"
 
 namespace arbiter {
 

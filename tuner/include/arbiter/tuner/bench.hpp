@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "arbiter/runtime/communicator.hpp"
+#include "arbiter/communicator.hpp"
 #include "arbiter/tuner/measure.hpp"
 #include "arbiter/tuner/progress.hpp"
 #include "arbiter/tuner/statistics.hpp"

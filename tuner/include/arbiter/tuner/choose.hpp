@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "arbiter/communicator.hpp"
 #include "arbiter/db/records.hpp"
-#include "arbiter/runtime/communicator.hpp"
 #include "arbiter/tuner/statistics.hpp"
 
 namespace arbiter {

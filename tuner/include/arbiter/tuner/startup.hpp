@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "arbiter/runtime/communicator.hpp"
+#include "arbiter/communicator.hpp"
 #include "arbiter/tuner/progress.hpp"
 #include "arbiter/tuner/tune.hpp"
 

@@ -1,0 +1,150 @@
+// Decisions as CSV, Markdown and C++.
+#include <cstdio>
+
+#include "arbiter/db/export.hpp"
+#include "arbiter/error.hpp"
+#include "records/digest.hpp"
+
+namespace arbiter {
+namespace {
+
+std::string quoted_csv(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + "\"";
+}
+
+/// Text in a cell of a table.
+std::string markdown(const std::string& text) {
+  std::string escaped;
+  for (const char c : text) {
+    if (c == '|' || c == '\\' || c == '`' || c == '*' || c == '_' || c == '<') escaped += '\\';
+    escaped += c == '\n' || c == '\r' ? ' ' : c;
+  }
+  return escaped;
+}
+
+/// A C++ string literal. Octal escapes end after three digits, whatever follows; "?" could start a trigraph.
+std::string literal(const std::string& text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 32 && byte < 127 && c != '"' && c != '\\' && c != '?') {
+      result += c;
+    } else {
+      char escape[8];
+      std::snprintf(escape, sizeof escape, "\\%03o", byte);
+      result += escape;
+    }
+  }
+  return result + "\"";
+}
+
+/// A comment must stay one: no line break, no backslash to continue it, no trigraph for one.
+std::string comment(const std::string& text) {
+  std::string result;
+  for (const char c : text) result += c == '\n' || c == '\r' || c == '\\' || c == '?' ? ' ' : c;
+  return result;
+}
+
+std::string fixed(double microseconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f", microseconds);
+  return text;
+}
+
+}  // namespace
+
+std::string decisions_csv(const std::vector<DecisionSet>& sets) {
+  std::string text =
+      "environment,gpu_name,mode,world,dtype,pattern,hidden,tokens_min,tokens_max,bytes_min,bytes_max,backend,"
+      "algorithm,candidate,numerics,median_us,runner_up,runner_up_median_us\r\n";
+  for (const DecisionSet& set : sets) {
+    const std::string start = set.environment.key() + "," + quoted_csv(set.environment.gpu_name);
+    for (const Decision& d : set.decisions) {
+      text += start;
+      for (const std::string& cell :
+           {std::string(to_string(d.mode)), std::to_string(d.world), std::string(to_string(d.dtype)), d.pattern,
+            std::to_string(d.hidden), std::to_string(d.tokens_min), std::to_string(d.tokens_max),
+            std::to_string(d.bytes_min()), std::to_string(d.bytes_max()), std::string(to_string(d.candidate.backend)),
+            d.candidate.algorithm, d.candidate.name, std::string(to_string(d.candidate.numerics)),
+            db::exact_text(d.median_us), d.runner_up ? d.runner_up->name : std::string(),
+            d.runner_up ? db::exact_text(d.runner_up_median_us) : std::string()}) {
+        text += "," + quoted_csv(cell);
+      }
+      text += "\r\n";
+    }
+  }
+  return text;
+}
+
+std::string decisions_markdown(const std::vector<DecisionSet>& sets) {
+  std::string text;
+  for (const DecisionSet& set : sets) {
+    if (!text.empty()) text += "\n";
+    text += "## " + markdown(set.environment.gpu_name) + "\n\nEnvironment " + set.environment.key().substr(0, 12) +
+            ".\n\n| pattern | dtype | hidden | ranks | mode | tokens | winner | us | runner-up | us |\n"
+            "|---|---|--:|--:|---|--:|---|--:|---|--:|\n";
+    for (const Decision& d : set.decisions) {
+      text += "| " + markdown(d.pattern) + " | " + std::string(to_string(d.dtype)) + " | " + std::to_string(d.hidden) +
+              " | " + std::to_string(d.world) + " | " + std::string(to_string(d.mode)) + " | " +
+              std::to_string(d.tokens_min) + "-" + std::to_string(d.tokens_max) + " | " + markdown(d.candidate.name) +
+              " | " + fixed(d.median_us) + " | " + (d.runner_up ? markdown(d.runner_up->name) : "-") + " | " +
+              (d.runner_up ? fixed(d.runner_up_median_us) : "-") + " |\n";
+    }
+  }
+  return text;
+}
+
+std::string decisions_header(const DecisionSet& set) {
+  if (set.decisions.empty()) throw DatabaseError("there are no decisions for a header. Tune first.");
+  std::string text = "// Decisions of Arbiter for " + comment(set.environment.gpu_name) + ", environment " +
+                     set.environment.key().substr(0, 12) + R"(.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace arbiter_decisions {
+
+struct Decision {
+  std::string_view pattern, dtype;
+  int hidden;  // elements
+  int world;   // ranks
+  std::string_view mode;
+  std::int64_t tokens_min, tokens_max;  // inclusive
+  std::string_view backend, algorithm, candidate;
+  double median_us;  // at tokens_max, or the largest measured size below it
+};
+
+inline constexpr std::string_view environment = )" +
+                     literal(set.environment.key()) + ";\n\ninline constexpr Decision decisions[] = {\n";
+  for (const Decision& d : set.decisions) {
+    text += "    {" + literal(d.pattern) + ", " + literal(std::string(to_string(d.dtype))) + ", " +
+            std::to_string(d.hidden) + ", " + std::to_string(d.world) + ", " + literal(std::string(to_string(d.mode))) +
+            ", " + std::to_string(d.tokens_min) + ", " + std::to_string(d.tokens_max) + ", " +
+            literal(std::string(to_string(d.candidate.backend))) + ", " + literal(d.candidate.algorithm) + ", " +
+            literal(d.candidate.name) + ", " + db::exact_text(d.median_us) + "},\n";
+  }
+  return text + R"(};
+
+// The decision for a call, or nullptr if none was made.
+constexpr const Decision* find(std::string_view pattern, std::string_view dtype, int hidden, int world,
+                               std::string_view mode, std::int64_t tokens) {
+  for (const Decision& decision : decisions) {
+    if (decision.pattern == pattern && decision.dtype == dtype && decision.hidden == hidden &&
+        decision.world == world && decision.mode == mode && decision.tokens_min <= tokens &&
+        tokens <= decision.tokens_max) {
+      return &decision;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace arbiter_decisions
+)";
+}
+
+}  // namespace arbiter

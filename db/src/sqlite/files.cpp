@@ -1,0 +1,202 @@
+#include "sqlite/files.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <random>
+#include <system_error>
+
+#include "arbiter/error.hpp"
+
+namespace fs = std::filesystem;
+
+namespace arbiter::db {
+namespace {
+
+std::string system_message(int error) { return std::generic_category().message(error); }
+
+[[noreturn]] void fail(const fs::path& path, const std::string& doing, int error) {
+  throw DatabaseError("'" + path.string() + "': cannot " + doing + ": " + system_message(error) +
+                      ". Check that the directory exists, that you may write there, and that the disk is not full.");
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0) return "an unknown host";
+  return name.data();
+}
+
+std::string read_holder(int descriptor) {
+  std::array<char, 512> text{};
+  const ssize_t count = ::pread(descriptor, text.data(), text.size() - 1, 0);
+  std::string holder(text.data(), count > 0 ? static_cast<std::size_t>(count) : 0);
+  holder.erase(std::find(holder.begin(), holder.end(), '\n'), holder.end());
+  // The lock is taken before its holder is written down.
+  return holder.empty() ? "another process (its number is not known yet)" : holder;
+}
+
+bool same_file(int descriptor, const fs::path& path) {
+  struct stat opened {};
+  struct stat named {};
+  return ::fstat(descriptor, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_dev == named.st_dev &&
+         opened.st_ino == named.st_ino;
+}
+
+void sync_directory(const fs::path& directory) {
+  const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) fail(directory, "open the directory to make the file's name durable", errno);
+  const int result = ::fsync(descriptor);
+  const int error = errno;
+  ::close(descriptor);
+  // Some network filesystems have no such operation; there the rename is as durable as it gets.
+  if (result != 0 && error != EINVAL && error != ENOTSUP) fail(directory, "make the file's name durable", error);
+}
+
+}  // namespace
+
+bool is_network_filesystem(std::uint64_t kind) noexcept {
+  // statfs(2) and the kernel's magic.h; FUSE is counted in, because sshfs and most cluster filesystems come through it.
+  static constexpr std::array<std::uint64_t, 17> kinds = {
+      0x6969,      // NFS
+      0x517B,      // SMB
+      0xFF534D42,  // CIFS
+      0xFE534D42,  // SMB2
+      0x01021997,  // 9P
+      0x5346414F,  // AFS
+      0x6B414653,  // kernel AFS
+      0x73757245,  // Coda
+      0x00C36400,  // Ceph
+      0x0BD00BD0,  // Lustre
+      0x47504653,  // GPFS
+      0x19830326,  // BeeGFS
+      0x01161970,  // GFS2
+      0x7461636F,  // OCFS2
+      0xAAD7AAEA,  // PanFS
+      0x20030528,  // OrangeFS
+      0x65735546,  // FUSE
+  };
+  return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+}
+
+std::uint64_t filesystem_kind(const fs::path& directory) noexcept {
+  struct statfs information {};
+  if (::statfs(directory.c_str(), &information) != 0) return 0;
+  // f_type is signed on some architectures: the magic numbers have 32 bits.
+  return static_cast<std::uint32_t>(information.f_type);
+}
+
+bool on_network_filesystem(const fs::path& file, const FilesystemKind& kind) {
+  return is_network_filesystem(kind(file.parent_path().empty() ? fs::path(".") : file.parent_path()));
+}
+
+fs::path resolve(const fs::path& path) {
+  if (path.native().find('\0') != std::string::npos || path.filename().empty()) {
+    throw DatabaseError("'" + path.string() + "' is not the name of a file. Give a path that ends in a file name.");
+  }
+  std::error_code error;
+  fs::path whole = fs::canonical(path, error);
+  if (!error) return whole;
+  const fs::path parent = path.parent_path().empty() ? fs::path(".") : path.parent_path();
+  fs::path directory = fs::canonical(parent, error);
+  if (error) {
+    throw DatabaseError("'" + path.string() + "': its directory '" + parent.string() +
+                        "' cannot be used: " + error.message() + ". Create the directory or choose another place.");
+  }
+  return directory / path.filename();
+}
+
+fs::path beside(const fs::path& path, std::string_view suffix) {
+  fs::path other = path;
+  other += suffix;
+  return other;
+}
+
+std::uint64_t bytes_of(const fs::path& path) noexcept {
+  std::error_code error;
+  const auto bytes = fs::file_size(path, error);
+  return error ? 0 : bytes;
+}
+
+WriterLock::WriterLock(const fs::path& database) : path_(beside(database, ".lock")), process_(::getpid()) {
+  for (;;) {
+    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) fail(path_, "create the lock file of the database", errno);
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+      const int error = errno;
+      const std::string holder = read_holder(descriptor_);
+      ::close(descriptor_);
+      if (error == EINTR) continue;
+      if (error != EWOULDBLOCK) fail(path_, "lock the database", error);
+      throw DatabaseError("'" + database.string() + "' is being written by " + holder +
+                          ". One writer at a time: wait for it, end it, or tune into another file and merge later.");
+    }
+    // A holder removes the file when it is done: only a lock on the file that has the name counts.
+    if (same_file(descriptor_, path_)) break;
+    ::close(descriptor_);
+  }
+  const std::string text = "process " + std::to_string(process_) + " on " + host_name() + "\n";
+  // Only for the message that a second writer gets: not worth failing for.
+  if (::ftruncate(descriptor_, 0) != 0 || ::pwrite(descriptor_, text.data(), text.size(), 0) < 0) return;
+}
+
+WriterLock::~WriterLock() {
+  // A forked child shares the lock but must not give away its name.
+  if (::getpid() == process_ && same_file(descriptor_, path_)) ::unlink(path_.c_str());
+  ::close(descriptor_);
+}
+
+PendingFile::PendingFile(fs::path target) : target_(std::move(target)) {
+  std::random_device random;
+  for (int attempt = 0; path_.empty(); ++attempt) {
+    const fs::path candidate = beside(target_, "." + std::to_string(random()) + ".part");
+    // Not mkstemp: it makes private files, and this one is for everybody whom the umask allows.
+    const int descriptor = ::open(candidate.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (descriptor >= 0) {
+      ::close(descriptor);
+      path_ = candidate;
+    } else if (errno != EEXIST || attempt == 100) {
+      fail(target_, "create a temporary file beside it", errno);
+    }
+  }
+}
+
+PendingFile::~PendingFile() {
+  if (published_) return;
+  // What SQLite keeps beside a file while it writes to it stays there when it could not finish.
+  for (const char* suffix : {"", "-journal"}) ::unlink(beside(path_, suffix).c_str());
+}
+
+void PendingFile::publish() {
+  const int descriptor = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) fail(path_, "open the file to make it durable", errno);
+  const int result = ::fsync(descriptor);
+  const int error = errno;
+  ::close(descriptor);
+  if (result != 0) fail(path_, "make the file durable", error);
+  if (::rename(path_.c_str(), target_.c_str()) != 0) fail(target_, "move the finished file into place", errno);
+  published_ = true;
+  sync_directory(target_.parent_path());
+}
+
+TemporaryDirectory::TemporaryDirectory() {
+  std::error_code error;
+  const fs::path root = fs::temp_directory_path(error);
+  if (error) throw DatabaseError("there is no directory for temporary files: " + error.message() + ". Set TMPDIR.");
+  std::string pattern = (root / "arbiter-XXXXXX").string();
+  if (::mkdtemp(pattern.data()) == nullptr) fail(root, "create a temporary directory", errno);
+  path_ = pattern;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;
+  if (!path_.empty()) fs::remove_all(path_, ignored);
+}
+
+}  // namespace arbiter::db

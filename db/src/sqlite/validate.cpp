@@ -1,0 +1,189 @@
+// What a record must satisfy to be stored or believed.
+#include <llvm/Support/JSON.h>
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
+#include "records/digest.hpp"
+#include "sqlite/rows.hpp"
+
+namespace arbiter::db {
+namespace {
+
+[[noreturn]] void refuse(const std::string& subject, const std::string& why) {
+  throw DatabaseError(subject + ": " + why);
+}
+
+void require_text(const std::string& subject, const char* field, const std::string& text) {
+  if (text.find('\0') != std::string::npos) refuse(subject, std::string(field) + " holds a NUL byte");
+  if (!llvm::json::isUTF8(text)) refuse(subject, std::string(field) + " is not UTF-8 text");
+}
+
+void require_word(const std::string& subject, const char* field, const std::string& text) {
+  require_text(subject, field, text);
+  if (text.empty()) refuse(subject, std::string(field) + " is empty");
+}
+
+template <typename Integer>
+void require_at_least(const std::string& subject, const char* field, Integer value, Integer least) {
+  if (value < least) {
+    refuse(subject,
+           std::string(field) + " is " + std::to_string(value) + ", expected at least " + std::to_string(least));
+  }
+}
+
+void require_microseconds(const std::string& subject, const char* field, double value) {
+  if (!std::isfinite(value) || value < 0) {
+    refuse(subject, std::string(field) + " is " + exact_text(value) + ", expected a finite time in microseconds");
+  }
+}
+
+/// The family of decisions among which intervals must not overlap, in the order of DecisionSet::decisions.
+auto family(const Decision& decision) {
+  return std::tie(decision.mode, decision.world, decision.dtype, decision.pattern, decision.hidden);
+}
+
+std::string describe(const Decision& decision) {
+  std::string text = "decision for " + decision.pattern;
+  text.append(" ").append(to_string(decision.dtype));
+  text.append(" hidden=").append(std::to_string(decision.hidden));
+  text.append(" world=").append(std::to_string(decision.world));
+  text.append(" ").append(to_string(decision.mode));
+  text.append(" tokens=").append(std::to_string(decision.tokens_min));
+  text.append("..").append(std::to_string(decision.tokens_max));
+  return text;
+}
+
+void validate_decision(const Decision& decision) {
+  require_word("decision", "pattern", decision.pattern);
+  const std::string subject = describe(decision);
+  require_at_least(subject, "hidden", decision.hidden, 1);
+  require_at_least(subject, "world", decision.world, 1);
+  require_at_least<std::int64_t>(subject, "tokens_min", decision.tokens_min, 1);
+  require_at_least(subject, "tokens_max", decision.tokens_max, decision.tokens_min);
+  require_microseconds(subject, "median_us", decision.median_us);
+  validate(decision.candidate);
+  if (decision.runner_up) {
+    validate(*decision.runner_up);
+    require_microseconds(subject, "runner_up_median_us", decision.runner_up_median_us);
+  } else if (decision.runner_up_median_us != 0) {
+    refuse(subject, "runner_up_median_us is set, but there is no runner_up");
+  }
+}
+
+}  // namespace
+
+void validate(const Environment& environment) {
+  const std::string subject = "environment '" + environment.gpu_name + "'";
+  for (const auto& [field, text] : {std::pair{"device", &environment.device},
+                                    {"gpu_name", &environment.gpu_name},
+                                    {"driver_version", &environment.driver_version},
+                                    {"cuda_runtime", &environment.cuda_runtime},
+                                    {"compiler_version", &environment.compiler_version},
+                                    {"nccl_version", &environment.nccl_version},
+                                    {"topology", &environment.topology},
+                                    {"nvlink_domains", &environment.nvlink_domains},
+                                    {"symmetric_memory", &environment.symmetric_memory},
+                                    {"arbiter_version", &environment.arbiter_version},
+                                    {"catalogue_hash", &environment.catalogue_hash}}) {
+    require_text(subject, field, *text);
+  }
+  for (const auto& [name, value] : environment.nccl_variables) {
+    require_word(subject, "the name of an NCCL variable", name);
+    require_text(subject, name.c_str(), value);
+  }
+  for (const auto& [field, value] : {std::pair{"sm_count", environment.sm_count},
+                                     {"compute_capability", environment.compute_capability},
+                                     {"memory_clock_mhz", environment.memory_clock_mhz},
+                                     {"power_limit_watts", environment.power_limit_watts},
+                                     {"nodes", environment.nodes},
+                                     {"ranks_per_node", environment.ranks_per_node}}) {
+    require_at_least(subject, field, value, 0);
+  }
+}
+
+void validate(const Problem& problem) {
+  require_word("problem", "pattern", problem.pattern);
+  const std::string subject = "problem '" + problem.name() + "'";
+  require_at_least(subject, "hidden", problem.hidden, 1);
+  require_at_least<std::int64_t>(subject, "tokens", problem.tokens, 1);
+  require_at_least(subject, "world", problem.world, 1);
+}
+
+void validate(const Candidate& candidate) {
+  const std::string subject = "candidate '" + candidate.name + "'";
+  require_word(subject, "name", candidate.name);
+  require_word(subject, "algorithm", candidate.algorithm);
+  require_text(subject, "source_hash", candidate.source_hash);
+  if (candidate.backend == Backend::automatic) {
+    refuse(subject, "backend is auto, but a candidate belongs to one backend");
+  }
+}
+
+void validate(const Trial& trial) {
+  const std::string subject = "trial of '" + trial.candidate.name + "' on '" + trial.problem.name() + "'";
+  require_text(subject, "reason", trial.reason);
+  require_at_least(subject, "calls_per_sample", trial.calls_per_sample, 0);
+  require_at_least(subject, "blocks", trial.blocks, 0);
+  for (const double sample : trial.samples_us) require_microseconds(subject, "a sample", sample);
+  if (trial.status == TrialStatus::done && trial.samples_us.empty()) {
+    refuse(subject, "it is done, but has no samples");
+  }
+}
+
+void validate(const Run& run) {
+  require_word("run", "id", run.id);
+  const std::string subject = "run '" + run.id + "'";
+  require_text(subject, "host", run.host);
+  require_text(subject, "command", run.command);
+}
+
+void validate_and_sort(std::vector<Decision>& decisions) {
+  for (const Decision& decision : decisions) validate_decision(decision);
+  std::sort(decisions.begin(), decisions.end(), [](const Decision& a, const Decision& b) {
+    return std::tuple_cat(family(a), std::tie(a.tokens_min)) < std::tuple_cat(family(b), std::tie(b.tokens_min));
+  });
+  const auto overlap = std::adjacent_find(decisions.begin(), decisions.end(), [](const Decision& a, const Decision& b) {
+    return family(a) == family(b) && b.tokens_min <= a.tokens_max;
+  });
+  if (overlap != decisions.end()) {
+    refuse(describe(*overlap),
+           "it overlaps the next one, which starts at " + std::to_string((overlap + 1)->tokens_min) + " tokens");
+  }
+}
+
+void validate_and_sort(std::vector<NcclChoice>& choices) {
+  const auto describe = [](const NcclChoice& choice) {
+    return "NCCL choice for world=" + std::to_string(choice.world) + " bytes=" + std::to_string(choice.bytes_min) +
+           ".." + std::to_string(choice.bytes_max);
+  };
+  for (const NcclChoice& choice : choices) {
+    const std::string subject = describe(choice);
+    require_at_least(subject, "world", choice.world, 1);
+    require_at_least<std::int64_t>(subject, "bytes_min", choice.bytes_min, 1);
+    require_at_least(subject, "bytes_max", choice.bytes_max, choice.bytes_min);
+    require_microseconds(subject, "median_us", choice.median_us);
+    require_microseconds(subject, "forced_median_us", choice.forced_median_us);
+    for (const Candidate* candidate : {&choice.candidate, choice.forced ? &*choice.forced : nullptr}) {
+      if (candidate == nullptr) continue;
+      validate(*candidate);
+      if (candidate->backend != Backend::nccl) {
+        refuse(subject, "candidate '" + candidate->name + "' is not one of backend nccl");
+      }
+    }
+    if (!choice.forced && choice.forced_median_us != 0) refuse(subject, "forced_median_us is set, but forced is not");
+  }
+  std::sort(choices.begin(), choices.end(), [](const NcclChoice& a, const NcclChoice& b) {
+    return std::tie(a.world, a.bytes_min) < std::tie(b.world, b.bytes_min);
+  });
+  const auto overlap = std::adjacent_find(choices.begin(), choices.end(), [](const NcclChoice& a, const NcclChoice& b) {
+    return a.world == b.world && b.bytes_min <= a.bytes_max;
+  });
+  if (overlap != choices.end()) {
+    refuse(describe(*overlap),
+           "it overlaps the next one, which starts at " + std::to_string((overlap + 1)->bytes_min) + " bytes");
+  }
+}
+
+}  // namespace arbiter::db

@@ -1,0 +1,173 @@
+#include "arbiter/db/json.hpp"
+
+#include <llvm/Support/JSON.h>
+
+#include "arbiter/db/nccl_configuration.hpp"
+#include "records/digest.hpp"
+#include "text/json_fields.hpp"
+
+namespace arbiter {
+
+namespace db {
+
+void text(llvm::json::OStream& json, const char* name, std::string_view value) {
+  json.attribute(name, llvm::json::fixUTF8(llvm::StringRef(value.data(), value.size())));
+}
+
+void number(llvm::json::OStream& json, const char* name, double value) {
+  json.attributeBegin(name);
+  json.rawValue(exact_text(value));
+  json.attributeEnd();
+}
+
+void write_environment(llvm::json::OStream& json, const Environment& environment) {
+  json.attribute("key", environment.key());
+  text(json, "device", environment.device);
+  text(json, "gpu_name", environment.gpu_name);
+  json.attribute("sm_count", environment.sm_count);
+  json.attribute("compute_capability", environment.compute_capability);
+  json.attribute("memory_clock_mhz", environment.memory_clock_mhz);
+  json.attribute("power_limit_watts", environment.power_limit_watts);
+  text(json, "driver_version", environment.driver_version);
+  text(json, "cuda_runtime", environment.cuda_runtime);
+  text(json, "compiler_version", environment.compiler_version);
+  text(json, "nccl_version", environment.nccl_version);
+  text(json, "topology", environment.topology);
+  json.attribute("nodes", environment.nodes);
+  json.attribute("ranks_per_node", environment.ranks_per_node);
+  if (!environment.nvlink_domains.empty()) text(json, "nvlink_domains", environment.nvlink_domains);
+  text(json, "symmetric_memory", environment.symmetric_memory);
+  json.attribute("multicast", environment.multicast);
+  json.attributeObject("nccl_variables", [&] {
+    for (const auto& [name, value] : environment.nccl_variables) {
+      json.attribute(llvm::json::fixUTF8(name), llvm::json::fixUTF8(value));
+    }
+  });
+  text(json, "arbiter_version", environment.arbiter_version);
+  text(json, "catalogue_hash", environment.catalogue_hash);
+}
+
+}  // namespace db
+
+namespace {
+
+using db::number;
+using db::text;
+using llvm::json::OStream;
+
+void write(OStream& json, const Environment& environment) {
+  json.object([&] { db::write_environment(json, environment); });
+}
+
+void write(OStream& json, const Decision& decision) {
+  json.object([&] {
+    text(json, "mode", to_string(decision.mode));
+    json.attribute("world", decision.world);
+    text(json, "dtype", to_string(decision.dtype));
+    text(json, "pattern", decision.pattern);
+    json.attribute("hidden", decision.hidden);
+    json.attribute("tokens_min", decision.tokens_min);
+    json.attribute("tokens_max", decision.tokens_max);
+    json.attribute("bytes_min", decision.bytes_min());
+    json.attribute("bytes_max", decision.bytes_max());
+    text(json, "backend", to_string(decision.candidate.backend));
+    text(json, "algorithm", decision.candidate.algorithm);
+    text(json, "candidate", decision.candidate.name);
+    text(json, "numerics", to_string(decision.candidate.numerics));
+    number(json, "median_us", decision.median_us);
+    if (!decision.runner_up) {
+      json.attribute("runner_up", nullptr);
+      return;
+    }
+    json.attributeObject("runner_up", [&] {
+      text(json, "backend", to_string(decision.runner_up->backend));
+      text(json, "algorithm", decision.runner_up->algorithm);
+      number(json, "median_us", decision.runner_up_median_us);
+    });
+  });
+}
+
+/// Into an object that is open: the candidate, and what it asks of NCCL.
+void write_configuration(OStream& json, const Candidate& candidate) {
+  const NcclConfiguration asked = nccl_configuration(candidate).value_or(NcclConfiguration{});
+  const auto text_or_null = [&](const char* name, std::string_view value) {
+    if (value.empty()) {
+      json.attribute(name, nullptr);
+    } else {
+      text(json, name, value);
+    }
+  };
+  text(json, "candidate", candidate.name);
+  text_or_null("algorithm", to_string(asked.algorithm));
+  text_or_null("protocol", to_string(asked.protocol));
+  if (asked.channels == 0) {
+    json.attribute("channels", nullptr);
+  } else {
+    json.attribute("channels", asked.channels);
+  }
+}
+
+void write(OStream& json, const NcclChoice& choice, int nodes) {
+  json.object([&] {
+    json.attribute("world", choice.world);
+    json.attribute("nodes", nodes);
+    json.attribute("bytes_min", choice.bytes_min);
+    json.attribute("bytes_max", choice.bytes_max);
+    write_configuration(json, choice.candidate);
+    number(json, "median_us", choice.median_us);
+    if (!choice.forced) {
+      json.attribute("forced", nullptr);
+      return;
+    }
+    json.attributeObject("forced", [&] {
+      write_configuration(json, *choice.forced);
+      number(json, "median_us", choice.forced_median_us);
+    });
+  });
+}
+
+template <typename Write>
+std::string pretty(Write&& write_value) {
+  std::string result;
+  llvm::raw_string_ostream stream(result);
+  {
+    OStream json(stream, /*IndentSize=*/2);
+    write_value(json);
+  }
+  stream.flush();
+  return result;
+}
+
+}  // namespace
+
+std::string environment_json(const Environment& environment, unsigned indent) {
+  const std::string flat = pretty([&](OStream& json) { write(json, environment); });
+  std::string result;
+  for (const char c : flat) {
+    result += c;
+    if (c == '\n') result.append(indent, ' ');
+  }
+  return result;
+}
+
+std::string decisions_json(const DecisionSet& set) {
+  return pretty([&](OStream& json) {
+           json.object([&] {
+             json.attribute("schema", 1);
+             json.attributeBegin("environment");
+             write(json, set.environment);
+             json.attributeEnd();
+             json.attributeArray("decisions", [&] {
+               for (const Decision& decision : set.decisions) write(json, decision);
+             });
+             json.attributeArray("nccl_choices", [&] {
+               for (const NcclChoice& choice : set.nccl) {
+                 write(json, choice, nodes_of(set.environment, choice.world));
+               }
+             });
+           });
+         }) +
+         "\n";
+}
+
+}  // namespace arbiter

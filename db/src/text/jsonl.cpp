@@ -1,0 +1,169 @@
+// Contents as JSON lines.
+#include <ostream>
+
+#include "records/contents.hpp"
+#include "records/digest.hpp"
+#include "text/json_fields.hpp"
+
+namespace arbiter {
+namespace {
+
+using db::number;
+using db::text;
+using llvm::json::OStream;
+
+template <typename Write>
+void line(std::ostream& out, const char* type, Write&& write) {
+  std::string result;
+  llvm::raw_string_ostream stream(result);
+  {
+    OStream json(stream);
+    json.object([&] {
+      json.attribute("type", type);
+      write(json);
+    });
+  }
+  stream.flush();
+  out << result << '\n';
+}
+
+void write(OStream& json, const StoredRun& stored) {
+  const Run& run = stored.run;
+  text(json, "id", run.id);
+  text(json, "environment", stored.environment);
+  text(json, "host", run.host);
+  text(json, "command", run.command);
+  json.attribute("started", run.started);
+  json.attribute("finished", run.finished);
+  json.attribute("sm_clock_start_mhz", run.sm_clock_start_mhz);
+  json.attribute("sm_clock_end_mhz", run.sm_clock_end_mhz);
+  json.attribute("power_start_watts", run.power_start_watts);
+  json.attribute("power_end_watts", run.power_end_watts);
+  json.attribute("clocks_dropped", run.clocks_dropped);
+}
+
+void write(OStream& json, const Problem& problem) {
+  text(json, "pattern", problem.pattern);
+  text(json, "dtype", to_string(problem.dtype));
+  json.attribute("hidden", problem.hidden);
+  json.attribute("tokens", problem.tokens);
+  json.attribute("world", problem.world);
+  text(json, "mode", to_string(problem.mode));
+  json.attribute("in_place", problem.in_place);
+}
+
+void write(OStream& json, const Candidate& candidate) {
+  text(json, "backend", to_string(candidate.backend));
+  text(json, "algorithm", candidate.algorithm);
+  text(json, "name", candidate.name);
+  text(json, "numerics", to_string(candidate.numerics));
+  text(json, "source_hash", candidate.source_hash);
+}
+
+void write(OStream& json, const StoredTrial& trial) {
+  text(json, "environment", trial.environment);
+  text(json, "problem", trial.problem);
+  text(json, "candidate", trial.candidate);
+  text(json, "run", trial.run);
+  json.attribute("sequence", trial.sequence);
+  text(json, "status", to_string(trial.status));
+  text(json, "reason", trial.reason);
+  json.attribute("calls_per_sample", trial.calls_per_sample);
+  json.attribute("blocks", trial.blocks);
+  json.attributeArray("samples_us", [&] {
+    for (const double us : trial.samples_us) json.rawValue(db::exact_text(us));
+  });
+}
+
+void write(OStream& json, const Decision& decision) {
+  text(json, "mode", to_string(decision.mode));
+  json.attribute("world", decision.world);
+  text(json, "dtype", to_string(decision.dtype));
+  text(json, "pattern", decision.pattern);
+  json.attribute("hidden", decision.hidden);
+  json.attribute("tokens_min", decision.tokens_min);
+  json.attribute("tokens_max", decision.tokens_max);
+  text(json, "candidate", decision.candidate.key());
+  number(json, "median_us", decision.median_us);
+  if (decision.runner_up) {
+    text(json, "runner_up", decision.runner_up->key());
+  } else {
+    json.attribute("runner_up", nullptr);
+  }
+  number(json, "runner_up_median_us", decision.runner_up_median_us);
+}
+
+void write(OStream& json, const NcclChoice& choice) {
+  json.attribute("world", choice.world);
+  json.attribute("bytes_min", choice.bytes_min);
+  json.attribute("bytes_max", choice.bytes_max);
+  text(json, "candidate", choice.candidate.key());
+  number(json, "median_us", choice.median_us);
+  if (choice.forced) {
+    text(json, "forced", choice.forced->key());
+  } else {
+    json.attribute("forced", nullptr);
+  }
+  number(json, "forced_median_us", choice.forced_median_us);
+}
+
+template <typename Record>
+void lines(std::ostream& out, const char* type, const std::map<std::string, Record>& records) {
+  for (const auto& [key, record] : records) {
+    line(out, type, [&, &k = key, &r = record](OStream& json) {
+      json.attribute("key", k);
+      write(json, r);
+    });
+  }
+}
+
+}  // namespace
+
+void write_jsonl(std::ostream& out, const Contents& contents) {
+  std::size_t decisions = 0;
+  for (const auto& [key, list] : contents.decisions) decisions += list.size();
+  std::size_t nccl_choices = 0;
+  for (const auto& [key, list] : contents.nccl) nccl_choices += list.size();
+  line(out, "header", [&](OStream& json) {
+    json.attribute("schema", jsonl_schema_version);
+    const auto count = [&](const char* name, std::size_t value) {
+      json.attribute(name, static_cast<std::int64_t>(value));
+    };
+    count("environments", contents.environments.size());
+    count("runs", contents.runs.size());
+    count("problems", contents.problems.size());
+    count("candidates", contents.candidates.size());
+    count("trials", contents.trials.size());
+    count("decisions", decisions);
+    count("nccl_choices", nccl_choices);
+  });
+  for (const auto& [key, environment] : contents.environments) {
+    line(out, "environment", [&e = environment](OStream& json) { db::write_environment(json, e); });
+  }
+  for (const auto& [id, run] : contents.runs) {
+    line(out, "run", [&r = run](OStream& json) { write(json, r); });
+  }
+  lines(out, "problem", contents.problems);
+  lines(out, "candidate", contents.candidates);
+  lines(out, "trial", contents.trials);
+  for (const auto& [key, list] : contents.decisions) {
+    for (const Decision& decision : list) {
+      line(out, "decision", [&, &k = key](OStream& json) {
+        json.attribute("key", db::decision_key(k, decision));
+        json.attribute("environment", k);
+        write(json, decision);
+      });
+    }
+  }
+  for (const auto& [key, list] : contents.nccl) {
+    for (const NcclChoice& choice : list) {
+      line(out, "nccl_choice", [&, &k = key](OStream& json) {
+        json.attribute("key", db::nccl_choice_key(k, choice));
+        json.attribute("environment", k);
+        write(json, choice);
+      });
+    }
+  }
+}
+
+}  // namespace arbiter

@@ -1,0 +1,174 @@
+// The front door of the runtime: allreduce, plain or fused, with the fastest proven kernel for every size.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "arbiter/bootstrap.hpp"
+#include "arbiter/db/database.hpp"
+#include "arbiter/db/records.hpp"
+#include "arbiter/device.hpp"
+#include "arbiter/generator/cache.hpp"
+#include "arbiter/runtime/environment.hpp"
+#include "arbiter/runtime/symmetric_memory.hpp"
+
+namespace arbiter {
+
+struct CommunicatorOptions {
+  EnvironmentVariables variables = EnvironmentVariables::read();
+  /// Decisions to use; when empty, `variables.db` is loaded by rank 0 and broadcast.
+  std::optional<std::vector<DecisionSet>> decisions;
+  /// Let shipped_decisions() serve where nothing better is known. Equal on all ranks.
+  bool shipped_decisions = true;
+  /// Use NCCL as a backend if it can be opened. Always false on the CPU device.
+  bool nccl = true;
+  /// Kernel cache shared with other communicators; created from `variables` when null.
+  std::shared_ptr<KernelCache> cache;
+};
+
+/// What prepare() makes ready: every token count from 1 to max_tokens.
+struct ProblemFamily {
+  std::string pattern = "allreduce";
+  Dtype dtype = Dtype::bf16;
+  int hidden = 0;  ///< elements of a row, > 0 also for plain allreduce (a message is tokens * hidden)
+  std::int64_t max_tokens = 0;
+  Mode mode = Mode::graph;  ///< which decisions apply; calls may be captured or eager in either mode
+  bool operator==(const ProblemFamily&) const = default;
+};
+
+/// Tensors of one call; device pointers, contiguous, aligned to 16 bytes where nothing else is said. T: tokens, H:
+/// hidden. Which ones a pattern needs follows from its parts (docs/catalogue.md); what it does not have is ignored. A
+/// stage's result that a later stage goes on from is optional: null means that nobody wants to read it. output may
+/// equal input (without a prologue), residual_out may equal residual_in; otherwise what is written must not overlap
+/// anything.
+struct Call {
+  std::string_view pattern = "allreduce";
+  Dtype dtype = Dtype::bf16;
+  int hidden = 0;
+  std::int64_t tokens = 0;
+  const void* input = nullptr;        ///< [T, H]; moe_reduce: [moe_experts, T, H]; moe_finalize: [moe_rows, H]
+  void* output = nullptr;             ///< [T, H], the sum; absent with a residual, optional before other stages
+  const void* residual_in = nullptr;  ///< [T, H]
+  void* residual_out = nullptr;       ///< [T, H]; optional before other stages
+  const void* gamma = nullptr;        ///< [H], in dtype or (gamma_fp32) fp32
+  void* norm_out = nullptr;           ///< [T, H]; optional before a quantisation
+  float epsilon = 1e-6F;
+  float weight_bias = 0.0F;  ///< the norm multiplies by (gamma + weight_bias): 0, or 1 for Gemma-style weights
+  bool gamma_fp32 = false;
+
+  // Quantisation.
+  void* quant_out = nullptr;        ///< fp8: [T, H] bytes; nvfp4: [T, H/2] bytes, the even element in the low half
+  const float* scale_in = nullptr;  ///< one number, aligned to 4: the scale of fp8_static, the global scale of nvfp4
+  void* scale_out = nullptr;        ///< laid out as ScaleLayout says, padding included (written as 0)
+  std::size_t scale_out_bytes = 0;  ///< bytes that may be written there; at least scale_out_bytes(pattern, H, T)
+
+  // MoE prologues.
+  const void* moe_weights = nullptr;  ///< [moe_experts, T] or [T, moe_top_k]; aligned to its element
+  bool moe_weights_fp32 = true;       ///< false: in dtype
+  const int* moe_row_map = nullptr;   ///< [T, moe_top_k] rows of input; -1: none. Aligned to 4
+  const void* moe_shared = nullptr;   ///< [T, H]; optional: added last
+  int moe_experts = 0;                ///< moe_reduce: of this rank
+  int moe_top_k = 0;                  ///< moe_finalize
+  std::int64_t moe_rows = 0;          ///< moe_finalize: rows of input; with 0 of them input may be null
+};
+
+/// Bytes of Call::quant_out and Call::scale_out; 0 where the pattern has no such tensor. Throw InvalidArgument for
+/// an unknown pattern, a hidden size that is not positive or that the pattern cannot divide, or negative tokens.
+std::size_t quant_out_bytes(std::string_view pattern, int hidden, std::int64_t tokens);
+std::size_t scale_out_bytes(std::string_view pattern, int hidden, std::int64_t tokens);
+
+/// Which rule chose, what, and what the alternatives were.
+struct Explanation {
+  /// "decision", "nearest_environment", "nearest_hidden", "shipped_default", "heuristic", "pinned", "fallback"
+  std::string rule;
+  std::string reason;  ///< one sentence for people
+  Candidate candidate;
+  std::optional<Decision> decision;
+};
+
+/// A group of ranks with one device each. Create it on every rank, in the same order, with equal options: creation,
+/// prepare and destruction are collective. Calls are issued from one host thread, in the same order on all ranks.
+///
+/// Destroy it when its work has completed: kernels are unloaded and the workspace is freed. The destructor waits for
+/// the peers' destructors, but not on a poisoned communicator and not while an exception unwinds the stack; in the
+/// latter case it tells the peers to stop waiting for this rank.
+class Communicator {
+ public:
+  /// `bootstrap` and `device` stay alive as long as the communicator. Throws Disagreement if the ranks' options,
+  /// catalogue or decisions differ, Unavailable if no symmetric-memory provider works and NCCL cannot be used either.
+  Communicator(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device, CommunicatorOptions options = {});
+  Communicator(Communicator&&) noexcept;
+  ~Communicator();
+
+  int rank() const noexcept;
+  int size() const noexcept;
+
+  /// Collective, outside capture. Resolves decisions, compiles or loads kernels, grows the workspace, and checks that
+  /// all ranks chose the same candidates (else Disagreement). May be called again with more families; nothing that a
+  /// captured graph uses moves unless a larger workspace is needed, which is refused once a graph was captured
+  /// (Unsupported; prepare everything before the first capture).
+  void prepare(std::span<const ProblemFamily> families);
+
+  /// Stream-ordered on `stream`; legal during capture. Nothing is compiled, allocated or resolved here. All ranks make
+  /// the same calls in the same order; where both modes of a family are prepared, all capture or none does. A call
+  /// with 0 tokens does nothing. The device must be current in the calling thread.
+  /// Throws InvalidArgument (shape, pointer, alignment that even NCCL cannot take), Unsupported (not prepared),
+  /// Poisoned. A refused call changes no state.
+  void run(const Call&, StreamHandle stream);
+
+  /// Plain allreduce of `count` elements: sum over ranks in rank order. Any prepared plain family of this dtype that
+  /// covers `count` serves it. Counts and alignments that no kernel takes go to NCCL (through an aligned copy where
+  /// there is none), with the reason available from explain(); so all ranks must pass 16-byte aligned pointers, or
+  /// none. `input` may be `output`. Throws Unsupported, naming what to prepare, when nothing covers `count` and there
+  /// is no NCCL.
+  void all_reduce(const void* input, void* output, std::int64_t count, Dtype, StreamHandle);
+
+  /// residual_out = allreduce(input) + residual_in; norm_out = rmsnorm(residual_out) * (gamma + weight_bias).
+  void all_reduce_residual_rmsnorm(const Call&, StreamHandle);
+
+  /// Collective, outside capture. Zero-filled device memory that all ranks can address; all ranks ask for as many
+  /// bytes. Released by release_shared(), or with the communicator. Throws Unavailable where nothing can be shared.
+  void* allocate_symmetric(std::size_t bytes);
+  /// Collective, outside capture. Make `bytes` of the caller's memory addressable by all ranks, until release_shared().
+  /// Throws Unavailable on every rank if the memory of any rank cannot be shared (on CUDA: what does not come from
+  /// cudaMalloc, such as PyTorch's expandable segments); calls on it work all the same, through a copy.
+  ///
+  /// Kernels that pull (`custom`) read an input inside shared memory where it lies, and twoshot_pull writes a plain sum
+  /// into a shared output. Each rank decides this for itself in each call and tells the others, so ranks may pass
+  /// different buffers and offsets, or shared memory on some ranks only.
+  void register_buffer(void* data, std::size_t bytes);
+  /// Collective, outside capture, when no call and no graph uses the memory any more. `data` is what
+  /// allocate_symmetric() returned or register_buffer() was given. All ranks release the same buffer.
+  void release_shared(const void* data);
+
+  /// Would run() accept this problem after prepare()? Pure and equal on all ranks.
+  bool can_use(const Problem&) const;
+  Explanation explain(const Problem&) const;
+
+  /// Throws Poisoned with who waited for whom if a deadline has passed. Cheap; does not synchronise.
+  void check() const;
+
+  /// Give up on this group: peers that wait for this rank stop waiting and are poisoned, and so is this rank. For a
+  /// host-side watchdog; also ends NCCL operations that wait for a dead rank, which have no deadline of their own.
+  void abort() noexcept;
+
+  std::size_t workspace_bytes() const noexcept;
+  const Environment& environment() const noexcept;
+  /// Throws Unsupported where no symmetric memory is in use (a single rank, or NCCL only).
+  SymmetricProvider symmetric_provider() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The library's version, "0.1.0".
+std::string_view version() noexcept;
+
+}  // namespace arbiter

@@ -1,0 +1,39 @@
+#include "bootstrap/id_exchange.hpp"
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+
+NcclId exchange_id(const IdExchange& exchange, const NcclId& mine) {
+  if (exchange.size < 1 || exchange.rank < 0 || exchange.rank >= exchange.size) {
+    throw InvalidArgument("rank " + std::to_string(exchange.rank) + " of " + std::to_string(exchange.size) +
+                          " ranks; expected a rank from 0 to size - 1");
+  }
+  if (exchange.size == 1) return mine;
+  if (exchange.rendezvous.starts_with("tcp://")) return exchange_id_by_tcp(exchange, mine);
+  if (exchange.rendezvous.starts_with("file://")) return exchange_id_by_file(exchange, mine);
+  throw InvalidArgument(exchange.rendezvous.empty()
+                            ? "the launcher does not say where the ranks meet; set MASTER_ADDR and MASTER_PORT to a "
+                              "host and a free port of rank 0"
+                            : "'" + exchange.rendezvous +
+                                  "' is no meeting point; expected tcp://host:port or file:///path");
+}
+
+int id_exchange_port(int port, int attempt) noexcept {
+  constexpr int first = 1024;
+  constexpr int count = 65536 - first;
+  // Steps that no neighbouring job's MASTER_PORT is likely to have used too.
+  const int offset = port - first + 17 * attempt;
+  return first + ((offset % count) + count) % count;
+}
+
+std::uint64_t job_number(const std::string& job) noexcept {
+  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a
+  for (const char c : job) {
+    hash ^= static_cast<unsigned char>(c);
+    hash *= 1099511628211ULL;
+  }
+  return hash;
+}
+
+}  // namespace arbiter

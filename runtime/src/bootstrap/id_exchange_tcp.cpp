@@ -1,0 +1,362 @@
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "arbiter/error.hpp"
+#include "bootstrap/id_exchange.hpp"
+#include "memory/file_descriptor.hpp"
+
+namespace arbiter {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Milliseconds = std::chrono::milliseconds;
+
+constexpr Milliseconds patience{2000};  // with one connection, before the next port is tried
+
+constexpr std::array<char, 16> magic{'A', 'R', 'B', 'I', 'T', 'E', 'R', '-', 'R', 'A', 'N', 'K', '-', '0', '-', '1'};
+
+// Messages, in order: Banner from the server, Greeting from the client, Reply, one byte of thanks from the client.
+struct Banner {
+  std::array<char, 16> word = magic;
+};
+struct Greeting {
+  std::array<char, 16> word = magic;
+  std::uint64_t job = 0;
+  std::int32_t rank = 0;
+  std::int32_t size = 0;
+};
+enum class Answer : std::int32_t { accepted = 1, wrong_size = 2, rank_taken = 3 };
+struct Reply {
+  Answer answer = Answer::accepted;
+  std::int32_t size = 0;
+  NcclId id;
+};
+
+Milliseconds left_until(Clock::time_point end) {
+  return std::max(Milliseconds(0), std::chrono::duration_cast<Milliseconds>(end - Clock::now()));
+}
+
+struct Place {
+  std::string host;
+  int port = 0;
+};
+
+Place parse(const std::string& rendezvous) {
+  const std::string rest = rendezvous.substr(std::string("tcp://").size());
+  const std::size_t colon = rest.rfind(':');
+  Place place;
+  bool good = colon != std::string::npos && colon > 0;
+  if (good) {
+    place.host = rest.substr(0, colon);
+    if (place.host.size() > 2 && place.host.front() == '[' && place.host.back() == ']') {
+      place.host = place.host.substr(1, place.host.size() - 2);
+    }
+    const char* end = rest.data() + rest.size();
+    const auto parsed = std::from_chars(rest.data() + colon + 1, end, place.port);
+    good = parsed.ec == std::errc() && parsed.ptr == end && place.port > 0 && place.port < 65536;
+  }
+  if (!good)
+    throw InvalidArgument("'" + rendezvous + "' is no address; expected tcp://host:port with a port from 1 to 65535");
+  return place;
+}
+
+void set_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
+
+// Listens on all addresses, with IPv6 if the host has it. Empty if the port is taken.
+FileDescriptor try_listen(int port) {
+  for (const int family : {AF_INET6, AF_INET}) {
+    FileDescriptor fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!fd) continue;
+    const int on = 1;
+    const int off = 0;
+    setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    sockaddr_in6 six{};
+    sockaddr_in four{};
+    const sockaddr* address = nullptr;
+    socklen_t length = 0;
+    if (family == AF_INET6) {
+      setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+      six.sin6_family = AF_INET6;
+      six.sin6_addr = in6addr_any;
+      six.sin6_port = htons(static_cast<std::uint16_t>(port));
+      address = reinterpret_cast<const sockaddr*>(&six);
+      length = sizeof(six);
+    } else {
+      four.sin_family = AF_INET;
+      four.sin_addr.s_addr = htonl(INADDR_ANY);
+      four.sin_port = htons(static_cast<std::uint16_t>(port));
+      address = reinterpret_cast<const sockaddr*>(&four);
+      length = sizeof(four);
+    }
+    if (bind(fd.get(), address, length) == 0 && listen(fd.get(), 1024) == 0) return fd;
+    if (errno == EADDRINUSE) return {};
+  }
+  return {};
+}
+
+struct Connection {
+  FileDescriptor fd;
+  std::array<char, sizeof(Greeting)> buffer{};
+  std::size_t filled = 0;
+  int rank = -1;  // once greeted
+  bool closing = false;
+};
+
+class Server {
+ public:
+  Server(const IdExchange& exchange, const NcclId& id)
+      : exchange_(exchange), id_(id), done_(static_cast<std::size_t>(exchange.size), false) {
+    done_[0] = true;
+  }
+
+  void run(const FileDescriptor& listener, Clock::time_point end) {
+    while (std::find(done_.begin(), done_.end(), false) != done_.end()) {
+      if (left_until(end).count() == 0) throw Poisoned(missing());
+      std::vector<pollfd> waits{{listener.get(), POLLIN, 0}};
+      for (const Connection& connection : connections_) waits.push_back({connection.fd.get(), POLLIN, 0});
+      poll(waits.data(), waits.size(), static_cast<int>(std::min<long>(left_until(end).count(), 200)));
+      for (std::size_t i = 1; i < waits.size(); ++i) {
+        if (waits[i].revents != 0) serve(connections_[i - 1]);
+      }
+      if (waits[0].revents != 0) accept_one(listener);
+      std::erase_if(connections_, [](const Connection& connection) { return connection.closing; });
+    }
+  }
+
+ private:
+  void accept_one(const FileDescriptor& listener) {
+    Connection connection;
+    connection.fd = FileDescriptor(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!connection.fd) return;
+    const Banner banner;
+    if (send(connection.fd.get(), &banner, sizeof(banner), MSG_NOSIGNAL) != sizeof(banner)) return;
+    connections_.push_back(std::move(connection));
+  }
+
+  void serve(Connection& connection) {
+    const bool greeted = connection.rank >= 0;
+    char thanks = 0;
+    char* target = greeted ? &thanks : connection.buffer.data() + connection.filled;
+    const std::size_t wanted = greeted ? 1 : connection.buffer.size() - connection.filled;
+    const ssize_t got = recv(connection.fd.get(), target, wanted, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got <= 0) {
+      connection.closing = true;  // the rank will connect again; a stranger will not be missed
+      return;
+    }
+    if (greeted) {
+      done_[static_cast<std::size_t>(connection.rank)] = true;
+      connection.closing = true;
+      return;
+    }
+    connection.filled += static_cast<std::size_t>(got);
+    if (connection.filled == connection.buffer.size()) answer(connection);
+  }
+
+  void answer(Connection& connection) {
+    Greeting greeting;
+    std::memcpy(&greeting, connection.buffer.data(), sizeof(greeting));
+    if (greeting.word != magic || greeting.job != job_number(exchange_.job)) {
+      connection.closing = true;
+      return;
+    }
+    Reply reply;
+    reply.size = exchange_.size;
+    if (greeting.size != exchange_.size || greeting.rank < 1 || greeting.rank >= exchange_.size) {
+      reply.answer = Answer::wrong_size;
+      reply_to(connection, reply);
+      throw Disagreement("a rank says it is rank " + std::to_string(greeting.rank) + " of " +
+                         std::to_string(greeting.size) + ", but rank 0 was started with " +
+                         std::to_string(exchange_.size) + " ranks; start all ranks with the same world size");
+    }
+    const auto claims_it = [&](const Connection& other) {
+      return &other != &connection && other.rank == greeting.rank && !other.closing;
+    };
+    if (done_[static_cast<std::size_t>(greeting.rank)] ||
+        std::any_of(connections_.begin(), connections_.end(), claims_it)) {
+      reply.answer = Answer::rank_taken;
+      reply_to(connection, reply);
+      connection.closing = true;
+      return;
+    }
+    reply.id = id_;
+    connection.rank = greeting.rank;
+    reply_to(connection, reply);
+  }
+
+  // A reply fits any socket buffer, so a connection that does not take it whole is broken.
+  static void reply_to(Connection& connection, const Reply& reply) {
+    if (send(connection.fd.get(), &reply, sizeof(reply), MSG_NOSIGNAL) != sizeof(reply)) connection.closing = true;
+  }
+
+  std::string missing() const {
+    std::string ranks;
+    for (std::size_t rank = 0; rank < done_.size(); ++rank) {
+      if (!done_[rank]) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
+    }
+    return "rank 0 waited " + std::to_string(exchange_.deadline.count()) + " ms at " + exchange_.rendezvous +
+           " for rank(s) " + ranks + "; check that they were started and can reach this host";
+  }
+
+  const IdExchange& exchange_;
+  const NcclId& id_;
+  std::vector<bool> done_;
+  std::vector<Connection> connections_;
+};
+
+void serve_id(const IdExchange& exchange, const Place& place, const NcclId& mine, Clock::time_point end) {
+  FileDescriptor listener;
+  while (true) {
+    for (int attempt = 0; attempt < id_exchange_port_count && !listener; ++attempt) {
+      listener = try_listen(id_exchange_port(place.port, attempt));
+    }
+    if (listener) break;
+    if (left_until(end).count() == 0) {
+      throw Unavailable("rank 0 found no free port: " + std::to_string(id_exchange_port(place.port, 0)) + " and " +
+                        std::to_string(id_exchange_port_count - 1) + " more are taken; choose another MASTER_PORT");
+    }
+    std::this_thread::sleep_for(Milliseconds(50));
+  }
+  Server(exchange, mine).run(listener, end);
+}
+
+bool wait_for(int fd, short events, Clock::time_point end) {
+  pollfd wait{fd, events, 0};
+  return poll(&wait, 1, static_cast<int>(left_until(end).count())) == 1;
+}
+
+template <typename T>
+bool receive(int fd, T& value, Clock::time_point end) {
+  std::array<char, sizeof(T)> bytes{};
+  std::size_t filled = 0;
+  while (filled < bytes.size()) {
+    if (!wait_for(fd, POLLIN, end)) return false;
+    const ssize_t got = recv(fd, bytes.data() + filled, bytes.size() - filled, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+    if (got <= 0) return false;
+    filled += static_cast<std::size_t>(got);
+  }
+  std::memcpy(static_cast<void*>(&value), bytes.data(), sizeof(T));
+  return true;
+}
+
+FileDescriptor try_connect(const addrinfo& address, int port, Clock::time_point end) {
+  FileDescriptor fd(socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) return {};
+  set_nonblocking(fd.get());
+  sockaddr_storage target{};
+  std::memcpy(&target, address.ai_addr, address.ai_addrlen);
+  const std::uint16_t network_port = htons(static_cast<std::uint16_t>(port));
+  if (address.ai_family == AF_INET6) {
+    reinterpret_cast<sockaddr_in6*>(&target)->sin6_port = network_port;
+  } else {
+    reinterpret_cast<sockaddr_in*>(&target)->sin_port = network_port;
+  }
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&target), address.ai_addrlen) == 0) return fd;
+  if (errno != EINPROGRESS || !wait_for(fd.get(), POLLOUT, end)) return {};
+  int error = 0;
+  socklen_t length = sizeof(error);
+  getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &length);
+  return error == 0 ? std::move(fd) : FileDescriptor();
+}
+
+class Client {
+ public:
+  explicit Client(const IdExchange& exchange) : exchange_(exchange) {}
+
+  NcclId run(const Place& place, Clock::time_point end) {
+    while (true) {
+      if (ask_host(place, end)) return id_;
+      if (left_until(end).count() == 0) break;
+      std::this_thread::sleep_for(std::min(Milliseconds(50), left_until(end)));
+    }
+    throw Poisoned("rank " + std::to_string(exchange_.rank) + " did not get an id from rank 0 at " +
+                   exchange_.rendezvous + " within " + std::to_string(exchange_.deadline.count()) + " ms: " + reason_);
+  }
+
+ private:
+  bool ask_host(const Place& place, Clock::time_point end) {
+    addrinfo hints{};
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* list = nullptr;
+    if (const int error = getaddrinfo(place.host.c_str(), nullptr, &hints, &list); error != 0) {
+      reason_ = "the host name '" + place.host + "' cannot be resolved: " + gai_strerror(error);
+      return false;
+    }
+    bool got = false;
+    try {
+      for (const addrinfo* address = list; address != nullptr && !got; address = address->ai_next) {
+        for (int attempt = 0; attempt < id_exchange_port_count && !got; ++attempt) {
+          if (left_until(end).count() == 0) break;
+          got = ask(*address, id_exchange_port(place.port, attempt), std::min(end, Clock::now() + patience));
+        }
+      }
+    } catch (...) {
+      freeaddrinfo(list);
+      throw;
+    }
+    freeaddrinfo(list);
+    return got;
+  }
+
+  bool ask(const addrinfo& address, int port, Clock::time_point end) {
+    const FileDescriptor fd = try_connect(address, port, end);
+    if (!fd) return false;
+    Banner banner;
+    if (!receive(fd.get(), banner, end) || banner.word != magic) {
+      reason_ = "port " + std::to_string(port) + " belongs to another program";
+      return false;
+    }
+    Greeting greeting;
+    greeting.job = job_number(exchange_.job);
+    greeting.rank = exchange_.rank;
+    greeting.size = exchange_.size;
+    Reply reply;
+    if (send(fd.get(), &greeting, sizeof(greeting), MSG_NOSIGNAL) != sizeof(greeting) ||
+        !receive(fd.get(), reply, end)) {
+      reason_ = "rank 0 of another job answers on port " + std::to_string(port);
+      return false;
+    }
+    if (reply.answer == Answer::wrong_size) {
+      throw Disagreement("this is rank " + std::to_string(exchange_.rank) + " of " + std::to_string(exchange_.size) +
+                         ", but rank 0 was started with " + std::to_string(reply.size) +
+                         " ranks; start all ranks with the same world size");
+    }
+    if (reply.answer != Answer::accepted) {
+      reason_ = "another process has taken rank " + std::to_string(exchange_.rank);
+      return false;
+    }
+    const char thanks = 1;
+    send(fd.get(), &thanks, 1, MSG_NOSIGNAL);
+    id_ = reply.id;
+    return true;
+  }
+
+  const IdExchange& exchange_;
+  NcclId id_;
+  std::string reason_ = "nothing listens there";
+};
+
+}  // namespace
+
+NcclId exchange_id_by_tcp(const IdExchange& exchange, const NcclId& mine) {
+  const Place place = parse(exchange.rendezvous);
+  const Clock::time_point end = Clock::now() + exchange.deadline;
+  if (exchange.rank != 0) return Client(exchange).run(place, end);
+  serve_id(exchange, place, mine, end);
+  return mine;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,208 @@
+// What torchrun, Open MPI, Slurm, PMI and `arbiter tune --gpus` put into the environment.
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arbiter/bootstrap.hpp"
+#include "arbiter/error.hpp"
+#include "bootstrap/id_exchange.hpp"
+#include "bootstrap/slurm_lists.hpp"
+
+namespace arbiter {
+namespace {
+
+std::string text(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string() : std::string(value);
+}
+
+bool present(const char* name) { return !text(name).empty(); }
+
+std::optional<int> number(const char* name) {
+  const std::string value = text(name);
+  if (value.empty()) return std::nullopt;
+  int parsed = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
+  if (error != std::errc() || end != value.data() + value.size() || parsed < 0) {
+    throw InvalidArgument(std::string(name) + "='" + value + "' is not a number; expected 0 or more");
+  }
+  return parsed;
+}
+
+std::optional<int> first_number(std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    if (const std::optional<int> value = number(name)) return value;
+  }
+  return std::nullopt;
+}
+
+// One launcher's claim; empty if it did not start this process.
+struct Claim {
+  LauncherVariables variables;
+  std::string rank_name;
+  bool proven = true;  ///< the variables cannot be left over from somewhere else
+};
+
+std::optional<Claim> claim(const char* launcher, const char* rank_name, const char* size_name,
+                           std::optional<int> local_rank, std::optional<int> local_size) {
+  const std::optional<int> rank = number(rank_name);
+  const std::optional<int> size = number(size_name);
+  if (!rank && !size) return std::nullopt;
+  if (!rank || !size) {
+    throw InvalidArgument(std::string(rank ? rank_name : size_name) + " is set, but " + (rank ? size_name : rank_name) +
+                          " is not; set both, or neither");
+  }
+  if (*size < 1 || *rank >= *size) {
+    throw InvalidArgument(std::string(rank_name) + "=" + std::to_string(*rank) + " and " + size_name + "=" +
+                          std::to_string(*size) + " do not fit; expected a rank from 0 to size - 1");
+  }
+  Claim made;
+  made.rank_name = rank_name;
+  made.variables.launcher = launcher;
+  made.variables.rank = *rank;
+  made.variables.size = *size;
+  made.variables.local_rank = local_rank.value_or(*rank);
+  made.variables.local_size = local_size.value_or(*size);
+  if (made.variables.local_size < 1 || made.variables.local_size > *size ||
+      made.variables.local_rank >= made.variables.local_size) {
+    throw InvalidArgument(std::string(launcher) + " says local rank " + std::to_string(made.variables.local_rank) +
+                          " of " + std::to_string(made.variables.local_size) + " on this node, in a world of " +
+                          std::to_string(*size) + "; expected a local rank below the local size");
+  }
+  return made;
+}
+
+// MASTER_ADDR and MASTER_PORT are understood under every launcher.
+std::string master_rendezvous() {
+  const std::string host = text("MASTER_ADDR");
+  const std::optional<int> port = number("MASTER_PORT");
+  if (host.empty() || !port) return {};
+  if (*port < 1 || *port > 65535) {
+    throw InvalidArgument("MASTER_PORT='" + std::to_string(*port) + "' is no port; expected 1 to 65535");
+  }
+  const bool literal_six = host.find(':') != std::string::npos;
+  return "tcp://" + (literal_six ? "[" + host + "]" : host) + ":" +
+         std::to_string(id_exchange_port(*port + launcher_port_offset, 0));
+}
+
+// For ranks of one host that know nothing but a common name of their run.
+std::string file_rendezvous(const std::string& launcher) {
+  std::error_code error;
+  std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  if (error) folder = "/tmp";
+  return "file://" + (folder / ("arbiter-" + std::to_string(geteuid()) + "-" + launcher)).string();
+}
+
+std::optional<Claim> read_arbiter() {
+  std::optional<Claim> made =
+      claim("arbiter", "ARBITER_WORKER_RANK", "ARBITER_WORKER_SIZE", std::nullopt, std::nullopt);
+  if (!made) return made;
+  made->variables.rendezvous = text("ARBITER_WORKER_RENDEZVOUS");
+  if (made->variables.rendezvous.empty())
+    throw InvalidArgument("ARBITER_WORKER_RANK is set, but ARBITER_WORKER_RENDEZVOUS is not");
+  made->variables.job = made->variables.rendezvous;
+  return made;
+}
+
+std::optional<Claim> read_torchrun() {
+  std::optional<Claim> made = claim("torchrun", "RANK", "WORLD_SIZE", number("LOCAL_RANK"), number("LOCAL_WORLD_SIZE"));
+  if (!made) return made;
+  // torchrun sets its run id; RANK and WORLD_SIZE alone may also have been exported by hand.
+  made->proven = present("TORCHELASTIC_RUN_ID");
+  made->variables.rendezvous = master_rendezvous();
+  made->variables.job = "torchrun " + text("TORCHELASTIC_RUN_ID") + " " + text("TORCHELASTIC_RESTART_COUNT") + " " +
+                        text("MASTER_ADDR") + " " + text("MASTER_PORT");
+  return made;
+}
+
+std::optional<Claim> read_open_mpi() {
+  std::optional<Claim> made = claim("open_mpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+                                    number("OMPI_COMM_WORLD_LOCAL_RANK"), number("OMPI_COMM_WORLD_LOCAL_SIZE"));
+  if (!made) return made;
+  LauncherVariables& variables = made->variables;
+  variables.job = "open_mpi " + text("PMIX_NAMESPACE") + " " + text("OMPI_MCA_ess_base_jobid");
+  variables.rendezvous = master_rendezvous();
+  if (variables.rendezvous.empty() && variables.local_size == variables.size)
+    variables.rendezvous = file_rendezvous("open_mpi");
+  return made;
+}
+
+std::optional<Claim> read_slurm() {
+  // A batch script has SLURM_PROCID=0 and SLURM_NTASKS too, but is no task: only srun sets a step.
+  if (!present("SLURM_STEP_ID") && !present("SLURM_STEPID")) return std::nullopt;
+  const char* size_name = present("SLURM_STEP_NUM_TASKS") ? "SLURM_STEP_NUM_TASKS" : "SLURM_NTASKS";
+  const std::string per_node =
+      present("SLURM_STEP_TASKS_PER_NODE") ? text("SLURM_STEP_TASKS_PER_NODE") : text("SLURM_TASKS_PER_NODE");
+  std::optional<int> local_size;
+  if (const std::optional<int> node = number("SLURM_NODEID")) local_size = slurm_tasks_of_node(per_node, *node);
+  const std::optional<int> local_rank = number("SLURM_LOCALID");
+  if (!local_size && local_rank) {
+    // Unknown: at least as many as this task's own number says.
+    local_size = first_number({"SLURM_NTASKS_PER_NODE"});
+    if (!local_size) local_size = number(size_name);
+  }
+  std::optional<Claim> made = claim("slurm", "SLURM_PROCID", size_name, local_rank, local_size);
+  if (!made) return made;
+  const std::string job =
+      text("SLURM_JOB_ID") + "." + (present("SLURM_STEP_ID") ? text("SLURM_STEP_ID") : text("SLURM_STEPID"));
+  LauncherVariables& variables = made->variables;
+  variables.job = "slurm " + job;
+  variables.rendezvous = master_rendezvous();
+  if (!variables.rendezvous.empty()) return made;
+  // Rank 0 runs on the first node of the step. The launch node may be a login node, so it is only the second choice.
+  const std::string nodes = present("SLURM_STEP_NODELIST") ? text("SLURM_STEP_NODELIST") : text("SLURM_JOB_NODELIST");
+  std::string host = variables.local_size == variables.size ? "127.0.0.1" : slurm_first_node(nodes);
+  if (host.empty()) host = text("SLURM_LAUNCH_NODE_IPADDR");
+  if (host.empty()) return made;
+  // Below the ports that the system hands out by itself, and different for jobs that share a node.
+  const int port = 20000 + static_cast<int>(job_number(job) % 10000);
+  variables.rendezvous = "tcp://" + host + ":" + std::to_string(port);
+  return made;
+}
+
+std::optional<Claim> read_pmi() {
+  std::optional<Claim> made = claim("pmi", "PMI_RANK", "PMI_SIZE", first_number({"MPI_LOCALRANKID", "PMI_LOCAL_RANK"}),
+                                    first_number({"MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"}));
+  if (!made) return made;
+  LauncherVariables& variables = made->variables;
+  variables.job = "pmi " + text("PMI_PORT") + " " + text("PMIX_NAMESPACE");
+  variables.rendezvous = master_rendezvous();
+  const bool one_node = present("MPI_LOCALNRANKS") || present("PMI_LOCAL_SIZE");
+  if (variables.rendezvous.empty() && one_node && variables.local_size == variables.size) {
+    variables.rendezvous = file_rendezvous("pmi");
+  }
+  return made;
+}
+
+std::string describe(const Claim& made) {
+  return made.variables.launcher + " says rank " + std::to_string(made.variables.rank) + " of " +
+         std::to_string(made.variables.size) + " (" + made.rank_name + ")";
+}
+
+}  // namespace
+
+LauncherVariables read_launcher_variables() {
+  if (const std::optional<Claim> own = read_arbiter()) return own->variables;
+  std::vector<Claim> claims;
+  for (std::optional<Claim> made : {read_torchrun(), read_open_mpi(), read_slurm(), read_pmi()}) {
+    if (made) claims.push_back(std::move(*made));
+  }
+  if (claims.empty()) return {};
+  const Claim& chosen = claims.front();
+  for (const Claim& other : claims) {
+    if (other.variables.size == chosen.variables.size && other.variables.rank == chosen.variables.rank) continue;
+    // One process per node under srun, each of which started the real ranks.
+    if (chosen.proven && other.variables.size < chosen.variables.size) continue;
+    throw Disagreement("two launchers disagree: " + describe(chosen) + ", " + describe(other) +
+                       "; unset the variables of the one that did not start this process");
+  }
+  return chosen.variables;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,83 @@
+#include "arbiter/runtime/decision_kernels.hpp"
+
+#include <map>
+#include <memory>
+#include <set>
+
+#include "arbiter/error.hpp"
+#include "arbiter/generator/render.hpp"
+#include "arbiter/runtime/candidate.hpp"
+#include "candidate/loaded_kernel.hpp"
+
+namespace arbiter {
+namespace {
+
+/// The compiler and the dialect of one environment.
+struct Toolchain {
+  explicit Toolchain(const Environment& environment)
+      : dialect(environment.device == "cpu" ? Dialect::host : Dialect::cuda),
+        compiler(dialect == Dialect::host ? make_host_compiler()
+                                          : make_nvrtc_compiler(nvrtc_target(environment.compute_capability))) {}
+  Dialect dialect;
+  std::unique_ptr<Compiler> compiler;
+};
+
+class Collector {
+ public:
+  explicit Collector(KernelCache& cache) : cache_(cache) {}
+
+  void add(const Toolchain& toolchain, const Decision& decision) {
+    const Catalogue& catalogue = Catalogue::builtin();
+    const ProblemFamily family{decision.pattern, decision.dtype, decision.hidden, decision.tokens_max, decision.mode};
+    const CandidateSpec spec = CandidateSpec::parse(catalogue, decision.candidate.name, family, decision.world);
+    if (candidate_source_hash(catalogue, toolchain.dialect, spec) != decision.candidate.source_hash) {
+      throw Unsupported("the source of its kernel has changed since it was measured; tune again");
+    }
+    if (spec.kernel) {
+      // On the CPU device one source holds the kernels of all ranks.
+      const int sources = toolchain.dialect == Dialect::host ? 1 : decision.world;
+      for (int rank = 0; rank < sources; ++rank) add(toolchain, *spec.kernel, rank);
+    }
+    if (spec.prologue) add(toolchain, *spec.prologue, 0);
+    if (spec.epilogue) add(toolchain, *spec.epilogue, 0);
+  }
+
+  std::map<std::string, StoredKernel> kernels;
+
+ private:
+  void add(const Toolchain& toolchain, const Variant& variant, int rank) {
+    const Source source = render_kernel(Catalogue::builtin(), variant, rank, toolchain.dialect);
+    std::string key = KernelCache::key(source, *toolchain.compiler);
+    if (kernels.contains(key)) return;
+    std::string name = variant.full_name() + " rank=" + std::to_string(rank);
+    CompiledKernel kernel = cache_.get(source, *toolchain.compiler, name);
+    StoredKernel stored{key, std::move(name), source.hash, std::move(kernel)};
+    kernels.emplace(std::move(key), std::move(stored));
+  }
+
+  KernelCache& cache_;
+};
+
+}  // namespace
+
+DecisionKernels compile_decision_kernels(std::span<const DecisionSet> sets, KernelCache& cache) {
+  Collector collector(cache);
+  DecisionKernels result;
+  for (const DecisionSet& set : sets) {
+    const Toolchain toolchain(set.environment);
+    for (const Decision& decision : set.decisions) {
+      if (decision.candidate.backend == Backend::nccl && decision.candidate.source_hash.empty()) continue;
+      try {
+        collector.add(toolchain, decision);
+      } catch (const CompileError&) {
+        throw;
+      } catch (const Error& error) {
+        result.skipped.push_back(decision.candidate.name + " for " + decision.pattern + ": " + error.what());
+      }
+    }
+  }
+  for (auto& [key, kernel] : collector.kernels) result.kernels.push_back(std::move(kernel));
+  return result;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,82 @@
+#include "communicator/decisions.hpp"
+
+#include "arbiter/error.hpp"
+#include "environment/hash.hpp"
+#include "group/collective.hpp"
+
+namespace arbiter {
+namespace {
+
+/// Two lists of decisions are equal exactly when these are.
+std::string digest(const std::vector<DecisionSet>& sets) {
+  std::vector<std::string> fields;
+  const auto add = [&](const Candidate& candidate) {
+    fields.insert(fields.end(), {std::string(to_string(candidate.backend)), candidate.algorithm, candidate.name,
+                                 std::string(to_string(candidate.numerics)), candidate.source_hash});
+  };
+  for (const DecisionSet& set : sets) {
+    fields.insert(fields.end(), {"environment", set.environment.key()});
+    for (const Decision& decision : set.decisions) {
+      fields.insert(fields.end(), {"decision", decision.pattern, std::string(to_string(decision.dtype)),
+                                   std::to_string(decision.hidden), std::to_string(decision.world),
+                                   std::string(to_string(decision.mode)), std::to_string(decision.tokens_min),
+                                   std::to_string(decision.tokens_max)});
+      add(decision.candidate);
+    }
+  }
+  return hash_of_fields(fields);
+}
+
+std::size_t count(const std::vector<DecisionSet>& sets) {
+  std::size_t total = 0;
+  for (const DecisionSet& set : sets) total += set.decisions.size();
+  return total;
+}
+
+}  // namespace
+
+LoadedDecisions load_decisions(Bootstrap& bootstrap, const CommunicatorOptions& options) {
+  LoadedDecisions loaded;
+  std::string given = "none";
+  if (options.decisions) {
+    given = std::to_string(count(*options.decisions)) + " decisions, hash " + digest(*options.decisions).substr(0, 16);
+  }
+  require_equal(bootstrap, "creating a communicator", {{"decisions given by the caller", given}});
+  if (options.decisions) {
+    loaded.sets = *options.decisions;
+    loaded.source = "given by the caller";
+    return loaded;
+  }
+
+  // Rank 0's file, so that all ranks use the same bytes even when their file systems do not show the same.
+  std::string message;
+  if (bootstrap.rank() == 0) {
+    std::string bytes;
+    std::string problem;
+    if (!options.variables.db.empty()) {
+      try {
+        bytes = read_for_broadcast(options.variables.db);
+      } catch (const std::exception& error) {
+        problem = error.what();
+      }
+    }
+    message = pack({options.variables.db, bytes, problem});
+  }
+  const std::vector<std::string> fields = unpack(bootstrap.broadcast(message, 0));
+  if (fields.size() != 3) throw Disagreement("creating a communicator: rank 0 sent no database message");
+  loaded.problem = fields[2];
+  if (fields[0].empty() || !loaded.problem.empty()) return loaded;
+  try {
+    loaded.sets = read_decisions_from_bytes(fields[1], fields[0]);
+    loaded.kernels = std::make_shared<const KernelSet>(read_kernels_from_bytes(fields[1], fields[0]));
+    loaded.source = fields[0];
+  } catch (const std::exception& error) {
+    loaded.sets.clear();  // nothing of a file that is damaged anywhere
+    loaded.problem = error.what();
+  }
+  // The bytes are equal, but reading them can still fail on one rank (memory, a temporary file).
+  require_equal(bootstrap, "creating a communicator", {{"decisions in " + fields[0], digest(loaded.sets)}});
+  return loaded;
+}
+
+}  // namespace arbiter

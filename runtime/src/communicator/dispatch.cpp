@@ -1,0 +1,69 @@
+#include "communicator/dispatch.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace arbiter {
+
+void FamilyTable::append(std::int64_t tokens_max, RunnableCandidate& candidate, Explanation explanation) {
+  tokens_max_.push_back(tokens_max);
+  candidates_.push_back(&candidate);
+  explanations_.push_back(std::move(explanation));
+}
+
+std::size_t FamilyTable::index(std::int64_t tokens) const noexcept {
+  // A handful of intervals: the last one catches everything, so the search cannot run over the end.
+  const auto found = std::lower_bound(tokens_max_.begin(), std::prev(tokens_max_.end()), tokens);
+  return static_cast<std::size_t>(found - tokens_max_.begin());
+}
+
+void DispatchTable::put(FamilyTable table) {
+  const ProblemFamily& family = table.family();
+  for (FamilyTable& known : tables_) {
+    const ProblemFamily& other = known.family();
+    if (other.pattern == family.pattern && other.dtype == family.dtype && other.hidden == family.hidden &&
+        other.mode == family.mode) {
+      known = std::move(table);
+      return;
+    }
+  }
+  tables_.push_back(std::move(table));
+}
+
+const FamilyTable* DispatchTable::find(std::string_view pattern, Dtype dtype, int hidden, Mode mode) const noexcept {
+  const FamilyTable* other_mode = nullptr;
+  for (const FamilyTable& table : tables_) {
+    const ProblemFamily& family = table.family();
+    if (family.hidden != hidden || family.dtype != dtype || family.pattern != pattern) continue;
+    if (family.mode == mode) return &table;
+    other_mode = &table;
+  }
+  return other_mode;
+}
+
+const FamilyTable* DispatchTable::covering(std::string_view pattern, Dtype dtype, std::int64_t elements,
+                                           Mode mode) const noexcept {
+  const FamilyTable* best = nullptr;
+  for (const FamilyTable& table : tables_) {
+    const ProblemFamily& family = table.family();
+    if (family.dtype != dtype || table.max_elements() < elements || family.pattern != pattern) continue;
+    const bool better_mode = best != nullptr && family.mode == mode && best->family().mode != mode;
+    const bool worse_mode = best != nullptr && family.mode != mode && best->family().mode == mode;
+    if (best == nullptr || better_mode || (!worse_mode && table.max_elements() < best->max_elements())) best = &table;
+  }
+  return best;
+}
+
+std::string DispatchTable::describe() const {
+  if (tables_.empty()) return "nothing";
+  std::string text;
+  for (const FamilyTable& table : tables_) {
+    const ProblemFamily& family = table.family();
+    text += (text.empty() ? "" : "; ") + family.pattern + " " + std::string(to_string(family.dtype)) +
+            " hidden=" + std::to_string(family.hidden) + " up to " + std::to_string(family.max_tokens) + " tokens (" +
+            std::string(to_string(family.mode)) + ")";
+  }
+  return text;
+}
+
+}  // namespace arbiter

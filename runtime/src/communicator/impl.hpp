@@ -1,0 +1,63 @@
+// The state of a communicator. communicator.cpp serves calls, communicator_prepare.cpp makes them ready.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "arbiter/runtime/candidate.hpp"
+#include "communicator/call_validation.hpp"
+#include "communicator/decisions.hpp"
+#include "communicator/dispatch.hpp"
+#include "communicator/resolve.hpp"
+#include "environment/logging.hpp"
+
+namespace arbiter {
+
+inline constexpr std::string_view plain_pattern = "allreduce";
+
+struct Communicator::Impl {
+  Impl(std::shared_ptr<Bootstrap>, std::shared_ptr<Device>, CommunicatorOptions);
+
+  void prepare(std::span<const ProblemFamily>);
+  void run(const Call&, StreamHandle);
+  /// Plain allreduce of tokens * hidden elements with whatever serves it. `table` null: any that covers them.
+  void run_plain(const Call&, const FamilyTable* table, Mode, StreamHandle);
+  bool can_use(const Problem&) const;
+  Explanation explain(const Problem&) const;
+
+  Mode mode_of(StreamHandle stream) { return group->device().capturing(stream) ? Mode::graph : Mode::eager; }
+  ChoicePolicy policy() const { return {options.variables.backend, options.variables.numerics}; }
+
+  CommunicatorOptions options;
+  Logger log;
+  std::unique_ptr<Group> group;
+  LoadedDecisions decisions;
+  PointerCheck pointers;
+  Pattern plain;  ///< what serves counts that no prepared family covers
+
+  /// Loaded candidates by family and name. Never dropped: a captured graph may use their kernels.
+  struct Loaded {
+    std::int64_t max_tokens = 0;
+    std::unique_ptr<RunnableCandidate> candidate;
+  };
+  std::multimap<std::string, Loaded> loaded;
+  Refusals refusals;
+  DispatchTable table;
+  bool captured = false;  // a call was captured: memory that kernels use must not move any more
+
+ private:
+  void run_padded(const Call&, RunnableCandidate&, StreamHandle);
+
+  // Steps of prepare(), all collective.
+  using Plan = std::pair<ProblemFamily, std::vector<PlannedInterval>>;
+  RunnableCandidate* find_loaded(const std::string& key, std::int64_t max_tokens);
+  std::vector<Plan> resolve_and_load(const std::vector<ProblemFamily>&, bool any_captured);
+  void reserve_memory(const std::vector<Plan>&, bool any_captured);
+  void require_equal_plans(const std::vector<Plan>&);
+  void publish(const std::vector<Plan>&);
+};
+
+}  // namespace arbiter

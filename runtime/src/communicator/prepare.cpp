@@ -1,0 +1,200 @@
+// prepare(): resolve, load, reserve, compare, publish. Every step ends the same way on all ranks.
+#include <algorithm>
+
+#include "arbiter/error.hpp"
+#include "candidate/geometry.hpp"
+#include "candidate/loaded_kernel.hpp"
+#include "communicator/impl.hpp"
+#include "environment/hash.hpp"
+#include "group/collective.hpp"
+#include "memory/workspace.hpp"
+
+namespace arbiter {
+namespace {
+
+std::string name_of(const ProblemFamily& family) {
+  return family.pattern + " " + std::string(to_string(family.dtype)) + " hidden=" + std::to_string(family.hidden) +
+         " max_tokens=" + std::to_string(family.max_tokens) + " " + std::string(to_string(family.mode));
+}
+
+/// The most tokens that any interval asks of this candidate: what its memory is sized for.
+std::int64_t tokens_asked(const std::vector<PlannedInterval>& intervals, const CandidateSpec& spec) {
+  std::int64_t tokens = 0;
+  for (const PlannedInterval& interval : intervals) {
+    if (interval.spec == spec) tokens = std::max(tokens, interval.tokens_max);
+  }
+  return tokens;
+}
+
+std::string loaded_key(const CandidateSpec& spec, const ProblemFamily& family) {
+  return family.pattern + " " + std::string(to_string(family.dtype)) + " " + std::to_string(family.hidden) + " " +
+         spec.name();
+}
+
+[[noreturn]] void refuse_to_move(const std::string& what) {
+  throw Unsupported("prepare: " + what +
+                    " would have to grow and move, but a call was captured into a graph that uses it. Prepare "
+                    "everything before the first capture.");
+}
+
+}  // namespace
+
+void Communicator::Impl::prepare(std::span<const ProblemFamily> families) {
+  Bootstrap& bootstrap = group->bootstrap();
+  std::vector<ProblemFamily> missing;
+  NamedValues names = {{"number of families", std::to_string(families.size())}};
+  everywhere(bootstrap, "prepare", [&] {
+    group->check();
+    group->device().activate();
+    for (const ProblemFamily& family : families) {
+      validate_family(group->catalogue(), family);
+      names.emplace_back("family " + std::to_string(names.size()), name_of(family));
+    }
+  });
+  require_equal(bootstrap, "prepare", names);
+  for (const ProblemFamily& family : families) {
+    const FamilyTable* known = table.find(family.pattern, family.dtype, family.hidden, family.mode);
+    if (known != nullptr && known->family().mode == family.mode && known->family().max_tokens >= family.max_tokens) {
+      continue;
+    }
+    missing.push_back(family);
+  }
+  if (missing.empty()) return;
+  const bool any_captured = !bootstrap.all(!captured);
+  const std::vector<Plan> plans = resolve_and_load(missing, any_captured);
+  reserve_memory(plans, any_captured);
+  require_equal_plans(plans);
+  publish(plans);
+}
+
+RunnableCandidate* Communicator::Impl::find_loaded(const std::string& key, std::int64_t max_tokens) {
+  const auto [first, last] = loaded.equal_range(key);
+  for (auto item = first; item != last; ++item) {
+    if (item->second.max_tokens >= max_tokens) return item->second.candidate.get();
+  }
+  return nullptr;
+}
+
+std::vector<Communicator::Impl::Plan> Communicator::Impl::resolve_and_load(const std::vector<ProblemFamily>& families,
+                                                                           bool any_captured) {
+  std::span<const DecisionSet> shipped;
+  if (options.shipped_decisions) shipped = shipped_decisions();
+  Resolver resolver(*group, decisions.sets, policy(), shipped);
+  std::vector<Plan> plans;
+  // A candidate that cannot be loaded on some rank is refused on all, and its sizes are resolved again without it.
+  for (bool complete = false; !complete;) {
+    plans.clear();
+    everywhere(group->bootstrap(), "resolve its decisions", [&] {
+      for (const ProblemFamily& family : families) plans.emplace_back(family, resolver.plan(family, refusals));
+    });
+    require_equal_plans(plans);
+
+    std::vector<LoadRequest> requests;
+    std::vector<std::string> keys;
+    for (const auto& [family, intervals] : plans) {
+      for (const PlannedInterval& interval : intervals) {
+        ProblemFamily sized = family;
+        sized.max_tokens = tokens_asked(intervals, interval.spec);
+        const std::string key = loaded_key(interval.spec, family);
+        const bool requested = std::any_of(requests.begin(), requests.end(), [&](const LoadRequest& request) {
+          return request.family.max_tokens >= sized.max_tokens && loaded_key(request.spec, request.family) == key;
+        });
+        if (requested || find_loaded(key, sized.max_tokens) != nullptr) continue;
+        if (any_captured && scratch_bytes(interval.spec, sized) > group->workspace().scratch_bytes()) {
+          refuse_to_move("scratch memory");
+        }
+        if (any_captured && interval.spec.nccl == "symmetric" &&
+            message_vectors(sized.max_tokens, sized.hidden, sized.dtype) * vector_bytes >
+                group->nccl_symmetric_bytes()) {
+          refuse_to_move("NCCL's symmetric window");
+        }
+        requests.push_back({interval.spec, sized});
+        keys.push_back(key);
+      }
+    }
+    std::vector<LoadResult> results = load_on_all_ranks(*group, requests);
+    complete = true;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      if (results[i].candidate) {
+        loaded.emplace(keys[i], Loaded{requests[i].family.max_tokens, std::move(results[i].candidate)});
+        continue;
+      }
+      complete = false;
+      refusals.emplace(refusal_key(requests[i].spec, requests[i].family), results[i].reason);
+      log.warn("'" + requests[i].spec.name() + "' cannot be used: " + results[i].reason);
+    }
+  }
+  for (const IgnoredDecision& ignored : resolver.ignored()) {
+    if (group->rank() == 0) log.warn("decision not used: " + ignored.decision + ": " + ignored.reason);
+  }
+  return plans;
+}
+
+void Communicator::Impl::reserve_memory(const std::vector<Plan>& plans, bool any_captured) {
+  WorkspaceNeeds needs;
+  bool exchanges = false;
+  std::size_t padding = 0;
+  for (const auto& [family, intervals] : plans) {
+    for (const PlannedInterval& interval : intervals) {
+      const RunnableCandidate* candidate =
+          find_loaded(loaded_key(interval.spec, family), tokens_asked(intervals, interval.spec));
+      const WorkspaceNeeds these = candidate->needs(interval.tokens_max);
+      needs.push_bytes = std::max(needs.push_bytes, these.push_bytes);
+      needs.staging_bytes = std::max(needs.staging_bytes, these.staging_bytes);
+      exchanges = exchanges || (interval.spec.kernel && group->size() > 1);
+    }
+    // Without NCCL, messages that no kernel takes as they are go through an aligned copy.
+    if (family.pattern == plain_pattern && group->size() > 1 && group->nccl() == nullptr) {
+      padding = std::max<std::size_t>(padding,
+                                      message_vectors(family.max_tokens, family.hidden, family.dtype) * vector_bytes);
+    }
+  }
+  Workspace& workspace = group->workspace();
+  if (any_captured && padding > workspace.scratch_bytes()) refuse_to_move("scratch memory");
+  if (any_captured && exchanges && workspace.generation() > 0 &&
+      !workspace.fits(needs.push_bytes, needs.staging_bytes)) {
+    refuse_to_move("the workspace");
+  }
+  everywhere(group->bootstrap(), "reserve scratch memory", [&] { workspace.reserve_scratch(padding); });
+  if (exchanges) group->reserve(needs.push_bytes, needs.staging_bytes);
+}
+
+void Communicator::Impl::require_equal_plans(const std::vector<Plan>& plans) {
+  NamedValues values;
+  for (const auto& [family, intervals] : plans) {
+    std::string text;
+    std::vector<std::string> hashed;
+    for (const PlannedInterval& interval : intervals) {
+      text += (text.empty() ? "" : "; ") + std::to_string(interval.tokens_min) + ".." +
+              std::to_string(interval.tokens_max) + " " + interval.spec.name();
+      const RunnableCandidate* candidate =
+          find_loaded(loaded_key(interval.spec, family), tokens_asked(intervals, interval.spec));
+      hashed.push_back(candidate == nullptr ? std::string() : candidate->record().source_hash);
+      hashed.push_back(candidate == nullptr ? std::string() : std::to_string(candidate->block_limit()));
+    }
+    hashed.push_back(text);
+    values.emplace_back("hash of the choice for " + name_of(family), hash_of_fields(hashed));
+    values.emplace_back("choice for " + name_of(family), text);
+  }
+  require_equal(group->bootstrap(), "prepare", values);
+}
+
+void Communicator::Impl::publish(const std::vector<Plan>& plans) {
+  for (const auto& [family, intervals] : plans) {
+    FamilyTable family_table(family, group->catalogue().pattern(family.pattern));
+    if (group->rank() == 0) log.info(name_of(family) + " on " + std::to_string(group->size()) + " ranks:");
+    for (const PlannedInterval& interval : intervals) {
+      RunnableCandidate& candidate =
+          *find_loaded(loaded_key(interval.spec, family), tokens_asked(intervals, interval.spec));
+      if (group->rank() == 0) {
+        log.info("  tokens " + std::to_string(interval.tokens_min) + ".." + std::to_string(interval.tokens_max) + ": " +
+                 interval.spec.name() + " (" + interval.rule + ": " + interval.reason + ")");
+      }
+      family_table.append(interval.tokens_max, candidate,
+                          {interval.rule, interval.reason, candidate.record(), interval.decision});
+    }
+    table.put(std::move(family_table));
+  }
+}
+
+}  // namespace arbiter

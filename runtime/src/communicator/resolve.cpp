@@ -1,0 +1,319 @@
+#include "communicator/resolve.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "arbiter/error.hpp"
+#include "candidate/loaded_kernel.hpp"
+
+namespace arbiter {
+namespace {
+
+std::string describe(const Decision& decision) {
+  return decision.pattern + " " + std::string(to_string(decision.dtype)) +
+         " hidden=" + std::to_string(decision.hidden) + " tokens=" + std::to_string(decision.tokens_min) + ".." +
+         std::to_string(decision.tokens_max) + " world=" + std::to_string(decision.world) + " " +
+         std::string(to_string(decision.mode)) + ": " + decision.candidate.name;
+}
+
+bool same_choice(const PlannedInterval& a, const PlannedInterval& b) {
+  return a.spec == b.spec && a.rule == b.rule && a.reason == b.reason && a.decision == b.decision;
+}
+
+std::int64_t row_bytes(int hidden, Dtype dtype) {
+  return static_cast<std::int64_t>(hidden) * static_cast<std::int64_t>(element_bytes(dtype));
+}
+
+/// The end of a reason: where the measurement was taken, if not in an equal environment.
+std::string in_environment(bool shipped, const std::string& differences, const std::string& note) {
+  std::string text;
+  if (shipped) {
+    text =
+        "; shipped with Arbiter, measured on the same hardware" + (differences.empty() ? "" : " (" + differences + ")");
+  } else if (!differences.empty()) {
+    text = " in a compatible environment (" + differences + ")";
+  }
+  return note.empty() ? text : text + "; " + note;
+}
+
+std::string joined(const std::vector<std::string>& parts) {
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : "; ") + part;
+  return text;
+}
+
+std::int64_t divide_up(std::int64_t value, std::int64_t by) { return value / by + (value % by != 0 ? 1 : 0); }
+
+}  // namespace
+
+std::string refusal_key(const CandidateSpec& spec, const ProblemFamily& family) {
+  // A flat kernel does not know the hidden size, so its failure holds for all of them.
+  const bool flat = spec.fused() && (!spec.kernel || spec.kernel->hidden == 0);
+  return family.pattern + " " + std::string(to_string(family.dtype)) + " " +
+         (flat ? std::string("flat") : std::to_string(family.hidden)) + " " + spec.name();
+}
+
+const std::string& SourceHashes::of(const CandidateSpec& spec) {
+  std::string key;
+  if (spec.kernel) key += spec.kernel->full_name();
+  if (spec.prologue) key += "+" + spec.prologue->full_name();
+  if (spec.epilogue) key += "+" + spec.epilogue->full_name();
+  const auto found = known_.find(key);
+  if (found != known_.end()) return found->second;
+  return known_.emplace(std::move(key), candidate_source_hash(group_, spec)).first->second;
+}
+
+Resolver::Resolver(const Group& group, std::span<const DecisionSet> sets, ChoicePolicy policy,
+                   std::span<const DecisionSet> shipped)
+    : group_(group), policy_(policy), hashes_(group) {
+  // An equal environment comes first (its distance is 0), then the nearest of those that are only compatible.
+  for (const DecisionSet& set : sets) {
+    const CompatibilityReport report = compatibility(group.environment(), set.environment);
+    const std::string differences = joined(report.differences);
+    if (report.verdict == Compatibility::incompatible) {
+      ignored_.push_back({std::to_string(set.decisions.size()) + " decisions for " + set.environment.gpu_name,
+                          "measured in another environment: " + differences});
+      continue;
+    }
+    environments_.push_back({&set, report.distance, differences, false});
+  }
+  // Most of what is shipped is for other hardware: nothing to be said about that.
+  for (const DecisionSet& set : shipped) {
+    const CompatibilityReport report = same_hardware(group.environment(), set.environment);
+    if (report.verdict == Compatibility::incompatible) continue;
+    shipped_.push_back({&set, report.distance, joined(report.differences), true});
+  }
+  sort_nearest_first(environments_);
+  sort_nearest_first(shipped_);
+}
+
+void Resolver::sort_nearest_first(std::vector<Usable>& sets) {
+  std::stable_sort(sets.begin(), sets.end(), [](const Usable& a, const Usable& b) {
+    // Equally near ones in the order of their keys, whatever the order in which they were given.
+    return a.distance != b.distance ? a.distance < b.distance : a.set->environment.key() < b.set->environment.key();
+  });
+}
+
+void Resolver::ignore(const Decision& decision, const std::string& reason) {
+  const std::string text = describe(decision);
+  for (const IgnoredDecision& known : ignored_) {
+    if (known.decision == text) return;
+  }
+  ignored_.push_back({text, reason});
+}
+
+/// The decision's candidate for `family`, if policy, catalogue, source and device allow it.
+std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const Decision& decision,
+                                                   const ProblemFamily& family, const Refusals& refusals) {
+  if (policy_.backend != Backend::automatic && decision.candidate.backend != policy_.backend) return std::nullopt;
+  if (policy_.numerics == NumericsPolicy::strict && decision.candidate.numerics != Numerics::rank_order_fp32) {
+    return std::nullopt;
+  }
+  try {
+    ProblemFamily original = family;
+    original.hidden = decision.hidden;
+    const CandidateSpec as_measured =
+        CandidateSpec::parse(group_.catalogue(), decision.candidate.name, original, group_.size());
+    CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size());
+    for (const std::optional<Variant>* variant : {&spec.kernel, &spec.prologue, &spec.epilogue}) {
+      if (!*variant) continue;
+      if (const auto reason = unavailable(group_.catalogue(), **variant, group_.limits())) {
+        if (decision.hidden == family.hidden) ignore(decision, *reason);
+        return std::nullopt;
+      }
+    }
+    if (spec.kernel && !group_.symmetric_provider()) {
+      ignore(decision, "it needs symmetric memory: " + group_.symmetric_reason());
+      return std::nullopt;
+    }
+    if (!spec.nccl.empty() && !group_.nccl_reason().empty()) {
+      ignore(decision, "it needs NCCL: " + group_.nccl_reason());
+      return std::nullopt;
+    }
+    std::string note;
+    if (spec.forced.forces() && group_.nccl_reason().empty() && !group_.nccl_forcing_reason().empty()) {
+      // What was fastest is NCCL; told nothing, it is nearer to what was measured than any kernel that lost to it.
+      note = "NCCL is used as it chooses, because it cannot be told to use " + spec.forced.text();
+      ignore(decision, note + ": " + group_.nccl_forcing_reason());
+      spec.forced = {};
+    }
+    if (hashes_.of(as_measured) != decision.candidate.source_hash) {
+      // What is shipped was timed with the kernels of its day, and is better than no measurement at all.
+      if (!measured.shipped) {
+        ignore(decision, "the source of its kernel has changed since it was measured; tune again");
+        return std::nullopt;
+      }
+      note += (note.empty() ? "" : "; ") + std::string("the source of its kernel has changed since then");
+    }
+    if (const auto refused = refusals.find(refusal_key(spec, family)); refused != refusals.end()) {
+      ignore(decision, refused->second);
+      return std::nullopt;
+    }
+    return Accepted{spec, note};
+  } catch (const Error& error) {
+    // That a shipped kernel does not fit rows of another length is nobody's concern.
+    if (!measured.shipped || decision.hidden == family.hidden) ignore(decision, error.what());
+    return std::nullopt;
+  }
+}
+
+bool Resolver::concerns(const Decision& decision, const ProblemFamily& family) const {
+  return decision.world == group_.size() && decision.pattern == family.pattern && decision.dtype == family.dtype &&
+         decision.mode == family.mode;
+}
+
+Resolver::Layer Resolver::decisions_layer(const Usable& measured, const ProblemFamily& family,
+                                          const Refusals& refusals) {
+  Layer layer;
+  const char* rule = measured.shipped               ? "shipped_default"
+                     : measured.differences.empty() ? "decision"
+                                                    : "nearest_environment";
+  for (const Decision& decision : measured.set->decisions) {
+    if (!concerns(decision, family) || decision.hidden != family.hidden || decision.tokens_min > family.max_tokens) {
+      continue;
+    }
+    const std::optional<Accepted> accepted = accept(measured, decision, family, refusals);
+    if (!accepted) continue;
+    layer.push_back(
+        {decision.tokens_min, decision.tokens_max, accepted->spec, rule,
+         "measured for this problem" + in_environment(measured.shipped, measured.differences, accepted->note),
+         decision});
+  }
+  return layer;
+}
+
+/// Decisions for another hidden size, translated by communicated bytes.
+Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFamily& family, int hidden,
+                                        const Refusals& refusals) {
+  std::vector<const Decision*> tuned;
+  for (const Decision& decision : measured.set->decisions) {
+    if (concerns(decision, family) && decision.hidden == hidden) tuned.push_back(&decision);
+  }
+  std::stable_sort(tuned.begin(), tuned.end(),
+                   [](const Decision* a, const Decision* b) { return a->tokens_min < b->tokens_min; });
+  const std::int64_t here = row_bytes(family.hidden, family.dtype);
+  const std::int64_t there = row_bytes(hidden, family.dtype);
+  Layer layer;
+  for (std::size_t i = 0; i < tuned.size(); ++i) {
+    const Decision& decision = *tuned[i];
+    const std::optional<Accepted> accepted = accept(measured, decision, family, refusals);
+    if (!accepted) continue;
+    // The smallest measured message also stands for smaller ones, and an interval reaches up to the next one's start:
+    // between two measured messages of another row length lie some of this one.
+    const std::int64_t first = decision.tokens_min <= 1 ? 1 : divide_up(decision.tokens_min * there, here);
+    const bool adjacent = i + 1 < tuned.size() && tuned[i + 1]->tokens_min == decision.tokens_max + 1;
+    const std::int64_t last =
+        adjacent ? divide_up(tuned[i + 1]->tokens_min * there, here) - 1 : decision.tokens_max * there / here;
+    if (last < first) continue;
+    layer.push_back({first, last, accepted->spec, measured.shipped ? "shipped_default" : "nearest_hidden",
+                     "nothing was measured for hidden=" + std::to_string(family.hidden) +
+                         "; taken from hidden=" + std::to_string(hidden) + " at the same number of bytes" +
+                         in_environment(measured.shipped, measured.differences, accepted->note),
+                     decision});
+  }
+  return layer;
+}
+
+Resolver::Layer Resolver::heuristic_layer(const ProblemFamily& family, const Refusals& refusals,
+                                          std::string* why_not) const {
+  const auto usable = [&](const CandidateSpec& spec) { return !refusals.contains(refusal_key(spec, family)); };
+  const bool pinned = policy_.backend != Backend::automatic;
+  std::string pinned_reason;
+  std::vector<HeuristicStep> steps = heuristic_steps(group_, family, policy_, usable, &pinned_reason);
+  std::string rule = pinned ? "pinned" : "heuristic";
+  std::string prefix = pinned ? "backend " + std::string(to_string(policy_.backend)) + " is pinned; " : "";
+  if (steps.empty()) {
+    // Every request is served: first without the pin, then without the numerics class.
+    for (const ChoicePolicy relaxed : {ChoicePolicy{Backend::automatic, policy_.numerics}, ChoicePolicy{}}) {
+      steps = heuristic_steps(group_, family, relaxed, usable, why_not);
+      if (!steps.empty()) break;
+    }
+    rule = "fallback";
+    prefix = pinned_reason + "; ";
+  }
+  Layer layer;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const std::int64_t last = i + 1 < steps.size() ? steps[i + 1].tokens_min - 1 : family.max_tokens;
+    layer.push_back({steps[i].tokens_min, last, steps[i].spec, rule, prefix + steps[i].reason, std::nullopt});
+  }
+  return layer;
+}
+
+/// The hidden sizes other than this one for which there are decisions, nearest first (by ratio); the smaller one first
+/// when two are equally near.
+std::vector<int> Resolver::other_hidden_sizes(const std::vector<Usable>& sets, const ProblemFamily& family) const {
+  std::set<std::pair<double, int>> others;
+  for (const Usable& measured : sets) {
+    for (const Decision& decision : measured.set->decisions) {
+      if (!concerns(decision, family) || decision.hidden == family.hidden || decision.hidden <= 0) continue;
+      others.emplace(std::abs(std::log(static_cast<double>(decision.hidden) / family.hidden)), decision.hidden);
+    }
+  }
+  std::vector<int> sizes;
+  for (const auto& [distance, hidden] : others) sizes.push_back(hidden);
+  return sizes;
+}
+
+/// This hidden size in every environment, nearest first; then the other hidden sizes alike.
+void Resolver::add_measured(std::vector<Layer>& layers, const std::vector<Usable>& sets, const ProblemFamily& family,
+                            const Refusals& refusals) {
+  for (const Usable& measured : sets) layers.push_back(decisions_layer(measured, family, refusals));
+  for (const int hidden : other_hidden_sizes(sets, family)) {
+    for (const Usable& measured : sets) layers.push_back(nearest_layer(measured, family, hidden, refusals));
+  }
+}
+
+std::vector<PlannedInterval> Resolver::plan(const ProblemFamily& family, const Refusals& refusals) {
+  std::vector<Layer> layers;
+  add_measured(layers, environments_, family, refusals);
+  add_measured(layers, shipped_, family, refusals);
+
+  std::string why_not;
+  layers.push_back(heuristic_layer(family, refusals, &why_not));
+  std::vector<PlannedInterval> intervals = overlay(layers, family.max_tokens);
+  std::int64_t next = 1;
+  for (const PlannedInterval& interval : intervals) {
+    if (interval.tokens_min != next) break;
+    next = interval.tokens_max + 1;
+  }
+  if (next != family.max_tokens + 1) {
+    for (const auto& [key, reason] : refusals) why_not += "\n  " + key + ": " + reason;
+    throw Unsupported(why_not);
+  }
+  return intervals;
+}
+
+std::vector<PlannedInterval> overlay(const std::vector<std::vector<PlannedInterval>>& layers, std::int64_t tokens_max) {
+  std::set<std::int64_t> starts = {1};
+  for (const auto& layer : layers) {
+    for (const PlannedInterval& interval : layer) {
+      starts.insert(interval.tokens_min);
+      if (interval.tokens_max < tokens_max) starts.insert(interval.tokens_max + 1);
+    }
+  }
+  std::vector<PlannedInterval> result;
+  for (auto start = starts.begin(); start != starts.end(); ++start) {
+    if (*start < 1 || *start > tokens_max) continue;
+    const auto following = std::next(start);
+    const std::int64_t last = following == starts.end() ? tokens_max : std::min(*following - 1, tokens_max);
+    const PlannedInterval* found = nullptr;
+    for (const auto& layer : layers) {
+      for (const PlannedInterval& interval : layer) {
+        if (found == nullptr && interval.tokens_min <= *start && interval.tokens_max >= *start) found = &interval;
+      }
+      if (found != nullptr) break;
+    }
+    if (found == nullptr) continue;
+    if (!result.empty() && result.back().tokens_max + 1 == *start && same_choice(result.back(), *found)) {
+      result.back().tokens_max = last;
+      continue;
+    }
+    result.push_back(*found);
+    result.back().tokens_min = *start;
+    result.back().tokens_max = last;
+  }
+  return result;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,82 @@
+#include "environment/process_identity.hpp"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <array>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+namespace {
+
+std::string first_line(const char* path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+std::string link_target(const char* path) {
+  std::array<char, 256> buffer{};
+  const ssize_t length = readlink(path, buffer.data(), buffer.size());
+  return length > 0 ? std::string(buffer.data(), static_cast<std::size_t>(length)) : std::string();
+}
+
+// Field 22 of /proc/self/stat: ticks since boot. The second field may hold blanks and brackets, so count behind it.
+std::string start_time() {
+  const std::string line = first_line("/proc/self/stat");
+  const std::size_t end_of_name = line.rfind(')');
+  if (end_of_name == std::string::npos) return {};
+  std::istringstream rest(line.substr(end_of_name + 1));
+  std::string field;
+  for (int i = 3; i <= 22; ++i) {
+    if (!(rest >> field)) return {};
+  }
+  return field;
+}
+
+}  // namespace
+
+ProcessIdentity process_identity() {
+  ProcessIdentity identity;
+  identity.host = first_line("/proc/sys/kernel/random/boot_id");
+  identity.network_namespace = link_target("/proc/self/ns/net");
+  const std::string started = start_time();
+  const std::string pid_namespace = link_target("/proc/self/ns/pid");
+  // A process id means something only within its namespace, and only until it is reused.
+  if (!identity.host.empty() && !started.empty() && !pid_namespace.empty()) {
+    identity.process = identity.host + "/" + pid_namespace + "/" + std::to_string(getpid()) + "/" + started;
+  }
+  return identity;
+}
+
+bool same_process(const ProcessIdentity& a, const ProcessIdentity& b) noexcept {
+  return !a.process.empty() && a.process == b.process;
+}
+
+bool same_host(const ProcessIdentity& a, const ProcessIdentity& b) noexcept {
+  return !a.host.empty() && a.host == b.host;
+}
+
+std::string random_token(std::size_t bytes) {
+  std::vector<unsigned char> random(bytes);
+  std::size_t filled = 0;
+  while (filled < bytes) {
+    const ssize_t got = getrandom(random.data() + filled, bytes - filled, 0);
+    if (got <= 0) throw DeviceError("getrandom failed: the kernel gives no random bytes");
+    filled += static_cast<std::size_t>(got);
+  }
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string text;
+  for (const unsigned char byte : random) {
+    text += digits[byte >> 4U];
+    text += digits[byte & 15U];
+  }
+  return text;
+}
+
+}  // namespace arbiter

@@ -1,0 +1,307 @@
+#include <algorithm>
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "arbiter/error.hpp"
+#include "arbiter/runtime/candidate.hpp"
+#include "arbiter/runtime/fingerprint.hpp"
+#include "candidate/geometry.hpp"
+#include "group/collective.hpp"
+#include "group/fault.hpp"
+#include "memory/multicast_probe.hpp"
+#include "memory/shared_buffers.hpp"
+#include "memory/workspace.hpp"
+
+namespace arbiter {
+namespace {
+
+/// What all ranks agreed on before the first allocation.
+/// Small enough that long launches use several epochs there too.
+constexpr std::uint64_t cpu_push_buffer_bytes = std::uint64_t{32} << 10;
+
+struct Capabilities {
+  std::optional<SymmetricProvider> provider;
+  std::string symmetric_reason;
+  TargetLimits limits;
+  int ranks_on_device = 1;
+};
+
+/// Preference among providers that work everywhere: the one that also reaches other nodes and multicast comes first.
+constexpr SymmetricProvider preference[] = {SymmetricProvider::vmm, SymmetricProvider::cuda_ipc,
+                                            SymmetricProvider::shared_memory};
+
+void choose_provider(Device& device, Bootstrap& bootstrap, Capabilities& result) {
+  if (bootstrap.size() == 1) {
+    result.symmetric_reason = "a single rank has no peers";
+    return;
+  }
+  const std::vector<ProviderProbe> probes = probe_symmetric_memory(device, bootstrap);
+  for (const SymmetricProvider wanted : preference) {
+    for (const ProviderProbe& probe : probes) {
+      if (probe.provider == wanted && probe.usable) {
+        result.provider = wanted;
+        return;
+      }
+    }
+  }
+  for (const ProviderProbe& probe : probes) {
+    result.symmetric_reason +=
+        (result.symmetric_reason.empty() ? "" : "; ") + std::string(to_string(probe.provider)) + ": " + probe.reason;
+  }
+  if (probes.empty()) result.symmetric_reason = "this device has no symmetric-memory provider";
+}
+
+Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, const Catalogue& catalogue, bool multicast) {
+  const DeviceProperties& properties = device.properties();
+  require_equal(bootstrap, "creating a group",
+                {{"world size", std::to_string(bootstrap.size())},
+                 {"Arbiter version", std::string(version())},
+                 {"catalogue", catalogue.hash()},
+                 {"multicast (ARBITER_MULTICAST)", multicast ? "on" : "off"},
+                 {"device kind", std::string(to_string(device.kind()))},
+                 {"compute capability", std::to_string(properties.compute_capability)}});
+  Capabilities result;
+  result.limits.sm = properties.compute_capability;
+  // Enumeration must give the same list everywhere, so the weakest device sets the limit.
+  const std::int32_t mine = properties.max_threads_per_block;
+  std::vector<std::int32_t> all(static_cast<std::size_t>(bootstrap.size()));
+  bootstrap.allgather(&mine, sizeof(mine), all.data());
+  result.limits.max_threads = *std::min_element(all.begin(), all.end());
+  const std::vector<std::string> devices = bootstrap.allgather(properties.unique_id);
+  for (const std::string& one : devices) {
+    result.ranks_on_device =
+        std::max(result.ranks_on_device, static_cast<int>(std::count(devices.begin(), devices.end(), one)));
+  }
+  choose_provider(device, bootstrap, result);
+  if (result.provider) result.limits.capabilities.emplace_back("registered_input");
+  return result;
+}
+
+class GroupImpl final : public Group {
+ public:
+  GroupImpl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device, const GroupOptions& options)
+      : bootstrap_(std::move(bootstrap)),
+        device_(std::move(device)),
+        options_(options),
+        uncaught_(std::uncaught_exceptions()) {
+    everywhere(*bootstrap_, "make its device current", [&] { device_->activate(); });
+    capabilities_ = agree_on_capabilities(*device_, *bootstrap_, catalogue(), options_.variables.multicast);
+    if (!options_.cache) options_.cache = make_cache(options_.variables);
+    prove_multicast();
+    create_nccl();
+    if (size() > 1 && !capabilities_.provider && !nccl_) {
+      throw Unavailable(
+          "no way to exchange data between the ranks. Symmetric memory: " + capabilities_.symmetric_reason +
+          ". NCCL: " + nccl_reason_ + ". `arbiter doctor` shows what each rank can do.");
+    }
+    everywhere(*bootstrap_, "allocate its fault record", [&] {
+      workspace_ =
+          std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider, multicast(), options_.first_epoch);
+      shared_buffers_ = std::make_unique<SharedBuffers>(*device_, *bootstrap_, capabilities_.provider, multicast());
+    });
+    const std::string provider =
+        capabilities_.provider ? std::string(to_string(*capabilities_.provider)) : std::string("none");
+    environment_ = fingerprint(*device_, *bootstrap_, provider, catalogue().hash());
+    environment_.multicast = multicast();
+    // Decisions are chosen by the environment: a rank that sees another one would choose others.
+    require_equal(*bootstrap_, "creating a group",
+                  {{"environment", environment_.key()},
+                   {"push_buffer_bytes", std::to_string(push_buffer_bytes())},
+                   {"first_epoch", std::to_string(options_.first_epoch)}});
+  }
+
+  ~GroupImpl() override {
+    // A rank that leaves early tells its peers. Otherwise all wait for each other, because a peer's last kernel may
+    // still be storing into this rank's workspace; after a fault that wait could be for a dead rank.
+    try {
+      device_->activate();
+      const bool leaving_early = std::uncaught_exceptions() > uncaught_;
+      if (leaving_early) abort();
+      if (!leaving_early && !poisoned()) {
+        device_->synchronize(nullptr);
+        bootstrap_->barrier();
+      } else if (nccl_) {
+        nccl_->abort();
+      }
+    } catch (...) {  // destructors do not throw, and there is nobody left to tell
+    }
+    symmetric_buffers_.reset();
+    nccl_.reset();
+    shared_buffers_.reset();
+    workspace_.reset();
+  }
+
+  int rank() const noexcept override { return bootstrap_->rank(); }
+  int size() const noexcept override { return bootstrap_->size(); }
+  Device& device() noexcept override { return *device_; }
+  Bootstrap& bootstrap() noexcept override { return *bootstrap_; }
+  const Environment& environment() const noexcept override { return environment_; }
+  const Catalogue& catalogue() const noexcept override {
+    return options_.catalogue ? *options_.catalogue : Catalogue::builtin();
+  }
+  const TemplateMap& templates() const noexcept override {
+    return options_.templates ? *options_.templates : builtin_templates();
+  }
+  TargetLimits limits() const override { return capabilities_.limits; }
+  int ranks_on_device() const noexcept override { return capabilities_.ranks_on_device; }
+  NcclCommunicator* nccl() noexcept override { return nccl_.get(); }
+  std::string nccl_reason() const override { return nccl_reason_; }
+  std::string nccl_forcing_reason() const override { return nccl_forcing_reason_; }
+  KernelCache& cache() noexcept override { return *options_.cache; }
+  const KernelSet& stored_kernels() const noexcept override { return *kernels_; }
+  void provide(std::shared_ptr<const KernelSet> kernels) override { kernels_ = std::move(kernels); }
+  const EnvironmentVariables& variables() const noexcept override { return options_.variables; }
+  std::optional<SymmetricProvider> symmetric_provider() const noexcept override { return capabilities_.provider; }
+  std::string symmetric_reason() const override { return capabilities_.symmetric_reason; }
+  std::string multicast_reason() const override { return multicast_reason_; }
+  Workspace& workspace() noexcept override { return *workspace_; }
+  SharedBuffers& shared_buffers() noexcept override { return *shared_buffers_; }
+  std::uint64_t push_buffer_bytes() const noexcept override {
+    if (options_.push_buffer_bytes != 0) return options_.push_buffer_bytes;
+    return device_->kind() == DeviceKind::cpu ? cpu_push_buffer_bytes : default_push_buffer_bytes;
+  }
+
+  NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes) override {
+    if (!nccl_) throw Unavailable("NCCL symmetric windows need NCCL: " + nccl_reason_);
+    if (!symmetric_buffers_ || symmetric_bytes_ < bytes) {
+      symmetric_buffers_ = nccl_->register_symmetric(bytes);
+      symmetric_bytes_ = bytes;
+    }
+    return *symmetric_buffers_;
+  }
+
+  std::size_t nccl_symmetric_bytes() const noexcept override { return symmetric_bytes_; }
+
+  void reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) override {
+    check();
+    workspace_->reserve(push_bytes, staging_bytes);
+  }
+  std::size_t workspace_bytes() const noexcept override { return workspace_->bytes(); }
+
+  void check() const override {
+    throw_if_poisoned(*workspace_->fault(), options_.variables.timeout);
+    if (aborted_) throw Poisoned(abort_message());
+    if (nccl_) nccl_->check();
+  }
+
+  void abort() noexcept override {
+    aborted_ = true;
+    try {
+      if (workspace_) workspace_->abort_peers();
+      if (nccl_) nccl_->abort();
+    } catch (...) {  // giving up cannot fail
+    }
+  }
+
+  void recover() override {
+    workspace_->reset();
+    const bool nccl_lost = !bootstrap_->all(!aborted_);
+    aborted_ = false;
+    if (nccl_lost && nccl_) {  // an aborted NCCL communicator is of no use any more
+      symmetric_buffers_.reset();
+      symmetric_bytes_ = 0;
+      nccl_.reset();
+      create_nccl();
+    }
+  }
+
+ private:
+  bool multicast() const noexcept { return multicast_reason_.empty(); }
+
+  /// Opt-in, and only what a store and a load have proven on all ranks. The ranks agreed on the option before.
+  void prove_multicast() {
+    if (!options_.variables.multicast) {
+      multicast_reason_ = "opt-in: set ARBITER_MULTICAST=on (and not NCCL_NVLS_ENABLE=0) to allow it";
+    } else if (!capabilities_.provider) {
+      multicast_reason_ = "there is no symmetric memory: " + capabilities_.symmetric_reason;
+    } else {
+      multicast_reason_ = probe_multicast(*device_, *bootstrap_, *capabilities_.provider, *options_.cache);
+    }
+    if (multicast()) capabilities_.limits.capabilities.emplace_back("multicast");
+  }
+
+  bool poisoned() const noexcept { return aborted_ || !workspace_ || is_poisoned(*workspace_->fault()); }
+  std::string abort_message() const {
+    return "rank " + std::to_string(rank()) +
+           " gave up on this group (abort was called); destroy the communicator and create a new one";
+  }
+
+  static std::shared_ptr<KernelCache> make_cache(const EnvironmentVariables& variables) {
+    CacheOptions options;
+    options.directory = variables.cache_dir;
+    options.compile_on_miss = variables.jit;
+    return std::make_shared<KernelCache>(options);
+  }
+
+  void create_nccl() {
+    nccl_reason_ = [&]() -> std::string {
+      if (!options_.nccl) return "switched off by the caller";
+      if (device_->kind() == DeviceKind::cpu) return "the CPU device has no NCCL";
+      if (size() == 1) return "a single rank has no peers";
+      return nccl_version().empty() ? "NCCL was not found on this rank" : "";
+    }();
+    // Its creation is collective: no rank may enter while another cannot.
+    nccl_forcing_reason_.clear();
+    std::vector<std::string> reasons = bootstrap_->allgather(nccl_reason_);
+    if (first_reason(reasons, nccl_reason_)) return;
+    std::string failure;
+    try {
+      nccl_ = make_nccl_communicator(*device_, *bootstrap_);
+    } catch (const Poisoned&) {
+      throw;
+    } catch (const Error& error) {
+      failure = error.what();
+    }
+    reasons = bootstrap_->allgather(failure);
+    if (first_reason(reasons, nccl_reason_)) {
+      nccl_.reset();
+      return;
+    }
+    first_reason(bootstrap_->allgather(nccl_->forcing_problem()), nccl_forcing_reason_);
+  }
+
+  /// Sets `reason` to that of the first rank that has one; clears it if none has.
+  bool first_reason(const std::vector<std::string>& reasons, std::string& reason) const {
+    for (std::size_t i = 0; i < reasons.size(); ++i) {
+      if (reasons[i].empty()) continue;
+      reason = static_cast<int>(i) == rank() ? reasons[i] : "rank " + std::to_string(i) + ": " + reasons[i];
+      return true;
+    }
+    reason.clear();
+    return false;
+  }
+
+  std::shared_ptr<Bootstrap> bootstrap_;
+  std::shared_ptr<Device> device_;
+  GroupOptions options_;
+  int uncaught_;
+  Capabilities capabilities_;
+  std::string multicast_reason_;  // why there is none; empty if there is
+  std::unique_ptr<NcclCommunicator> nccl_;
+  std::string nccl_reason_;
+  std::string nccl_forcing_reason_;
+  std::unique_ptr<NcclCommunicator::SymmetricBuffers> symmetric_buffers_;
+  std::size_t symmetric_bytes_ = 0;
+  std::unique_ptr<Workspace> workspace_;
+  std::unique_ptr<SharedBuffers> shared_buffers_;
+  Environment environment_;
+  std::shared_ptr<const KernelSet> kernels_ = std::make_shared<const KernelSet>();
+  bool aborted_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Group> make_group(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
+                                  const GroupOptions& options) {
+  if (!bootstrap || !device) throw InvalidArgument("make_group needs a bootstrap and a device; one of them is null");
+  const int size = bootstrap->size();
+  if (size < 1 || size > max_world) {
+    throw InvalidArgument("a group of " + std::to_string(size) + " ranks; expected 1 to " + std::to_string(max_world));
+  }
+  return std::make_unique<GroupImpl>(std::move(bootstrap), std::move(device), options);
+}
+
+std::string_view version() noexcept { return ARBITER_VERSION; }
+
+}  // namespace arbiter

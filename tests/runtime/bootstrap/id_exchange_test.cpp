@@ -1,0 +1,292 @@
+// The 128 bytes that travel before NCCL does: between processes, past strangers and leftovers.
+#include "bootstrap/id_exchange.hpp"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <thread>
+
+#include "arbiter/error.hpp"
+#include "memory/file_descriptor.hpp"
+
+namespace arbiter {
+namespace {
+
+namespace fs = std::filesystem;
+
+NcclId sample_id() {
+  NcclId id;
+  for (std::size_t i = 0; i < id.bytes.size(); ++i) id.bytes[i] = static_cast<char>(i * 7 + 3);
+  return id;
+}
+
+int listen_on(int port, FileDescriptor& out) {
+  out = FileDescriptor(socket(AF_INET, SOCK_STREAM, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_ANY);
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  if (bind(out.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) return 0;
+  if (listen(out.get(), 8) != 0) return 0;
+  socklen_t length = sizeof(address);
+  getsockname(out.get(), reinterpret_cast<sockaddr*>(&address), &length);
+  return ntohs(address.sin_port);
+}
+
+int free_port() {
+  FileDescriptor fd;
+  return listen_on(0, fd);
+}
+
+class IdExchangeTest : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("arbiter-exchange-" + std::to_string(getpid()));
+    fs::create_directories(folder_);
+    base_.rendezvous = GetParam() == "tcp" ? "tcp://127.0.0.1:" + std::to_string(free_port())
+                                           : "file://" + (folder_ / "meet").string();
+    base_.job = "job 1";
+    base_.deadline = std::chrono::seconds(20);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  IdExchange of(int rank, int size) const {
+    IdExchange exchange = base_;
+    exchange.rank = rank;
+    exchange.size = size;
+    return exchange;
+  }
+
+  // One process per exchange; code 0: got the id, 1: got something else, 2: Poisoned, 3: Disagreement, 4: other error.
+  std::vector<int> run(const std::vector<IdExchange>& ranks) {
+    std::vector<pid_t> children;
+    for (const IdExchange& exchange : ranks) {
+      const pid_t child = fork();
+      if (child == 0) {
+        int code = 4;
+        try {
+          const NcclId mine = exchange.rank == 0 ? sample_id() : NcclId{};
+          code = exchange_id(exchange, mine).bytes == sample_id().bytes ? 0 : 1;
+        } catch (const Poisoned&) {
+          code = 2;
+        } catch (const Disagreement&) {
+          code = 3;
+        } catch (const std::exception&) {
+        }
+        _exit(code);
+      }
+      children.push_back(child);
+    }
+    std::vector<int> codes;
+    for (const pid_t child : children) {
+      int status = 0;
+      waitpid(child, &status, 0);
+      codes.push_back(WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+    }
+    return codes;
+  }
+
+  std::size_t files_left() const {
+    return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()));
+  }
+
+  fs::path folder_;
+  IdExchange base_;
+};
+
+TEST_P(IdExchangeTest, EveryRankGetsTheIdOfRankZero) {
+  EXPECT_EQ(run({of(0, 5), of(1, 5), of(2, 5), of(3, 5), of(4, 5)}), (std::vector<int>{0, 0, 0, 0, 0}));
+  EXPECT_EQ(files_left(), 0U);
+}
+
+TEST_P(IdExchangeTest, RunsTwiceInARow) {
+  for (int round = 0; round < 2; ++round) EXPECT_EQ(run({of(2, 3), of(1, 3), of(0, 3)}), (std::vector<int>{0, 0, 0}));
+}
+
+TEST_P(IdExchangeTest, ALateRankIsWaitedFor) {
+  std::vector<int> codes;
+  std::thread late;
+  std::vector<int> late_code;
+  late = std::thread([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    late_code = run({of(1, 2)});
+  });
+  codes = run({of(0, 2)});
+  late.join();
+  EXPECT_EQ(codes, std::vector<int>{0});
+  EXPECT_EQ(late_code, std::vector<int>{0});
+}
+
+TEST_P(IdExchangeTest, AMissingRankEndsInPoisonedForTheOthers) {
+  base_.deadline = std::chrono::milliseconds(600);
+  EXPECT_EQ(run({of(0, 3), of(1, 3)})[0], 2);
+  EXPECT_EQ(files_left(), 0U);
+}
+
+TEST_P(IdExchangeTest, WithoutRankZeroTheOthersAreSentAway) {
+  base_.deadline = std::chrono::milliseconds(400);
+  EXPECT_EQ(run({of(1, 2)}), std::vector<int>{2});
+  EXPECT_EQ(files_left(), 0U);
+}
+
+TEST_P(IdExchangeTest, AnotherJobGetsNothing) {
+  base_.deadline = std::chrono::milliseconds(600);
+  IdExchange stranger = of(1, 2);
+  stranger.job = "job 2";
+  EXPECT_EQ(run({of(0, 2), stranger}), (std::vector<int>{2, 2}));
+}
+
+TEST_P(IdExchangeTest, ASingleRankTalksToNobody) {
+  IdExchange alone = of(0, 1);
+  alone.rendezvous = "";
+  EXPECT_EQ(exchange_id(alone, sample_id()).bytes, sample_id().bytes);
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, IdExchangeTest, testing::Values("tcp", "file"),
+                         [](const auto& transport) { return transport.param; });
+
+class TcpExchangeTest : public IdExchangeTest {};
+INSTANTIATE_TEST_SUITE_P(Tcp, TcpExchangeTest, testing::Values("tcp"));
+
+TEST_P(TcpExchangeTest, ATakenPortIsSteppedOver) {
+  FileDescriptor stranger;  // accepts connections and never says a word
+  const int port = listen_on(0, stranger);
+  ASSERT_NE(port, 0);
+  base_.rendezvous = "tcp://127.0.0.1:" + std::to_string(port);
+  EXPECT_EQ(run({of(0, 2), of(1, 2)}), (std::vector<int>{0, 0}));
+}
+
+TEST_P(TcpExchangeTest, StrangersDoNotDisturb) {
+  const int port = std::stoi(base_.rendezvous.substr(base_.rendezvous.rfind(':') + 1));
+  std::thread stranger([port] {
+    for (int i = 0; i < 20; ++i) {
+      const FileDescriptor fd(socket(AF_INET, SOCK_STREAM, 0));
+      sockaddr_in address{};
+      address.sin_family = AF_INET;
+      address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      address.sin_port = htons(static_cast<std::uint16_t>(port));
+      if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+        const std::string garbage(static_cast<std::size_t>(i * 5), 'G');
+        send(fd.get(), garbage.data(), garbage.size(), MSG_NOSIGNAL);
+        if (i % 2 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      } else {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+    }
+  });
+  std::vector<int> late;
+  std::thread rank([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    late = run({of(1, 2)});
+  });
+  EXPECT_EQ(run({of(0, 2)}), std::vector<int>{0});
+  rank.join();
+  stranger.join();
+  EXPECT_EQ(late, std::vector<int>{0});
+}
+
+TEST_P(TcpExchangeTest, AnotherWorldSizeIsSaidOnBothSides) {
+  EXPECT_EQ(run({of(0, 2), of(1, 3)}), (std::vector<int>{3, 3}));
+}
+
+TEST_P(TcpExchangeTest, OneRankTwiceLeavesOneOfThemOut) {
+  base_.deadline = std::chrono::milliseconds(1500);
+  const std::vector<int> codes = run({of(0, 3), of(1, 3), of(1, 3)});
+  EXPECT_EQ(codes[0], 2);
+  EXPECT_EQ(codes[1] + codes[2], 2) << "one got the id, the other nothing";
+}
+
+TEST_P(TcpExchangeTest, MalformedAddressesAreRefused) {
+  for (const char* bad : {"tcp://", "tcp://host", "tcp://host:", "tcp://host:0", "tcp://host:65536", "tcp://host:12x",
+                          "tcp://:5000", "udp://host:5000", "host:5000"}) {
+    IdExchange exchange = of(1, 2);
+    exchange.rendezvous = bad;
+    EXPECT_THROW(exchange_id(exchange, {}), InvalidArgument) << bad;
+  }
+  EXPECT_THROW(exchange_id(of(2, 2), {}), InvalidArgument);
+}
+
+TEST_P(TcpExchangeTest, AnUnknownHostIsNamed) {
+  IdExchange exchange = of(1, 2);
+  exchange.rendezvous = "tcp://no-such-host.invalid:5000";
+  exchange.deadline = std::chrono::milliseconds(100);
+  try {
+    exchange_id(exchange, {});
+    FAIL() << "expected Poisoned";
+  } catch (const Poisoned& error) {
+    EXPECT_NE(std::string(error.what()).find("no-such-host.invalid"), std::string::npos) << error.what();
+  }
+}
+
+class FileExchangeTest : public IdExchangeTest {};
+INSTANTIATE_TEST_SUITE_P(File, FileExchangeTest, testing::Values("file"));
+
+TEST_P(FileExchangeTest, LeftoversOfACrashedRunAreIgnored) {
+  // A first run whose rank 2 never came leaves, when killed, a greeting; and an answer with another id.
+  const pid_t crashed = fork();
+  if (crashed == 0) {
+    try {
+      exchange_id(of(1, 3), {});
+    } catch (const std::exception&) {
+    }
+    _exit(0);
+  }
+  while (files_left() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  kill(crashed, SIGKILL);
+  waitpid(crashed, nullptr, 0);
+  ASSERT_GE(files_left(), 1U);
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    const std::string path = entry.path().string();
+    if (const std::size_t end = path.rfind(".rank1"); end != std::string::npos) {
+      std::ofstream(path.substr(0, end) + ".id") << "arbiter rendezvous 1\n" << std::string(3 * 32 + 128, 'x');
+    }
+  }
+  std::vector<int> late;
+  std::thread others([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // rank 0 has answered the leftover by now
+    late = run({of(1, 3), of(2, 3)});
+  });
+  EXPECT_EQ(run({of(0, 3)}), std::vector<int>{0});
+  others.join();
+  EXPECT_EQ(late, (std::vector<int>{0, 0}));
+  EXPECT_EQ(files_left(), 0U);
+}
+
+TEST_P(FileExchangeTest, GarbageInTheAnswerIsNoAnswer) {
+  base_.deadline = std::chrono::milliseconds(300);
+  IdExchange exchange = of(1, 2);
+  std::array<char, 32> job{};
+  std::snprintf(job.data(), job.size(), "%016llx", static_cast<unsigned long long>(job_number(exchange.job)));
+  for (const std::string& content : {std::string(), std::string("arbiter rendezvous 1\n"), std::string(5000, 'z'),
+                                     // complete, but an answer to the ranks of another run
+                                     "arbiter rendezvous 1\n" + std::string(2 * 32 + 128, 'x')}) {
+    std::ofstream((folder_ / ("meet." + std::string(job.data()) + ".2.id")).string()) << content;
+    EXPECT_THROW(exchange_id(exchange, {}), Poisoned);
+  }
+}
+
+TEST_P(FileExchangeTest, AFolderThatDoesNotExistIsNamed) {
+  IdExchange exchange = of(1, 2);
+  exchange.rendezvous = "file://" + (folder_ / "nowhere" / "meet").string();
+  try {
+    exchange_id(exchange, {});
+    FAIL() << "expected Unavailable";
+  } catch (const Unavailable& error) {
+    EXPECT_NE(std::string(error.what()).find("nowhere"), std::string::npos) << error.what();
+  }
+  exchange.rendezvous = "file://relative/path";
+  EXPECT_THROW(exchange_id(exchange, {}), InvalidArgument);
+  exchange.rendezvous = "file:///";
+  EXPECT_THROW(exchange_id(exchange, {}), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace arbiter

@@ -1,0 +1,264 @@
+// The front door, on the CPU device: right answers for every kind of call.
+#include "arbiter/communicator.hpp"
+
+#include <filesystem>
+#include <fstream>
+
+#include "arbiter/error.hpp"
+#include "runtime/communicator_fixture.hpp"
+
+namespace arbiter {
+namespace {
+
+using test::quiet_options;
+using test::RankContext;
+using test::run_ranks;
+using test::small_integer;
+using test::small_integer_sum;
+using test::Tensor;
+
+ProblemFamily plain(int hidden, std::int64_t max_tokens) {
+  return {"allreduce", Dtype::fp32, hidden, max_tokens, Mode::graph};
+}
+
+Communicator make(RankContext& context) { return Communicator(context.bootstrap, context.device, quiet_options()); }
+
+/// All-reduces `count` small integers that begin `offset` elements into an allocation; checks the sum and the guards.
+void check_plain(Communicator& communicator, RankContext& context, std::size_t count, std::size_t offset,
+                 bool in_place) {
+  constexpr float guard = 12345.0F;
+  const Tensor<float> input(*context.device, count + offset + 8);
+  const Tensor<float> output(*context.device, count + offset + 8);
+  input.fill([&](std::size_t i) {
+    return i < offset || i >= offset + count ? guard : small_integer(context.rank, i - offset);
+  });
+  output.fill([&](std::size_t) { return guard; });
+  const Tensor<float>& result = in_place ? input : output;
+  communicator.all_reduce(input.data() + offset, result.data() + offset, static_cast<std::int64_t>(count), Dtype::fp32,
+                          nullptr);
+  for (std::size_t i = 0; i < count; ++i) {
+    ASSERT_EQ(result[offset + i], small_integer_sum(context.size, i))
+        << "element " << i << " of " << count << ", offset " << offset << ", rank " << context.rank;
+  }
+  for (std::size_t i = 0; i < offset; ++i) ASSERT_EQ(result[i], guard);
+  for (std::size_t i = offset + count; i < result.size(); ++i) ASSERT_EQ(result[i], guard) << "written past the end";
+}
+
+TEST(Communicator, PlainServesEveryCountAlignmentAndPlace) {
+  for (const int size : {2, 3}) {
+    run_ranks(size, [](RankContext& context) {
+      Communicator communicator = make(context);
+      const std::vector<ProblemFamily> families = {plain(256, 16)};
+      communicator.prepare(families);
+      EXPECT_GT(communicator.workspace_bytes(), 0U);
+      EXPECT_EQ(communicator.symmetric_provider(), SymmetricProvider::shared_memory);
+      for (const std::size_t count : {1U, 3U, 4U, 7U, 8U, 511U, 512U, 1000U, 4095U, 4096U}) {
+        for (const std::size_t offset : {0U, 1U, 4U}) {
+          for (const bool in_place : {false, true}) check_plain(communicator, context, count, offset, in_place);
+        }
+      }
+      communicator.all_reduce(nullptr, nullptr, 0, Dtype::fp32, nullptr);  // nothing to do is done
+      communicator.check();
+    });
+  }
+}
+
+TEST(Communicator, RunAndAllReduceServeTheSameFamilies) {
+  run_ranks(2, [](RankContext& context) {
+    Communicator communicator = make(context);
+    // A row of 7 elements: no row is a whole number of vectors.
+    const std::vector<ProblemFamily> families = {plain(7, 5)};
+    communicator.prepare(families);
+    for (const std::int64_t tokens : {1, 2, 4, 5}) {
+      const auto count = static_cast<std::size_t>(tokens) * 7;
+      const Tensor<float> input(*context.device, count);
+      const Tensor<float> output(*context.device, count);
+      input.fill([&](std::size_t i) { return small_integer(context.rank, i); });
+      Call call;
+      call.dtype = Dtype::fp32;
+      call.hidden = 7;
+      call.tokens = tokens;
+      call.input = input.data();
+      call.output = output.data();
+      communicator.run(call, nullptr);
+      for (std::size_t i = 0; i < count; ++i) ASSERT_EQ(output[i], small_integer_sum(2, i));
+      Problem problem{"allreduce", Dtype::fp32, 7, tokens, 2, Mode::graph, false};
+      EXPECT_TRUE(communicator.can_use(problem));
+    }
+    const Explanation odd = communicator.explain({"allreduce", Dtype::fp32, 7, 3, 2, Mode::graph, false});
+    EXPECT_EQ(odd.rule, "fallback");
+    EXPECT_NE(odd.reason.find("84 bytes are not a multiple of 16"), std::string::npos) << odd.reason;
+    EXPECT_EQ(communicator.explain({"allreduce", Dtype::fp32, 7, 4, 2, Mode::graph, false}).rule, "heuristic");
+  });
+}
+
+TEST(Communicator, ACapturedGraphReplaysBetweenEagerCallsOfOtherSizes) {
+  run_ranks(2, [](RankContext& context) {
+    Communicator communicator = make(context);
+    const std::vector<ProblemFamily> families = {plain(64, 64)};
+    communicator.prepare(families);
+    constexpr std::size_t count = 64 * 9;
+    const Tensor<float> input(*context.device, count);
+    const Tensor<float> output(*context.device, count);
+    const StreamHandle stream = context.device->create_stream();
+    context.device->begin_capture(stream);
+    communicator.all_reduce(input.data(), output.data(), count, Dtype::fp32, stream);
+    communicator.all_reduce(output.data(), output.data(), count, Dtype::fp32, stream);
+    const std::unique_ptr<Graph> graph = context.device->end_capture(stream);
+    for (int replay = 0; replay < 5; ++replay) {
+      input.fill([&](std::size_t i) { return small_integer(context.rank, i) + static_cast<float>(replay); });
+      graph->launch(stream);
+      context.device->synchronize(stream);
+      for (std::size_t i = 0; i < count; ++i) {
+        ASSERT_EQ(output[i], 2 * (small_integer_sum(2, i) + 2 * static_cast<float>(replay)));
+      }
+      check_plain(communicator, context, 64 * static_cast<std::size_t>(1 + replay * 13), 0, true);
+    }
+
+    // What fits may still be prepared; what would move the workspace under the graph may not.
+    const std::vector<ProblemFamily> smaller = {plain(32, 8)};
+    communicator.prepare(smaller);
+    const std::vector<ProblemFamily> larger = {plain(64, 6400)};
+    const std::string message = test::message_of<Unsupported>([&] { communicator.prepare(larger); });
+    EXPECT_NE(message.find("before the first capture"), std::string::npos) << message;
+    graph->launch(stream);
+    for (std::size_t i = 0; i < count; ++i) ASSERT_EQ(output[i], 2 * (small_integer_sum(2, i) + 8));
+    context.device->destroy_stream(stream);
+  });
+}
+
+TEST(Communicator, SeveralFamiliesAndGrowthBeforeCapture) {
+  run_ranks(2, [](RankContext& context) {
+    Communicator communicator = make(context);
+    const std::vector<ProblemFamily> first = {plain(64, 4)};
+    communicator.prepare(first);
+    check_plain(communicator, context, 256, 0, false);
+    const std::size_t before = communicator.workspace_bytes();
+    const std::vector<ProblemFamily> second = {plain(64, 4), plain(1024, 400)};
+    communicator.prepare(second);
+    EXPECT_GT(communicator.workspace_bytes(), before);
+    check_plain(communicator, context, 1024 * 400, 0, false);
+    check_plain(communicator, context, 256, 0, false);
+    check_plain(communicator, context, 1024 * 399 + 5, 1, true);
+  });
+}
+
+TEST(Communicator, ASingleRankCopiesAndRunsTheEpilogueAlone) {
+  run_ranks(1, [](RankContext& context) {
+    Communicator communicator = make(context);
+    EXPECT_EQ(communicator.size(), 1);
+    EXPECT_THROW(communicator.symmetric_provider(), Unsupported);
+    const std::vector<ProblemFamily> families = {plain(64, 4),
+                                                 {"allreduce_residual_rmsnorm", Dtype::fp32, 64, 4, Mode::graph}};
+    communicator.prepare(families);
+    EXPECT_EQ(communicator.workspace_bytes(), 0U);
+    check_plain(communicator, context, 255, 1, false);
+    check_plain(communicator, context, 100000, 0, true);  // a copy needs no preparation
+
+    constexpr std::size_t count = 4 * 64;
+    const Tensor<float> input(*context.device, count);
+    const Tensor<float> residual(*context.device, count);
+    const Tensor<float> gamma(*context.device, 64);
+    const Tensor<float> norm(*context.device, count);
+    input.fill([](std::size_t i) { return static_cast<float>(i % 7); });
+    residual.fill([](std::size_t i) { return static_cast<float>(i % 3); });
+    gamma.fill([](std::size_t) { return 2.0F; });
+    Call call;
+    call.dtype = Dtype::fp32;
+    call.hidden = 64;
+    call.tokens = 4;
+    call.input = input.data();
+    call.residual_in = residual.data();
+    call.residual_out = residual.data();
+    call.gamma = gamma.data();
+    call.norm_out = norm.data();
+    communicator.all_reduce_residual_rmsnorm(call, nullptr);
+    for (std::size_t row = 0; row < 4; ++row) {
+      double squares = 0;
+      for (std::size_t i = row * 64; i < row * 64 + 64; ++i) {
+        ASSERT_EQ(residual[i], static_cast<float>(i % 7 + i % 3));
+        squares += static_cast<double>(residual[i]) * residual[i];
+      }
+      const double scale = 2.0 / std::sqrt(squares / 64 + 1e-6);
+      for (std::size_t i = row * 64; i < row * 64 + 64; ++i) ASSERT_NEAR(norm[i], residual[i] * scale, 1e-5);
+    }
+    EXPECT_EQ(communicator.explain({"allreduce", Dtype::fp32, 64, 4, 1, Mode::graph, false}).candidate.name,
+              "auto/copy");
+  });
+}
+
+TEST(Communicator, TwoInterleavedCommunicatorsOnOverlappingGroups) {
+  // One communicator over all three ranks, one over ranks 0 and 1 only.
+  std::vector<std::unique_ptr<Bootstrap>> pair = make_in_process_bootstraps(2);
+  run_ranks(3, [&](RankContext& context) {
+    Communicator all = make(context);
+    const std::vector<ProblemFamily> families = {plain(64, 32)};
+    all.prepare(families);
+    if (context.rank == 2) {
+      for (std::size_t round = 1; round <= 8; ++round) check_plain(all, context, 64 * round, 0, false);
+      return;
+    }
+    RankContext inner = context;
+    inner.size = 2;
+    inner.bootstrap = std::move(pair[static_cast<std::size_t>(context.rank)]);
+    Communicator two = make(inner);
+    two.prepare(families);
+    for (std::size_t round = 1; round <= 8; ++round) {
+      check_plain(all, context, 64 * round, 0, false);
+      check_plain(two, inner, 64 * (9 - round), 0, false);
+    }
+  });
+}
+
+std::size_t entries(const char* directory) {
+  std::size_t count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory)) ++count;
+  return count;
+}
+
+std::size_t mappings() {
+  std::ifstream maps("/proc/self/maps");
+  std::size_t count = 0;
+  for (std::string line; std::getline(maps, line);) ++count;
+  return count;
+}
+
+TEST(Communicator, CreatedAndDestroyed100TimesLeavesNothingBehind) {
+  std::size_t descriptors = 0;
+  std::size_t mapped = 0;
+  run_ranks(2, [&](RankContext& context) {
+    for (int round = 0; round < 100; ++round) {
+      {
+        Communicator communicator = make(context);
+        const std::vector<ProblemFamily> families = {plain(64, 8)};
+        communicator.prepare(families);
+        check_plain(communicator, context, 512, 0, round % 2 == 0);
+      }
+      context.bootstrap->barrier();
+      if (context.rank == 0 && round == 9) {
+        descriptors = entries("/proc/self/fd");
+        mapped = mappings();
+      }
+      if (context.rank == 0 && round == 99) {
+        EXPECT_LE(entries("/proc/self/fd"), descriptors);
+        EXPECT_LE(mappings(), mapped + 8);  // the allocator's own arenas may move a little
+      }
+      context.bootstrap->barrier();
+    }
+  });
+}
+
+TEST(Communicator, AMovedFromCommunicatorRefusesCalls) {
+  run_ranks(1, [](RankContext& context) {
+    Communicator first = make(context);
+    Communicator second = std::move(first);
+    float x = 1;
+    const std::string message =
+        test::message_of<InvalidArgument>([&] { first.all_reduce(&x, &x, 1, Dtype::fp32, nullptr); });
+    EXPECT_NE(message.find("moved from"), std::string::npos);
+    EXPECT_EQ(second.size(), 1);
+  });
+}
+
+}  // namespace
+}  // namespace arbiter

@@ -1,0 +1,249 @@
+// A rank that does not come: the others say who waited for whom within the deadline, and live on.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <thread>
+
+#include "arbiter/error.hpp"
+#include "group/fault.hpp"
+#include "memory/workspace.hpp"
+#include "runtime/communicator_fixture.hpp"
+#include "runtime/ranks.hpp"
+
+namespace arbiter {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+using test::quiet_options;
+using test::RankContext;
+using test::run_ranks;
+using test::Tensor;
+
+constexpr auto deadline = 400ms;
+// Far above the deadline, far below the bootstrap's: what a slow machine may add.
+constexpr auto patience = 10s;
+
+CommunicatorOptions impatient() {
+  CommunicatorOptions options = quiet_options();
+  options.variables.timeout = deadline;
+  return options;
+}
+
+const std::vector<ProblemFamily>& families() {
+  static const std::vector<ProblemFamily> all = {{"allreduce", Dtype::fp32, 256, 16, Mode::graph}};
+  return all;
+}
+
+void expect_sum(Communicator& communicator, Device& device, int rank, int size) {
+  const Tensor<float> data(device, 2048);
+  data.fill([&](std::size_t i) { return test::small_integer(rank, i); });
+  communicator.all_reduce(data.data(), data.data(), 2048, Dtype::fp32, nullptr);
+  communicator.check();
+  for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], test::small_integer_sum(size, i));
+}
+
+TEST(Poison, ARankThatStopsCallingIsNamedWithinTheDeadline) {
+  std::vector<std::unique_ptr<Bootstrap>> survivors = make_in_process_bootstraps(2);
+  std::atomic<int> poisoned = 0;
+  std::vector<std::string> messages(2);
+  run_ranks(3, [&](RankContext& context) {
+    Communicator communicator(context.bootstrap, context.device, impatient());
+    communicator.prepare(families());
+    expect_sum(communicator, *context.device, context.rank, 3);
+    if (context.rank == 2) {  // silent from here on, but its memory stays
+      const auto start = Clock::now();
+      while (poisoned < 2 && Clock::now() - start < 2 * patience) std::this_thread::sleep_for(5ms);
+      EXPECT_EQ(poisoned, 2);
+      return;
+    }
+    const Tensor<float> data(*context.device, 4096);
+    const auto start = Clock::now();
+    const auto call = [&] { communicator.all_reduce(data.data(), data.data(), 4096, Dtype::fp32, nullptr); };
+    messages[static_cast<std::size_t>(context.rank)] = test::message_of<Poisoned>(call);
+    EXPECT_LT(Clock::now() - start, deadline + patience);
+    EXPECT_GE(Clock::now() - start, deadline / 2);
+    // Later calls return the error at once, of whatever kind they are.
+    const auto again = Clock::now();
+    EXPECT_THROW(call(), Poisoned);
+    EXPECT_THROW(communicator.check(), Poisoned);
+    EXPECT_THROW(communicator.run({"allreduce", Dtype::fp32, 256, 1, data.data(), data.data()}, nullptr), Poisoned);
+    EXPECT_LT(Clock::now() - again, deadline);
+    poisoned += 1;
+
+    // The rest of the ranks go on without it.
+    const int rank = context.rank;
+    Communicator next(std::shared_ptr<Bootstrap>(std::move(survivors[static_cast<std::size_t>(rank)])), context.device,
+                      impatient());
+    next.prepare(families());
+    expect_sum(next, *context.device, rank, 2);
+  });
+  const std::string both = messages[0] + messages[1];
+  EXPECT_NE(both.find("waited 0.4 s for rank 2 (block"), std::string::npos) << both;
+  EXPECT_NE(both.find("destroy it"), std::string::npos) << both;
+}
+
+TEST(Poison, PrepareOnAPoisonedCommunicatorFailsOnAllRanks) {
+  run_ranks(2, [&](RankContext& context) {
+    Communicator communicator(context.bootstrap, context.device, impatient());
+    communicator.prepare(families());
+    const Tensor<float> data(*context.device, 512);
+    if (context.rank == 0) {
+      EXPECT_THROW(communicator.all_reduce(data.data(), data.data(), 512, Dtype::fp32, nullptr), Poisoned);
+    }
+    EXPECT_THROW(communicator.prepare(families()), Poisoned);
+  });
+}
+
+TEST(Poison, AbortEndsAWaitBeforeItsDeadline) {
+  run_ranks(2, [&](RankContext& context) {
+    CommunicatorOptions options = quiet_options();
+    options.variables.timeout = 60s;
+    Communicator communicator(context.bootstrap, context.device, options);
+    communicator.prepare(families());
+    const Tensor<float> data(*context.device, 512);
+    const auto start = Clock::now();
+    if (context.rank == 1) {
+      const std::string message = test::message_of<Poisoned>(
+          [&] { communicator.all_reduce(data.data(), data.data(), 512, Dtype::fp32, nullptr); });
+      EXPECT_NE(message.find("told to give up"), std::string::npos) << message;
+    } else {
+      std::this_thread::sleep_for(50ms);
+      communicator.abort();
+      const std::string message = test::message_of<Poisoned>([&] { communicator.check(); });
+      EXPECT_NE(message.find("gave up"), std::string::npos) << message;
+    }
+    EXPECT_LT(Clock::now() - start, patience);
+  });
+}
+
+TEST(Poison, AnExceptionOnOneRankReleasesTheOthers) {
+  // Rank 0 leaves by an exception: its destructor does not wait for rank 1, and rank 1 does not wait for its deadline.
+  run_ranks(2, [&](RankContext& context) {
+    CommunicatorOptions options = quiet_options();
+    options.variables.timeout = 60s;
+    const auto start = Clock::now();
+    try {
+      Communicator communicator(context.bootstrap, context.device, options);
+      communicator.prepare(families());
+      if (context.rank == 0) throw std::runtime_error("the engine stumbled");
+      const Tensor<float> data(*context.device, 512);
+      EXPECT_THROW(communicator.all_reduce(data.data(), data.data(), 512, Dtype::fp32, nullptr), Poisoned);
+    } catch (const std::runtime_error& error) {
+      EXPECT_STREQ(error.what(), "the engine stumbled");
+    }
+    EXPECT_LT(Clock::now() - start, patience);
+  });
+}
+
+TEST(Poison, AGroupRecoversWhenAllRanksAreStillThere) {
+  run_ranks(2, [&](RankContext& context) {
+    GroupOptions options;
+    options.variables = impatient().variables;
+    options.variables.timeout = 100ms;
+    const auto group = make_group(context.bootstrap, context.device, options);
+    const ProblemFamily& family = families().front();
+    for (const char* algorithm :
+         {"oneshot_push", "twoshot_push", "twoshot_barrier", "oneshot_pull", "twoshot_pull", "twoshot_chunked"}) {
+      std::vector<LoadRequest> requests;
+      for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
+        if (spec.algorithm() == algorithm && requests.empty()) requests.push_back({spec, family});
+      }
+      ASSERT_EQ(requests.size(), 1U) << algorithm;
+      const std::vector<LoadResult> loaded = load_on_all_ranks(*group, requests);
+      ASSERT_TRUE(loaded[0].candidate) << loaded[0].reason;
+      const WorkspaceNeeds needs = loaded[0].candidate->needs(16);
+      group->reserve(needs.push_bytes, needs.staging_bytes);
+      const Tensor<float> data(*context.device, 16 * 256);
+      Call call{"allreduce", Dtype::fp32, 256, 16, data.data(), data.data()};
+      for (int round = 0; round < 2; ++round) {
+        data.fill([&](std::size_t i) { return test::small_integer(context.rank, i); });
+        loaded[0].candidate->enqueue(call, nullptr);
+        group->check();
+        for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], test::small_integer_sum(2, i)) << algorithm;
+        // One rank alone: half-filled buffers and epochs that differ between ranks are left behind.
+        if (context.rank == round) loaded[0].candidate->enqueue(call, nullptr);
+        context.bootstrap->barrier();
+        if (context.rank == round) {
+          EXPECT_THROW(group->check(), Poisoned);
+        }
+        group->recover();
+        EXPECT_NO_THROW(group->check());
+      }
+      data.fill([&](std::size_t i) { return test::small_integer(context.rank, i); });
+      loaded[0].candidate->enqueue(call, nullptr);
+      group->check();
+      for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], test::small_integer_sum(2, i)) << algorithm;
+    }
+    // After an abort as well.
+    if (context.rank == 0) group->abort();
+    context.bootstrap->barrier();
+    group->recover();
+    EXPECT_NO_THROW(group->check());
+  });
+}
+
+TEST(Poison, ARankKilledInACollectiveIsSurvivedByTheOtherProcesses) {
+  for (const int kill_after_ms : {0, 7, 40}) {
+    test::SocketStar second(2);
+    const std::vector<int> codes = test::run_processes(3, [&](Bootstrap& first) -> int {
+      // The bootstrap belongs to the caller of this function.
+      const std::shared_ptr<Bootstrap> bootstrap(&first, [](Bootstrap*) {});
+      const int rank = first.rank();
+      const std::shared_ptr<Device> device = make_cpu_device(rank);
+      const auto start = Clock::now();
+      {
+        Communicator communicator(bootstrap, device, impatient());
+        communicator.prepare(families());
+        expect_sum(communicator, *device, rank, 3);
+        first.barrier();
+        std::thread killer;
+        if (rank == 2) {
+          killer = std::thread([&] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(kill_after_ms));
+            kill(getpid(), SIGKILL);
+          });
+        }
+        const Tensor<float> data(*device, 4096);
+        std::string message;
+        while (message.empty()) {
+          try {
+            communicator.all_reduce(data.data(), data.data(), 4096, Dtype::fp32, nullptr);
+          } catch (const Poisoned& error) {
+            message = error.what();
+          }
+          if (Clock::now() - start > 2 * patience) return 3;
+        }
+        if (message.find("rank 2") == std::string::npos && message.find("told to give up") == std::string::npos) {
+          return 4;
+        }
+      }  // the destructor does not wait for the dead
+      Communicator next(std::shared_ptr<Bootstrap>(second.bootstrap(rank)), device, impatient());
+      next.prepare(families());
+      expect_sum(next, *device, rank, 2);
+      if (::testing::Test::HasFailure()) return 5;
+      return Clock::now() - start < 2 * patience ? 0 : 6;
+    });
+    EXPECT_EQ(codes, (std::vector<int>{0, 0, 128 + SIGKILL})) << "killed after " << kill_after_ms << " ms";
+  }
+}
+
+TEST(Fault, IsDescribedForPeople) {
+  arbiter_abi::FaultRecord fault{};
+  EXPECT_FALSE(is_poisoned(fault));
+  EXPECT_NO_THROW(throw_if_poisoned(fault, 30s));
+  fault = {1, 0, 2, 3, 5, 1, 17, 0};
+  EXPECT_EQ(describe(fault, 30s),
+            "rank 0 waited 30.0 s for rank 2 (block 3, thread 5, phase 1: data pushed by a peer, epoch 17)");
+  EXPECT_THROW(throw_if_poisoned(fault, 30s), Poisoned);
+  fault.state = 2;
+  fault.phase = 3;
+  EXPECT_EQ(describe(fault, 30s),
+            "rank 0 was told to give up by a peer while it waited for rank 2 (block 3, thread 5, phase 3: barrier, "
+            "epoch 17)");
+}
+
+}  // namespace
+}  // namespace arbiter

@@ -1,0 +1,354 @@
+// Which rule chooses, and what explain() says about it.
+#include "communicator/resolve.hpp"
+
+#include <gtest/gtest.h>
+
+#include "arbiter/error.hpp"
+#include "candidate/loaded_kernel.hpp"
+#include "runtime/communicator_fixture.hpp"
+#include "runtime/group_with_nccl.hpp"
+
+namespace arbiter {
+namespace {
+
+using test::quiet_group_options;
+using test::quiet_options;
+using test::RankContext;
+using test::run_ranks;
+
+ProblemFamily plain_family(int hidden = 4096, std::int64_t max_tokens = 64) {
+  return {"allreduce", Dtype::bf16, hidden, max_tokens, Mode::graph};
+}
+
+/// The first candidate of this algorithm, as the tuner would store it.
+Candidate stored(const Group& group, const ProblemFamily& family, std::string_view algorithm) {
+  for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) {
+    if (spec.algorithm() != algorithm) continue;
+    return {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
+            candidate_source_hash(group, spec)};
+  }
+  throw InvalidArgument("no such algorithm here");
+}
+
+Decision decision(const Group& group, const ProblemFamily& family, std::int64_t first, std::int64_t last,
+                  std::string_view algorithm) {
+  Decision result;
+  result.pattern = family.pattern;
+  result.dtype = family.dtype;
+  result.hidden = family.hidden;
+  result.world = group.size();
+  result.mode = family.mode;
+  result.tokens_min = first;
+  result.tokens_max = last;
+  result.candidate = stored(group, family, algorithm);
+  result.median_us = 3.5;
+  return result;
+}
+
+/// "1-16 decision twoshot_push; ..."
+std::string text(const std::vector<PlannedInterval>& plan) {
+  std::string result;
+  for (const PlannedInterval& item : plan) {
+    result += (result.empty() ? "" : "; ") + std::to_string(item.tokens_min) + "-" + std::to_string(item.tokens_max) +
+              " " + item.rule + " " + item.spec.algorithm();
+  }
+  return result;
+}
+
+void with_group(const std::function<void(Group&)>& body) {
+  run_ranks(2, [&](RankContext& context) {
+    const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
+    body(*group);
+  });
+}
+
+TEST(Resolve, DecisionsComeFirstAndTheHeuristicFillsTheRest) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    const std::vector<DecisionSet> sets = {{group.environment(), {decision(group, family, 5, 16, "twoshot_push")}}};
+    Resolver resolver(group, sets, {});
+    EXPECT_EQ(text(resolver.plan(family, {})),
+              "1-4 heuristic oneshot_push; 5-16 decision twoshot_push; 17-64 heuristic oneshot_push");
+    EXPECT_TRUE(resolver.ignored().empty());
+    const auto plan = resolver.plan(family, {});
+    ASSERT_TRUE(plan[1].decision);
+    EXPECT_EQ(plan[1].decision->median_us, 3.5);
+    // Another mode, dtype, pattern or world size is another problem.
+    ProblemFamily other = family;
+    other.mode = Mode::eager;
+    EXPECT_EQ(text(resolver.plan(other, {})), "1-64 heuristic oneshot_push");
+    other = family;
+    other.dtype = Dtype::fp16;
+    EXPECT_EQ(text(resolver.plan(other, {})), "1-64 heuristic oneshot_push");
+  });
+}
+
+TEST(Resolve, TheNearestHiddenSizeServesByBytes) {
+  with_group([](Group& group) {
+    const ProblemFamily near = plain_family(4096);
+    const ProblemFamily far = plain_family(512);
+    const std::vector<DecisionSet> sets = {
+        {group.environment(),
+         {decision(group, near, 1, 8, "oneshot_push"), decision(group, near, 9, 32, "twoshot_push"),
+          decision(group, far, 1, 64, "twoshot_barrier")}}};
+    Resolver resolver(group, sets, {});
+    // Half the row: twice the tokens. 17 rows of 2048 lie between 8 and 9 rows of 4096: still the first interval.
+    const auto plan = resolver.plan(plain_family(2048, 64), {});
+    EXPECT_EQ(text(plan), "1-17 nearest_hidden oneshot_push; 18-64 nearest_hidden twoshot_push");
+    EXPECT_NE(plan[0].reason.find("hidden=4096"), std::string::npos) << plan[0].reason;
+    // Beyond what the nearest was measured for, the next nearest is asked, and then the heuristic.
+    EXPECT_EQ(text(resolver.plan(plain_family(2048, 100), {})),
+              "1-17 nearest_hidden oneshot_push; 18-64 nearest_hidden twoshot_push; 65-100 heuristic oneshot_push");
+    EXPECT_EQ(text(resolver.plan(plain_family(1024, 16), {})), "1-16 nearest_hidden twoshot_barrier");
+  });
+}
+
+TEST(Resolve, TheNearestEnvironmentServesAndIsNamed) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    Environment near = group.environment();
+    near.arbiter_version = "0.0.1";
+    Environment far = near;
+    far.catalogue_hash = "another";
+    // The equal environment knows the middle only, the nearest some more, and the farthest everything.
+    const DecisionSet equal = {group.environment(), {decision(group, family, 5, 8, "oneshot_push")}};
+    const DecisionSet nearest = {near, {decision(group, family, 1, 16, "twoshot_push")}};
+    const DecisionSet farthest = {far, {decision(group, family, 1, 32, "twoshot_barrier")}};
+    const std::string expected =
+        "1-4 nearest_environment twoshot_push; 5-8 decision oneshot_push; 9-16 nearest_environment twoshot_push; "
+        "17-32 nearest_environment twoshot_barrier; 33-64 heuristic oneshot_push";
+    for (const std::vector<DecisionSet>& sets :
+         {std::vector<DecisionSet>{equal, nearest, farthest}, {farthest, nearest, equal}, {nearest, farthest, equal}}) {
+      Resolver resolver(group, sets, {});
+      const auto plan = resolver.plan(family, {});
+      EXPECT_EQ(text(plan), expected);
+      EXPECT_NE(plan[0].reason.find("compatible environment (arbiter_version: "), std::string::npos) << plan[0].reason;
+      EXPECT_NE(plan[3].reason.find("catalogue_hash: "), std::string::npos) << plan[3].reason;
+      EXPECT_TRUE(resolver.ignored().empty());
+    }
+    // For another hidden size the rule is that of the size, and the reason names the environment too.
+    const std::vector<DecisionSet> sets = {farthest, nearest};
+    const auto other = Resolver(group, sets, {}).plan(plain_family(2048, 64), {});
+    EXPECT_EQ(text(other), "1-32 nearest_hidden twoshot_push; 33-64 nearest_hidden twoshot_barrier");
+    EXPECT_NE(other[0].reason.find("compatible environment (arbiter_version: "), std::string::npos) << other[0].reason;
+  });
+}
+
+TEST(Resolve, ShippedDefaultsServeOnTheSameHardwareWhereNothingBetterIsKnown) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    Environment there = group.environment();
+    there.compiler_version = "a compiler of another name";
+    there.nccl_variables["NCCL_ALGO"] = "Ring";
+    there.ranks_per_node = 99;
+    Decision renewed = decision(group, family, 1, 16, "twoshot_push");
+    renewed.candidate.source_hash = "";  // timed with a source that is gone
+    Decision gone = decision(group, family, 17, 24, "twoshot_push");
+    gone.candidate.name = "mnnvl/threeshot:threads=256";
+    const std::vector<DecisionSet> shipped = {
+        {there, {renewed, gone, decision(group, family, 25, 32, "twoshot_barrier")}}};
+    const std::vector<DecisionSet> own = {{group.environment(), {decision(group, family, 5, 8, "oneshot_push")}}};
+    Resolver resolver(group, own, {}, shipped);
+    const auto plan = resolver.plan(family, {});
+    EXPECT_EQ(text(plan),
+              "1-4 shipped_default twoshot_push; 5-8 decision oneshot_push; 9-16 shipped_default twoshot_push; "
+              "17-24 heuristic oneshot_push; 25-32 shipped_default twoshot_barrier; 33-64 heuristic oneshot_push");
+    EXPECT_NE(plan[0].reason.find("shipped with Arbiter"), std::string::npos) << plan[0].reason;
+    EXPECT_NE(plan[0].reason.find("source of its kernel has changed"), std::string::npos) << plan[0].reason;
+    EXPECT_NE(plan[0].reason.find("NCCL_ALGO"), std::string::npos) << plan[0].reason;
+    EXPECT_EQ(plan[4].reason.find("source of its kernel has changed"), std::string::npos) << plan[4].reason;
+    ASSERT_EQ(resolver.ignored().size(), 1U);
+    EXPECT_NE(resolver.ignored()[0].reason.find("threeshot"), std::string::npos);
+
+    // By bytes for another hidden size, but only behind what was measured there.
+    EXPECT_EQ(text(Resolver(group, {}, {}, shipped).plan(plain_family(2048, 16), {})),
+              "1-16 shipped_default twoshot_push");
+    EXPECT_EQ(text(Resolver(group, own, {}, shipped).plan(plain_family(2048, 16), {})),
+              "1-9 shipped_default twoshot_push; 10-16 nearest_hidden oneshot_push");
+
+    std::vector<DecisionSet> elsewhere = shipped;
+    elsewhere[0].environment.gpu_name = "another processor";
+    Resolver other(group, {}, {}, elsewhere);
+    EXPECT_EQ(text(other.plan(family, {})), "1-64 heuristic oneshot_push");
+    EXPECT_TRUE(other.ignored().empty()) << "nothing is said about what is shipped for other hardware";
+  });
+}
+
+TEST(Resolve, WhatCannotBeUsedIsIgnoredWithItsReason) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    Decision changed = decision(group, family, 1, 4, "twoshot_push");
+    changed.candidate.source_hash[0] = changed.candidate.source_hash[0] == '0' ? '1' : '0';
+    Decision unknown = decision(group, family, 5, 8, "twoshot_push");
+    unknown.candidate.name = "mnnvl/threeshot:threads=256";
+    Decision no_nccl = decision(group, family, 9, 12, "twoshot_push");
+    no_nccl.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
+    Decision good = decision(group, family, 13, 16, "twoshot_push");
+    Environment elsewhere = group.environment();
+    elsewhere.gpu_name = "another processor";
+    const std::vector<DecisionSet> sets = {{group.environment(), {changed, unknown, no_nccl, good}},
+                                           {elsewhere, {decision(group, family, 1, 64, "twoshot_barrier")}}};
+    Resolver resolver(group, sets, {});
+    EXPECT_EQ(text(resolver.plan(family, {})),
+              "1-12 heuristic oneshot_push; 13-16 decision twoshot_push; 17-64 heuristic oneshot_push");
+    resolver.plan(family, {});  // said once, not once per plan
+    ASSERT_EQ(resolver.ignored().size(), 4U);
+    EXPECT_NE(resolver.ignored()[0].reason.find("another processor"), std::string::npos);
+    EXPECT_NE(resolver.ignored()[1].reason.find("source of its kernel has changed"), std::string::npos);
+    EXPECT_NE(resolver.ignored()[2].reason.find("threeshot"), std::string::npos);
+    EXPECT_NE(resolver.ignored()[3].reason.find("NCCL"), std::string::npos);
+  });
+}
+
+/// A decision for NCCL with this configuration, plain or with the stand-alone epilogue behind it.
+Decision forced_decision(Group& group, const ProblemFamily& family, const char* configuration) {
+  CandidateSpec spec;
+  spec.nccl = "classic";
+  spec.forced = NcclConfiguration::parse(configuration);
+  if (family.pattern != "allreduce") {
+    spec.epilogue = enumerate_standalone(group.catalogue(), family.pattern, family.dtype, family.hidden, group.limits())
+                        .variants.front();
+  }
+  Decision result = decision(group, family, 1, 32, "oneshot_push");
+  result.candidate = {Backend::nccl, "classic", spec.name(), Numerics::nccl, candidate_source_hash(group, spec)};
+  return result;
+}
+
+TEST(Resolve, WithoutThePluginADecisionForForcedNcclIsNcclAsItChooses) {
+  with_group([](Group& inner) {
+    test::WithNccl group(inner);
+    for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
+      ProblemFamily family = plain_family();
+      family.pattern = pattern;
+      const std::vector<DecisionSet> sets = {
+          {group.environment(), {forced_decision(group, family, "algo=ring,channels=8,proto=ll128")}}};
+      Resolver resolver(group, sets, {});
+      const std::vector<PlannedInterval> plan = resolver.plan(family, {});
+      EXPECT_EQ(text(plan), "1-32 decision classic; 33-64 heuristic oneshot_push");
+      EXPECT_EQ(plan[0].spec.nccl, "classic");
+      EXPECT_FALSE(plan[0].spec.forced.forces());
+      EXPECT_EQ(plan[0].spec.epilogue.has_value(), family.pattern != "allreduce") << "nothing else is left out";
+      EXPECT_NE(plan[0].reason.find("cannot be told to use algo=ring"), std::string::npos) << plan[0].reason;
+      EXPECT_TRUE(plan[0].decision) << "explain() still shows what was decided";
+      resolver.plan(family, {});
+      ASSERT_EQ(resolver.ignored().size(), 1U) << "said once";
+      EXPECT_NE(resolver.ignored()[0].reason.find("cannot be told to use algo=ring,channels=8,proto=ll128: not here"),
+                std::string::npos)
+          << resolver.ignored()[0].reason;
+      const std::vector<std::string> everywhere = inner.bootstrap().allgather(text(plan) + plan[0].spec.name());
+      EXPECT_EQ(everywhere[0], everywhere[1]);
+    }
+  });
+}
+
+TEST(Resolve, WithoutNcclADecisionForForcedNcclLeavesTheNextRule) {
+  std::vector<DecisionSet> sets;
+  const ProblemFamily family = plain_family(256, 40);
+  with_group([&](Group& group) {
+    if (group.rank() == 0) {
+      sets = {{group.environment(), {forced_decision(group, family, "algo=tree,channels=4,proto=ll")}}};
+    }
+  });
+  ::testing::internal::CaptureStderr();
+  run_ranks(2, [&](RankContext& context) {
+    CommunicatorOptions options = quiet_options();
+    options.variables.log = "warn";
+    options.decisions = sets;
+    Communicator communicator(context.bootstrap, context.device, options);
+    communicator.prepare({&family, 1});
+    communicator.prepare({&family, 1});
+    const auto explanation = communicator.explain({"allreduce", Dtype::bf16, 256, 8, 2, Mode::graph, false});
+    EXPECT_EQ(explanation.rule, "heuristic");
+    const std::vector<std::string> everywhere = context.bootstrap->allgather(explanation.candidate.name);
+    EXPECT_EQ(everywhere[0], everywhere[1]);
+  });
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  const std::size_t first = said.find("decision not used: ");
+  ASSERT_NE(first, std::string::npos) << said;
+  EXPECT_NE(said.find("algo=tree,channels=4,proto=ll: it needs NCCL: "), std::string::npos) << said;
+  EXPECT_EQ(said.find("decision not used: ", first + 1), std::string::npos) << "once, by one rank:\n" << said;
+}
+
+TEST(Resolve, RefusedCandidatesAreReplaced) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    const std::vector<DecisionSet> sets = {{group.environment(), {decision(group, family, 1, 64, "twoshot_push")}}};
+    Resolver resolver(group, sets, {});
+    const CandidateSpec chosen = resolver.plan(family, {}).front().spec;
+    const CandidateSpec second = heuristic(group, family, 1);
+    Refusals refusals = {{refusal_key(chosen, family), "rank 1: it does not compile"}};
+    EXPECT_EQ(text(resolver.plan(family, refusals)), "1-64 heuristic oneshot_push");
+    refusals.emplace(refusal_key(second, family), "rank 0: it does not load");
+    const auto plan = resolver.plan(family, refusals);
+    EXPECT_NE(plan.front().spec, second);
+    // When everything is refused, the reasons are all that is left.
+    for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) {
+      refusals.emplace(refusal_key(spec, family), "broken");
+      CandidateSpec all_blocks = spec;
+      all_blocks.max_blocks = 0;
+      refusals.emplace(refusal_key(all_blocks, family), "broken");
+    }
+    const std::string message = test::message_of<Unsupported>([&] { resolver.plan(family, refusals); });
+    EXPECT_NE(message.find("does not compile"), std::string::npos) << message;
+  });
+}
+
+TEST(Resolve, APinnedBackendIsKeptWhereItCanServe) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    const std::vector<DecisionSet> sets = {
+        {group.environment(),
+         {decision(group, family, 1, 8, "oneshot_push"), decision(group, family, 9, 16, "twoshot_push")}}};
+    Resolver mnnvl(group, sets, {Backend::mnnvl, NumericsPolicy::any});
+    EXPECT_EQ(text(mnnvl.plan(family, {})),
+              "1-8 pinned twoshot_push; 9-16 decision twoshot_push; 17-64 pinned twoshot_push");
+    Resolver nvls(group, sets, {Backend::nvls, NumericsPolicy::any});
+    const auto plan = nvls.plan(family, {});
+    EXPECT_EQ(text(plan), "1-64 fallback oneshot_push");
+    EXPECT_NE(plan[0].reason.find("backend nvls"), std::string::npos) << plan[0].reason;
+  });
+}
+
+TEST(Resolve, StrictNumericsLeavesOtherClassesOut) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    Decision other_class = decision(group, family, 1, 64, "twoshot_push");
+    other_class.candidate.numerics = Numerics::multimem;
+    const std::vector<DecisionSet> sets = {{group.environment(), {other_class}}};
+    EXPECT_EQ(text(Resolver(group, sets, {}).plan(family, {})), "1-64 decision twoshot_push");
+    EXPECT_EQ(text(Resolver(group, sets, {Backend::automatic, NumericsPolicy::strict}).plan(family, {})),
+              "1-64 heuristic oneshot_push");
+  });
+}
+
+TEST(Resolve, TheCommunicatorUsesAndExplainsDecisions) {
+  // Collect decisions from a group first, as a tune would.
+  std::vector<DecisionSet> sets;
+  with_group([&](Group& group) {
+    if (group.rank() == 0) {
+      sets = {{group.environment(), {decision(group, plain_family(256), 3, 5, "twoshot_barrier")}}};
+    }
+  });
+  run_ranks(2, [&](RankContext& context) {
+    CommunicatorOptions options = quiet_options();
+    options.decisions = sets;
+    Communicator communicator(context.bootstrap, context.device, options);
+    const std::vector<ProblemFamily> families = {plain_family(256, 8)};
+    communicator.prepare(families);
+    const auto explain = [&](std::int64_t tokens) {
+      return communicator.explain({"allreduce", Dtype::bf16, 256, tokens, 2, Mode::graph, false});
+    };
+    EXPECT_EQ(explain(2).rule, "heuristic");
+    EXPECT_EQ(explain(3).rule, "decision");
+    EXPECT_EQ(explain(3).candidate.name, sets[0].decisions[0].candidate.name);
+    EXPECT_EQ(explain(3).candidate.source_hash, sets[0].decisions[0].candidate.source_hash);
+    EXPECT_EQ(explain(5).decision->median_us, 3.5);
+    EXPECT_EQ(explain(6).rule, "heuristic");
+    EXPECT_THROW(explain(9), Unsupported);
+    EXPECT_THROW(explain(0), InvalidArgument);
+    EXPECT_THROW(communicator.explain({"allreduce", Dtype::bf16, 256, 1, 3, Mode::graph, false}), InvalidArgument);
+  });
+}
+
+}  // namespace
+}  // namespace arbiter

@@ -1,0 +1,206 @@
+// A snapshot with kernels runs where nothing can be compiled.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "arbiter/error.hpp"
+#include "arbiter/runtime/decision_kernels.hpp"
+#include "candidate/loaded_kernel.hpp"
+#include "runtime/communicator_fixture.hpp"
+
+namespace arbiter {
+namespace {
+
+using test::quiet_group_options;
+using test::quiet_options;
+using test::RankContext;
+using test::run_ranks;
+using test::Tensor;
+
+constexpr int ranks = 2;
+constexpr int hidden = 256;
+constexpr std::int64_t max_tokens = 8;
+
+/// No host compiler can be found while it lives.
+class WithoutCompiler {
+ public:
+  WithoutCompiler() {
+    if (const char* cxx = std::getenv("CXX")) before_ = cxx;
+    ::setenv("CXX", "no-such-compiler", 1);
+  }
+  ~WithoutCompiler() {
+    if (before_) {
+      ::setenv("CXX", before_->c_str(), 1);
+    } else {
+      ::unsetenv("CXX");
+    }
+  }
+
+ private:
+  std::optional<std::string> before_;
+};
+
+class StoredKernels : public ::testing::Test {
+ protected:
+  StoredKernels() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "arbiter-stored-kernels-XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) std::abort();
+    folder = pattern;
+    run_ranks(ranks, [&](RankContext& context) {
+      const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
+      if (context.rank == 0) sets = {{group->environment(), decisions(*group)}};
+    });
+  }
+  ~StoredKernels() override { std::filesystem::remove_all(folder); }
+
+  /// Every token count of a plain and of a fused family, each by an algorithm that the heuristic does not choose.
+  static std::vector<Decision> decisions(const Group& group) {
+    std::vector<Decision> all;
+    for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
+      const ProblemFamily family{pattern, Dtype::bf16, hidden, max_tokens, Mode::graph};
+      for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) {
+        if (spec.algorithm() != "twoshot_push") continue;
+        Decision decision;
+        decision.pattern = pattern;
+        decision.dtype = family.dtype;
+        decision.hidden = hidden;
+        decision.world = ranks;
+        decision.mode = family.mode;
+        decision.tokens_min = 1;
+        decision.tokens_max = max_tokens;
+        decision.candidate = {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
+                              candidate_source_hash(group, spec)};
+        decision.median_us = 3.5;
+        all.push_back(decision);
+        break;
+      }
+    }
+    return all;
+  }
+
+  std::vector<StoredKernel> compiled() {
+    CacheOptions options;
+    options.directory = test::kernel_cache_directory();
+    KernelCache cache(options);
+    const DecisionKernels made = compile_decision_kernels(sets, cache);
+    EXPECT_TRUE(made.skipped.empty());
+    return made.kernels;
+  }
+
+  CommunicatorOptions without_jit() const {
+    CommunicatorOptions options = quiet_options();
+    options.decisions.reset();
+    options.variables.db = (folder / "snapshot.db").string();
+    options.variables.cache_dir = folder / "empty-cache";
+    options.variables.jit = false;
+    return options;
+  }
+
+  std::filesystem::path folder;
+  std::vector<DecisionSet> sets;
+};
+
+TEST_F(StoredKernels, RunWithoutACompilerAndWithoutACache) {
+  const std::vector<StoredKernel> kernels = compiled();
+  ASSERT_EQ(kernels.size(), 2U) << "one image for both ranks, plain and fused";
+  write_snapshot(folder / "snapshot.db", sets, kernels);
+  const WithoutCompiler none;
+  ASSERT_THROW(make_host_compiler(), Unavailable);
+  run_ranks(ranks, [&](RankContext& context) {
+    Communicator communicator(context.bootstrap, context.device, without_jit());
+    EXPECT_EQ(communicator.environment().compiler_version, "");
+    const std::vector<ProblemFamily> families = {
+        {"allreduce", Dtype::bf16, hidden, max_tokens, Mode::graph},
+        {"allreduce_residual_rmsnorm", Dtype::bf16, hidden, max_tokens, Mode::graph}};
+    communicator.prepare(families);
+    for (const ProblemFamily& family : families) {
+      const Explanation why =
+          communicator.explain({family.pattern, Dtype::bf16, hidden, max_tokens, ranks, Mode::graph, false});
+      EXPECT_EQ(why.rule, "nearest_environment");
+      EXPECT_NE(why.reason.find("compiler_version: none here"), std::string::npos) << why.reason;
+      EXPECT_EQ(why.candidate.algorithm, "twoshot_push");
+    }
+    const std::size_t count = static_cast<std::size_t>(hidden) * max_tokens;
+    Tensor<std::uint16_t> input(*context.device, count), output(*context.device, count);
+    // bf16 of 1 + rank: the upper half of the float.
+    input.fill([&](std::size_t) { return static_cast<std::uint16_t>(context.rank == 0 ? 0x3f80 : 0x4000); });
+    communicator.all_reduce(input.data(), output.data(), static_cast<std::int64_t>(count), Dtype::bf16, nullptr);
+    for (std::size_t i = 0; i < count; ++i) ASSERT_EQ(output[i], 0x4040) << "1 + 2 is 3, element " << i;
+  });
+}
+
+TEST_F(StoredKernels, ASnapshotWithoutThemCannotRunThere) {
+  write_snapshot(folder / "snapshot.db", sets);
+  const WithoutCompiler none;
+  run_ranks(ranks, [&](RankContext& context) {
+    Communicator communicator(context.bootstrap, context.device, without_jit());
+    const std::vector<ProblemFamily> families = {{"allreduce", Dtype::bf16, hidden, max_tokens, Mode::graph}};
+    EXPECT_THROW(communicator.prepare(families), Unsupported);
+  });
+}
+
+TEST_F(StoredKernels, ADamagedKernelSpoilsTheSnapshot) {
+  std::vector<StoredKernel> kernels = compiled();
+  write_snapshot(folder / "snapshot.db", sets, kernels);
+  std::string bytes = read_for_broadcast(folder / "snapshot.db");
+  const std::size_t at = bytes.find("ELF");
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 100] = static_cast<char>(~bytes[at + 100]);
+  const std::string message = test::message_of<DatabaseError>([&] { read_kernels_from_bytes(bytes, "damaged.db"); });
+  EXPECT_NE(message.find("damaged.db"), std::string::npos) << message;
+  EXPECT_NE(message.find("does not match its digest"), std::string::npos) << message;
+}
+
+TEST_F(StoredKernels, TheSameDecisionsAndKernelsGiveTheSameBytes) {
+  const std::vector<StoredKernel> kernels = compiled();
+  write_snapshot(folder / "a.db", sets, kernels);
+  std::vector<StoredKernel> reversed(kernels.rbegin(), kernels.rend());
+  write_snapshot(folder / "b.db", sets, reversed);
+  EXPECT_EQ(read_for_broadcast(folder / "a.db"), read_for_broadcast(folder / "b.db"));
+  const std::vector<StoredKernel> read = read_kernels(folder / "a.db");
+  ASSERT_EQ(read.size(), kernels.size());
+  for (std::size_t i = 0; i < read.size(); ++i) {
+    EXPECT_EQ(read[i].key, kernels[i].key);
+    EXPECT_EQ(read[i].source_hash, kernels[i].source_hash);
+    EXPECT_EQ(read[i].kernel.image, kernels[i].kernel.image);
+    EXPECT_EQ(read[i].kernel.resources, kernels[i].kernel.resources);
+  }
+  EXPECT_EQ(read_decisions(folder / "a.db"), sets);
+}
+
+TEST_F(StoredKernels, DecisionsOfAnotherSourceAreSkippedAndNamed) {
+  sets[0].decisions[0].candidate.source_hash[0] = sets[0].decisions[0].candidate.source_hash[0] == '0' ? '1' : '0';
+  sets[0].decisions[1].candidate.name = "mnnvl/threeshot:threads=256";
+  CacheOptions options;
+  options.directory = test::kernel_cache_directory();
+  KernelCache cache(options);
+  const DecisionKernels made = compile_decision_kernels(sets, cache);
+  EXPECT_TRUE(made.kernels.empty());
+  ASSERT_EQ(made.skipped.size(), 2U);
+  EXPECT_NE(made.skipped[0].find("source of its kernel has changed"), std::string::npos) << made.skipped[0];
+  EXPECT_NE(made.skipped[1].find("threeshot"), std::string::npos) << made.skipped[1];
+}
+
+TEST_F(StoredKernels, AreCompiledForEveryRankOfAGpuEnvironment) {
+  if (nvrtc_version().starts_with("(")) GTEST_SKIP() << "needs NVRTC";
+  Environment& environment = sets[0].environment;
+  environment.device = "cuda";
+  environment.compute_capability = 90;
+  for (Decision& decision : sets[0].decisions) {
+    const ProblemFamily family{decision.pattern, decision.dtype, hidden, max_tokens, decision.mode};
+    const CandidateSpec spec = CandidateSpec::parse(Catalogue::builtin(), decision.candidate.name, family, ranks);
+    decision.candidate.source_hash = candidate_source_hash(Catalogue::builtin(), Dialect::cuda, spec);
+  }
+  const std::vector<StoredKernel> kernels = compiled();
+  ASSERT_EQ(kernels.size(), 4U) << "plain and fused, rank 0 and rank 1";
+  const KernelSet found(kernels);
+  EXPECT_EQ(found.size(), 4U);
+  for (const StoredKernel& kernel : kernels) {
+    EXPECT_EQ(kernel.kernel.target, "sm_90a");
+    EXPECT_NE(found.find({"", kernel.kernel.entry, kernel.source_hash}, "sm_90a"), nullptr);
+    EXPECT_EQ(found.find({"", kernel.kernel.entry, kernel.source_hash}, "sm_80"), nullptr);
+  }
+}
+
+}  // namespace
+}  // namespace arbiter

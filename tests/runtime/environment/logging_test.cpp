@@ -1,0 +1,40 @@
+#include "environment/logging.hpp"
+
+#include <gtest/gtest.h>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter {
+namespace {
+
+std::string written(std::string_view level) {
+  ::testing::internal::CaptureStderr();
+  const Logger logger(level, "arbiter rank 2");
+  logger.trace("t");
+  logger.debug("d");
+  logger.info("i {} %s");  // text, not a format
+  logger.warn("w");
+  logger.error("e");
+  return ::testing::internal::GetCapturedStderr();
+}
+
+TEST(Logging, WritesWhatTheLevelAllows) {
+  EXPECT_EQ(written("off"), "");
+  EXPECT_EQ(written("error"), "[arbiter rank 2] error: e\n");
+  EXPECT_EQ(written("warn"), "[arbiter rank 2] warning: w\n[arbiter rank 2] error: e\n");
+  EXPECT_EQ(written("info").substr(0, 35), "[arbiter rank 2] info: i {} %s\n[arb");
+  EXPECT_NE(written("trace").find("trace: t\n[arbiter rank 2] debug: d\n"), std::string::npos);
+}
+
+TEST(Logging, RefusesUnknownLevels) {
+  try {
+    Logger logger("wran");
+    FAIL() << "accepted";
+  } catch (const InvalidArgument& error) {
+    EXPECT_NE(std::string(error.what()).find("did you mean 'warn'"), std::string::npos) << error.what();
+  }
+  EXPECT_THROW(Logger(""), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace arbiter

@@ -1,0 +1,125 @@
+// A tune when an engine starts: only what is missing, within its time, and into the communicator.
+#include "arbiter/tuner/startup.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "arbiter/error.hpp"
+#include "tuner/ranks.hpp"
+
+namespace arbiter {
+namespace {
+
+using testing::on_devices;
+using testing::TemporaryFolder;
+
+StartupTuneOptions startup(std::vector<ProblemFamily> families) {
+  StartupTuneOptions options;
+  options.families = std::move(families);
+  options.budget = std::chrono::seconds(20);
+  options.communicator.variables = testing::test_variables(std::chrono::seconds(20));
+  options.communicator.nccl = false;
+  // One candidate per algorithm is enough here: each costs a compilation.
+  options.source.enumerate = [](Group& group, const ProblemFamily& family, std::span<const CandidateSpec> plain) {
+    std::vector<CandidateSpec> specs = enumerate_candidates(group, family, plain);
+    std::vector<CandidateSpec> few;
+    for (const CandidateSpec& spec : specs) {
+      const std::string algorithm = spec.algorithm();
+      const bool known = std::any_of(few.begin(), few.end(), [&](const auto& o) { return o.algorithm() == algorithm; });
+      if (!spec.epilogue && !known && algorithm.ends_with("_push")) few.push_back(spec);
+    }
+    return few;
+  };
+  return options;
+}
+
+/// Both ranks' results must be equal; rank 0's is returned.
+StartupTuneResult run(const StartupTuneOptions& options, const std::function<void(Communicator&)>& then = {}) {
+  StartupTuneResult results[2];
+  on_devices(2, [&](const std::shared_ptr<Bootstrap>& bootstrap, const std::shared_ptr<Device>& device) {
+    StartupTuneResult mine = tune_at_startup(bootstrap, device, options);
+    if (then) {
+      CommunicatorOptions with = options.communicator;
+      with.decisions = mine.decisions;
+      Communicator communicator(bootstrap, device, with);
+      communicator.prepare(options.families);
+      then(communicator);
+    }
+    results[bootstrap->rank()] = std::move(mine);
+  });
+  EXPECT_EQ(results[0].decisions, results[1].decisions);
+  EXPECT_EQ(results[0].tuned, results[1].tuned);
+  return results[0];
+}
+
+const ProblemFamily small{"allreduce", Dtype::bf16, 128, 2, Mode::graph};
+
+TEST(StartupTune, WhatItFindsIsWhatTheCommunicatorUses) {
+  const StartupTuneResult result = run(startup({small}), [](Communicator& communicator) {
+    for (const std::int64_t tokens : {1, 2}) {
+      const Explanation why = communicator.explain({"allreduce", Dtype::bf16, 128, tokens, 2, Mode::graph, false});
+      EXPECT_EQ(why.rule, "decision") << why.reason;
+    }
+  });
+  EXPECT_EQ(result.tuned, std::vector<ProblemFamily>{small});
+  ASSERT_EQ(result.decisions.size(), 1U);
+  EXPECT_FALSE(result.decisions[0].decisions.empty());
+  EXPECT_EQ(result.decisions[0].environment.device, "cpu");
+}
+
+TEST(StartupTune, OnlyWhatIsMissingIsTunedAndItIsKept) {
+  const TemporaryFolder folder;
+  StartupTuneOptions options = startup({small});
+  options.database = folder / "kept.db";
+  const StartupTuneResult first = run(options);
+  ASSERT_EQ(first.tuned.size(), 1U);
+
+  options.communicator.variables.db = (folder / "kept.db").string();
+  const StartupTuneResult second = run(options);
+  EXPECT_TRUE(second.tuned.empty()) << "the database has it";
+  EXPECT_EQ(second.decisions, first.decisions);
+
+  ProblemFamily nearby = small, larger = small, eager = small;
+  nearby.hidden = 256;
+  larger.max_tokens = 3;
+  eager.mode = Mode::eager;
+  options.communicator.variables.db.clear();
+  options.communicator.decisions = first.decisions;
+  options.families = {small, nearby};
+  EXPECT_TRUE(run(options).tuned.empty()) << "auto takes the nearest hidden size";
+  options.families = {small, larger};
+  const StartupTuneResult grown = run(options);
+  EXPECT_EQ(grown.tuned, std::vector<ProblemFamily>{larger});
+  ASSERT_EQ(grown.decisions.size(), 1U);
+  EXPECT_EQ(grown.decisions[0].decisions.back().tokens_max, 3);
+  options.families = {eager};
+  EXPECT_EQ(run(options).tuned, std::vector<ProblemFamily>{eager});
+}
+
+TEST(StartupTune, ADatabaseThatCannotBeUsedIsNoReasonNotToStart) {
+  const TemporaryFolder folder;
+  StartupTuneOptions options = startup({small});
+  options.communicator.variables.db = (folder / "broken.db").string();
+  std::ofstream(folder / "broken.db") << "not a database, but long enough to be looked at as if it were one";
+  const StartupTuneResult unreadable = run(options);
+  ASSERT_FALSE(unreadable.notes.empty());
+  EXPECT_NE(unreadable.notes[0].find("broken.db"), std::string::npos) << unreadable.notes[0];
+  EXPECT_EQ(unreadable.tuned.size(), 1U);
+
+  options.communicator.variables.db.clear();
+  options.database = folder / "no" / "such" / "folder.db";
+  const StartupTuneResult unwritable = run(options);
+  EXPECT_TRUE(unwritable.tuned.empty());
+  ASSERT_EQ(unwritable.notes.size(), 1U);
+  EXPECT_NE(unwritable.notes[0].find("nothing was tuned"), std::string::npos);
+}
+
+TEST(StartupTune, ABudgetOfNothingIsRefused) {
+  StartupTuneOptions options = startup({small});
+  options.budget = std::chrono::milliseconds(0);
+  EXPECT_THROW(run(options), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace arbiter

@@ -1,0 +1,141 @@
+// arbiter diff: which decisions changed between two databases, and by how much time.
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/diff.hpp"
+#include "commands/command.hpp"
+#include "options/options.hpp"
+#include "text/json.hpp"
+#include "text/text.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+struct Pair {
+  std::string before, after;  ///< environment keys; empty: there is none
+};
+
+/// Equal environments belong together. One that was alone in each file is compared although it changed.
+std::vector<Pair> pair_up(const Contents& before, const Contents& after) {
+  std::vector<Pair> pairs;
+  if (before.decisions.size() == 1 && after.decisions.size() == 1) {
+    return {{before.decisions.begin()->first, after.decisions.begin()->first}};
+  }
+  for (const auto& [key, decisions] : before.decisions)
+    pairs.push_back({key, after.decisions.contains(key) ? key : ""});
+  for (const auto& [key, decisions] : after.decisions) {
+    if (!before.decisions.contains(key)) pairs.push_back({"", key});
+  }
+  return pairs;
+}
+
+std::string percent(const DecisionChange& change) {
+  if (change.tokens == 0 || change.before_us <= 0) return "-";
+  char text[32];
+  std::snprintf(text, sizeof text, "%+.1f%%", 100 * (change.after_us - change.before_us) / change.before_us);
+  return text;
+}
+
+std::string name(const std::optional<Candidate>& candidate) { return candidate ? candidate->name : "-"; }
+
+void print_as_table(const std::vector<DecisionChange>& changes) {
+  Table table(
+      {"pattern", "dtype", "hidden", "ranks", "mode", "tokens", "at", "us", "now", "change", "before", "after"});
+  for (const DecisionChange& change : changes) {
+    const Decision& d = change.decision;
+    const bool timed = change.tokens != 0;
+    table.add({d.pattern, std::string(to_string(d.dtype)), std::to_string(d.hidden), std::to_string(d.world),
+               std::string(to_string(d.mode)), std::to_string(d.tokens_min) + "-" + std::to_string(d.tokens_max),
+               timed ? std::to_string(change.tokens) : "-", timed ? format_microseconds(change.before_us) : "-",
+               timed ? format_microseconds(change.after_us) : "-", percent(change), name(change.before),
+               name(change.after)});
+  }
+  table.print();
+}
+
+void write(llvm::json::OStream& json, const DecisionChange& change) {
+  const Decision& d = change.decision;
+  json.object([&] {
+    write_text(json, "mode", to_string(d.mode));
+    json.attribute("world", d.world);
+    write_text(json, "dtype", to_string(d.dtype));
+    write_text(json, "pattern", d.pattern);
+    json.attribute("hidden", d.hidden);
+    json.attribute("tokens_min", d.tokens_min);
+    json.attribute("tokens_max", d.tokens_max);
+    for (const auto& [member, candidate] : {std::pair{"before", &change.before}, {"after", &change.after}}) {
+      if (*candidate) {
+        write_text(json, member, (*candidate)->name);
+      } else {
+        json.attribute(member, nullptr);
+      }
+    }
+    if (change.tokens == 0) {
+      for (const char* unknown : {"tokens", "before_us", "after_us"}) json.attribute(unknown, nullptr);
+      return;
+    }
+    json.attribute("tokens", change.tokens);
+    write_number(json, "before_us", change.before_us);
+    write_number(json, "after_us", change.after_us);
+  });
+}
+
+}  // namespace
+
+Options diff_options() {
+  Options options(
+      "diff",
+      "Lists the intervals of tokens that BEFORE and AFTER, two databases or snapshots, decide differently:\n"
+      "the winners, and the times of both at the largest size in the interval that both were measured at\n"
+      "(as measured in AFTER, if it knows). Environments are paired by key; if each file has decisions of\n"
+      "only one, those are compared. Exit status 0 whether or not something differs.",
+      "arbiter diff last-week.db today.db");
+  options.words("BEFORE AFTER", "BEFORE, AFTER: work databases or snapshots.", 2)
+      .files()
+      .flag("json", "for programs; see docs/cli.md");
+  return options;
+}
+
+int run_diff(const Options& options) {
+  if (options.words().size() != 2) throw UsageError("expected two databases: BEFORE and AFTER");
+
+  const Contents before = read_contents(options.words()[0]);
+  const Contents after = read_contents(options.words()[1]);
+  const std::vector<Pair> pairs = pair_up(before, after);
+  if (options.has("json")) {
+    print_json([&](llvm::json::OStream& json) {
+      json.attribute("schema", json_schema);
+      json.attributeArray("environments", [&] {
+        for (const Pair& pair : pairs) {
+          json.object([&] {
+            write_text(json, "before", pair.before);
+            write_text(json, "after", pair.after);
+            json.attributeArray("changes", [&] {
+              for (const DecisionChange& change : diff(before, pair.before, after, pair.after)) write(json, change);
+            });
+          });
+        }
+      });
+    });
+    return exit_success;
+  }
+  const char* separator = "";
+  for (const Pair& pair : pairs) {
+    const std::vector<DecisionChange> changes = diff(before, pair.before, after, pair.after);
+    const Contents& holder = pair.after.empty() ? before : after;
+    const std::string& key = pair.after.empty() ? pair.before : pair.after;
+    std::printf("%s%s, environment %s%s: %zu changes\n", separator, holder.environments.at(key).gpu_name.c_str(),
+                key.substr(0, 12).c_str(),
+                pair.before == pair.after || pair.before.empty() || pair.after.empty()
+                    ? ""
+                    : (" (before: " + pair.before.substr(0, 12) + ")").c_str(),
+                changes.size());
+    separator = "\n";
+    if (!changes.empty()) print_as_table(changes);
+  }
+  if (pairs.empty()) std::printf("no decisions in either\n");
+  return exit_success;
+}
+
+}  // namespace arbiter::cli

@@ -1,0 +1,105 @@
+// arbiter doctor: what this machine can do, and what stops it from doing more.
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arbiter/communicator.hpp"
+#include "arbiter/runtime/doctor.hpp"
+#include "arbiter/runtime/environment.hpp"
+#include "arbiter/vocabulary.hpp"
+#include "commands/command.hpp"
+#include "options/options.hpp"
+#include "text/json.hpp"
+#include "text/text.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+void print_as_json(const std::vector<Capability>& capabilities, const std::vector<VariableDescription>& variables) {
+  print_json([&](llvm::json::OStream& json) {
+    json.attribute("schema", json_schema);
+    write_text(json, "version", version());
+    json.attributeArray("capabilities", [&] {
+      for (const Capability& capability : capabilities) {
+        json.object([&] {
+          write_text(json, "name", capability.name);
+          json.attribute("ok", capability.ok);
+          write_text(json, "value", capability.value);
+          write_text(json, "reason", capability.reason);
+        });
+      }
+    });
+    json.attributeArray("variables", [&] {
+      for (const VariableDescription& variable : variables) {
+        json.object([&] {
+          write_text(json, "name", variable.name);
+          write_text(json, "value", variable.value);
+          json.attribute("set", variable.set);
+          write_text(json, "description", variable.description);
+        });
+      }
+    });
+  });
+}
+
+void print_as_tables(const std::vector<Capability>& capabilities, const std::vector<VariableDescription>& variables) {
+  Table found({"", "capability", "found, or what is missing and what to do"});
+  for (const Capability& capability : capabilities) {
+    std::string text = capability.value;
+    if (!capability.reason.empty()) text += (text.empty() ? "" : "; ") + capability.reason;
+    found.add({capability.ok ? "ok" : "--", capability.name, text});
+  }
+  found.print();
+  std::printf("\n");
+  Table settings({"variable", "value", "", "meaning"});
+  for (const VariableDescription& variable : variables) {
+    settings.add({variable.name, variable.value.empty() ? "-" : variable.value, variable.set ? "set" : "default",
+                  variable.description});
+  }
+  settings.print();
+}
+
+/// "cuda" is what people say; the capability is called cuda_devices.
+bool has_capability(const std::vector<Capability>& capabilities, const std::string& asked) {
+  const std::string name = asked == "cuda" ? "cuda_devices" : asked;
+  std::vector<std::string_view> names{"cuda"};
+  for (const Capability& capability : capabilities) {
+    if (capability.name == name) return capability.ok;
+    names.push_back(capability.name);
+  }
+  throw UsageError(unknown_name_message("capability", asked, names));
+}
+
+}  // namespace
+
+Options doctor_options() {
+  Options options("doctor",
+                  "Says what this machine can do, what stops it from doing more and what to do about that, and prints\n"
+                  "every environment variable that Arbiter reads. Tries things for real where that is safe.",
+                  "arbiter doctor\narbiter doctor --require cuda --require nccl && arbiter tune");
+  options.list("require", "NAME", "fail (exit status 1) unless this capability is there; cuda means any GPU")
+      .choices({"cuda", "driver", "peer_access", "topology", "nvrtc", "nccl", "nccl_tuner_plugin",
+                "symmetric_memory_vmm", "symmetric_memory_cuda_ipc", "multicast", "host_compiler"})
+      .flag("json", "for programs; see docs/cli.md");
+  return options;
+}
+
+int run_doctor(const Options& options) {
+  const EnvironmentVariables variables = EnvironmentVariables::read();
+  const std::vector<Capability> capabilities = probe_capabilities(variables);
+  std::vector<std::string> missing;
+  for (const std::string& required : options.texts("require")) {
+    if (!has_capability(capabilities, required)) missing.push_back(required);
+  }
+  if (options.has("json")) {
+    print_as_json(capabilities, describe(variables));
+  } else {
+    print_as_tables(capabilities, describe(variables));
+  }
+  for (const std::string& name : missing) std::fprintf(stderr, "arbiter: required but missing: %s\n", name.c_str());
+  return missing.empty() ? exit_success : exit_failure;
+}
+
+}  // namespace arbiter::cli

@@ -1,0 +1,216 @@
+// arbiter tune: measure every candidate on the ranks of this session, and store what won.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arbiter/db/json.hpp"
+#include "arbiter/runtime/fingerprint.hpp"
+#include "arbiter/tuner/tune.hpp"
+#include "commands/command.hpp"
+#include "options/database.hpp"
+#include "options/options.hpp"
+#include "options/problem.hpp"
+#include "ranks/result_text.hpp"
+#include "ranks/session.hpp"
+#include "ranks/tools.hpp"
+#include "text/json.hpp"
+#include "text/text.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+constexpr int exit_interrupted = 130;
+/// A kernel that hangs gives up by its own deadline; what is stuck for so long does not even do that.
+constexpr std::chrono::milliseconds least_patience = std::chrono::seconds(60);
+
+std::chrono::milliseconds time_left(std::chrono::system_clock::time_point deadline) {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::system_clock::now());
+  return std::max(left, std::chrono::milliseconds(1));  // 0 would mean: as long as it takes
+}
+
+std::string host_name() {
+  char name[256] = "";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+/// Two documents: the environment, and what was done.
+std::string result_documents(const Group& group, const TuneResult& result) {
+  return join_documents({environment_json(group.environment()), json_text([&](llvm::json::OStream& json) {
+                           json.attribute("world", group.size());
+                           json.attribute("problems", static_cast<std::int64_t>(result.problems));
+                           json.attribute("measured", static_cast<std::int64_t>(result.measured));
+                           json.attribute("resumed", static_cast<std::int64_t>(result.resumed));
+                           json.attribute("trials", static_cast<std::int64_t>(result.trials));
+                           json.attribute("wrong", static_cast<std::int64_t>(result.wrong));
+                           json.attribute("failed", static_cast<std::int64_t>(result.failed));
+                           json.attribute("pruned", static_cast<std::int64_t>(result.pruned));
+                           json.attribute("never_tried", static_cast<std::int64_t>(result.never_tried));
+                           json.attribute("model_pruned", static_cast<std::int64_t>(result.model_pruned));
+                           json.attribute("model_predictions", static_cast<std::int64_t>(result.model_predictions));
+                           write_number(json, "model_worst_ratio", result.model_worst_ratio);
+                           json.attribute("model_worst", result.model_worst);
+                           json.attribute("model_controls", static_cast<std::int64_t>(result.model_controls));
+                           json.attribute("model_regrets", static_cast<std::int64_t>(result.model_regrets));
+                           json.attribute("bisected", static_cast<std::int64_t>(result.bisected));
+                           json.attribute("measured_again", static_cast<std::int64_t>(result.measured_again));
+                           json.attribute("kernels_loaded", static_cast<std::int64_t>(result.kernels_loaded));
+                           json.attribute("decisions", static_cast<std::int64_t>(result.decisions.size()));
+                           json.attribute("budget_spent", result.budget_spent);
+                           json.attribute("cancelled", result.cancelled);
+                           write_number(json, "seconds", result.seconds);
+                           json.attributeArray("notes", [&] {
+                             for (const std::string& note : result.notes) json.value(llvm::json::fixUTF8(note));
+                           });
+                         })});
+}
+
+struct Runs {
+  std::string environment;
+  std::vector<std::string> documents;
+  bool cancelled = false;
+  std::int64_t decisions = 0;
+};
+
+Runs collect(const SessionResult& session) {
+  Runs runs;
+  for (const std::string& result : session.results) {
+    const std::vector<std::string> documents = split_documents(result);
+    if (documents.size() != 2) continue;
+    if (runs.environment.empty()) runs.environment = documents[0];
+    const llvm::json::Object run = parse_document(documents[1]);
+    runs.cancelled = runs.cancelled || run.getBoolean("cancelled").value_or(false);
+    runs.decisions += run.getInteger("decisions").value_or(0);
+    runs.documents.push_back(documents[1]);
+  }
+  return runs;
+}
+
+/// What the cost model left out, and how wrong it was.
+std::string model_text(const llvm::json::Object& run) {
+  const auto number = [&](const char* key) { return std::to_string(run.getInteger(key).value_or(0)); };
+  if (run.getInteger("model_predictions").value_or(0) == 0) return {};
+  const double ratio = run.getNumber("model_worst_ratio").value_or(1);
+  std::string text = "the cost model pruned " + number("model_pruned") + " candidates, over all problems, that were " +
+                     "then not timed; of " + number("model_predictions") + " predictions the worst was " +
+                     std::to_string(std::lround(100 * std::max(ratio - 1, 1 / ratio - 1))) + "% too " +
+                     (ratio < 1 ? "high" : "low") + " (" + run.getString("model_worst").value_or("").str() + ")";
+  if (run.getInteger("model_controls").value_or(0) == 0) return text;
+  return text + "; of " + number("model_controls") + " that were timed against its advice, " + number("model_regrets") +
+         " came within 2% of the best";
+}
+
+void print_tables(const Runs& runs, const std::string& database) {
+  Table table({"ranks", "problems", "measured", "resumed", "trials", "wrong", "failed", "screened out", "pruned",
+               "never tried", "time"});
+  std::vector<std::string> notes;
+  for (const std::string& document : runs.documents) {
+    const llvm::json::Object run = parse_document(document);
+    const auto number = [&](const char* key) { return std::to_string(run.getInteger(key).value_or(0)); };
+    table.add({number("world"), number("problems"), number("measured"), number("resumed"), number("trials"),
+               number("wrong"), number("failed"), number("pruned"), number("model_pruned"), number("never_tried"),
+               format_seconds(run.getNumber("seconds").value_or(0))});
+    if (std::string said = model_text(run); !said.empty()) notes.push_back(number("world") + " ranks: " + said);
+    if (run.getBoolean("budget_spent").value_or(false)) {
+      notes.push_back(number("world") + " ranks: the budget is spent; go on with --resume");
+    }
+    if (const llvm::json::Array* list = run.getArray("notes")) {
+      for (const llvm::json::Value& note : *list) notes.push_back(note.getAsString().value_or("").str());
+    }
+  }
+  table.print();
+  for (const std::string& note : notes) std::printf("note: %s\n", note.c_str());
+  std::printf("\ndecisions made: %lld, stored in %s; see them with: arbiter show --db %s\n",
+              static_cast<long long>(runs.decisions), database.c_str(), database.c_str());
+}
+
+}  // namespace
+
+Options tune_options() {
+  Options options(
+      "tune",
+      "Measures every candidate on every problem, after checking that its results are right, and stores what won.\n"
+      "Starts one process per GPU itself; under torchrun, mpirun or srun it uses the ranks it is given.\n"
+      "Every finished measurement is kept at once: a tune that was stopped goes on with --resume.",
+      "arbiter tune --gpus 0-3 --world 2,4 --db cluster.db\n"
+      "arbiter tune --device cpu --ranks 2,4 --quick\n"
+      "torchrun --nproc-per-node 8 --no-python arbiter tune --hidden 4096,8192 --budget 30m");
+  declare_database(options, "work database to write");
+  declare_problem_options(options);
+  declare_rank_options(options);
+  options
+      .value("budget", "TIME",
+             "take this long in all (90s, 30m, 2h): sizes first, then changes of winner and close calls")
+      .flag("resume", "keep what an earlier run has finished here; skip what was wrong or crashed twice")
+      .flag("json", "for programs; see docs/cli.md");
+  return options;
+}
+
+int run_tune(const Options& options) {
+  const std::string database = database_path(options).string();
+  SessionOptions session = read_rank_options(options, "tune", options.arguments());
+  session.most_restarts = 8;
+  session.cancellable = true;
+  session.isolated = session.device == DeviceKind::cpu && !options.has("in-process") && !session.worker;
+  session.budget = options.duration("budget").value_or(std::chrono::milliseconds(0));
+  session.on_interrupt = "what is finished is kept in " + database +
+                         "; go on with: " + command_text("tune", options.arguments()) +
+                         (options.has("resume") ? "" : " --resume");
+  const Problems problems = read_problems(options, session.device);
+  const EnvironmentVariables variables = measuring_variables(session.device);
+  const std::shared_ptr<KernelCache> cache = make_cache(variables);
+
+  const SessionResult result = run_session(session, [&](RankContext& context) {
+    GroupOptions group_options;
+    group_options.variables = variables;
+    group_options.nccl = session.device == DeviceKind::cuda;
+    group_options.cache = cache;
+    const auto group = make_group(context.bootstrap, context.device, group_options);
+    TuneOptions tuning;
+    tuning.families = problems.families;
+    tuning.tokens = problems.tokens;
+    tuning.database = database;
+    tuning.restarted = context.restarts > 0;
+    tuning.resume = options.has("resume") || tuning.restarted;
+    if (!options.has("resume")) tuning.resume_since = context.started;  // only what these workers' predecessors did
+    if (context.deadline) tuning.budget = time_left(*context.deadline);
+    tuning.stuck_after = std::max(least_patience, 20 * variables.timeout);
+    tuning.on_stuck = [&](const std::string& what) {
+      context.give_up("nothing has ended for " + std::to_string(tuning.stuck_after.count() / 1000) + " s: " + what);
+    };
+    tuning.seed = session.seed + 1;
+    tuning.effort = SearchEffort::for_device(session.device);
+    tuning.measure = MeasureSettings::for_device(session.device);
+    tuning.command = command_text("tune", options.arguments());
+    tuning.host = host_name();
+    tuning.cancel = context.cancel;
+    TerminalProgress progress(context.leader());
+    const TuneResult tuned = tune(*group, tuning, &progress);
+    return context.leader() ? result_documents(*group, tuned) : std::string();
+  });
+  if (!result.printer) return exit_success;
+
+  const Runs runs = collect(result);
+  if (options.has("json")) {
+    print_json([&](llvm::json::OStream& json) {
+      json.attribute("schema", json_schema);
+      json.attributeBegin("environment");
+      json.rawValue(runs.environment);
+      json.attributeEnd();
+      write_text(json, "database", database);
+      write_documents(json, "runs", runs.documents);
+    });
+  } else {
+    print_tables(runs, database);
+  }
+  if (runs.cancelled) std::fprintf(stderr, "interrupted; %s\n", session.on_interrupt.c_str());
+  return runs.cancelled ? exit_interrupted : exit_success;
+}
+
+}  // namespace arbiter::cli

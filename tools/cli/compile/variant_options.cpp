@@ -1,0 +1,139 @@
+#include "compile/variant_options.hpp"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <string_view>
+
+#include "arbiter/device.hpp"
+#include "options/names.hpp"
+#include "text/numbers.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+std::string full_algorithm(const AlgorithmEntry& entry) {
+  return std::string(to_string(entry.backend)) + "/" + entry.name;
+}
+
+void check_algorithm(const std::string& algorithm) {
+  if (algorithm.empty()) return;
+  std::vector<std::string> full;
+  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
+    if (algorithm == entry.name || algorithm == full_algorithm(entry)) return;
+    full.push_back(full_algorithm(entry));
+  }
+  std::vector<std::string_view> valid(full.begin(), full.end());
+  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
+    if (std::find(valid.begin(), valid.end(), entry.name) == valid.end()) valid.emplace_back(entry.name);
+  }
+  throw InvalidArgument(unknown_name_message("algorithm", algorithm, valid));
+}
+
+bool matches(const VariantQuery& query, const Variant& variant) {
+  const std::string full = std::string(to_string(variant.backend)) + "/" + variant.algorithm;
+  return (query.algorithm.empty() || query.algorithm == variant.algorithm || query.algorithm == full) &&
+         (query.name.empty() || query.name == variant.name());
+}
+
+}  // namespace
+
+VariantQuery one_problem() {
+  VariantQuery query;
+  query.patterns = {"allreduce"};
+  query.dtypes = {Dtype::bf16};
+  query.worlds = {2};
+  query.hiddens = {8192};
+  return query;
+}
+
+void declare_variant_options(Options& options) {
+  options.value("algorithm", "NAME", "oneshot_push, or with its backend: trtllm/oneshot_push (default: all)")
+      .choices(algorithm_names())
+      .value("variant", "NAME",
+             "exactly this one, as the lists print it:\ntrtllm/oneshot_push:threads=256,vectors=1,...")
+      .list("pattern", "NAME", "allreduce, allreduce_residual_rmsnorm, ...")
+      .choices(pattern_names())
+      .list("dtype", "NAME", "bf16, fp16, fp32")
+      .choices(dtype_names())
+      .list("world", "N", "numbers of ranks, 2 to 16")
+      .list("hidden", "H", "elements of a row");
+}
+
+VariantQuery read_variant_options(const Options& options, VariantQuery otherwise) {
+  VariantQuery query = std::move(otherwise);
+  if (options.has("pattern")) query.patterns = options.texts("pattern");
+  for (const std::string& pattern : query.patterns) Catalogue::builtin().pattern(pattern);
+  if (options.has("dtype")) {
+    query.dtypes.clear();
+    for (const std::string& dtype : options.texts("dtype")) query.dtypes.push_back(parse_dtype(dtype));
+  }
+  query.worlds = options.integers("world", 2, max_world, query.worlds);
+  query.hiddens = options.integers("hidden", 1, 1 << 20, query.hiddens);
+  query.algorithm = options.text("algorithm");
+  query.name = options.text("variant");
+  check_algorithm(query.algorithm);
+  return query;
+}
+
+std::vector<std::string_view> known_targets() {
+  std::vector<std::string_view> targets(gpu_targets.begin(), gpu_targets.end());
+  targets.emplace_back("cpu");
+  return targets;
+}
+
+std::string check_target(const std::string& target) {
+  constexpr std::string_view ptx = "compute_";
+  if (target.starts_with(ptx)) {
+    parse_integer(std::string_view(target).substr(ptx.size()), "target compute_", 70, 999);
+    return target;
+  }
+  const std::vector<std::string_view> targets = known_targets();
+  if (std::find(targets.begin(), targets.end(), target) == targets.end()) {
+    throw InvalidArgument(unknown_name_message("target", target, targets));
+  }
+  return target;
+}
+
+TargetLimits limits_of(const std::string& target) {
+  TargetLimits limits;
+  limits.capabilities = {"multicast", "registered_input"};  // whether a machine has them is not the compiler's business
+  if (target == "cpu") {
+    limits.max_threads = CpuDeviceOptions{}.max_threads_per_block;
+    return limits;
+  }
+  const std::size_t digits = target.find_first_of("0123456789");
+  const std::size_t length = target.find_last_of("0123456789") - digits + 1;
+  limits.sm = static_cast<int>(parse_integer(std::string_view(target).substr(digits, length), "target", 70, 999));
+  return limits;
+}
+
+std::vector<Variant> find_variants(const VariantQuery& query, const TargetLimits& limits) {
+  const Catalogue& catalogue = Catalogue::builtin();
+  std::vector<Variant> found;
+  std::set<Variant> seen;  // a flat pattern gives the same variants for every hidden size
+  const auto keep = [&](const Enumeration& enumeration) {
+    for (const Variant& variant : enumeration.variants) {
+      if (matches(query, variant) && seen.insert(variant).second) found.push_back(variant);
+    }
+  };
+  std::size_t possible = 0;
+  std::optional<std::string> reason;
+  for (const std::string& pattern : query.patterns) {
+    for (const Dtype dtype : query.dtypes) {
+      for (const int hidden : query.hiddens) {
+        reason = impossible(catalogue.pattern(pattern), dtype, hidden);
+        if (reason) continue;
+        ++possible;
+        for (const int world : query.worlds) keep(enumerate(catalogue, pattern, dtype, world, hidden, limits));
+        if (catalogue.pattern(pattern).rows) {
+          keep(enumerate_standalone(catalogue, pattern, dtype, hidden, limits));
+        }
+      }
+    }
+  }
+  if (possible == 0 && reason) throw InvalidArgument(*reason);
+  return found;
+}
+
+}  // namespace arbiter::cli

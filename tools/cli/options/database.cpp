@@ -1,0 +1,17 @@
+#include "options/database.hpp"
+
+#include "arbiter/runtime/environment.hpp"
+
+namespace arbiter::cli {
+
+void declare_database(Options& options, const std::string& what_for) {
+  options.value("db", "FILE", what_for + "\n(default: $ARBITER_DB, else arbiter.db in this directory)");
+}
+
+std::filesystem::path database_path(const Options& options) {
+  if (options.has("db")) return options.text("db");
+  const std::string from_environment = EnvironmentVariables::read().db;
+  return from_environment.empty() ? "arbiter.db" : from_environment;
+}
+
+}  // namespace arbiter::cli

@@ -1,0 +1,13 @@
+// Which database a command works on: --db, else ARBITER_DB, else arbiter.db in the current directory.
+#pragma once
+
+#include <filesystem>
+
+#include "options/options.hpp"
+
+namespace arbiter::cli {
+
+void declare_database(Options& options, const std::string& what_for);
+std::filesystem::path database_path(const Options& options);
+
+}  // namespace arbiter::cli

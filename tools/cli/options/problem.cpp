@@ -1,0 +1,98 @@
+#include "options/problem.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "arbiter/generator/catalogue.hpp"
+#include "arbiter/vocabulary.hpp"
+#include "options/names.hpp"
+
+namespace arbiter::cli {
+namespace {
+
+constexpr int most_tokens = 1 << 20;
+
+template <typename Value, typename Parse>
+std::vector<Value> read_names(const Options& options, const std::string& name, Value otherwise, Parse parse) {
+  std::vector<Value> values;
+  for (const std::string& text : options.texts(name)) values.push_back(parse(text));
+  if (values.empty()) values.push_back(std::move(otherwise));
+  return values;
+}
+
+void check_hidden(int hidden, Dtype dtype) {
+  const auto multiple = static_cast<int>(vector_elements(dtype));
+  if (hidden % multiple != 0) {
+    throw UsageError("--hidden " + std::to_string(hidden) + ": a row of " + std::string(to_string(dtype)) +
+                     " must be a multiple of " + std::to_string(multiple) + " elements (16 bytes); the nearest is " +
+                     std::to_string(std::max(1, (hidden + multiple / 2) / multiple) * multiple));
+  }
+}
+
+/// Before any process is started for it.
+void check_possible(const std::string& pattern, Dtype dtype, int hidden) {
+  if (const auto reason = impossible(Catalogue::builtin().pattern(pattern), dtype, hidden)) {
+    throw UsageError(*reason + ". Leave this combination out, or measure the others in a command of their own");
+  }
+}
+
+}  // namespace
+
+ProblemDefaults problem_defaults(DeviceKind device, bool quick) {
+  if (device == DeviceKind::cpu)
+    return {1024, 16, quick ? std::vector<std::int64_t>{1, 8} : std::vector<std::int64_t>{}};
+  if (quick) return {8192, 1024, {1, 4, 16, 64, 256, 1024}};
+  return {8192, 8192, {}};
+}
+
+void declare_problem_options(Options& options) {
+  options.list("pattern", "NAME", "allreduce, allreduce_residual_rmsnorm, ... (default: these two)")
+      .choices(pattern_names())
+      .list("dtype", "NAME", "bf16, fp16, fp32 (default: bf16)")
+      .choices(dtype_names())
+      .list("hidden", "H", "elements of a row (default: 8192; 1024 on the CPU device)")
+      .list("mode", "NAME", "graph or eager (default: graph)")
+      .choices(mode_names())
+      .list("tokens", "N", "sizes to measure (default: powers of two and the midpoints, up to --max-tokens)")
+      .value("max-tokens", "N", "largest size (default: 8192; 16 on the CPU device)")
+      .flag("quick", "a handful of sizes only");
+}
+
+Problems read_problems(const Options& options, DeviceKind device) {
+  const ProblemDefaults defaults = problem_defaults(device, options.has("quick"));
+  Problems problems;
+  for (const int tokens : options.integers("tokens", 1, most_tokens, {})) problems.tokens.push_back(tokens);
+  if (problems.tokens.empty()) problems.tokens = defaults.tokens;
+  if (options.has("max-tokens")) {
+    const std::int64_t limit = options.integer("max-tokens", 1, most_tokens, 0);
+    std::erase_if(problems.tokens, [&](std::int64_t tokens) { return tokens > limit; });
+    if (problems.tokens.empty() && options.has("tokens")) {
+      throw UsageError("--max-tokens " + std::to_string(limit) + " leaves none of the sizes in --tokens");
+    }
+  }
+  const std::int64_t largest = problems.tokens.empty() ? defaults.max_tokens : problems.tokens.back();
+  const std::int64_t max_tokens = options.integer("max-tokens", 1, most_tokens, largest);
+
+  std::vector<std::string> patterns;
+  for (const std::string& pattern : options.texts("pattern")) {
+    patterns.push_back(Catalogue::builtin().pattern(pattern).name);
+  }
+  if (patterns.empty()) patterns = {"allreduce", "allreduce_residual_rmsnorm"};
+  const auto dtypes = read_names(options, "dtype", Dtype::bf16, parse_dtype);
+  const auto modes = read_names(options, "mode", Mode::graph, parse_mode);
+  const std::vector<int> hiddens = options.integers("hidden", 1, 1 << 20, {defaults.hidden});
+  for (const Dtype dtype : dtypes) {
+    for (const int hidden : hiddens) {
+      check_hidden(hidden, dtype);
+      for (const std::string& pattern : patterns) check_possible(pattern, dtype, hidden);
+      for (const Mode mode : modes) {
+        for (const std::string& pattern : patterns) {
+          problems.families.push_back({pattern, dtype, hidden, max_tokens, mode});
+        }
+      }
+    }
+  }
+  return problems;
+}
+
+}  // namespace arbiter::cli

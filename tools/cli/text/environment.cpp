@@ -1,0 +1,49 @@
+#include "text/environment.hpp"
+
+#include <cstdio>
+#include <string_view>
+
+#include "arbiter/vocabulary.hpp"
+#include "options/names.hpp"
+
+namespace arbiter::cli {
+
+std::string describe(const Environment& environment) {
+  std::string text = environment.gpu_name + " (" + environment.device + ")";
+  if (environment.device == "cuda") {
+    text += ", driver " + environment.driver_version + ", CUDA " + environment.cuda_runtime + ", NCCL " +
+            (environment.nccl_version.empty() ? "none" : environment.nccl_version);
+  }
+  return text + ", " + environment.topology + ", " + environment.symmetric_memory;
+}
+
+std::string short_key(const Environment& environment) { return environment.key().substr(0, 12); }
+
+bool EnvironmentFilter::admits(const Environment& environment) const {
+  return (device.empty() || environment.device == device) && environment.key().starts_with(key);
+}
+
+void declare_environment_filter(Options& options) {
+  options.value("device", "NAME", "only environments of this device: cuda, cpu")
+      .choices(device_names())
+      .value("environment", "KEY", "only environments whose key starts with this");
+}
+
+EnvironmentFilter read_environment_filter(const Options& options) {
+  EnvironmentFilter filter{options.text("device"), options.text("environment")};
+  constexpr std::string_view devices[] = {"cuda", "cpu"};
+  if (!filter.device.empty() && filter.device != "cuda" && filter.device != "cpu") {
+    throw UsageError(unknown_name_message("device", filter.device, devices));
+  }
+  return filter;
+}
+
+void mention_others(const std::vector<const Environment*>& environments) {
+  if (environments.size() < 2) return;
+  std::fprintf(stderr, "arbiter: this is one of %zu environments; choose with --environment:\n", environments.size());
+  for (const Environment* environment : environments) {
+    std::fprintf(stderr, "  %s  %s\n", short_key(*environment).c_str(), describe(*environment).c_str());
+  }
+}
+
+}  // namespace arbiter::cli

@@ -1,0 +1,42 @@
+#include "text/merge_report.hpp"
+
+#include <cstdio>
+#include <string>
+
+#include "text/json.hpp"
+#include "text/text.hpp"
+
+namespace arbiter::cli {
+
+void print_report(const MergeReport& report, const std::filesystem::path& database, bool as_json) {
+  const std::vector<DecisionSet> sets = read_decisions(database);
+  std::size_t decisions = 0;
+  for (const DecisionSet& set : sets) decisions += set.decisions.size();
+  if (!as_json) {
+    if (report == MergeReport{}) {
+      std::printf("%s: everything was there already; %s\n", database.c_str(), plural(decisions, "decision").c_str());
+      return;
+    }
+    std::printf("%s: added %s, %s and %s", database.c_str(), plural(report.runs, "run").c_str(),
+                plural(report.trials, "trial").c_str(), plural(report.samples, "sample").c_str());
+    if (report.updated != 0) std::printf(", updated %s", plural(report.updated, "record").c_str());
+    std::printf("; %s in %s\n", plural(decisions, "decision").c_str(), plural(sets.size(), "environment").c_str());
+    return;
+  }
+  print_json([&](llvm::json::OStream& json) {
+    json.attribute("schema", json_schema);
+    write_text(json, "database", database.string());
+    json.attributeObject("added", [&] {
+      json.attribute("environments", static_cast<std::int64_t>(report.environments));
+      json.attribute("runs", static_cast<std::int64_t>(report.runs));
+      json.attribute("problems", static_cast<std::int64_t>(report.problems));
+      json.attribute("candidates", static_cast<std::int64_t>(report.candidates));
+      json.attribute("trials", static_cast<std::int64_t>(report.trials));
+      json.attribute("samples", static_cast<std::int64_t>(report.samples));
+    });
+    json.attribute("updated", static_cast<std::int64_t>(report.updated));
+    json.attribute("decisions", static_cast<std::int64_t>(decisions));
+  });
+}
+
+}  // namespace arbiter::cli

@@ -1,0 +1,59 @@
+#include <llvm/Support/JSON.h>
+#include <llvm/Support/raw_ostream.h>
+
+#include "arbiter/error.hpp"
+#include "arbiter/tuner/conformance.hpp"
+#include "measure/json_text.hpp"
+
+namespace arbiter {
+
+using namespace tuning;
+
+namespace {
+
+void write_case(llvm::json::OStream& json, const CaseResult& item) {
+  json.attribute("area", json_text(item.area));
+  json.attribute("backend", json_text(to_string(item.backend)));
+  json.attribute("algorithm", json_text(item.algorithm));
+  json.attribute("pattern", json_text(item.pattern));
+  json.attribute("dtype", json_text(to_string(item.dtype)));
+  json.attribute("world", item.world);
+  json.attribute("hidden", item.hidden);
+  json.attribute("tokens", item.tokens);
+  json.attribute("status", json_text(to_string(item.status)));
+  json.attribute("reason", json_text(item.reason));
+  json.attribute("cpu_only", item.cpu_only);
+  json.attribute("detail", json_text(item.detail));
+  json.attribute("candidate", json_text(item.candidate));
+}
+
+}  // namespace
+
+std::string conformance_json(const std::vector<ConformanceReport>& reports, const std::string& command) {
+  if (reports.empty()) throw InvalidArgument("no conformance report to write; expected at least one");
+  const auto total = [&](CaseStatus status) {
+    std::size_t count = 0;
+    for (const ConformanceReport& report : reports) count += report.count(status);
+    return static_cast<std::int64_t>(count);
+  };
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  llvm::json::OStream json(stream, 1);
+  json.object([&] {
+    json_report_head(json, command, reports.front().environment);
+    json.attribute("passed", total(CaseStatus::passed));
+    json.attribute("failed", total(CaseStatus::failed));
+    json.attribute("skipped", total(CaseStatus::skipped));
+    json.attributeArray("cases", [&] {
+      for (const ConformanceReport& report : reports) {
+        for (const CaseResult& item : report.cases) json.object([&] { write_case(json, item); });
+      }
+    });
+  });
+  json.flush();
+  stream << '\n';
+  stream.flush();
+  return text;
+}
+
+}  // namespace arbiter

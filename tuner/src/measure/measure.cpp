@@ -1,0 +1,247 @@
+#include "arbiter/tuner/measure.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <utility>
+
+#include "arbiter/error.hpp"
+#include "measure/stream.hpp"
+#include "oracle/random.hpp"
+#include "tune/outcome.hpp"
+#include "verify/expectation.hpp"
+#include "verify/tensors.hpp"
+
+namespace arbiter {
+
+using namespace tuning;
+
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+int set_count(std::size_t bytes_of_one, const MeasureSettings& settings) {
+  const auto fitting = static_cast<int>(std::min<std::size_t>(settings.rotated_bytes / bytes_of_one, 1U << 20));
+  return std::clamp(fitting, 2, std::max(settings.max_sets, 2));
+}
+
+}  // namespace
+
+MeasureSettings MeasureSettings::for_device(DeviceKind kind) noexcept {
+  MeasureSettings settings;
+  if (kind == DeviceKind::cuda) return settings;
+  settings.replay_us = 500;
+  settings.min_calls = 1;
+  settings.max_calls = 4;
+  settings.calibration_calls = 1;
+  settings.replays = 2;
+  settings.rotated_bytes = 0;
+  settings.max_sets = 2;
+  return settings;
+}
+
+int calls_for(double expected_us, const MeasureSettings& settings) noexcept {
+  const double wanted = expected_us > 0 ? settings.replay_us / expected_us : settings.max_calls;
+  return static_cast<int>(
+      std::clamp(wanted, static_cast<double>(settings.min_calls), static_cast<double>(settings.max_calls)));
+}
+
+struct Timing::Impl {
+  Impl(Group& the_group, const ProblemFamily& the_family, std::int64_t the_tokens, const MeasureSettings& the_settings)
+      : group(the_group), family(the_family), tokens(the_tokens), settings(the_settings), stream(group.device()) {
+    const TensorShapes shapes(group.catalogue().pattern(family.pattern), family.dtype, family.hidden);
+    const std::int64_t rows = tile_rows(family.hidden, family.dtype, tokens);
+    const Inputs inputs = make_inputs(shapes.composition, family.dtype, rows, family.hidden, group.rank(), {});
+    const int count = set_count(shapes.total_bytes(tokens), settings);
+    for (int i = 0; i < count; ++i) {
+      Tensors& set = *sets.emplace_back(std::make_unique<Tensors>(group.device(), shapes, tokens));
+      set.load(inputs, tokens, stream);
+      calls.push_back(set.call(tokens));
+      // In a layer, the sum behind the residual is read again; what is only quantised is not.
+      VerifyRequest usual;
+      usual.without = optional_outputs(shapes.pattern) & ~only(Tensor::residual_out);
+      apply(usual, calls.back());
+    }
+    // Now, and not between two launches: whatever making one may wait for, no peer is in a collective yet.
+    for (int i = 0; i <= std::max(settings.replays, 1); ++i) events.push_back(group.device().create_event());
+  }
+
+  Group& group;
+  ProblemFamily family;
+  std::int64_t tokens;
+  MeasureSettings settings;
+  Stream stream;
+  std::vector<std::unique_ptr<Tensors>> sets;
+  std::vector<Call> calls;
+  std::vector<std::unique_ptr<Event>> events;
+  std::map<std::size_t, std::unique_ptr<Graph>> graphs;
+
+  void burst(const Subject& subject, int count) {
+    for (int i = 0; i < count; ++i) subject.enqueue(calls[static_cast<std::size_t>(i) % calls.size()], stream);
+  }
+
+  Event& event(std::size_t index) { return *events.at(index); }
+
+  double estimate(const Subject& subject) {
+    burst(subject, std::min(settings.calibration_calls, 2));
+    event(0).record(stream);
+    burst(subject, settings.calibration_calls);
+    event(1).record(stream);
+    group.device().synchronize(stream);
+    return event(1).microseconds_since(event(0)) / settings.calibration_calls;
+  }
+
+  std::unique_ptr<Graph> capture(const Subject& subject, int count) {
+    Device& device = group.device();
+    device.begin_capture(stream);
+    try {
+      burst(subject, count);
+    } catch (...) {
+      // Leave no stream in capture mode behind; the first error is the one to report.
+      try {
+        device.end_capture(stream);
+      } catch (const std::exception&) {
+      }
+      throw;
+    }
+    return device.end_capture(stream);
+  }
+
+  /// One block: a discarded replay, then one sample per replay.
+  std::vector<double> block(const Entry& entry, std::size_t index) {
+    const auto replay = [&] {
+      if (family.mode == Mode::graph) {
+        graphs.at(index)->launch(stream);
+      } else {
+        burst(entry.subject, entry.calls);
+      }
+    };
+    replay();
+    const auto replays = static_cast<std::size_t>(settings.replays);
+    event(0).record(stream);
+    for (std::size_t i = 1; i <= replays; ++i) {
+      replay();
+      event(i).record(stream);
+    }
+    group.device().synchronize(stream);
+    group.check();
+    if (entry.subject.check) entry.subject.check();
+    std::vector<double> samples;
+    for (std::size_t i = 1; i <= replays; ++i) {
+      samples.push_back(event(i).microseconds_since(event(i - 1)) / entry.calls);
+    }
+    return samples;
+  }
+
+  /// Element-wise maximum over the ranks.
+  void slowest(std::vector<double>& values) {
+    std::vector<double> all(values.size() * static_cast<std::size_t>(group.size()));
+    group.bootstrap().allgather(values.data(), values.size() * sizeof(double), all.data());
+    for (std::size_t i = 0; i < all.size(); ++i)
+      values[i % values.size()] = std::max(values[i % values.size()], all[i]);
+  }
+};
+
+Timing::Timing(Group& group, const ProblemFamily& family, std::int64_t tokens, const MeasureSettings& settings) {
+  all_or_none(group.bootstrap(), "no tensors to measure with",
+              [&] { impl_ = std::make_unique<Impl>(group, family, tokens, settings); });
+}
+
+Timing::~Timing() = default;
+
+std::size_t Timing::add(Subject subject, double give_up_us) {
+  const std::size_t index = entries_.size();
+  Entry& entry = entries_.emplace_back();
+  entry.subject = std::move(subject);
+  double estimate = infinity;
+  Outcome outcome = together(impl_->group, impl_->stream, [&]() -> Outcome {
+    estimate = impl_->estimate(entry.subject);
+    return {};
+  });
+  if (outcome.ok()) {
+    std::vector<double> value{estimate};
+    impl_->slowest(value);
+    entry.estimate_us = value.front();
+    entry.calls = calls_for(entry.estimate_us, impl_->settings);
+    if (give_up_us > 0 && entry.estimate_us > give_up_us) {
+      entry.failure = "too slow: one call takes about " + std::to_string(std::lround(entry.estimate_us)) + " us";
+      return index;
+    }
+  }
+  if (!outcome.ok()) entry.failure = outcome.reason;
+  return index;
+}
+
+void Timing::capture(std::size_t index) {
+  Entry& entry = entries_.at(index);
+  if (!entry.ok() || impl_->family.mode != Mode::graph || impl_->graphs.count(index) != 0) return;
+  std::unique_ptr<Graph> graph;
+  const Outcome outcome = together(impl_->group, impl_->stream, [&]() -> Outcome {
+    graph = impl_->capture(entry.subject, entry.calls);
+    return {};
+  });
+  if (outcome.ok()) {
+    impl_->graphs[index] = std::move(graph);
+  } else {
+    entry.failure = outcome.reason;
+  }
+}
+
+void Timing::sample(std::span<const std::size_t> which, int rounds, std::uint64_t seed) {
+  Random random(seed);
+  const auto replays = static_cast<std::size_t>(impl_->settings.replays);
+  for (const std::size_t index : which) capture(index);
+  for (int round = 0; round < rounds; ++round) {
+    std::vector<std::size_t> order;
+    for (const std::size_t index : which) {
+      if (entries_.at(index).ok()) order.push_back(index);
+    }
+    if (order.empty()) return;
+    random.shuffle(order);
+
+    std::vector<double> samples(order.size() * replays, infinity);
+    std::size_t current = 0;
+    Outcome mine = attempt(impl_->group, impl_->stream, [&]() -> Outcome {
+      for (current = 0; current < order.size(); ++current) {
+        const std::vector<double> block = impl_->block(entries_[order[current]], order[current]);
+        std::copy(block.begin(), block.end(), samples.begin() + static_cast<std::ptrdiff_t>(current * replays));
+      }
+      return {};
+    });
+    if (!mine.ok() && current == order.size()) {
+      // Everything was timed, and then the group turned out to be poisoned: the last block is not to be trusted.
+      std::fill(samples.end() - static_cast<std::ptrdiff_t>(replays), samples.end(), infinity);
+    }
+    impl_->slowest(samples);
+    // Every rank now sees infinity from the first block on that failed anywhere: that subject is the culprit, and the
+    // blocks behind it ran on a group that was already poisoned.
+    std::size_t culprit = order.size();
+    for (std::size_t i = samples.size(); i-- > 0;) {
+      if (!std::isfinite(samples[i])) culprit = i / replays;
+    }
+    for (std::size_t i = 0; i < culprit; ++i) {
+      std::vector<double>& sink = entries_[order[i]].samples_us;
+      sink.insert(sink.end(), samples.begin() + static_cast<std::ptrdiff_t>(i * replays),
+                  samples.begin() + static_cast<std::ptrdiff_t>((i + 1) * replays));
+    }
+    if (culprit < order.size()) {
+      Outcome worst;
+      try {
+        worst = settle(impl_->group, mine);
+      } catch (const DeviceError& error) {
+        entries_[order[culprit]].failure = error.what();
+        throw;
+      }
+      entries_[order[culprit]].failure = worst.reason;
+      release(order[culprit]);
+      --round;  // the others still get their samples; every repetition removes one subject, so this ends
+    }
+  }
+}
+
+void Timing::release(std::size_t index) { impl_->graphs.erase(index); }
+
+std::vector<double> Timing::take_samples(std::size_t index) { return std::exchange(entries_.at(index).samples_us, {}); }
+
+}  // namespace arbiter

@@ -1,0 +1,28 @@
+#include "measure/standalone.hpp"
+
+#include <algorithm>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter::tuning {
+
+std::unique_ptr<RunnableCandidate> load_standalone(Group& group, const ProblemFamily& family) {
+  const Enumeration kernels =
+      enumerate_standalone(group.catalogue(), family.pattern, family.dtype, family.hidden, group.limits());
+  if (kernels.variants.empty()) {
+    throw Unsupported("no stand-alone epilogue of '" + family.pattern +
+                      "' for hidden = " + std::to_string(family.hidden) + " on this device" +
+                      (kernels.excluded.empty() ? "" : ": " + kernels.excluded.front().reason));
+  }
+  LoadRequest request;
+  request.spec.kernel = kernels.variants.front();
+  request.family = family;
+  std::vector<LoadResult> loaded = load_on_all_ranks(group, {&request, 1});
+  if (!loaded.front().candidate) {
+    throw Unsupported("the stand-alone epilogue of '" + family.pattern +
+                      "' cannot be loaded: " + loaded.front().reason);
+  }
+  return std::move(loaded.front().candidate);
+}
+
+}  // namespace arbiter::tuning

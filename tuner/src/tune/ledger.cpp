@@ -1,0 +1,153 @@
+#include "tune/ledger.hpp"
+
+#include <algorithm>
+#include <ctime>
+
+#include "arbiter/error.hpp"
+#include "arbiter/tuner/nccl_choices.hpp"
+#include "tune/wire.hpp"
+
+namespace arbiter::tuning {
+namespace {
+
+constexpr double dropped = 0.95;  // of the highest clock before
+constexpr double look_every_s = 10;
+
+}  // namespace
+
+Ledger::Ledger(Group& group, const TuneOptions& options) : group_(group), options_(options) {
+  std::string decisions = "[]";
+  on_root([&] {
+    database_.emplace(WorkDatabase::open(options.database));
+    run_.host = options.host;
+    run_.command = options.command;
+    run_.started = static_cast<std::int64_t>(std::time(nullptr));
+    const ClockSample sample = clocks();
+    run_.sm_clock_start_mhz = sample.sm_clock_mhz;
+    run_.power_start_watts = sample.power_watts;
+    watch(sample);
+    run_.id = database_->begin_run(group.environment(), run_);
+    open_ = true;
+    for (const DecisionSet& set : database_->decisions()) {
+      if (set.environment.key() == group.environment().key()) decisions = to_text(set.decisions);
+    }
+  });
+  previous_decisions_ = decisions_from_text(group.bootstrap().broadcast(decisions, 0));
+}
+
+Ledger::~Ledger() {
+  if (!open_) return;
+  try {
+    run_.finished = static_cast<std::int64_t>(std::time(nullptr));
+    database_->finish_run(run_.id, run_);
+  } catch (...) {  // a destructor must not throw, and the trials are already committed
+  }
+}
+
+ClockSample Ledger::clocks() const { return options_.clocks ? options_.clocks() : sample_clocks(group_.device()); }
+
+/// An idle GPU clocks low, so a clock below the first one means little, and one below the highest seen much: samples
+/// are taken right behind measurements.
+void Ledger::watch(const ClockSample& sample) {
+  if (sample.sm_clock_mhz == 0) return;  // not known
+  if (sample.sm_clock_mhz > highest_clock_mhz_) highest_clock_mhz_ = lowest_clock_mhz_ = sample.sm_clock_mhz;
+  lowest_clock_mhz_ = std::min(lowest_clock_mhz_, sample.sm_clock_mhz);
+}
+
+void Ledger::watch_clocks() {
+  if (group_.rank() != 0) return;
+  const double now = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  if (now - looked_at_s_ < look_every_s) return;
+  looked_at_s_ = now;
+  watch(clocks());
+}
+
+void Ledger::on_root(const std::function<void()>& action) {
+  std::string failure;
+  if (group_.rank() == 0) {
+    try {
+      action();
+    } catch (const std::exception& error) {
+      failure = error.what();
+      if (failure.empty()) failure = "unknown error";
+    }
+  }
+  // One byte in the common case; the text only when there is one.
+  unsigned char failed = failure.empty() ? 0 : 1;
+  group_.bootstrap().broadcast(&failed, 1, 0);
+  if (failed != 0) throw DatabaseError(group_.bootstrap().broadcast(failure, 0));
+}
+
+void Ledger::begin(const Problem& problem, const Candidate& candidate, bool again) {
+  on_root([&] { database_->begin_trial(run_.id, group_.environment(), problem, candidate, again); });
+}
+
+void Ledger::finish(const Trial& trial) {
+  on_root([&] { database_->finish_trial(run_.id, group_.environment(), trial); });
+}
+
+void Ledger::record(const std::vector<Trial>& trials) {
+  if (trials.empty()) return;
+  on_root([&] { database_->record_trials(run_.id, group_.environment(), trials); });
+}
+
+std::vector<Trial> Ledger::previous(const Problem& problem) {
+  std::string text;
+  on_root([&] { text = to_text(database_->trials(group_.environment(), problem, options_.resume_since)); });
+  return trials_from_text(group_.bootstrap().broadcast(text, 0), problem);
+}
+
+void Ledger::store(const std::vector<Decision>& decisions, const std::vector<ProblemFamily>& families) {
+  on_root([&] {
+    std::vector<Decision> all = decisions;
+    for (const Decision& old : previous_decisions_) {
+      const bool replaced = std::any_of(families.begin(), families.end(), [&](const ProblemFamily& family) {
+        return belongs(old, family, group_.size());
+      });
+      if (!replaced) all.push_back(old);
+    }
+    database_->replace_decisions(group_.environment(), all);
+    database_->replace_nccl_choices(group_.environment(),
+                                    nccl_choices(*database_, group_.environment(), options_.rules));
+  });
+}
+
+Signals Ledger::signals() {
+  struct Message {
+    double elapsed_s;
+    double cancelled;
+  };
+  const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const Message mine{elapsed, options_.cancel != nullptr && options_.cancel->load() ? 1.0 : 0.0};
+  std::vector<Message> all(static_cast<std::size_t>(group_.size()));
+  group_.bootstrap().allgather(&mine, sizeof(mine), all.data());
+  Signals signals{all.front().elapsed_s, false};
+  for (const Message& each : all) signals.cancelled = signals.cancelled || each.cancelled > 0;
+  return signals;
+}
+
+std::string Ledger::finish_run() {
+  std::string said;
+  on_root([&] {
+    const ClockSample sample = clocks();
+    watch(sample);
+    run_.sm_clock_end_mhz = sample.sm_clock_mhz;
+    run_.power_end_watts = sample.power_watts;
+    run_.clocks_dropped = lowest_clock_mhz_ < dropped * highest_clock_mhz_;
+    run_.finished = static_cast<std::int64_t>(std::time(nullptr));
+    database_->finish_run(run_.id, run_);
+    open_ = false;
+    if (run_.clocks_dropped) {
+      said = "the SM clock dropped by more than 5% during this run, from " + std::to_string(highest_clock_mhz_) +
+             " to " + std::to_string(lowest_clock_mhz_) + " MHz (power: " + std::to_string(run_.power_start_watts) +
+             " W at the start, " + std::to_string(run_.power_end_watts) + " W at the end)";
+    } else if (run_.power_dropped()) {
+      said = "the power draw fell during this run, from " + std::to_string(run_.power_start_watts) + " W to " +
+             std::to_string(run_.power_end_watts) +
+             " W: its cap was lowered, or something else ran on the GPU at the start; tune again on an idle node";
+    }
+  });
+  return group_.bootstrap().broadcast(said, 0);
+}
+
+}  // namespace arbiter::tuning

@@ -1,0 +1,203 @@
+// The best candidates of a problem, measured together: a second look at those that came close, then the finalists.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "arbiter/error.hpp"
+#include "oracle/seed.hpp"
+#include "tune/problem_tuner.hpp"
+
+namespace arbiter::tuning {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double near_best = 1.10;  // worth a second look before the finalists are picked
+constexpr int second_look_rounds = 2;
+
+}  // namespace
+
+/// Makes an entry for a candidate that was screened on an earlier visit or by an earlier run. False if it does not run
+/// any more. It needs no `running` row: it has survived this problem before, and its outcome must not be lost.
+bool ProblemTuner::ensure_timed(std::size_t index) {
+  if (entries_.count(index) != 0) return timing_->entry(entries_.at(index)).ok();
+  RunnableCandidate* candidate = load(index);
+  std::string failure = candidate == nullptr ? "it cannot be loaded" : "";
+  TrialStatus status = TrialStatus::failed;
+  const Subject subject = candidate == nullptr ? Subject{} : subject_of(*candidate);
+  if (failure.empty() && state_.verified.count({tokens_, index}) == 0) {
+    const Verification verification = verifier_.verify_before_timing(subject, tokens_);
+    if (!verification.ok()) {
+      status = verification.status;
+      failure = verification.reason;
+    } else {
+      state_.verified.emplace(tokens_, index);
+    }
+  }
+  if (failure.empty()) {
+    const std::size_t entry = timing_->add(subject);
+    if (timing_->entry(entry).ok()) {
+      entries_[index] = entry;
+      return true;
+    }
+    failure = timing_->entry(entry).failure;
+  }
+  screened_[index] = infinity;
+  state_.broken.insert(index);
+  if (candidate == nullptr) return false;
+  const Trial trial = trial_of(index, status, failure, {});
+  note_failure(index, trial);
+  context_.ledger.record({trial});
+  remember(trial);
+  return false;
+}
+
+/// The best few, after a second and interleaved look at those that came close; NCCL's best; the incumbents.
+/// `also_measured` receives what the second look found about the others.
+std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measured) {
+  const auto wanted = static_cast<std::size_t>(context_.options.effort.finalists);
+  std::vector<std::size_t> close = best_screened(2 * wanted + 2);
+  if (close.empty()) return {};
+  const double best = screened_.at(close.front());
+  std::erase_if(close, [&](std::size_t index) { return screened_.at(index) > near_best * best; });
+  std::vector<std::size_t> looked_at;
+  if (close.size() > wanted) {
+    std::vector<std::size_t> which;
+    for (const std::size_t index : close) {
+      if (!ensure_timed(index)) continue;
+      timing_->take_samples(entries_.at(index));
+      which.push_back(entries_.at(index));
+      looked_at.push_back(index);
+    }
+    timing_->sample(which, second_look_rounds, seed_of(problem_, context_.options.seed));
+    for (const std::size_t index : looked_at) {
+      timing_->release(entries_.at(index));
+      std::vector<double> samples = timing_->take_samples(entries_.at(index));
+      const bool ok = timing_->entry(entries_.at(index)).ok();
+      screened_[index] = ok ? median(samples) : infinity;
+      also_measured.push_back(
+          ok ? trial_of(index, TrialStatus::pruned, "screened", std::move(samples))
+             : trial_of(index, TrialStatus::failed, timing_->entry(entries_.at(index)).failure, {}));
+      if (!ok) {
+        state_.broken.insert(index);
+        note_failure(index, also_measured.back());
+      }
+    }
+  }
+  std::vector<std::size_t> chosen = best_screened(wanted);
+  const auto add = [&](std::size_t index) {
+    if (std::find(chosen.begin(), chosen.end(), index) == chosen.end()) chosen.push_back(index);
+  };
+  std::optional<std::size_t> nccl;
+  for (const auto& [index, us] : screened_) {
+    if (!is_nccl(state_.space.spec(index)) || !std::isfinite(us)) continue;
+    if (!nccl || us < screened_.at(*nccl)) nccl = index;
+  }
+  if (nccl) add(*nccl);
+  // For programs that use only NCCL (nccl_choices): what it takes by itself, and the best that a table can say.
+  std::optional<std::size_t> own, complete;
+  for (const auto& [index, us] : screened_) {
+    const CandidateSpec& spec = state_.space.spec(index);
+    if (spec.nccl != "classic" || !spec.fused() || !std::isfinite(us)) continue;
+    std::optional<std::size_t>& best_of = spec.forced.complete() ? complete : own;
+    if (spec.forced.forces() && !spec.forced.complete()) continue;
+    if (!best_of || us < screened_.at(*best_of)) best_of = index;
+  }
+  if (own) add(*own);
+  if (complete) add(*complete);
+  // What was decided before, here or at the next size, defends its place.
+  const auto incumbent = [&](std::size_t index) {
+    const auto at = screened_.find(index);
+    if (at != screened_.end() && at->second <= near_best * best) add(index);
+  };
+  for (const std::size_t index : incumbents()) incumbent(index);
+  if (const auto neighbour = state_.winner_near(tokens_, context_.options.rules)) {
+    if (const auto index = state_.space.find(neighbour->name)) incumbent(*index);
+  }
+  return chosen;
+}
+
+/// An earlier visit measured just these together: nothing new would come of it.
+bool ProblemTuner::take_known_finalists(const std::vector<std::size_t>& chosen) {
+  const auto at = state_.results.find(tokens_);
+  if (at == state_.results.end() || at->second.candidates.empty()) return false;
+  return std::all_of(chosen.begin(), chosen.end(), [&](std::size_t index) {
+    return std::any_of(at->second.candidates.begin(), at->second.candidates.end(),
+                       [&](const Measured& measured) { return measured.candidate.name == state_.space.name(index); });
+  });
+}
+
+/// A device was lost while finalists were timed: whose block it was in must not be measured again.
+void ProblemTuner::blame_lost_device(const std::vector<std::size_t>& chosen) {
+  std::vector<Trial> blamed;
+  for (const std::size_t index : chosen) {
+    const Timing::Entry& entry = timing_->entry(entries_.at(index));
+    if (!entry.ok()) blamed.push_back(trial_of(index, TrialStatus::crashed, entry.failure, {}));
+  }
+  context_.ledger.record(blamed);
+}
+
+void ProblemTuner::measure_finalists(std::vector<std::size_t> chosen, int samples, std::vector<Trial> also_measured) {
+  const double began = context_.ledger.signals().elapsed_s;
+  std::erase_if(chosen, [&](std::size_t index) { return !ensure_timed(index); });
+  if (chosen.empty() ||
+      (also_measured.empty() && samples <= context_.options.effort.final_samples && take_known_finalists(chosen))) {
+    state_.results.try_emplace(tokens_, SizeResult{tokens_, {}});
+    return;
+  }
+  if (context_.report) {
+    const auto best = std::min_element(chosen.begin(), chosen.end(),
+                                       [&](std::size_t a, std::size_t b) { return screened_.at(a) < screened_.at(b); });
+    context_.report("finalists", state_.space.name(*best), screened_.at(*best));
+  }
+  std::vector<std::size_t> which;
+  for (const std::size_t index : chosen) {
+    timing_->take_samples(entries_.at(index));
+    which.push_back(entries_.at(index));
+  }
+  const int replays = std::max(context_.options.measure.replays, 1);
+  try {
+    timing_->sample(which, std::max(1, (samples + replays - 1) / replays),
+                    seed_of(problem_, context_.options.seed + 1));
+  } catch (const DeviceError&) {
+    blame_lost_device(chosen);
+    throw;
+  }
+
+  SizeResult size{tokens_, {}};
+  std::vector<Trial> trials;
+  for (const std::size_t index : chosen) {
+    const Timing::Entry& entry = timing_->entry(entries_.at(index));
+    const bool ok = entry.ok();
+    const std::string failure = entry.failure;
+    std::vector<double> us = timing_->take_samples(entries_.at(index));
+    if (!ok) us.clear();
+    timing_->release(entries_.at(index));
+    trials.push_back(trial_of(index, ok ? TrialStatus::done : TrialStatus::failed, failure, std::move(us)));
+    const Trial& trial = trials.back();
+    if (!ok) {
+      state_.broken.insert(index);
+      screened_[index] = infinity;
+      note_failure(index, trial);
+      continue;
+    }
+    screened_[index] = median(trial.samples_us);
+    size.candidates.push_back({trial.candidate, trial.blocks, summarise(trial.samples_us, seed_of(problem_, 0))});
+    if (size.candidates.back().summary.bimodal) {
+      context_.result.notes.push_back(state_.space.name(index) + " on " + problem_.name() +
+                                      ": the samples fall into two groups");
+    }
+  }
+  for (Trial& trial : also_measured) {
+    const Trial* before = known(trial.candidate);
+    const bool more_is_known = before != nullptr && before->status == TrialStatus::done;
+    const bool finalist = std::any_of(trials.begin(), trials.end(),
+                                      [&](const Trial& other) { return other.candidate == trial.candidate; });
+    if (!finalist && !more_is_known) trials.push_back(std::move(trial));
+  }
+  context_.ledger.record(trials);
+  for (const Trial& trial : trials) remember(trial);
+  if (!size.candidates.empty() || state_.results.count(tokens_) == 0) state_.results[tokens_] = std::move(size);
+  finals_seconds_ = context_.ledger.signals().elapsed_s - began;
+}
+
+}  // namespace arbiter::tuning

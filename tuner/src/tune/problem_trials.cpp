@@ -1,0 +1,190 @@
+// One candidate on one problem: loaded, written down as running, verified, timed, written down with its outcome.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "arbiter/error.hpp"
+#include "tune/problem_tuner.hpp"
+
+namespace arbiter::tuning {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double launch_bound_us = 25;  // below this, an estimate says more about the host than about the kernel
+
+/// Candidates that launch the same grid of the same kernel at this size are one candidate.
+std::string launch_key(const RunnableCandidate& candidate, std::int64_t tokens) {
+  CandidateSpec spec = candidate.spec();
+  if (!spec.kernel) return spec.name();
+  spec.max_blocks = 0;
+  return spec.name() + " x" + std::to_string(candidate.geometry(tokens).blocks);
+}
+
+int blocks_of(const RunnableCandidate& candidate, std::int64_t tokens) {
+  return candidate.spec().kernel ? static_cast<int>(candidate.geometry(tokens).blocks) : 0;
+}
+
+}  // namespace
+
+RunnableCandidate* ProblemTuner::load(std::size_t index) {
+  auto& loaded = state_.loaded;
+  for (auto it = loaded.begin(); it != loaded.end(); ++it) {
+    if (it->first != index) continue;
+    loaded.splice(loaded.begin(), loaded, it);
+    return loaded.front().second.get();
+  }
+  if (state_.kernels_loaded >= static_cast<std::size_t>(context_.options.effort.compiles)) return nullptr;
+  ++state_.kernels_loaded;
+  ++context_.result.kernels_loaded;
+  LoadResult result = context_.options.source.load(context_.group, state_.space.spec(index), state_.family);
+  if (!result.candidate) {
+    state_.broken.insert(index);
+    ++context_.result.failed;
+    context_.result.notes.push_back(state_.space.name(index) + " cannot be loaded: " + result.reason);
+    return nullptr;
+  }
+  // The workspace grows once per candidate, to what its largest size needs. No graph is alive here.
+  try {
+    const WorkspaceNeeds needs = result.candidate->needs(state_.sizes.back());
+    context_.group.reserve(needs.push_bytes, needs.staging_bytes);
+  } catch (const Poisoned&) {
+    throw;
+  } catch (const Error& error) {
+    state_.broken.insert(index);
+    ++context_.result.failed;
+    context_.result.notes.push_back(state_.space.name(index) + " has no workspace: " + error.what());
+    return nullptr;
+  }
+  loaded.emplace_front(index, std::move(result.candidate));
+  return loaded.front().second.get();
+}
+
+const Trial* ProblemTuner::known(const Candidate& candidate) const {
+  const auto found = known_.find({candidate.name, candidate.source_hash});
+  return found == known_.end() ? nullptr : &found->second;
+}
+
+void ProblemTuner::remember(const Trial& trial) {
+  known_.insert_or_assign({trial.candidate.name, trial.candidate.source_hash}, trial);
+}
+
+Trial ProblemTuner::trial_of(std::size_t index, TrialStatus status, const std::string& reason,
+                             std::vector<double> samples) {
+  Trial trial;
+  trial.problem = problem_;
+  const RunnableCandidate* candidate = load(index);
+  trial.candidate = candidate->record();
+  trial.blocks = blocks_of(*candidate, tokens_);
+  trial.status = status;
+  trial.reason = reason;
+  trial.samples_us = std::move(samples);
+  if (const auto entry = entries_.find(index); entry != entries_.end()) {
+    trial.calls_per_sample = timing_->entry(entry->second).calls;
+  }
+  return trial;
+}
+
+void ProblemTuner::screen(std::size_t index) {
+  if (screened_.count(index) != 0) return;
+  screened_[index] = infinity;
+  if (state_.broken.count(index) != 0) return;
+  RunnableCandidate* candidate = load(index);
+  if (candidate == nullptr) return;
+  const auto [launch, fresh] = launches_.emplace(launch_key(*candidate, tokens_), index);
+  if (!fresh) {
+    screened_.erase(index);  // it is that other candidate
+    return;
+  }
+  const Trial* trial = known(candidate->record());
+  const bool again = trial != nullptr && trial->status == TrialStatus::crashed && !is_broken(*trial);
+  if (trial != nullptr && !again) return screen_known(index, *trial);
+
+  const std::vector<std::size_t> leaders = best_screened(1);
+  if (context_.report) {
+    context_.report(state_.space.name(index), leaders.empty() ? "" : state_.space.name(leaders.front()),
+                    leaders.empty() ? 0 : screened_.at(leaders.front()));
+  }
+  ++tried_;
+  ++context_.result.trials;
+  context_.ledger.begin(problem_, candidate->record(), again);
+  try {
+    measure_screened(index, *candidate);
+  } catch (const DeviceError& error) {
+    // This process cannot go on, but it can still say who is to blame.
+    context_.ledger.finish(trial_of(index, TrialStatus::crashed, error.what(), {}));
+    throw;
+  }
+}
+
+/// What an earlier visit or an earlier run found out.
+void ProblemTuner::screen_known(std::size_t index, const Trial& trial) {
+  switch (trial.status) {
+    case TrialStatus::done:
+    case TrialStatus::pruned:
+      ++tried_;
+      screened_[index] = trial.samples_us.empty() ? infinity : median(trial.samples_us);
+      return;
+    case TrialStatus::wrong:
+    case TrialStatus::failed:
+      ++tried_;
+      break;
+    case TrialStatus::crashed:
+    case TrialStatus::running:
+      break;
+  }
+  if (!state_.broken.insert(index).second) return;
+  context_.result.notes.push_back(state_.space.name(index) + " is skipped: an earlier run of " + problem_.name() +
+                                  " did not survive it or found it wrong");
+}
+
+void ProblemTuner::measure_screened(std::size_t index, RunnableCandidate& candidate) {
+  const Subject subject = subject_of(candidate);
+  const Verification verification = verifier_.verify_before_timing(subject, tokens_);
+  if (!verification.ok()) {
+    state_.broken.insert(index);
+    return decide_screened(index, verification.status, verification.reason, infinity);
+  }
+  state_.verified.emplace(tokens_, index);
+  const std::vector<std::size_t> leaders = best_screened(1);
+  const double best = leaders.empty() ? 0 : screened_.at(leaders.front());
+  const bool comparable = best > launch_bound_us && !is_nccl(state_.space.spec(index));
+  const double give_up = comparable ? context_.options.effort.give_up * best : 0;
+  const std::size_t entry = timing_->add(subject, give_up);
+  entries_[index] = entry;
+  const bool too_slow = !timing_->entry(entry).ok() && give_up > 0 && timing_->entry(entry).estimate_us > give_up;
+  if (!too_slow) timing_->sample({&entry, 1}, 1, context_.options.seed);
+  timing_->release(entry);
+  const Timing::Entry& timed = timing_->entry(entry);
+  if (too_slow) return decide_screened(index, TrialStatus::pruned, timed.failure, infinity);
+  if (!timed.ok()) {
+    state_.broken.insert(index);
+    return decide_screened(index, TrialStatus::failed, timed.failure, infinity);
+  }
+  decide_screened(index, TrialStatus::pruned, "screened", median(timed.samples_us));
+}
+
+void ProblemTuner::note_failure(std::size_t index, const Trial& trial) {
+  TuneResult& result = context_.result;
+  if (trial.status == TrialStatus::wrong) ++result.wrong;
+  if (trial.status == TrialStatus::failed) ++result.failed;
+  result.notes.push_back(state_.space.name(index) + " on " + problem_.name() + ": " +
+                         std::string(to_string(trial.status)) + ": " + trial.reason);
+}
+
+void ProblemTuner::decide_screened(std::size_t index, TrialStatus status, const std::string& reason, double us) {
+  screened_[index] = us;
+  std::vector<double> samples;
+  if (const auto entry = entries_.find(index); entry != entries_.end() && status == TrialStatus::pruned) {
+    samples = timing_->take_samples(entry->second);
+  }
+  const Trial trial = trial_of(index, status, reason, std::move(samples));
+  if (status == TrialStatus::pruned) {
+    ++context_.result.pruned;
+  } else {
+    note_failure(index, trial);
+  }
+  context_.ledger.finish(trial);
+  remember(trial);
+}
+
+}  // namespace arbiter::tuning

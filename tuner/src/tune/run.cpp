@@ -1,0 +1,236 @@
+#include "tune/run.hpp"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "arbiter/error.hpp"
+
+namespace arbiter::tuning {
+namespace {
+
+constexpr double unlimited = 1e18;
+constexpr int most_repeats = 2;  // of a close call: each has twice the samples of the one before
+
+}  // namespace
+
+TuneRun::TuneRun(Group& group, const TuneOptions& options, std::vector<std::unique_ptr<FamilyState>> states,
+                 ProgressSink* sink)
+    : group_(group),
+      options_(options),
+      states_(std::move(states)),
+      sink_(sink),
+      ledger_(group, options),
+      watchdog_(options.stuck_after, options.on_stuck),
+      context_{group, options, ledger_, result_, {}, {}},
+      verifiers_(states_.size()) {
+  for (const auto& state : states_) plain_.push_back(!group.catalogue().pattern(state->family.pattern).rows);
+  steps_ = grid_steps(states_, plain_);
+  result_.problems = steps_.size();
+  budget_s_ = std::chrono::duration<double>(options.budget).count();
+  group.bootstrap().broadcast(&budget_s_, sizeof(budget_s_), 0);  // the clock is rank 0's too
+  context_.should_stop = [this] { return should_stop(); };
+  context_.report = [this](const std::string& candidate, const std::string& best, double best_us) {
+    report(candidate, best, best_us);
+  };
+}
+
+TuneResult TuneRun::run() {
+  measure_grid();
+  search_on();
+  bisect();
+  settle_close_calls();
+  result_.decisions = decide_all();
+  if (const std::string reason = group_.nccl_forcing_reason(); group_.nccl() != nullptr && !reason.empty()) {
+    result_.notes.push_back("NCCL was measured only as it chooses: " + reason);
+  }
+  if (const std::string dropped = ledger_.finish_run(); !dropped.empty()) result_.notes.push_back(dropped);
+  result_.seconds = ledger_.signals().elapsed_s;
+  progress_.doing.clear();
+  done_ = result_.measured + result_.resumed;
+  report("", "", 0);
+  return std::move(result_);
+}
+
+void TuneRun::measure_grid() {
+  for (const Step& step : steps_) {
+    if (should_stop() || !time_for_another()) return;
+    // A fair share of what is left, and half as much again, because the first sizes explore most.
+    const double share = (budget_s_ - signals_.elapsed_s) / static_cast<double>(steps_.size() - done_);
+    ProblemTuner tuner = problem(step);
+    tuner.explore(budget_s_ > 0 ? signals_.elapsed_s + std::max(0.0, 1.5 * share - finals_s_) : unlimited);
+    finished(tuner);
+  }
+}
+
+/// Every size has been measured, some with less searching than they deserve.
+void TuneRun::search_on() {
+  if (budget_s_ == 0) return;
+  for (const Step& step : steps_) {
+    if (states_[step.family]->cut_short.count(step.tokens) == 0) continue;
+    if (should_stop() || !time_for_another()) return;
+    ProblemTuner tuner = problem(step);
+    tuner.explore(unlimited);
+    finished(tuner);
+  }
+}
+
+/// Halves the intervals between sizes with different winners, until they are narrow enough. Plain families first: what
+/// they find is used by the fused ones.
+void TuneRun::bisect() {
+  if (!options_.tokens.empty()) return;
+  for (const bool plain : {true, false}) {
+    for (std::size_t family = 0; family < states_.size(); ++family) {
+      if (is_plain(family) != plain) continue;
+      FamilyState& state = *states_[family];
+      std::set<std::int64_t> tried;
+      for (int i = 0; i < options_.effort.bisections; ++i) {
+        if (should_stop() || !time_for_another()) return;
+        const std::vector<SizeResult> sizes = results(state);
+        const std::optional<Crossover> crossover =
+            widest_crossover(winners(state.family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules),
+                             options_.effort.narrow_to, tried);
+        if (!crossover) break;
+        const std::int64_t middle = crossover->middle();
+        tried.insert(middle);
+        ++result_.problems;
+        ++result_.bisected;
+        ProblemTuner tuner = problem({family, middle});
+        tuner.narrow(crossover->below, crossover->above);
+        finished(tuner);
+      }
+    }
+  }
+}
+
+/// Only with a budget, which it may use up: more samples where they could change the winner.
+void TuneRun::settle_close_calls() {
+  if (budget_s_ == 0) return;
+  for (int repeat = 1; repeat <= most_repeats; ++repeat) {
+    for (std::size_t family = 0; family < states_.size(); ++family) {
+      FamilyState& state = *states_[family];
+      const std::vector<SizeResult> sizes = results(state);
+      for (const SizeWinner& winner :
+           winners(state.family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules)) {
+        if (!winner.choice.close) continue;
+        if (should_stop() || !time_for_another()) return;
+        ProblemTuner tuner = problem({family, winner.tokens});
+        tuner.measure_again(1 << repeat);
+        ++result_.measured_again;
+        finished(tuner);
+      }
+    }
+  }
+}
+
+std::vector<Decision> TuneRun::decide_all() {
+  std::vector<ProblemFamily> decided;
+  std::vector<Decision> all;
+  for (const auto& state : states_) {
+    const std::vector<SizeResult> sizes = results(*state);
+    std::vector<Decision> decisions =
+        decide(state->family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules);
+    if (decisions.empty()) {
+      result_.notes.push_back("nothing was measured for " + state->family.pattern + " hidden=" +
+                              std::to_string(state->family.hidden) + "; its earlier decisions, if any, stay");
+      continue;
+    }
+    decided.push_back(state->family);
+    all.insert(all.end(), decisions.begin(), decisions.end());
+  }
+  ledger_.store(all, decided);
+  return all;
+}
+
+bool TuneRun::should_stop() {
+  signals_ = ledger_.signals();
+  result_.cancelled = result_.cancelled || signals_.cancelled;
+  // What has been begun is measured to the end, which takes time too.
+  result_.budget_spent = result_.budget_spent || (budget_s_ > 0 && signals_.elapsed_s + finals_s_ >= budget_s_);
+  return result_.cancelled || result_.budget_spent;
+}
+
+/// Is there time for the least that another problem takes?
+bool TuneRun::time_for_another() {
+  if (budget_s_ > 0 && signals_.elapsed_s + 2 * finals_s_ >= budget_s_) result_.budget_spent = true;
+  return !result_.budget_spent;
+}
+
+void TuneRun::report(const std::string& candidate, const std::string& best, double best_us) {
+  watchdog_.progress((candidate.empty() ? "" : candidate + " on ") + progress_.doing);
+  if (sink_ == nullptr) return;
+  progress_.candidate = candidate;
+  progress_.done = done_;
+  progress_.total = result_.problems;
+  progress_.best = best;
+  progress_.best_us = best_us;
+  progress_.elapsed_s = signals_.elapsed_s;
+  const auto left = static_cast<double>(progress_.total - std::min(done_, progress_.total));
+  progress_.left_s = done_ > 0 ? signals_.elapsed_s / static_cast<double>(done_) * left : 0;
+  if (budget_s_ > 0) progress_.left_s = std::min(progress_.left_s, std::max(0.0, budget_s_ - signals_.elapsed_s));
+  sink_->update(progress_);
+}
+
+Verifier& TuneRun::verifier(std::size_t family) {
+  if (!verifiers_[family]) verifiers_[family] = std::make_unique<Verifier>(group_, states_[family]->family);
+  return *verifiers_[family];
+}
+
+ProblemTuner TuneRun::problem(const Step& step) {
+  FamilyState& state = *states_[step.family];
+  progress_.doing = Problem{state.family.pattern,
+                            state.family.dtype,
+                            state.family.hidden,
+                            step.tokens,
+                            group_.size(),
+                            state.family.mode,
+                            false}
+                        .name();
+  report("", "", 0);
+  return {context_, state, verifier(step.family), step.tokens, plain_winners(state, step.tokens)};
+}
+
+void TuneRun::finished(const ProblemTuner& tuner) {
+  // Slowly forgotten, so that one large message is not taken for the rule.
+  finals_s_ = std::max(tuner.finals_seconds(), 0.8 * finals_s_);
+  done_ = std::min(done_ + 1, result_.problems);
+  ledger_.watch_clocks();
+}
+
+/// The plain allreduce that an unfused candidate of `state` starts with: the winner of the plain family of the same
+/// shape, measured in this run or decided in an earlier one.
+std::vector<CandidateSpec> TuneRun::plain_winners(const FamilyState& state, std::int64_t tokens) const {
+  if (!group_.catalogue().pattern(state.family.pattern).rows) return {};
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    const FamilyState& other = *states_[i];
+    const ProblemFamily& family = other.family;
+    if (!is_plain(i) || family.dtype != state.family.dtype || family.hidden != state.family.hidden ||
+        family.mode != state.family.mode) {
+      continue;
+    }
+    if (const std::optional<Candidate> winner = other.winner_near(tokens, options_.rules)) {
+      if (const auto index = other.space.find(winner->name)) return {other.space.spec(*index)};
+    }
+  }
+  ProblemFamily family = state.family;
+  family.pattern = "allreduce";
+  for (const Decision& decision : ledger_.previous_decisions()) {
+    if (!belongs(decision, family, group_.size()) || tokens < decision.tokens_min || tokens > decision.tokens_max) {
+      continue;
+    }
+    try {
+      return {CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size())};
+    } catch (const InvalidArgument&) {
+      return {};  // decided with another catalogue; NCCL's unfused candidates remain
+    }
+  }
+  return {};
+}
+
+std::vector<SizeResult> TuneRun::results(const FamilyState& state) const {
+  std::vector<SizeResult> sizes;
+  for (const auto& [tokens, size] : state.results) sizes.push_back(size);
+  return sizes;
+}
+
+}  // namespace arbiter::tuning

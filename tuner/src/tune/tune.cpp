@@ -1,0 +1,77 @@
+#include "arbiter/tuner/tune.hpp"
+
+#include <memory>
+
+#include "arbiter/error.hpp"
+#include "tune/agreement.hpp"
+#include "tune/family_state.hpp"
+#include "tune/run.hpp"
+#include "tune/schedule.hpp"
+
+namespace arbiter {
+
+using namespace tuning;
+
+namespace {
+
+/// Refused before anything is opened or launched.
+void check(Group& group, const TuneOptions& options) {
+  if (options.families.empty()) throw InvalidArgument("nothing to tune: pass at least one family");
+  if (options.database.empty()) throw InvalidArgument("no database to store the result in: pass its path");
+  if (group.size() < 2) throw InvalidArgument("a tune needs at least 2 ranks; this group has 1");
+  if (options.measure.replays < 1 || options.measure.min_calls < 1) {
+    throw InvalidArgument("measure settings: replays and min_calls must be at least 1");
+  }
+  for (const ProblemFamily& family : options.families) {
+    group.catalogue().pattern(family.pattern);
+    if (family.max_tokens < 1) {
+      throw InvalidArgument("family '" + family.pattern + "': max_tokens is " + std::to_string(family.max_tokens) +
+                            "; expected at least 1");
+    }
+    const std::size_t vector = vector_elements(family.dtype);
+    if (family.hidden <= 0 || static_cast<std::size_t>(family.hidden) % vector != 0) {
+      throw InvalidArgument("family '" + family.pattern + "': hidden is " + std::to_string(family.hidden) +
+                            "; expected a positive multiple of " + std::to_string(vector));
+    }
+  }
+}
+
+}  // namespace
+
+CandidateSource CandidateSource::runtime() {
+  CandidateSource source;
+  source.enumerate = [](Group& group, const ProblemFamily& family, std::span<const CandidateSpec> best_plain) {
+    return enumerate_candidates(group, family, best_plain);
+  };
+  source.load = [](Group& group, const CandidateSpec& spec, const ProblemFamily& family) {
+    const LoadRequest request{spec, family};
+    return std::move(load_on_all_ranks(group, {&request, 1}).front());
+  };
+  return source;
+}
+
+SearchEffort SearchEffort::for_device(DeviceKind kind) noexcept {
+  SearchEffort effort;
+  if (kind == DeviceKind::cuda) return effort;
+  effort.anchor_candidates = 6;
+  effort.candidates = 5;
+  effort.anchors = 1;
+  effort.finalists = 2;
+  effort.final_samples = 6;
+  effort.compiles = 8;
+  effort.bisections = 2;  // times of the CPU device are noise: there is little to find
+  return effort;
+}
+
+TuneResult tune(Group& group, const TuneOptions& options, ProgressSink* sink) {
+  check(group, options);
+  std::vector<std::unique_ptr<FamilyState>> states;
+  for (const ProblemFamily& family : options.families) {
+    states.push_back(std::make_unique<FamilyState>(family, sizes_of(family, options.tokens),
+                                                   options.source.enumerate(group, family, {})));
+  }
+  require_agreement(group, options, states);
+  return TuneRun(group, options, std::move(states), sink).run();
+}
+
+}  // namespace arbiter
