@@ -115,8 +115,8 @@ TEST(ExportHeader, CompilesAndFindsDecisions) {
   const ScratchDirectory scratch;
   const DecisionSet set = awkward_sets().front();
   write_file(scratch / "decisions.hpp", decisions_header(set));
-  write_file(scratch / "use.cpp", R"(#include "communicator/decisions.hpp"
-#include "communicator/decisions.hpp"
+  write_file(scratch / "use.cpp", R"(#include "decisions.hpp"
+#include "decisions.hpp"
 using arbiter_decisions::find;
 static_assert(sizeof(arbiter_decisions::decisions) / sizeof(arbiter_decisions::Decision) == 5);
 static_assert(find("allreduce", "bf16", 8192, 2, "graph", 100)->median_us == 2.3);
