@@ -47,11 +47,7 @@ struct ProblemFamily {
 /// stage's result that a later stage goes on from is optional: null means that nobody wants to read it. output may
 /// equal input (without a prologue), residual_out may equal residual_in; otherwise what is written must not overlap
 /// anything.
-struct Call {
-  std::string_view pattern = "allreduce";
-  Dtype dtype = Dtype::bf16;
-  int hidden = 0;
-  std::int64_t tokens = 0;
+struct CallTensors {
   const void* input = nullptr;        ///< [T, H]; moe_reduce: [moe_experts, T, H]; moe_finalize: [moe_rows, H]
   void* output = nullptr;             ///< [T, H], the sum; absent with a residual, optional before other stages
   const void* residual_in = nullptr;  ///< [T, H]
@@ -78,18 +74,59 @@ struct Call {
   std::int64_t moe_rows = 0;          ///< moe_finalize: rows of input; with 0 of them input may be null
 };
 
+/// A call that says for itself which family it belongs to: for Communicator::run(), which looks the family up.
+struct Call : CallTensors {
+  std::string_view pattern = "allreduce";
+  Dtype dtype = Dtype::bf16;
+  int hidden = 0;
+  std::int64_t tokens = 0;
+};
+
 /// Bytes of Call::quant_out and Call::scale_out; 0 where the pattern has no such tensor. Throw InvalidArgument for
 /// an unknown pattern, a hidden size that is not positive or that the pattern cannot divide, or negative tokens.
 std::size_t quant_out_bytes(std::string_view pattern, int hidden, std::int64_t tokens);
 std::size_t scale_out_bytes(std::string_view pattern, int hidden, std::int64_t tokens);
 
+/// Why a candidate serves a problem. Spelled by to_string() as it is written here.
+enum class Rule : std::uint8_t {
+  decision,             ///< measured in this environment, for this hidden size
+  nearest_environment,  ///< measured in a compatible one
+  nearest_hidden,       ///< measured for another hidden size, at as many bytes
+  shipped_default,      ///< measured elsewhere on the same hardware, and shipped with Arbiter
+  heuristic,            ///< nothing was measured
+  pinned,               ///< the backend that the user asked for
+  fallback              ///< what every request can be served with
+};
+std::string_view to_string(Rule) noexcept;
+
 /// Which rule chose, what, and what the alternatives were.
 struct Explanation {
-  /// "decision", "nearest_environment", "nearest_hidden", "shipped_default", "heuristic", "pinned", "fallback"
-  std::string rule;
+  Rule rule = Rule::fallback;
   std::string reason;  ///< one sentence for people
   Candidate candidate;
   std::optional<Decision> decision;
+};
+
+class Communicator;
+class FamilyTable;  // private to the runtime
+
+/// What prepare() returns for one family: the way to call it often. Cheap to copy; good as long as its communicator
+/// lives and is not moved from. Which candidate serves which token count was settled by prepare(), so that a call
+/// compares no names and searches no families.
+class PreparedFamily {
+ public:
+  const ProblemFamily& family() const noexcept;
+  /// As Communicator::run(), with the family's pattern, dtype and hidden size. `tokens` from 0 to family().max_tokens;
+  /// more throws Unsupported. The family's mode says which decisions apply, whether or not `stream` is being captured.
+  void run(const CallTensors&, std::int64_t tokens, StreamHandle stream) const;
+  /// What run() would do with as many tokens, and why.
+  Explanation explain(std::int64_t tokens) const;
+
+ private:
+  friend class Communicator;
+  PreparedFamily(void* impl, const FamilyTable* table) : impl_(impl), table_(table) {}
+  void* impl_;  // Communicator::Impl, which is private to it
+  const FamilyTable* table_;
 };
 
 /// A group of ranks with one device each. Create it on every rank, in the same order, with equal options: creation,
@@ -114,19 +151,22 @@ class Communicator {
   /// captured graph uses moves unless a larger workspace is needed, which is refused once a graph was captured
   /// (Unsupported; prepare everything before the first capture).
   void prepare(std::span<const ProblemFamily> families);
+  /// The same for one family, and a handle to call it with.
+  PreparedFamily prepare(const ProblemFamily& family);
 
   /// Stream-ordered on `stream`; legal during capture. Nothing is compiled, allocated or resolved here. All ranks make
   /// the same calls in the same order; where both modes of a family are prepared, all capture or none does. A call
   /// with 0 tokens does nothing. The device must be current in the calling thread.
-  /// Throws InvalidArgument (shape, pointer, alignment that even NCCL cannot take), Unsupported (not prepared),
+  /// Plain calls need pointers aligned to their elements, fused ones to 16 bytes.
+  /// Throws InvalidArgument (shape, pointer, alignment), Unsupported (not prepared),
   /// Poisoned. A refused call changes no state.
   void run(const Call&, StreamHandle stream);
 
   /// Plain allreduce of `count` elements: sum over ranks in rank order. Any prepared plain family of this dtype that
-  /// covers `count` serves it. Counts and alignments that no kernel takes go to NCCL (through an aligned copy where
-  /// there is none), with the reason available from explain(); so all ranks must pass 16-byte aligned pointers, or
-  /// none. `input` may be `output`. Throws Unsupported, naming what to prepare, when nothing covers `count` and there
-  /// is no NCCL.
+  /// covers `count` serves it. Counts that no kernel takes go to NCCL (through an aligned copy where there is none),
+  /// with the reason available from explain(). Pointers aligned to their elements are enough, on every rank for itself:
+  /// a kernel that needs 16 bytes gets an aligned copy on the ranks that have less. `input` may be `output`. Throws
+  /// Unsupported, naming what to prepare, when nothing covers `count` and there is no NCCL.
   void all_reduce(const void* input, void* output, std::int64_t count, Dtype, StreamHandle);
 
   /// residual_out = allreduce(input) + residual_in; norm_out = rmsnorm(residual_out) * (gamma + weight_bias).
@@ -164,6 +204,7 @@ class Communicator {
   SymmetricProvider symmetric_provider() const;
 
  private:
+  friend class PreparedFamily;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

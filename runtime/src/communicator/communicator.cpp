@@ -35,9 +35,15 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
   return make_group(std::move(bootstrap), std::move(device), {variables, options.nccl, options.cache});
 }
 
-std::string asked(const Call& call) {
-  return std::string(call.pattern) + " " + std::string(to_string(call.dtype)) +
-         " hidden=" + std::to_string(call.hidden) + " tokens=" + std::to_string(call.tokens);
+/// A call of one family, for what enqueues calls.
+Call call_of(const ProblemFamily& family, const CallTensors& tensors, std::int64_t tokens) {
+  Call call;
+  static_cast<CallTensors&>(call) = tensors;
+  call.pattern = family.pattern;
+  call.dtype = family.dtype;
+  call.hidden = family.hidden;
+  call.tokens = tokens;
+  return call;
 }
 
 }  // namespace
@@ -60,79 +66,108 @@ Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<D
 }
 
 void Communicator::Impl::run(const Call& call, StreamHandle stream) {
-  group->check();
+  const auto text = [&] { return asked(call.pattern, call.dtype, call.hidden, call.tokens); };
   if (call.tokens < 0 || call.hidden <= 0) {
-    throw InvalidArgument(asked(call) + ": tokens must be 0 or more, and hidden positive");
+    group->check();
+    throw InvalidArgument(text() + ": tokens must be 0 or more, and hidden positive");
   }
-  const Mode mode = mode_of(stream);
-  const FamilyTable* found = table.find(call.pattern, call.dtype, call.hidden, mode);
-  if (found != nullptr && call.tokens > found->family().max_tokens) found = nullptr;
-  if (call.pattern == plain_pattern) {
-    run_plain(call, found, mode, stream);
+  const FamilyTable* found = table.find(call.pattern, call.dtype, call.hidden, mode_of(stream));
+  if (found != nullptr && call.tokens <= found->family().max_tokens) {
+    run(*found, call, call.tokens, stream);
     return;
   }
-  if (found == nullptr) {
+  group->check();
+  if (call.pattern != plain_pattern) {
     group->catalogue().pattern(call.pattern);  // an unknown name is a better answer than "not prepared"
-    throw Unsupported(asked(call) + " is not prepared. Prepared: " + table.describe() +
+    throw Unsupported(text() + " is not prepared. Prepared: " + table.describe() +
                       ". Call prepare() with this pattern, dtype and hidden size, and max_tokens of at least the "
                       "tokens of any call.");
   }
-  if (call.tokens == 0) return;
-  validate_tensors(found->pattern(), call, vector_bytes);
-  if (mode == Mode::eager) pointers.require_device_memory(found->pattern(), call);
-  captured = captured || mode == Mode::graph;
-  found->candidate(call.tokens).enqueue(call, stream);
+  std::int64_t elements = 0;
+  if (__builtin_mul_overflow(call.tokens, std::int64_t{call.hidden}, &elements)) {
+    throw InvalidArgument(text() + ": more than 2^63 elements");
+  }
+  run_plain(nullptr, call, call.dtype, elements, stream);
+}
+
+void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensors, std::int64_t tokens,
+                             StreamHandle stream) {
+  const ProblemFamily& family = found.family();
+  if (tokens < 0) {
+    group->check();
+    throw InvalidArgument(asked(family.pattern, family.dtype, family.hidden, tokens) + ": tokens must be 0 or more");
+  }
+  if (tokens > family.max_tokens) {
+    group->check();
+    throw Unsupported(asked(family.pattern, family.dtype, family.hidden, tokens) + " is not prepared: up to " +
+                      std::to_string(family.max_tokens) + " tokens are. Prepare the family with more max_tokens.");
+  }
+  if (found.plain()) {
+    run_plain(&found, tensors, family.dtype, tokens * family.hidden, stream);
+    return;
+  }
+  group->check();
+  if (tokens == 0) return;
+  const Call call = call_of(family, tensors, tokens);
+  validate_tensors(found.pattern(), call, vector_bytes);
+  if (mode_of(stream) == Mode::eager) {
+    pointers.require_device_memory(found.pattern(), call);
+  } else {
+    captured = true;
+  }
+  found.candidate(tokens).enqueue(call, stream);
   group->check();
 }
 
-void Communicator::Impl::run_plain(const Call& call, const FamilyTable* found, Mode mode, StreamHandle stream) {
-  std::int64_t elements = 0;
-  if (__builtin_mul_overflow(call.tokens, std::int64_t{call.hidden}, &elements)) {
-    throw InvalidArgument(asked(call) + ": more than 2^63 elements");
-  }
+void Communicator::Impl::run_plain(const FamilyTable* found, const CallTensors& tensors, Dtype dtype,
+                                   std::int64_t elements, StreamHandle stream) {
+  group->check();
   if (elements == 0) return;
-  Device& device = group->device();
-  if (found == nullptr) found = table.covering(plain_pattern, call.dtype, elements, mode);
+  message_vectors(elements, 1, dtype);  // refuses what does not fit 63 bits
+  const Mode mode = mode_of(stream);
+  if (found == nullptr) found = table.covering(plain_pattern, dtype, elements, mode);
+  const Route route = route_plain(found, dtype, elements);
   const Pattern& pattern = found != nullptr ? found->pattern() : plain;
-  if (found == nullptr && group->nccl() == nullptr && group->size() > 1) {
-    throw Unsupported(asked(call) + " is not prepared, and there is no NCCL to fall back to (" + group->nccl_reason() +
-                      "). Prepared: " + table.describe() + ". Call prepare() with pattern 'allreduce', dtype " +
-                      std::string(to_string(call.dtype)) + " and tokens * hidden of at least " +
-                      std::to_string(elements) + ".");
-  }
-  message_vectors(elements, 1, call.dtype);  // refuses what does not fit 63 bits
-  const std::size_t element = element_bytes(call.dtype);
-  const std::size_t bytes = static_cast<std::size_t>(elements) * element;
-  Call flat = call;
-  flat.tokens = elements;
-  flat.hidden = 1;
-  validate_tensors(pattern, flat, element);
-  if (mode == Mode::eager) pointers.require_device_memory(pattern, flat);
-  captured = captured || mode == Mode::graph;
-
-  if (group->size() == 1) {
-    if (call.input != call.output) device.copy(call.output, call.input, bytes, stream);
-    return;
-  }
-  const bool whole_vectors =
-      bytes % vector_bytes == 0 && is_aligned(call.input, vector_bytes) && is_aligned(call.output, vector_bytes);
-  RunnableCandidate* candidate = nullptr;
-  if (found != nullptr) {
-    const std::int64_t hidden = found->family().hidden;
-    candidate = &found->candidate((elements + hidden - 1) / hidden);
-  }
-  if (candidate != nullptr && (whole_vectors || !candidate->spec().kernel)) {
-    candidate->enqueue(flat, stream);
-  } else if (group->nccl() != nullptr) {
-    group->nccl()->all_reduce(call.input, call.output, static_cast<std::size_t>(elements), call.dtype, stream);
+  Call call;
+  static_cast<CallTensors&>(call) = tensors;
+  call.dtype = dtype;
+  call.hidden = 1;
+  call.tokens = elements;
+  validate_tensors(pattern, call, element_bytes(dtype));
+  if (mode == Mode::eager) {
+    pointers.require_device_memory(pattern, call);
   } else {
-    run_padded(flat, *candidate, stream);
+    captured = true;
+  }
+  switch (route.way) {
+    case Way::nothing:
+      break;
+    case Way::copy:
+      if (call.input != call.output) {
+        const std::size_t bytes = static_cast<std::size_t>(elements) * element_bytes(dtype);
+        group->device().copy(call.output, call.input, bytes, stream);
+      }
+      break;
+    case Way::candidate:
+      // What this rank's pointers are like is its own matter: the exchange stays the same on all ranks.
+      if (!route.candidate->spec().kernel ||
+          (is_aligned(call.input, vector_bytes) && is_aligned(call.output, vector_bytes))) {
+        route.candidate->enqueue(call, stream);
+        break;
+      }
+      [[fallthrough]];
+    case Way::padded:
+      run_staged(call, *route.candidate, stream);
+      break;
+    case Way::nccl:
+      group->nccl()->all_reduce(call.input, call.output, static_cast<std::size_t>(elements), dtype, stream);
+      break;
   }
   group->check();
 }
 
 /// In place on an aligned copy whose last vector is filled up with zeros. The copy was reserved by prepare().
-void Communicator::Impl::run_padded(const Call& call, RunnableCandidate& candidate, StreamHandle stream) {
+void Communicator::Impl::run_staged(const Call& call, RunnableCandidate& candidate, StreamHandle stream) {
   Device& device = group->device();
   const std::size_t bytes = static_cast<std::size_t>(call.tokens) * element_bytes(call.dtype);
   const std::size_t padded = message_vectors(call.tokens, 1, call.dtype) * vector_bytes;
@@ -169,19 +204,30 @@ Communicator::~Communicator() = default;
 int Communicator::rank() const noexcept { return impl_ ? impl_->group->rank() : 0; }
 int Communicator::size() const noexcept { return impl_ ? impl_->group->size() : 0; }
 void Communicator::prepare(std::span<const ProblemFamily> families) { alive(impl_).prepare(families); }
+PreparedFamily Communicator::prepare(const ProblemFamily& family) {
+  Impl& impl = alive(impl_);
+  impl.prepare({&family, 1});
+  // Larger than what was asked for if it was prepared before.
+  return {&impl, impl.table.find(family.pattern, family.dtype, family.hidden, family.mode)};
+}
 void Communicator::run(const Call& call, StreamHandle stream) { alive(impl_).run(call, stream); }
+
+const ProblemFamily& PreparedFamily::family() const noexcept { return table_->family(); }
+void PreparedFamily::run(const CallTensors& tensors, std::int64_t tokens, StreamHandle stream) const {
+  static_cast<Communicator::Impl*>(impl_)->run(*table_, tensors, tokens, stream);
+}
+Explanation PreparedFamily::explain(std::int64_t tokens) const {
+  return static_cast<const Communicator::Impl*>(impl_)->explain(*table_, tokens);
+}
 
 void Communicator::all_reduce(const void* input, void* output, std::int64_t count, Dtype dtype, StreamHandle stream) {
   Impl& impl = alive(impl_);
   impl.group->check();
   if (count < 0) throw InvalidArgument("all_reduce of " + std::to_string(count) + " elements; expected 0 or more");
-  Call call;
-  call.dtype = dtype;
-  call.hidden = 1;
-  call.tokens = count;
-  call.input = input;
-  call.output = output;
-  impl.run_plain(call, nullptr, impl.mode_of(stream), stream);
+  CallTensors tensors;
+  tensors.input = input;
+  tensors.output = output;
+  impl.run_plain(nullptr, tensors, dtype, count, stream);
 }
 
 void Communicator::all_reduce_residual_rmsnorm(const Call& call, StreamHandle stream) {

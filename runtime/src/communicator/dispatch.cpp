@@ -17,17 +17,16 @@ std::size_t FamilyTable::index(std::int64_t tokens) const noexcept {
   return static_cast<std::size_t>(found - tokens_max_.begin());
 }
 
-void DispatchTable::put(FamilyTable table) {
+const FamilyTable& DispatchTable::put(FamilyTable table) {
   const ProblemFamily& family = table.family();
   for (FamilyTable& known : tables_) {
     const ProblemFamily& other = known.family();
     if (other.pattern == family.pattern && other.dtype == family.dtype && other.hidden == family.hidden &&
         other.mode == family.mode) {
-      known = std::move(table);
-      return;
+      return known = std::move(table);
     }
   }
-  tables_.push_back(std::move(table));
+  return tables_.emplace_back(std::move(table));
 }
 
 const FamilyTable* DispatchTable::find(std::string_view pattern, Dtype dtype, int hidden, Mode mode) const noexcept {

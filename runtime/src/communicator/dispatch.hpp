@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,7 +14,8 @@ namespace arbiter {
 /// Candidates of one family, for every token count from 1 to family.max_tokens.
 class FamilyTable {
  public:
-  FamilyTable(ProblemFamily family, Pattern pattern) : family_(std::move(family)), pattern_(std::move(pattern)) {}
+  FamilyTable(ProblemFamily family, Pattern pattern)
+      : family_(std::move(family)), pattern_(std::move(pattern)), plain_(family_.pattern == "allreduce") {}
 
   /// Intervals in order, without gaps, the first beginning at 1. The candidate must outlive the table.
   void append(std::int64_t tokens_max, RunnableCandidate&, Explanation);
@@ -24,6 +26,8 @@ class FamilyTable {
 
   const ProblemFamily& family() const noexcept { return family_; }
   const Pattern& pattern() const noexcept { return pattern_; }
+  /// A plain allreduce: a message of any count of elements.
+  bool plain() const noexcept { return plain_; }
   std::int64_t max_elements() const noexcept { return family_.max_tokens * family_.hidden; }
   std::size_t intervals() const noexcept { return candidates_.size(); }
   std::int64_t tokens_max(std::size_t interval) const noexcept { return tokens_max_[interval]; }
@@ -33,6 +37,7 @@ class FamilyTable {
 
   ProblemFamily family_;
   Pattern pattern_;
+  bool plain_;
   std::vector<std::int64_t> tokens_max_;
   std::vector<RunnableCandidate*> candidates_;
   std::vector<Explanation> explanations_;
@@ -40,8 +45,8 @@ class FamilyTable {
 
 class DispatchTable {
  public:
-  /// Replaces a table of the same pattern, dtype, hidden size and mode.
-  void put(FamilyTable);
+  /// Replaces a table of the same pattern, dtype, hidden size and mode, in its place: tables never move.
+  const FamilyTable& put(FamilyTable);
 
   /// The table of exactly this family; one of the other mode if this mode was not prepared. Null if there is none.
   const FamilyTable* find(std::string_view pattern, Dtype, int hidden, Mode) const noexcept;
@@ -50,12 +55,12 @@ class DispatchTable {
   /// there is none.
   const FamilyTable* covering(std::string_view pattern, Dtype, std::int64_t elements, Mode) const noexcept;
 
-  const std::vector<FamilyTable>& tables() const noexcept { return tables_; }
+  const std::deque<FamilyTable>& tables() const noexcept { return tables_; }
   /// "allreduce bf16 hidden=8192 up to 1024 tokens (graph); ..." for messages.
   std::string describe() const;
 
  private:
-  std::vector<FamilyTable> tables_;
+  std::deque<FamilyTable> tables_;
 };
 
 }  // namespace arbiter

@@ -1,58 +1,112 @@
-// Which rule serves a problem: the same decisions as run(), said instead of done.
+// Which rule serves a problem: the route that run() takes, said instead of taken.
+#include <fmt/format.h>
+
+#include <array>
+
 #include "arbiter/error.hpp"
 #include "communicator/impl.hpp"
 
 namespace arbiter {
 
+std::string_view to_string(Rule rule) noexcept {
+  constexpr std::array<std::string_view, 7> names = {
+      "decision", "nearest_environment", "nearest_hidden", "shipped_default", "heuristic", "pinned", "fallback"};
+  return names[static_cast<std::size_t>(rule)];
+}
+
+std::string asked(std::string_view pattern, Dtype dtype, int hidden, std::int64_t tokens) {
+  return fmt::format("{} {} hidden={} tokens={}", pattern, to_string(dtype), hidden, tokens);
+}
+
+Route Communicator::Impl::route_plain(const FamilyTable* found, Dtype dtype, std::int64_t elements) const {
+  if (elements == 0) return {};
+  Route route;
+  if (found != nullptr) {
+    const std::int64_t hidden = found->family().hidden;
+    const std::int64_t tokens = elements / hidden + (elements % hidden != 0 ? 1 : 0);
+    route.candidate = &found->candidate(tokens);
+    route.chosen = &found->explanation(tokens);
+  }
+  const bool nccl = group->nccl() != nullptr;
+  const bool whole_vectors = elements % static_cast<std::int64_t>(vector_elements(dtype)) == 0;
+  if (group->size() == 1) {
+    route.way = Way::copy;
+  } else if (found == nullptr && !nccl) {
+    throw Unsupported(fmt::format(
+        "no prepared allreduce covers {} elements of {}, and there is no NCCL to fall back to ({}). Prepared: {}. Call "
+        "prepare() with pattern 'allreduce', dtype {} and tokens * hidden of at least {}.",
+        elements, to_string(dtype), group->nccl_reason(), table.describe(), to_string(dtype), elements));
+  } else if (found == nullptr) {
+    route.way = Way::nccl;
+  } else if (whole_vectors || !route.candidate->spec().kernel) {
+    route.way = Way::candidate;
+  } else {
+    route.way = nccl ? Way::nccl : Way::padded;
+  }
+  return route;
+}
+
+Explanation Communicator::Impl::explain(const Route& route, Dtype dtype, std::int64_t elements) const {
+  const std::uint64_t bytes = static_cast<std::uint64_t>(elements) * element_bytes(dtype);
+  Explanation explanation;
+  if (route.chosen != nullptr) explanation = *route.chosen;
+  switch (route.way) {
+    case Way::candidate:
+      break;
+    case Way::nothing:
+    case Way::copy:
+      if (route.chosen != nullptr) break;
+      explanation.reason = "a single rank has nothing to exchange";
+      explanation.candidate = {Backend::automatic, "copy", "auto/copy", Numerics::rank_order_fp32, ""};
+      break;
+    case Way::padded:
+      explanation.rule = Rule::fallback;
+      explanation.reason =
+          fmt::format("{} bytes are not a multiple of 16, so the message goes through an aligned copy; {}", bytes,
+                      explanation.reason);
+      break;
+    case Way::nccl:
+      explanation = {};
+      explanation.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
+      explanation.reason = route.chosen != nullptr
+                               ? fmt::format("{} bytes are not a multiple of 16", bytes)
+                               : fmt::format("no prepared allreduce covers {} bytes of {}", bytes, to_string(dtype));
+      break;
+  }
+  return explanation;
+}
+
+Explanation Communicator::Impl::explain(const FamilyTable& family_table, std::int64_t tokens) const {
+  const ProblemFamily& family = family_table.family();
+  if (tokens <= 0 || tokens > family.max_tokens) {
+    throw InvalidArgument(
+        fmt::format("explain {} tokens of a family that is prepared for 1 to {}", tokens, family.max_tokens));
+  }
+  if (family.pattern != plain_pattern) return family_table.explanation(tokens);
+  const std::int64_t elements = tokens * family.hidden;
+  return explain(route_plain(&family_table, family.dtype, elements), family.dtype, elements);
+}
+
 Explanation Communicator::Impl::explain(const Problem& problem) const {
   if (problem.world != group->size()) {
-    throw InvalidArgument(problem.name() + ": this communicator has " + std::to_string(group->size()) + " ranks");
+    throw InvalidArgument(fmt::format("{}: this communicator has {} ranks", problem.name(), group->size()));
   }
   if (problem.tokens <= 0 || problem.hidden <= 0) {
     throw InvalidArgument(problem.name() + ": tokens and hidden must be positive");
   }
   const FamilyTable* found = table.find(problem.pattern, problem.dtype, problem.hidden, problem.mode);
   if (found != nullptr && problem.tokens > found->family().max_tokens) found = nullptr;
+  if (found != nullptr) return explain(*found, problem.tokens);
   if (problem.pattern != plain_pattern) {
-    if (found != nullptr) return found->explanation(problem.tokens);
     group->catalogue().pattern(problem.pattern);
     throw Unsupported(problem.name() + " is not prepared. Prepared: " + table.describe());
   }
-
   std::int64_t elements = 0;
   if (__builtin_mul_overflow(problem.tokens, std::int64_t{problem.hidden}, &elements)) {
     throw InvalidArgument(problem.name() + ": more than 2^63 elements");
   }
-  if (found == nullptr) found = table.covering(plain_pattern, problem.dtype, elements, problem.mode);
-  const std::size_t bytes = static_cast<std::size_t>(elements) * element_bytes(problem.dtype);
-  Explanation fallback;
-  fallback.rule = "fallback";
-  fallback.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
-  if (found == nullptr) {
-    if (group->size() == 1) {
-      fallback.reason = "a single rank has nothing to exchange";
-      fallback.candidate = {Backend::automatic, "copy", "auto/copy", Numerics::rank_order_fp32, ""};
-      return fallback;
-    }
-    fallback.reason =
-        "no prepared allreduce covers " + std::to_string(bytes) + " bytes of " + std::string(to_string(problem.dtype));
-    if (group->nccl_reason().empty()) return fallback;
-    throw Unsupported(problem.name() + " is not prepared: " + fallback.reason + ", and there is no NCCL (" +
-                      group->nccl_reason() + "). Prepared: " + table.describe());
-  }
-  const std::int64_t hidden = found->family().hidden;
-  Explanation explanation = found->explanation((elements + hidden - 1) / hidden);
-  if (bytes % vector_bytes == 0 || explanation.candidate.backend == Backend::nccl || group->size() == 1) {
-    return explanation;
-  }
-  const std::string reason = std::to_string(bytes) + " bytes are not a multiple of 16";
-  if (group->nccl_reason().empty()) {
-    fallback.reason = reason;
-    return fallback;
-  }
-  explanation.rule = "fallback";
-  explanation.reason = reason + ", so the message goes through an aligned copy; " + explanation.reason;
-  return explanation;
+  found = table.covering(plain_pattern, problem.dtype, elements, problem.mode);
+  return explain(route_plain(found, problem.dtype, elements), problem.dtype, elements);
 }
 
 bool Communicator::Impl::can_use(const Problem& problem) const {

@@ -12,6 +12,7 @@
 #include "communicator/decisions.hpp"
 #include "communicator/dispatch.hpp"
 #include "communicator/resolve.hpp"
+#include "communicator/route.hpp"
 #include "environment/logging.hpp"
 
 namespace arbiter {
@@ -23,10 +24,18 @@ struct Communicator::Impl {
 
   void prepare(std::span<const ProblemFamily>);
   void run(const Call&, StreamHandle);
-  /// Plain allreduce of tokens * hidden elements with whatever serves it. `table` null: any that covers them.
-  void run_plain(const Call&, const FamilyTable* table, Mode, StreamHandle);
+  /// `tokens` of a family that is prepared.
+  void run(const FamilyTable&, const CallTensors&, std::int64_t tokens, StreamHandle);
+  /// Plain allreduce of `elements`. `table` null: with whatever serves them.
+  void run_plain(const FamilyTable* table, const CallTensors&, Dtype, std::int64_t elements, StreamHandle);
   bool can_use(const Problem&) const;
   Explanation explain(const Problem&) const;
+  Explanation explain(const FamilyTable&, std::int64_t tokens) const;
+
+  /// Both run() and explain() ask here, so they cannot differ. `table` null: no prepared family covers `elements`.
+  /// Depends on nothing but what is equal on all ranks. Throws Unsupported where nothing serves the message.
+  Route route_plain(const FamilyTable* table, Dtype, std::int64_t elements) const;
+  Explanation explain(const Route&, Dtype, std::int64_t elements) const;
 
   Mode mode_of(StreamHandle stream) { return group->device().capturing(stream) ? Mode::graph : Mode::eager; }
   ChoicePolicy policy() const { return {options.variables.backend, options.variables.numerics}; }
@@ -49,7 +58,7 @@ struct Communicator::Impl {
   bool captured = false;  // a call was captured: memory that kernels use must not move any more
 
  private:
-  void run_padded(const Call&, RunnableCandidate&, StreamHandle);
+  void run_staged(const Call&, RunnableCandidate&, StreamHandle);
 
   // Steps of prepare(), all collective.
   using Plan = std::pair<ProblemFamily, std::vector<PlannedInterval>>;

@@ -143,10 +143,14 @@ void Communicator::Impl::reserve_memory(const std::vector<Plan>& plans, bool any
       needs.staging_bytes = std::max(needs.staging_bytes, these.staging_bytes);
       exchanges = exchanges || (interval.spec.kernel && group->size() > 1);
     }
-    // Without NCCL, messages that no kernel takes as they are go through an aligned copy.
-    if (family.pattern == plain_pattern && group->size() > 1 && group->nccl() == nullptr) {
-      padding = std::max<std::size_t>(padding,
-                                      message_vectors(family.max_tokens, family.hidden, family.dtype) * vector_bytes);
+    // Plain messages that a kernel cannot take as they are go through an aligned copy: those of a rank whose pointers
+    // are not aligned, and without NCCL those that are no whole vectors. As large as the largest that a kernel serves.
+    if (family.pattern == plain_pattern && group->size() > 1) {
+      for (const PlannedInterval& interval : intervals) {
+        if (!interval.spec.kernel) continue;
+        padding = std::max<std::size_t>(
+            padding, message_vectors(interval.tokens_max, family.hidden, family.dtype) * vector_bytes);
+      }
     }
   }
   Workspace& workspace = group->workspace();
@@ -188,7 +192,7 @@ void Communicator::Impl::publish(const std::vector<Plan>& plans) {
           *find_loaded(loaded_key(interval.spec, family), tokens_asked(intervals, interval.spec));
       if (group->rank() == 0) {
         log.info("  tokens " + std::to_string(interval.tokens_min) + ".." + std::to_string(interval.tokens_max) + ": " +
-                 interval.spec.name() + " (" + interval.rule + ": " + interval.reason + ")");
+                 interval.spec.name() + " (" + std::string(to_string(interval.rule)) + ": " + interval.reason + ")");
       }
       family_table.append(interval.tokens_max, candidate,
                           {interval.rule, interval.reason, candidate.record(), interval.decision});

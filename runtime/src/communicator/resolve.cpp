@@ -166,9 +166,9 @@ bool Resolver::concerns(const Decision& decision, const ProblemFamily& family) c
 Resolver::Layer Resolver::decisions_layer(const Usable& measured, const ProblemFamily& family,
                                           const Refusals& refusals) {
   Layer layer;
-  const char* rule = measured.shipped               ? "shipped_default"
-                     : measured.differences.empty() ? "decision"
-                                                    : "nearest_environment";
+  const Rule rule = measured.shipped               ? Rule::shipped_default
+                    : measured.differences.empty() ? Rule::decision
+                                                   : Rule::nearest_environment;
   for (const Decision& decision : measured.set->decisions) {
     if (!concerns(decision, family) || decision.hidden != family.hidden || decision.tokens_min > family.max_tokens) {
       continue;
@@ -206,7 +206,7 @@ Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFam
     const std::int64_t last =
         adjacent ? divide_up(tuned[i + 1]->tokens_min * there, here) - 1 : decision.tokens_max * there / here;
     if (last < first) continue;
-    layer.push_back({first, last, accepted->spec, measured.shipped ? "shipped_default" : "nearest_hidden",
+    layer.push_back({first, last, accepted->spec, measured.shipped ? Rule::shipped_default : Rule::nearest_hidden,
                      "nothing was measured for hidden=" + std::to_string(family.hidden) +
                          "; taken from hidden=" + std::to_string(hidden) + " at the same number of bytes" +
                          in_environment(measured.shipped, measured.differences, accepted->note),
@@ -221,7 +221,7 @@ Resolver::Layer Resolver::heuristic_layer(const ProblemFamily& family, const Ref
   const bool pinned = policy_.backend != Backend::automatic;
   std::string pinned_reason;
   std::vector<HeuristicStep> steps = heuristic_steps(group_, family, policy_, usable, &pinned_reason);
-  std::string rule = pinned ? "pinned" : "heuristic";
+  Rule rule = pinned ? Rule::pinned : Rule::heuristic;
   std::string prefix = pinned ? "backend " + std::string(to_string(policy_.backend)) + " is pinned; " : "";
   if (steps.empty()) {
     // Every request is served: first without the pin, then without the numerics class.
@@ -229,7 +229,7 @@ Resolver::Layer Resolver::heuristic_layer(const ProblemFamily& family, const Ref
       steps = heuristic_steps(group_, family, relaxed, usable, why_not);
       if (!steps.empty()) break;
     }
-    rule = "fallback";
+    rule = Rule::fallback;
     prefix = pinned_reason + "; ";
   }
   Layer layer;

@@ -18,7 +18,7 @@ struct PlannedInterval {
   std::int64_t tokens_min = 0;  ///< inclusive
   std::int64_t tokens_max = 0;  ///< inclusive
   CandidateSpec spec;
-  std::string rule;  ///< as in Explanation
+  Rule rule = Rule::fallback;
   std::string reason;
   std::optional<Decision> decision;
 };

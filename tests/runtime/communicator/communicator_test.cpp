@@ -10,6 +10,7 @@
 namespace arbiter {
 namespace {
 
+using test::message_of;
 using test::quiet_options;
 using test::RankContext;
 using test::run_ranks;
@@ -86,9 +87,9 @@ TEST(Communicator, RunAndAllReduceServeTheSameFamilies) {
       EXPECT_TRUE(communicator.can_use(problem));
     }
     const Explanation odd = communicator.explain({"allreduce", Dtype::fp32, 7, 3, 2, Mode::graph, false});
-    EXPECT_EQ(odd.rule, "fallback");
+    EXPECT_EQ(odd.rule, Rule::fallback);
     EXPECT_NE(odd.reason.find("84 bytes are not a multiple of 16"), std::string::npos) << odd.reason;
-    EXPECT_EQ(communicator.explain({"allreduce", Dtype::fp32, 7, 4, 2, Mode::graph, false}).rule, "heuristic");
+    EXPECT_EQ(communicator.explain({"allreduce", Dtype::fp32, 7, 4, 2, Mode::graph, false}).rule, Rule::heuristic);
   });
 }
 
@@ -257,6 +258,72 @@ TEST(Communicator, AMovedFromCommunicatorRefusesCalls) {
         test::message_of<InvalidArgument>([&] { first.all_reduce(&x, &x, 1, Dtype::fp32, nullptr); });
     EXPECT_NE(message.find("moved from"), std::string::npos);
     EXPECT_EQ(second.size(), 1);
+  });
+}
+
+/// Rank 1 passes pointers that are aligned to their elements and no more; the others are aligned to vectors.
+TEST(PreparedFamily, OneRankWithUnalignedPointersTakesTheSameExchangeAndGetsTheSameBits) {
+  for (const Backend backend : {Backend::trtllm, Backend::mnnvl, Backend::custom}) {
+    run_ranks(3, [&](RankContext& context) {
+      CommunicatorOptions options = quiet_options();
+      options.variables.backend = backend;
+      Communicator communicator(context.bootstrap, context.device, options);
+      const PreparedFamily family = communicator.prepare({"allreduce", Dtype::fp32, 64, 8, Mode::graph});
+      const std::size_t count = 8 * 64;
+      const Tensor<float> input(*context.device, count + 4), output(*context.device, count + 4);
+      const std::size_t shift = context.rank == 1 ? 1 : 0;
+      for (std::size_t i = 0; i < count; ++i) input[i + shift] = small_integer(context.rank, i);
+      for (int repeat = 0; repeat < 3; ++repeat) {
+        for (std::size_t i = 0; i < output.size(); ++i) output[i] = -1;
+        CallTensors tensors;
+        tensors.input = input.data() + shift;
+        tensors.output = output.data() + shift;
+        family.run(tensors, 8, nullptr);
+        EXPECT_NE(family.explain(8).candidate.backend, Backend::nccl);
+        for (std::size_t i = 0; i < count; ++i) ASSERT_EQ(output[i + shift], small_integer_sum(3, i)) << i;
+        for (std::size_t i = count + shift; i < output.size(); ++i) ASSERT_EQ(output[i], -1) << "behind the message";
+        EXPECT_EQ(output[0], shift != 0 ? -1 : small_integer_sum(3, 0)) << "in front of the message";
+      }
+      // In place on rank 1 alone, not aligned either.
+      CallTensors tensors;
+      tensors.input = input.data() + shift;
+      tensors.output = context.rank == 1 ? input.data() + shift : output.data();
+      family.run(tensors, 8, nullptr);
+      const float* sums = static_cast<const float*>(tensors.output);
+      for (std::size_t i = 0; i < count; ++i) ASSERT_EQ(sums[i], small_integer_sum(3, i)) << i;
+    });
+  }
+}
+
+TEST(PreparedFamily, RunsWhatRunDoesAndExplainsIt) {
+  run_ranks(2, [](RankContext& context) {
+    Communicator communicator(context.bootstrap, context.device, quiet_options());
+    const PreparedFamily family = communicator.prepare({"allreduce", Dtype::fp32, 7, 9, Mode::graph});
+    EXPECT_EQ(family.family().hidden, 7);
+    const Tensor<float> data(*context.device, 63);
+    for (std::int64_t tokens = 0; tokens <= 9; ++tokens) {
+      data.fill([&](std::size_t i) { return small_integer(context.rank, i); });
+      CallTensors tensors;
+      tensors.input = data.data();
+      tensors.output = data.data();
+      family.run(tensors, tokens, nullptr);
+      for (std::size_t i = 0; i < data.size(); ++i) {
+        const bool summed = i < static_cast<std::size_t>(tokens) * 7;
+        ASSERT_EQ(data[i], summed ? small_integer_sum(2, i) : small_integer(context.rank, i)) << tokens << " " << i;
+      }
+      if (tokens == 0) continue;
+      const Explanation by_handle = family.explain(tokens);
+      const Explanation by_name = communicator.explain({"allreduce", Dtype::fp32, 7, tokens, 2, Mode::graph, false});
+      EXPECT_EQ(by_handle.rule, by_name.rule);
+      EXPECT_EQ(by_handle.reason, by_name.reason);
+      EXPECT_EQ(by_handle.candidate.name, by_name.candidate.name);
+    }
+    EXPECT_NE(message_of<Unsupported>([&] { family.run({}, 10, nullptr); }).find("up to 9 tokens"), std::string::npos);
+    message_of<InvalidArgument>([&] { family.run({}, -1, nullptr); });
+    message_of<InvalidArgument>([&] { (void)family.explain(0); });
+    // More tokens later: the handle that is there serves them.
+    communicator.prepare({"allreduce", Dtype::fp32, 7, 20, Mode::graph});
+    EXPECT_EQ(family.family().max_tokens, 20);
   });
 }
 

@@ -101,7 +101,7 @@ TEST(Disagreement, AMissingDatabaseIsNoError) {
     Communicator communicator(context.bootstrap, context.device, options);
     const std::vector<ProblemFamily> families = {{"allreduce", Dtype::bf16, 64, 8, Mode::graph}};
     communicator.prepare(families);
-    EXPECT_EQ(communicator.explain({"allreduce", Dtype::bf16, 64, 8, 2, Mode::graph, false}).rule, "heuristic");
+    EXPECT_EQ(communicator.explain({"allreduce", Dtype::bf16, 64, 8, 2, Mode::graph, false}).rule, Rule::heuristic);
   });
 }
 

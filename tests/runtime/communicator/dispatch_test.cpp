@@ -16,7 +16,7 @@ CandidateSpec spec_number(int n) {
 }
 
 PlannedInterval interval(std::int64_t first, std::int64_t last, int n) {
-  return {first, last, spec_number(n), "decision", "", std::nullopt};
+  return {first, last, spec_number(n), Rule::decision, "", std::nullopt};
 }
 
 /// "1-4:1 5-9:2" for reading.
@@ -84,15 +84,15 @@ FamilyTable table_of(const ProblemFamily& family, RunnableCandidate& candidate) 
 TEST(Dispatch, EveryTokenCountFindsItsInterval) {
   NamedCandidate a, b, c;
   FamilyTable table({"allreduce", Dtype::bf16, 64, 100, Mode::graph}, Catalogue::builtin().pattern("allreduce"));
-  table.append(1, a, {"a", "", {}, std::nullopt});
-  table.append(16, b, {"b", "", {}, std::nullopt});
-  table.append(100, c, {"c", "", {}, std::nullopt});
+  table.append(1, a, {Rule::decision, "", {}, std::nullopt});
+  table.append(16, b, {Rule::nearest_hidden, "", {}, std::nullopt});
+  table.append(100, c, {Rule::heuristic, "", {}, std::nullopt});
   EXPECT_EQ(&table.candidate(1), &a);
   EXPECT_EQ(&table.candidate(2), &b);
   EXPECT_EQ(&table.candidate(16), &b);
   EXPECT_EQ(&table.candidate(17), &c);
   EXPECT_EQ(&table.candidate(100), &c);
-  EXPECT_EQ(table.explanation(16).rule, "b");
+  EXPECT_EQ(table.explanation(16).rule, Rule::nearest_hidden);
   EXPECT_EQ(table.max_elements(), 6400);
 }
 

@@ -34,7 +34,7 @@ Problem problem(const std::string& pattern) {
 struct Way {
   std::string name;
   Backend backend = Backend::automatic;
-  std::string rule;       ///< that must have fired
+  Rule rule{};            ///< that must have fired
   std::string candidate;  ///< decided for every size; empty: no decision
 };
 
@@ -47,7 +47,7 @@ struct Ways {
 /// has not, so that something else must serve.
 Ways ways_of(const std::string& pattern) {
   Ways ways;
-  ways.all = {{"auto", Backend::automatic, "heuristic", ""}, {"nccl", Backend::nccl, "fallback", ""}};
+  ways.all = {{"auto", Backend::automatic, Rule::heuristic, ""}, {"nccl", Backend::nccl, Rule::fallback, ""}};
   run_ranks(ranks, [&](RankContext& context) {
     const auto group = make_group(context.bootstrap, context.device, test::quiet_group_options());
     if (group->rank() != 0) return;
@@ -70,7 +70,7 @@ Ways ways_of(const std::string& pattern) {
                             candidate_source_hash(*group, spec)};
       decision.median_us = 1;
       ways.decisions.push_back({group->environment(), {decision}});
-      ways.all.push_back({what, Backend::automatic, "decision", spec.name()});
+      ways.all.push_back({what, Backend::automatic, Rule::decision, spec.name()});
     }
   });
   return ways;

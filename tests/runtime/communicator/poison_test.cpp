@@ -45,6 +45,16 @@ void expect_sum(Communicator& communicator, Device& device, int rank, int size) 
   for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], test::small_integer_sum(size, i));
 }
 
+Call call_of(const Tensor<float>& data, std::int64_t tokens) {
+  Call call;
+  call.dtype = Dtype::fp32;
+  call.hidden = 256;
+  call.tokens = tokens;
+  call.input = data.data();
+  call.output = data.data();
+  return call;
+}
+
 TEST(Poison, ARankThatStopsCallingIsNamedWithinTheDeadline) {
   std::vector<std::unique_ptr<Bootstrap>> survivors = make_in_process_bootstraps(2);
   std::atomic<int> poisoned = 0;
@@ -69,7 +79,7 @@ TEST(Poison, ARankThatStopsCallingIsNamedWithinTheDeadline) {
     const auto again = Clock::now();
     EXPECT_THROW(call(), Poisoned);
     EXPECT_THROW(communicator.check(), Poisoned);
-    EXPECT_THROW(communicator.run({"allreduce", Dtype::fp32, 256, 1, data.data(), data.data()}, nullptr), Poisoned);
+    EXPECT_THROW(communicator.run(call_of(data, 1), nullptr), Poisoned);
     EXPECT_LT(Clock::now() - again, deadline);
     poisoned += 1;
 
@@ -157,7 +167,7 @@ TEST(Poison, AGroupRecoversWhenAllRanksAreStillThere) {
       const WorkspaceNeeds needs = loaded[0].candidate->needs(16);
       group->reserve(needs.push_bytes, needs.staging_bytes);
       const Tensor<float> data(*context.device, 16 * 256);
-      Call call{"allreduce", Dtype::fp32, 256, 16, data.data(), data.data()};
+      const Call call = call_of(data, 16);
       for (int round = 0; round < 2; ++round) {
         data.fill([&](std::size_t i) { return test::small_integer(context.rank, i); });
         loaded[0].candidate->enqueue(call, nullptr);

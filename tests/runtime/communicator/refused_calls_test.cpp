@@ -32,7 +32,7 @@ struct Place {
 };
 
 template <typename T>
-Place place(const char* name, T* Call::*member, std::size_t alignment, bool required) {
+Place place(const char* name, T* CallTensors::*member, std::size_t alignment, bool required) {
   return {name, [=](const Call& call) { return static_cast<const void*>(call.*member); },
           [=](Call& call, const void* to) { call.*member = static_cast<T*>(const_cast<void*>(to)); }, alignment,
           required};

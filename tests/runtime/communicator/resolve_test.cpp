@@ -50,7 +50,7 @@ std::string text(const std::vector<PlannedInterval>& plan) {
   std::string result;
   for (const PlannedInterval& item : plan) {
     result += (result.empty() ? "" : "; ") + std::to_string(item.tokens_min) + "-" + std::to_string(item.tokens_max) +
-              " " + item.rule + " " + item.spec.algorithm();
+              " " + std::string(to_string(item.rule)) + " " + item.spec.algorithm();
   }
   return result;
 }
@@ -258,7 +258,7 @@ TEST(Resolve, WithoutNcclADecisionForForcedNcclLeavesTheNextRule) {
     communicator.prepare({&family, 1});
     communicator.prepare({&family, 1});
     const auto explanation = communicator.explain({"allreduce", Dtype::bf16, 256, 8, 2, Mode::graph, false});
-    EXPECT_EQ(explanation.rule, "heuristic");
+    EXPECT_EQ(explanation.rule, Rule::heuristic);
     const std::vector<std::string> everywhere = context.bootstrap->allgather(explanation.candidate.name);
     EXPECT_EQ(everywhere[0], everywhere[1]);
   });
@@ -338,12 +338,12 @@ TEST(Resolve, TheCommunicatorUsesAndExplainsDecisions) {
     const auto explain = [&](std::int64_t tokens) {
       return communicator.explain({"allreduce", Dtype::bf16, 256, tokens, 2, Mode::graph, false});
     };
-    EXPECT_EQ(explain(2).rule, "heuristic");
-    EXPECT_EQ(explain(3).rule, "decision");
+    EXPECT_EQ(explain(2).rule, Rule::heuristic);
+    EXPECT_EQ(explain(3).rule, Rule::decision);
     EXPECT_EQ(explain(3).candidate.name, sets[0].decisions[0].candidate.name);
     EXPECT_EQ(explain(3).candidate.source_hash, sets[0].decisions[0].candidate.source_hash);
     EXPECT_EQ(explain(5).decision->median_us, 3.5);
-    EXPECT_EQ(explain(6).rule, "heuristic");
+    EXPECT_EQ(explain(6).rule, Rule::heuristic);
     EXPECT_THROW(explain(9), Unsupported);
     EXPECT_THROW(explain(0), InvalidArgument);
     EXPECT_THROW(communicator.explain({"allreduce", Dtype::bf16, 256, 1, 3, Mode::graph, false}), InvalidArgument);

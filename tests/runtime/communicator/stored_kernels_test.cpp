@@ -116,7 +116,7 @@ TEST_F(StoredKernels, RunWithoutACompilerAndWithoutACache) {
     for (const ProblemFamily& family : families) {
       const Explanation why =
           communicator.explain({family.pattern, Dtype::bf16, hidden, max_tokens, ranks, Mode::graph, false});
-      EXPECT_EQ(why.rule, "nearest_environment");
+      EXPECT_EQ(why.rule, Rule::nearest_environment);
       EXPECT_NE(why.reason.find("compiler_version: none here"), std::string::npos) << why.reason;
       EXPECT_EQ(why.candidate.algorithm, "twoshot_push");
     }

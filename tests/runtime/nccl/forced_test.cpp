@@ -167,7 +167,7 @@ void run_a_decision(Bootstrap& given) {
   communicator.prepare({&family, 1});
   const Problem problem{"allreduce", Dtype::fp32, 1000, 100, 2, Mode::eager, false};
   EXPECT_EQ(communicator.explain(problem).candidate.name, decision.candidate.name);
-  EXPECT_EQ(communicator.explain(problem).rule, "decision");
+  EXPECT_EQ(communicator.explain(problem).rule, Rule::decision);
   Buffers buffers(*device, given);
   communicator.all_reduce(buffers.in.data(), buffers.out.data(), count, Dtype::fp32, buffers.stream);
   EXPECT_TRUE(buffers.right());

@@ -59,7 +59,7 @@ TEST(StartupTune, WhatItFindsIsWhatTheCommunicatorUses) {
   const StartupTuneResult result = run(startup({small}), [](Communicator& communicator) {
     for (const std::int64_t tokens : {1, 2}) {
       const Explanation why = communicator.explain({"allreduce", Dtype::bf16, 128, tokens, 2, Mode::graph, false});
-      EXPECT_EQ(why.rule, "decision") << why.reason;
+      EXPECT_EQ(why.rule, Rule::decision) << why.reason;
     }
   });
   EXPECT_EQ(result.tuned, std::vector<ProblemFamily>{small});

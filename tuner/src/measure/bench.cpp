@@ -150,7 +150,7 @@ class Bench {
     contestant.key = "auto";
     const Explanation explanation = communicator_.explain(problem);
     contestant.result.chosen = explanation.candidate.name;
-    contestant.result.rule = explanation.rule;
+    contestant.result.rule = to_string(explanation.rule);
     contestant.timed = {"auto", explanation.candidate.numerics,
                         [this](const Call& call, StreamHandle stream) { communicator_.run(call, stream); },
                         [this] { communicator_.check(); }};
