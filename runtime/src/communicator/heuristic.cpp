@@ -16,6 +16,8 @@ constexpr std::string_view plain_pattern = "allreduce";
 // a second leg). Only their product matters.
 constexpr double extra_latency_us = 1.2;
 constexpr double bytes_per_us = 350e3;
+// Above this, a cluster with several rows in flight won on plain messages of four H200s.
+constexpr std::int64_t rows_limit_bytes = std::int64_t{8} << 20;
 // Above this, bandwidth alone decides.
 constexpr std::int64_t push_limit_bytes = std::int64_t{64} << 20;
 
@@ -32,7 +34,10 @@ std::vector<SizeClass> size_classes(int world, bool rows) {
   if (rows) oneshot.insert(oneshot.begin(), "mnnvl/oneshot_push");
   if (world <= 2) return {{0, oneshot, "with two ranks two-shot moves as many bytes in more steps"}};
   return {{0, oneshot, "one-shot has the fewest steps at this size"},
-          {oneshot_limit_bytes(world) + 1, {"twoshot_push", "twoshot_barrier"}, "two-shot moves fewer bytes"},
+          {oneshot_limit_bytes(world) + 1,
+           {"twoshot_rows", "twoshot_push", "twoshot_barrier"},
+           "two-shot moves fewer bytes, and a cluster for every row reaches all SMs"},
+          {rows_limit_bytes + 1, {"twoshot_push", "twoshot_barrier"}, "two-shot moves fewer bytes"},
           {push_limit_bytes + 1, {"classic", "twoshot_barrier", "twoshot_push"}, "bandwidth decides at this size"}};
 }
 

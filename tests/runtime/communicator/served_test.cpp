@@ -98,9 +98,9 @@ TEST(Served, TwoRanksAreOneShotAtEverySize) {
 TEST(Served, RowsAreSpreadOverClustersWhereThatLoads) {
   with_group(4, true, [](const Group& group) {
     EXPECT_EQ(chosen(group, "allreduce", any),
-              (std::vector<std::string>{"trtllm/oneshot_push", "mnnvl/twoshot_push", "classic"}));
+              (std::vector<std::string>{"trtllm/oneshot_push", "mnnvl/twoshot_rows", "mnnvl/twoshot_push", "classic"}));
     EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", any),
-              (std::vector<std::string>{"mnnvl/oneshot_push", "mnnvl/twoshot_push", "classic"}));
+              (std::vector<std::string>{"mnnvl/oneshot_push", "mnnvl/twoshot_rows", "mnnvl/twoshot_push", "classic"}));
     const auto no_cluster = [](const CandidateSpec& spec) {
       return !spec.kernel || spec.kernel->parameters.at("cluster") == 1;
     };
