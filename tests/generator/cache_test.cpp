@@ -191,10 +191,11 @@ TEST_F(CacheTest, VerifyRemovesWhatIsBroken) {
   for (const char* text : {"a", "b", "c"}) cache.get(source_of(text), compiler, text);
   write(folder.path() / "cache/v1/entries" / KernelCache::key(source_of("b"), compiler) / "image", "x");
   write(folder.path() / "cache/v1/entries/stray", "x");
-  EXPECT_EQ(cache.list().size(), 4u);
-  EXPECT_EQ(cache.verify(), 2u);
+  EXPECT_EQ(cache.list().size(), 3u);
+  EXPECT_EQ(cache.verify(), 1u);
   EXPECT_EQ(cache.list().size(), 2u);
   EXPECT_EQ(cache.verify(), 0u);
+  EXPECT_TRUE(fs::exists(folder.path() / "cache/v1/entries/stray")) << "what is not ours was removed";
 }
 
 TEST_F(CacheTest, LeastRecentlyUsedEntriesGo) {
@@ -305,13 +306,17 @@ TEST_F(CacheTest, AFullDiskIsNoError) {
 
 TEST_F(CacheTest, LeftoversOfKilledProcessesAreSwept) {
   KernelCache(options()).get(source_of("a"), compiler, "a");
-  const fs::path old = folder.path() / "cache/v1/temporary/old", fresh = folder.path() / "cache/v1/temporary/fresh";
-  fs::create_directories(old);
-  fs::create_directories(fresh);
-  fs::last_write_time(old, fs::file_time_type::clock::now() - std::chrono::hours(2));
+  const fs::path temporary = folder.path() / "cache/v1/temporary";
+  const fs::path old = temporary / "0123456789abcdef", fresh = temporary / "fedcba9876543210",
+                 other = temporary / "mine";
+  for (const fs::path& each : {old, fresh, other}) fs::create_directories(each);
+  write(old / "image", "x");
+  for (const fs::path& each : {old, other})
+    fs::last_write_time(each, fs::file_time_type::clock::now() - std::chrono::hours(2));
   KernelCache cache(options());
   EXPECT_FALSE(fs::exists(old));
   EXPECT_TRUE(fs::exists(fresh));
+  EXPECT_TRUE(fs::exists(other)) << "what is not ours was removed";
 }
 
 TEST_F(CacheTest, ThreadsShareOneCompile) {
@@ -366,8 +371,8 @@ TEST_F(CacheTest, AKilledCompilerReleasesItsLock) {
   const pid_t pid = fork();
   ASSERT_GE(pid, 0);
   if (pid == 0) {
-    const FileLock lock(CacheStore(options().directory).lock_file(KernelCache::key(source_of("a"), compiler)),
-                        std::chrono::seconds(1));
+    const FileLock lock =
+        CacheStore(options().directory).lock(KernelCache::key(source_of("a"), compiler), std::chrono::seconds(1));
     const char state = lock.state() == FileLock::State::held ? '1' : '0';
     (void)!::write(ready[1], &state, 1);
     pause();

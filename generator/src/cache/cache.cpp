@@ -37,6 +37,13 @@ KernelCache::KernelCache(CacheOptions options) : options_(std::move(options)), c
   if (!options_.warn) options_.warn = [](const std::string& text) { std::cerr << "arbiter: " << text << "\n"; };
   if (options_.directory.empty()) return;
   const CacheStore store(options_.directory);
+  if (const std::optional<std::string> reason = store.distrusted()) {
+    counters_->said = true;
+    options_.warn("the kernel cache " + quote(options_.directory.string()) +
+                  " is not used, because others could have " + "put code into it (" + *reason +
+                  "): kernels are compiled each time");
+    return;
+  }
   if (const std::optional<std::string> reason = store.prepare()) {
     // Without compiling there is nothing to write.
     if (options_.compile_on_miss) counters_->cannot_write(options_, *reason);
@@ -90,7 +97,7 @@ CompiledKernel KernelCache::get(const Source& source, const Compiler& compiler, 
   if (!counters.writable || !options_.compile_on_miss) return compile();
 
   // One process compiles, the others wait here and then find its result.
-  const FileLock lock(store.lock_file(entry_key), lock_limit);
+  const FileLock lock = store.lock(entry_key, lock_limit);
   if (lock.state() == FileLock::State::held) {
     if (std::optional<CompiledKernel> kernel = look()) return std::move(*kernel);
     store.remove(entry_key);  // broken, if it is there at all

@@ -11,7 +11,14 @@
 
 namespace arbiter {
 
-FileLock::FileLock(std::filesystem::path file, std::chrono::milliseconds limit) : file_(std::move(file)) {
+FileLock::FileLock(const std::filesystem::path& file, std::chrono::milliseconds limit)
+    : FileLock(
+          OpenFile(open(file.has_parent_path() ? file.parent_path().c_str() : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)),
+          file.filename(), limit) {}
+
+FileLock::FileLock(OpenFile folder, std::string name, std::chrono::milliseconds limit)
+    : folder_(std::move(folder)), name_(std::move(name)) {
+  if (!folder_) return;
   const auto deadline = std::chrono::steady_clock::now() + limit;
   std::chrono::microseconds pause(500);
   for (;;) {
@@ -23,28 +30,23 @@ FileLock::FileLock(std::filesystem::path file, std::chrono::milliseconds limit) 
 }
 
 FileLock::State FileLock::try_once() {
-  descriptor_ = open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) return State::impossible;
-  State state = State::timed_out;
-  if (flock(descriptor_, LOCK_EX | LOCK_NB) == 0) {
-    // The last holder may have removed the file between open and flock: then this lock is on nothing.
-    struct stat held {
-    }, named{};
-    const bool same = fstat(descriptor_, &held) == 0 && stat(file_.c_str(), &named) == 0 &&
-                      held.st_ino == named.st_ino && held.st_dev == named.st_dev;
-    if (same) return State::held;
-  } else if (errno != EWOULDBLOCK && errno != EINTR) {
-    state = State::impossible;
-  }
-  close(descriptor_);
-  descriptor_ = -1;
-  return state;
+  OpenFile file(openat(folder_.get(), name_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+  if (!file) return State::impossible;
+  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0)
+    return errno != EWOULDBLOCK && errno != EINTR ? State::impossible : State::timed_out;
+  // The last holder may have removed the file between open and flock: then this lock is on nothing.
+  struct stat held {
+  }, named{};
+  const bool same = fstat(file.get(), &held) == 0 &&
+                    fstatat(folder_.get(), name_.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+                    held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+  if (!same) return State::timed_out;
+  file_ = std::move(file);
+  return State::held;
 }
 
 FileLock::~FileLock() {
-  if (descriptor_ < 0) return;
-  unlink(file_.c_str());  // while still held, so that nobody else's lock is removed
-  close(descriptor_);
+  if (file_) unlinkat(folder_.get(), name_.c_str(), 0);  // while still held, so that nobody else's lock is removed
 }
 
 }  // namespace arbiter

@@ -4,15 +4,18 @@
 #include <chrono>
 #include <filesystem>
 
+#include "cache/folder.hpp"
+
 namespace arbiter {
 
 /// flock() on a file that exists only while somebody holds or wants the lock. The kernel releases it when its holder
-/// dies, however it dies; that is why this is no lock file with an owner written into it.
+/// dies, however it dies; that is why this is no lock file with an owner written into it. Follows no link.
 class FileLock {
  public:
   enum class State { held, timed_out, impossible };  ///< impossible: the file cannot be created or locked
 
-  FileLock(std::filesystem::path file, std::chrono::milliseconds limit);
+  FileLock(const std::filesystem::path& file, std::chrono::milliseconds limit);
+  FileLock(OpenFile folder, std::string name, std::chrono::milliseconds limit);
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
@@ -21,8 +24,9 @@ class FileLock {
  private:
   State try_once();
 
-  std::filesystem::path file_;
-  int descriptor_ = -1;
+  OpenFile folder_;
+  std::string name_;
+  OpenFile file_;
   State state_ = State::impossible;
 };
 

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/digest.hpp"
@@ -22,11 +23,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int format = 1;
+constexpr const char* version_folder = "v1";
 
-bool is_key(const std::string& name) {
-  return name.size() == 64 &&
-         std::all_of(name.begin(), name.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
-}
+bool is_key(const std::string& name) { return is_hexadecimal(name, 64); }
 
 // Over everything that a load hands out, so that a manifest cannot be changed unnoticed either.
 std::string digest(const std::string& key, const std::string& name, const CompiledKernel& kernel) {
@@ -86,93 +85,70 @@ Manifest read_manifest(std::string_view text, const std::string& key) {
   return manifest;
 }
 
-class Descriptor {
- public:
-  Descriptor(const fs::path& path, int flags) : value_(open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
-  ~Descriptor() {
-    if (value_ >= 0) close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  bool valid() const noexcept { return value_ >= 0; }
-  int get() const noexcept { return value_; }
+std::string system_error(const std::string& path) { return quote(path) + ": " + std::strerror(errno); }
 
- private:
-  int value_;
-};
-
-// Nothing if the file cannot be read completely or is larger than any entry could be.
-std::optional<std::string> read_file(const fs::path& path) {
-  constexpr off_t max_bytes = off_t{1} << 30;
-  const Descriptor file(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-  struct stat info {};
-  if (!file.valid() || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > max_bytes)
-    return std::nullopt;
-  std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t count = read(file.get(), bytes.data() + done, bytes.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return std::nullopt;
-    done += static_cast<std::size_t>(count);
-  }
-  return bytes;
-}
-
-std::string system_error(const fs::path& path) { return quote(path.string()) + ": " + std::strerror(errno); }
-
-std::optional<std::string> write_file(const fs::path& path, std::string_view bytes) {
-  const Descriptor file(path, O_WRONLY | O_CREAT | O_EXCL);
-  if (!file.valid()) return system_error(path);
-  while (!bytes.empty()) {
-    const ssize_t count = write(file.get(), bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return system_error(path);
-    bytes.remove_prefix(static_cast<std::size_t>(count));
-  }
-  if (fsync(file.get()) != 0) return system_error(path);
-  return std::nullopt;
-}
-
-// Some filesystems cannot sync folders; the entry is verified on load anyway.
-void sync_folder(const fs::path& path) {
-  const Descriptor folder(path, O_RDONLY | O_DIRECTORY);
-  if (folder.valid()) (void)fsync(folder.get());
-}
-
-std::optional<fs::path> make_unique_folder(const fs::path& parent) {
-  std::string pattern = (parent / "XXXXXX").string();
-  if (mkdtemp(pattern.data()) == nullptr) return std::nullopt;
-  return fs::path(pattern);
+void remove_entry(const OpenFile& parent, const std::string& name) {
+  remove_known(parent, name, {"manifest.json", "image"});
 }
 
 }  // namespace
 
-CacheStore::CacheStore(const fs::path& directory) : root_(directory / ("v" + std::to_string(format))) {}
+CacheStore::CacheStore(fs::path directory) : directory_(std::move(directory)) {}
 
-fs::path CacheStore::entry(const std::string& key) const { return root_ / "entries" / key; }
-fs::path CacheStore::lock_file(const std::string& key) const { return root_ / "locks" / key; }
+FolderResult CacheStore::root() const {
+  FolderResult top = open_trusted_folder(directory_);
+  if (!top.folder) return top;
+  return open_trusted_folder(top.folder, version_folder);
+}
+
+FolderResult CacheStore::open(const char* name) const {
+  FolderResult opened = root();
+  if (!opened.folder) return opened;
+  return open_trusted_folder(opened.folder, name);
+}
+
+std::optional<std::string> CacheStore::distrusted() const {
+  std::string why = open("entries").untrusted;
+  if (why.empty()) return std::nullopt;
+  return why;
+}
 
 std::optional<std::string> CacheStore::prepare() const {
-  for (const char* folder : {"entries", "locks", "temporary"}) {
-    std::error_code error;
-    fs::create_directories(root_ / folder, error);
-    if (error) return quote((root_ / folder).string()) + ": " + error.message();
-    if (access((root_ / folder).c_str(), W_OK | X_OK) != 0) return system_error(root_ / folder);
+  if (!make_private_folders(directory_)) return system_error(directory_.string());
+  const auto problem = [&](const FolderResult& result, const std::string& path) -> std::string {
+    return result.untrusted.empty() ? system_error(path) : result.untrusted;
+  };
+  const FolderResult top = open_trusted_folder(directory_);
+  if (!top.folder) return problem(top, directory_.string());
+  const fs::path path = directory_ / version_folder;
+  if (!make_private_folder(top.folder, version_folder)) return system_error(path.string());
+  const FolderResult root_folder = open_trusted_folder(top.folder, version_folder);
+  if (!root_folder.folder) return problem(root_folder, path.string());
+  for (const char* name : {"entries", "locks", "temporary"}) {
+    if (!make_private_folder(root_folder.folder, name)) return system_error((path / name).string());
+    const FolderResult folder = open_trusted_folder(root_folder.folder, name);
+    if (!folder.folder) return problem(folder, (path / name).string());
+    if (faccessat(folder.folder.get(), ".", W_OK | X_OK, 0) != 0) return system_error((path / name).string());
   }
   return std::nullopt;
 }
 
 CacheStore::Loaded CacheStore::load(const std::string& key, Purpose purpose) const {
-  const fs::path folder = entry(key);
-  std::error_code error;
-  if (!fs::exists(fs::symlink_status(folder, error))) return {};
-  const std::optional<std::string> text = read_file(folder / "manifest.json");
-  std::optional<std::string> image = read_file(folder / "image");
+  const OpenFile entries = open("entries").folder;
+  struct stat info {};
+  const auto is_there = [&] { return fstatat(entries.get(), key.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0; };
+  if (!entries || !is_there()) return {};
+  FolderResult entry = open_trusted_folder(entries, key);
+  if (!entry.untrusted.empty()) return {std::nullopt, entry.untrusted};
+  std::optional<std::string> text, image;
+  if (entry.folder) {
+    text = read_trusted_file(entry.folder, "manifest.json");
+    image = read_trusted_file(entry.folder, "image");
+  }
   if (!text || !image) {
     // Removed between the two looks: a miss like any other.
-    if (!fs::exists(fs::symlink_status(folder, error))) return {};
-    return {std::nullopt, "its files cannot be read"};
+    if (!is_there()) return {};
+    return {std::nullopt, "its files cannot be read, or belong to or can be changed by others"};
   }
   try {
     Manifest manifest = read_manifest(*text, key);
@@ -183,7 +159,7 @@ CacheStore::Loaded CacheStore::load(const std::string& key, Purpose purpose) con
     if (digest(key, manifest.name, manifest.kernel) != manifest.sha256)
       return {std::nullopt, "its contents do not match their hash"};
     if (purpose == Purpose::use)  // may fail: then the entry only looks older
-      utimensat(AT_FDCWD, (folder / "manifest.json").c_str(), nullptr, 0);
+      utimensat(entry.folder.get(), "manifest.json", nullptr, AT_SYMLINK_NOFOLLOW);
     return {std::move(manifest.kernel), ""};
   } catch (const CompileError& broken) {
     return {std::nullopt, std::string("its manifest is broken: ") + broken.what()};
@@ -192,62 +168,66 @@ CacheStore::Loaded CacheStore::load(const std::string& key, Purpose purpose) con
 
 std::optional<std::string> CacheStore::store(const std::string& key, const std::string& name,
                                              const CompiledKernel& kernel) const {
-  const std::optional<fs::path> folder = make_unique_folder(root_ / "temporary");
-  if (!folder) return system_error(root_ / "temporary");
-  std::error_code error;
-  // mkdtemp gives 0700; a cache may be shared by the users of a group.
-  fs::permissions(*folder, fs::status(root_ / "entries", error).permissions(), error);
-  std::optional<std::string> failure = write_file(*folder / "image", kernel.image);
-  if (!failure)
-    failure = write_file(*folder / "manifest.json", manifest_text(key, name.empty() ? "unnamed" : name, kernel));
-  if (!failure) {
-    sync_folder(*folder);
+  const OpenFile entries = open("entries").folder, temporary = open("temporary").folder;
+  const std::string place = (directory_ / version_folder).string();
+  if (!entries || !temporary) return quote(place) + " is no longer the folder that it was";
+  const std::string unique = make_unique_folder(temporary);
+  if (unique.empty()) return system_error(place + "/temporary");
+  const OpenFile folder = open_folder(temporary, unique);
+  std::optional<std::string> failure;
+  if (!folder || !write_new_file(folder, "image", kernel.image) ||
+      !write_new_file(folder, "manifest.json", manifest_text(key, name.empty() ? "unnamed" : name, kernel))) {
+    failure = system_error(place + "/temporary/" + unique);
+  } else {
+    // Some filesystems cannot sync folders; the entry is verified on load anyway.
+    (void)fsync(folder.get());
     // Renaming is atomic, and fails when the target is a folder with something in it: then another process was faster.
-    if (rename(folder->c_str(), entry(key).c_str()) == 0) {
-      sync_folder(root_ / "entries");
+    if (renameat(temporary.get(), unique.c_str(), entries.get(), key.c_str()) == 0) {
+      (void)fsync(entries.get());
       return std::nullopt;
     }
-    if (errno != ENOTEMPTY && errno != EEXIST) failure = system_error(entry(key));
+    if (errno != ENOTEMPTY && errno != EEXIST) failure = system_error(place + "/entries/" + key);
   }
-  fs::remove_all(*folder, error);
+  remove_entry(temporary, unique);
   return failure;
 }
 
 void CacheStore::remove(const std::string& key) const {
+  const OpenFile entries = open("entries").folder, temporary = open("temporary").folder;
+  if (!entries || !is_key(key)) return;
   // Moved away first, so that no reader finds half an entry.
-  std::error_code error;
-  const std::optional<fs::path> folder = make_unique_folder(root_ / "temporary");
-  if (!folder) {
-    fs::remove_all(entry(key), error);
+  const std::string unique = temporary ? make_unique_folder(temporary) : "";
+  if (unique.empty()) {
+    remove_entry(entries, key);
     return;
   }
-  fs::rename(entry(key), *folder / key, error);
-  fs::remove_all(*folder, error);
+  // Onto the empty folder that reserves the name, which a file or a link cannot replace.
+  if (renameat(entries.get(), key.c_str(), temporary.get(), unique.c_str()) != 0) remove_entry(entries, key);
+  remove_entry(temporary, unique);
 }
 
 std::vector<std::string> CacheStore::keys() const {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (fs::directory_iterator it(root_ / "entries", error), end; !error && it != end; it.increment(error))
-    names.push_back(it->path().filename().string());
+  std::vector<std::string> names = names_in(open("entries").folder);
+  std::erase_if(names, [](const std::string& name) { return !is_key(name); });
   std::sort(names.begin(), names.end());
   return names;
 }
 
 std::vector<CacheEntry> CacheStore::list() const {
-  std::vector<CacheEntry> entries;
+  std::vector<CacheEntry> listing;
+  const OpenFile entries = open("entries").folder;
   for (const std::string& key : keys()) {
     CacheEntry listed;
     listed.key = key;
+    const OpenFile folder = open_folder(entries, key);
     for (const char* file : {"manifest.json", "image"}) {
       struct stat info {};
-      if (lstat((entry(key) / file).c_str(), &info) != 0) continue;
+      if (fstatat(folder.get(), file, &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
       listed.bytes += static_cast<std::uint64_t>(info.st_size);
       listed.last_used = std::max<std::int64_t>(listed.last_used, info.st_mtim.tv_sec);
     }
     try {
-      const std::optional<std::string> text = read_file(entry(key) / "manifest.json");
-      if (text && is_key(key)) {
+      if (const std::optional<std::string> text = read_trusted_file(folder, "manifest.json")) {
         Manifest manifest = read_manifest(*text, key);
         listed.name = std::move(manifest.name);
         listed.target = std::move(manifest.kernel.target);
@@ -255,9 +235,9 @@ std::vector<CacheEntry> CacheStore::list() const {
     } catch (const CompileError&) {
       // Listed by its key alone; verify() removes it.
     }
-    entries.push_back(std::move(listed));
+    listing.push_back(std::move(listed));
   }
-  return entries;
+  return listing;
 }
 
 void CacheStore::shrink(std::uint64_t max_bytes, const std::string& keep) const {
@@ -266,21 +246,23 @@ void CacheStore::shrink(std::uint64_t max_bytes, const std::string& keep) const 
     std::uint64_t bytes;
     timespec last;
   };
-  std::vector<Used> entries;
+  std::vector<Used> used;
   std::uint64_t total = 0;
+  const OpenFile entries = open("entries").folder;
   for (const std::string& key : keys()) {  // without reading the manifests: this runs after every compile
     struct stat manifest {
     }, image{};
-    if (lstat((entry(key) / "manifest.json").c_str(), &manifest) != 0) manifest = {};
-    if (lstat((entry(key) / "image").c_str(), &image) != 0) image = {};
+    const OpenFile folder = open_folder(entries, key);
+    if (fstatat(folder.get(), "manifest.json", &manifest, AT_SYMLINK_NOFOLLOW) != 0) manifest = {};
+    if (fstatat(folder.get(), "image", &image, AT_SYMLINK_NOFOLLOW) != 0) image = {};
     const auto bytes = static_cast<std::uint64_t>(manifest.st_size + image.st_size);
     total += bytes;
-    entries.push_back({key, bytes, manifest.st_mtim});
+    used.push_back({key, bytes, manifest.st_mtim});
   }
-  std::sort(entries.begin(), entries.end(), [](const Used& a, const Used& b) {
+  std::sort(used.begin(), used.end(), [](const Used& a, const Used& b) {
     return a.last.tv_sec != b.last.tv_sec ? a.last.tv_sec < b.last.tv_sec : a.last.tv_nsec < b.last.tv_nsec;
   });
-  for (const Used& oldest : entries) {
+  for (const Used& oldest : used) {
     if (total <= max_bytes) return;
     if (oldest.key == keep) continue;
     remove(oldest.key);
@@ -289,13 +271,17 @@ void CacheStore::shrink(std::uint64_t max_bytes, const std::string& keep) const 
 }
 
 void CacheStore::sweep() const {
-  std::error_code error;
-  const auto now = fs::file_time_type::clock::now();
-  for (fs::directory_iterator it(root_ / "temporary", error), end; !error && it != end; it.increment(error)) {
-    std::error_code ignored;
-    const auto written = fs::last_write_time(it->path(), ignored);
-    if (!ignored && now - written > std::chrono::hours(1)) fs::remove_all(it->path(), ignored);
+  const OpenFile temporary = open("temporary").folder;
+  const std::time_t hour_ago = std::time(nullptr) - 3600;
+  for (const std::string& name : names_in(temporary)) {
+    struct stat info {};
+    if (!is_hexadecimal(name, 16) || fstatat(temporary.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    if (info.st_uid == geteuid() && info.st_mtim.tv_sec < hour_ago) remove_entry(temporary, name);
   }
+}
+
+FileLock CacheStore::lock(const std::string& key, std::chrono::milliseconds limit) const {
+  return {open("locks").folder, key, limit};
 }
 
 }  // namespace arbiter

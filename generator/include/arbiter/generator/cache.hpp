@@ -36,7 +36,8 @@ struct CacheStatistics {
 
 /// Thread safe, and safe between processes: an entry is written to a unique temporary directory on the same
 /// filesystem, synced and renamed; losing the race is a hit. An entry is verified on load; a corrupt one is rebuilt.
-/// A directory that cannot be written is used read-only, and said once.
+/// A directory that cannot be written is used read-only, and said once. One that belongs to anybody but the user and
+/// root, or that others may write to, is not used at all, and said once.
 class KernelCache {
  public:
   explicit KernelCache(CacheOptions);

@@ -1,0 +1,68 @@
+// Folders and files that nobody but the user and root can have made or can change, and work inside them by descriptor:
+// a name that somebody swaps for a link in the meantime leads nowhere.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace arbiter {
+
+/// An open file or folder.
+class OpenFile {
+ public:
+  OpenFile() noexcept = default;
+  explicit OpenFile(int descriptor) noexcept : descriptor_(descriptor) {}
+  OpenFile(OpenFile&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  OpenFile& operator=(OpenFile&& other) noexcept {
+    std::swap(descriptor_, other.descriptor_);
+    return *this;
+  }
+  ~OpenFile();
+  explicit operator bool() const noexcept { return descriptor_ >= 0; }
+  int get() const noexcept { return descriptor_; }
+
+ private:
+  int descriptor_ = -1;
+};
+
+/// Why this file or folder is not to be trusted: it belongs to somebody who is neither the user nor root, or others may
+/// write to it. Empty if it is to be trusted. `sticky_is_safe`: a folder like /tmp, where nobody can move what others
+/// own.
+std::string distrust(const struct stat&, bool sticky_is_safe = false);
+
+/// Folder `name` of `parent`, never through a link. Invalid, with errno, if it is not there or is no folder.
+OpenFile open_folder(const OpenFile& parent, const std::string& name);
+
+/// The folder of this path. Its last component may be a link of the user's or root's.
+struct FolderResult {
+  OpenFile folder;
+  std::string untrusted;  ///< why it is not used although it is there
+};
+FolderResult open_trusted_folder(const std::filesystem::path&);
+FolderResult open_trusted_folder(const OpenFile& parent, const std::string& name);
+
+/// Make a folder for the user alone, whatever the umask; it may be there already. False, with errno, on failure.
+bool make_private_folder(const OpenFile& parent, const std::string& name);
+bool make_private_folders(const std::filesystem::path&);
+
+/// A new private folder with a name of 16 hexadecimal digits. Empty, with errno, on failure.
+std::string make_unique_folder(const OpenFile& parent);
+/// Whether `name` is `digits` lower-case hexadecimal digits: the shape of every name that is ever deleted.
+bool is_hexadecimal(std::string_view name, std::size_t digits) noexcept;
+std::vector<std::string> names_in(const OpenFile& folder);
+
+/// The content of a regular file that is to be trusted and has at most 1 GiB; never waits, follows no link.
+std::optional<std::string> read_trusted_file(const OpenFile& folder, const std::string& name);
+/// Write and sync a new file for the user alone. False, with errno, on failure.
+bool write_new_file(const OpenFile& folder, const std::string& name, std::string_view bytes);
+
+/// Remove `name` and, if it is a folder, what of `contents` is in it. Anything else in it keeps the folder.
+void remove_known(const OpenFile& parent, const std::string& name, std::initializer_list<const char*> contents);
+
+}  // namespace arbiter
