@@ -20,6 +20,8 @@
 
 namespace arbiter {
 
+class NcclCommunicator;
+
 struct CommunicatorOptions {
   EnvironmentVariables variables = EnvironmentVariables::read();
   /// Decisions to use; when empty, `variables.db` is loaded by rank 0 and broadcast.
@@ -28,6 +30,9 @@ struct CommunicatorOptions {
   bool shipped_decisions = true;
   /// Use NCCL as a backend if it can be opened. Always false on the CPU device.
   bool nccl = true;
+  /// A communicator of NCCL over the same ranks that exists already, to use instead of creating one; on all ranks or on
+  /// none, and on any device. Its abort() is called by this communicator's abort().
+  std::shared_ptr<NcclCommunicator> nccl_communicator;
   /// Kernel cache shared with other communicators; created from `variables` when null.
   std::shared_ptr<KernelCache> cache;
 };

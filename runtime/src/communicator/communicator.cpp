@@ -31,8 +31,11 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                  {"multicast (ARBITER_MULTICAST)", variables.multicast ? "on" : "off"},
                  {"timeout (ARBITER_TIMEOUT_MS)", std::to_string(variables.timeout.count())},
                  {"use of shipped decisions", options.shipped_decisions ? "yes" : "no"},
-                 {"use of NCCL", options.nccl ? "yes" : "no"}});
-  return make_group(std::move(bootstrap), std::move(device), {variables, options.nccl, options.cache});
+                 {"use of NCCL", !options.nccl               ? "no"
+                                 : options.nccl_communicator ? "the caller's communicator"
+                                                             : "yes"}});
+  return make_group(std::move(bootstrap), std::move(device),
+                    {variables, options.nccl, options.nccl_communicator, options.cache});
 }
 
 /// A call of one family, for what enqueues calls.

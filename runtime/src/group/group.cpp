@@ -188,7 +188,7 @@ class GroupImpl final : public Group {
   void abort() noexcept override {
     aborted_ = true;
     try {
-      if (workspace_) workspace_->abort_peers();
+      if (workspace_) workspace_->abort_all();
       if (nccl_) nccl_->abort();
     } catch (...) {  // giving up cannot fail
     }
@@ -237,6 +237,7 @@ class GroupImpl final : public Group {
   void create_nccl() {
     nccl_reason_ = [&]() -> std::string {
       if (!options_.nccl) return "switched off by the caller";
+      if (options_.nccl_communicator) return "";
       if (device_->kind() == DeviceKind::cpu) return "the CPU device has no NCCL";
       if (size() == 1) return "a single rank has no peers";
       return nccl_version().empty() ? "NCCL was not found on this rank" : "";
@@ -247,7 +248,8 @@ class GroupImpl final : public Group {
     if (first_reason(reasons, nccl_reason_)) return;
     std::string failure;
     try {
-      nccl_ = make_nccl_communicator(*device_, *bootstrap_);
+      nccl_ = options_.nccl_communicator;
+      if (!nccl_) nccl_ = make_nccl_communicator(*device_, *bootstrap_);
     } catch (const Poisoned&) {
       throw;
     } catch (const Error& error) {
@@ -278,7 +280,7 @@ class GroupImpl final : public Group {
   int uncaught_;
   Capabilities capabilities_;
   std::string multicast_reason_;  // why there is none; empty if there is
-  std::unique_ptr<NcclCommunicator> nccl_;
+  std::shared_ptr<NcclCommunicator> nccl_;
   std::string nccl_reason_;
   std::string nccl_forcing_reason_;
   std::unique_ptr<NcclCommunicator::SymmetricBuffers> symmetric_buffers_;

@@ -135,10 +135,9 @@ void Workspace::reserve_scratch(std::size_t bytes) {
   scratch_ = DeviceMemory(device_, bytes);
 }
 
-void Workspace::abort_peers() noexcept {
+void Workspace::abort_all() noexcept {
   if (!memory_) return;
   for (int rank = 0; rank < bootstrap_.size(); ++rank) {
-    if (rank == bootstrap_.rank()) continue;
     try {
       device_.fill_words(memory_->peer(rank), 1, 1, stream_);
     } catch (...) {  // a peer that is gone needs no telling

@@ -65,8 +65,9 @@ class Workspace {
   arbiter_abi::FaultRecord* fault() const noexcept { return fault_; }
   bool has_symmetric_memory() const noexcept { return provider_.has_value(); }
 
-  /// Set the abort word of every peer. Asynchronous, on a stream of its own; does nothing without a workspace.
-  void abort_peers() noexcept;
+  /// Set the abort word of every rank, this one's too: its own kernels may be waiting for a peer that is gone.
+  /// Asynchronous, on a stream of its own; does nothing without a workspace.
+  void abort_all() noexcept;
 
  private:
   void initialise(SymmetricMemory&, const WorkspaceLayout&);
@@ -84,7 +85,7 @@ class Workspace {
   std::uint64_t generation_ = 0;
   DeviceMemory scratch_;
   arbiter_abi::FaultRecord* fault_ = nullptr;
-  StreamHandle stream_ = nullptr;  // for set-up and for abort_peers: never the caller's
+  StreamHandle stream_ = nullptr;  // for set-up and for abort_all: never the caller's
 };
 
 }  // namespace arbiter

@@ -111,6 +111,7 @@ class Group {
 struct GroupOptions {
   EnvironmentVariables variables;
   bool nccl = true;
+  std::shared_ptr<NcclCommunicator> nccl_communicator;  ///< as in CommunicatorOptions
   std::shared_ptr<KernelCache> cache;
   /// Bytes of one rotating buffer of the push protocol that a long launch may use. 0: 64 MiB on GPUs, where a change of
   /// buffer costs a fence that waits for the links, and 32 KiB on the CPU device, so that long launches change buffers

@@ -1,0 +1,177 @@
+#include "followed_comm.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <chrono>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "arbiter/error.hpp"
+#include "group/collective.hpp"
+#include "settings.hpp"
+
+namespace arbiter::nccl_interpose {
+namespace {
+
+/// Rows of the prepared families: short, so that the choice changes at the message size where it should.
+constexpr int row_bytes = 1024;
+constexpr std::array dtypes{Dtype::bf16, Dtype::fp16, Dtype::fp32};
+
+int asked(int (*ask)(NcclComm, int*), NcclComm comm, const char* call) {
+  int value = 0;
+  if (const int result = ask(comm, &value); result != nccl_success) throw NcclFailure(call, result);
+  return value;
+}
+
+/// Differs between machines, also where containers have equal names.
+std::string machine() {
+  std::string id;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
+  return id;
+}
+
+std::vector<ProblemFamily> families() {
+  std::vector<ProblemFamily> all;
+  for (const Dtype dtype : dtypes) {
+    ProblemFamily family;
+    family.dtype = dtype;
+    family.hidden = row_bytes / static_cast<int>(element_bytes(dtype));
+    family.max_tokens = static_cast<std::int64_t>(settings().message_bytes() / row_bytes);
+    family.mode = Mode::graph;  // one mode, so that ranks need not agree on whether a call is captured
+    all.push_back(family);
+  }
+  return all;
+}
+
+std::string settings_text() {
+  return fmt::format("verify each {}, workspace {}", settings().verify_each, settings().workspace_bytes);
+}
+
+}  // namespace
+
+FollowedComm::FollowedComm(NcclComm comm) { host_->comm = comm; }
+
+void FollowedComm::set_up(cudaStream_t stream) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!fresh()) return;
+  if (!settings().cpu_device && is_capturing(stream)) return;
+  std::string reason;
+  try {
+    set_up_or_throw();
+    phase_.store(Phase::ready, std::memory_order_release);
+    return;
+  } catch (const std::exception& error) {
+    reason = error.what();
+  }
+  communicator_.reset();
+  Phase expected = Phase::fresh;
+  phase_.compare_exchange_strong(expected, Phase::forwarded);
+  if (host_->rank == 0) log().info(fmt::format("allreduces of this communicator are NCCL's: {}", reason));
+}
+
+void FollowedComm::set_up_or_throw() {
+  const RealLibrary& real = real_library();
+  host_->size = asked(real.comm_count, host_->comm, "ncclCommCount");
+  host_->rank = asked(real.comm_user_rank, host_->comm, "ncclCommUserRank");
+  if (host_->size < 2) throw Unsupported("a single rank has nothing to exchange");
+  if (host_->size > max_world) {
+    throw Unsupported(fmt::format("it has {} ranks, and kernels are for up to {}", host_->size, max_world));
+  }
+  const bool cpu = settings().cpu_device;
+  const int ordinal = cpu ? -1 : asked(real.comm_cu_device, host_->comm, "ncclCommCuDevice");
+  const CurrentDevice current(ordinal);
+  const RelaxedCapture relaxed(!cpu);
+  const auto started = std::chrono::steady_clock::now();
+  device_ = cpu ? make_cpu_device(host_->rank) : make_cuda_device(ordinal);
+  const std::shared_ptr<Bootstrap> bootstrap = make_comm_bootstrap(host_, device_);
+
+  // From here on, what fails on one rank fails on all.
+  CommunicatorOptions options;
+  const auto read_options = [&] {
+    options.variables = EnvironmentVariables::read();
+    options.variables.timeout = std::chrono::milliseconds(0);  // as NCCL: whoever watches the program aborts it
+    options.nccl_communicator = make_host_nccl(host_);
+    order_ = make_stream_order(device_->kind());
+  };
+  everywhere(*bootstrap, "read the environment", read_options);
+  for (const std::string& other : bootstrap->allgather(machine())) {
+    if (other != machine()) throw Unsupported("its ranks are on several machines");
+  }
+  require_equal(*bootstrap, "set up behind NCCL", {{"ARBITER_NCCL and ARBITER_NCCL_WORKSPACE", settings_text()}});
+  communicator_ = std::make_unique<Communicator>(bootstrap, device_, std::move(options));
+  const SymmetricProvider provider = communicator_->symmetric_provider();
+  communicator_->prepare(families());
+  if (host_->rank == 0) {
+    const auto milliseconds =
+        std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started).count();
+    log().info(fmt::format(
+        "communicator of {} ranks: allreduces (sum of bf16, fp16, fp32) up to {} bytes are Arbiter's where it chooses "
+        "a "
+        "kernel; {} bytes of device memory ({}), set up in {} ms",
+        host_->size, settings().message_bytes(), communicator_->workspace_bytes(), to_string(provider), milliseconds));
+  }
+}
+
+int FollowedComm::run(const TakenCall& call) noexcept {
+  try {
+    const std::lock_guard lock(mutex_);
+    const CurrentDevice current(settings().cpu_device ? -1 : device_->properties().ordinal);
+    order_->enter(call.stream);
+    communicator_->all_reduce(call.input, call.output, static_cast<std::int64_t>(call.count), call.dtype, call.stream);
+    order_->leave(call.stream);
+    return take_host_result();
+  } catch (const NcclFailure& failure) {
+    return failure.result();
+  } catch (const Poisoned&) {
+    return nccl_remote_error;
+  } catch (const InvalidArgument& error) {
+    log().warn(fmt::format("ncclAllReduce: {}", error.what()));
+    return nccl_invalid_argument;
+  } catch (const std::exception& error) {
+    log().error(fmt::format("ncclAllReduce: {}", error.what()));
+    return nccl_internal_error;
+  }
+}
+
+int FollowedComm::async_error() const noexcept {
+  if (!ready()) return nccl_success;
+  try {
+    communicator_->check();
+    return nccl_success;
+  } catch (const std::exception&) {
+    return nccl_remote_error;
+  }
+}
+
+void FollowedComm::destroy() noexcept {
+  const std::lock_guard lock(mutex_);
+  const bool was_ready = phase_.exchange(Phase::closed) == Phase::ready;
+  if (!was_ready) {
+    host_->closed = true;
+    return;
+  }
+  const CurrentDevice current(settings().cpu_device ? -1 : device_->properties().ordinal);
+  order_->finish();
+  // No rank waits for another here, because NCCL's ranks need not destroy at the same time: memory that peers have
+  // mapped stays until they let go of it too. Legacy IPC does not work like that, so that memory is kept.
+  host_->closed = true;
+  if (communicator_->symmetric_provider() == SymmetricProvider::cuda_ipc) {
+    static_cast<void>(communicator_.release());
+    return;
+  }
+  communicator_.reset();
+  order_.reset();
+}
+
+void FollowedComm::abort() noexcept {
+  // Without the lock: a call that holds it may be waiting for what only this ends.
+  const bool was_ready = phase_.exchange(Phase::closed) == Phase::ready;
+  host_->closed = true;
+  if (!was_ready) return;
+  const CurrentDevice current(settings().cpu_device ? -1 : device_->properties().ordinal);
+  communicator_->abort();
+}
+
+}  // namespace arbiter::nccl_interpose

@@ -1,0 +1,116 @@
+#include "real_library.hpp"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "settings.hpp"
+
+namespace arbiter::nccl_interpose {
+namespace {
+
+/// Every copy of this library has this symbol, so that a renamed or second copy is not taken for NCCL.
+constexpr const char* own_mark = "arbiter_nccl_interpose_mark";
+
+struct Opened {
+  void* handle = nullptr;
+  RealLibrary library;
+};
+
+/// A path with a slash is compared by file, not by SONAME, so this never returns a library that is merely named alike.
+bool try_open(const LibraryCandidate& candidate, Opened& opened, std::string& tried) {
+  void* handle = dlopen(candidate.path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  std::string reason;
+  if (handle == nullptr) {
+    const char* error = dlerror();
+    reason = error == nullptr ? "dlopen failed" : error;
+  } else if (dlsym(handle, own_mark) != nullptr) {
+    reason = "this is Arbiter's libarbiter-nccl.so, not NCCL";
+  } else if (dlsym(handle, "ncclAllReduce") == nullptr) {
+    reason = "it has no ncclAllReduce";
+  } else {
+    opened.handle = handle;
+    opened.library.path = candidate.path;
+    opened.library.found_by = candidate.found_by;
+    return true;
+  }
+  tried += fmt::format("\n  {} ({}): {}", candidate.path, candidate.found_by, reason);
+  return false;
+}
+
+[[noreturn]] void give_up(const std::string& what) {
+  std::fputs(fmt::format("arbiter: {}\n", what).c_str(), stderr);
+  std::abort();
+}
+
+Opened open_real() {
+  Opened opened;
+  std::string tried;
+  const char* wanted = std::getenv("ARBITER_NCCL_LIBRARY");
+  if (wanted != nullptr && *wanted != '\0') {
+    if (!try_open({wanted, "ARBITER_NCCL_LIBRARY"}, opened, tried)) {
+      give_up("ARBITER_NCCL_LIBRARY does not name an NCCL library; expected the path of a libnccl.so.2. Tried:" +
+              tried);
+    }
+    return opened;
+  }
+  for (const LibraryCandidate& candidate : library_candidates()) {
+    if (try_open(candidate, opened, tried)) return opened;
+  }
+  give_up(
+      "libarbiter-nccl.so found no NCCL to pass calls on to; set ARBITER_NCCL_LIBRARY to the path of libnccl.so.2. "
+      "Tried:" +
+      (tried.empty() ? std::string(" nothing, because there is no such file") : tried));
+}
+
+template <typename Function>
+void load(const Opened& opened, const char* name, Function& slot) {
+  slot = reinterpret_cast<Function>(dlsym(opened.handle, name));
+  if (slot == nullptr) give_up(fmt::format("'{}' has no {}; NCCL 2.18 or newer is needed", opened.library.path, name));
+}
+
+const Opened& opened() {
+  // Never destroyed: other threads may call NCCL while the process ends.
+  static const Opened* const instance = [] {
+    auto* result = new Opened(open_real());
+    RealLibrary& library = result->library;
+    load(*result, "ncclGetErrorString", library.get_error_string);
+    load(*result, "ncclCommCount", library.comm_count);
+    load(*result, "ncclCommUserRank", library.comm_user_rank);
+    load(*result, "ncclCommCuDevice", library.comm_cu_device);
+    load(*result, "ncclCommDestroy", library.comm_destroy);
+    load(*result, "ncclCommAbort", library.comm_abort);
+    load(*result, "ncclCommGetAsyncError", library.comm_get_async_error);
+    load(*result, "ncclGroupStart", library.group_start);
+    load(*result, "ncclGroupEnd", library.group_end);
+    load(*result, "ncclAllReduce", library.all_reduce);
+    load(*result, "ncclAllGather", library.all_gather);
+    load(*result, "ncclBroadcast", library.broadcast);
+    int (*get_version)(int*) = nullptr;
+    load(*result, "ncclGetVersion", get_version);
+    get_version(&library.version_code);
+    const int code = library.version_code;
+    log().info(fmt::format("NCCL {}.{}.{} is behind this library: {} ({})", code / 10000, code / 100 % 100, code % 100,
+                           library.path, library.found_by));
+    return result;
+  }();
+  return *instance;
+}
+
+int missing_function() { return nccl_invalid_usage; }
+
+}  // namespace
+
+const RealLibrary& real_library() { return opened().library; }
+
+void* resolve(const char* name) noexcept {
+  if (void* function = dlsym(opened().handle, name)) return function;
+  log().error(fmt::format("'{}' has no function {}; calls of it return ncclInvalidUsage", opened().library.path, name));
+  return reinterpret_cast<void*>(&missing_function);
+}
+
+}  // namespace arbiter::nccl_interpose
+
+extern "C" __attribute__((visibility("default"))) const int arbiter_nccl_interpose_mark = 1;

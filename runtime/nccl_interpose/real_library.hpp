@@ -1,0 +1,54 @@
+// The NCCL behind this library: found once, by path, and never this library itself.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "nccl/library.hpp"
+
+namespace arbiter::nccl_interpose {
+
+inline constexpr int nccl_internal_error = 3;
+inline constexpr int nccl_remote_error = 6;
+inline constexpr int nccl_int8 = 0;
+
+/// The functions that this library calls itself. All of them are older than NCCL 2.18.
+struct RealLibrary {
+  std::string path;
+  std::string found_by;  ///< "ARBITER_NCCL_LIBRARY", "loaded by the program", ...
+  int version_code = 0;  ///< 22803 for 2.28.3
+
+  const char* (*get_error_string)(int) = nullptr;
+  int (*comm_count)(NcclComm, int*) = nullptr;
+  int (*comm_user_rank)(NcclComm, int*) = nullptr;
+  int (*comm_cu_device)(NcclComm, int*) = nullptr;
+  int (*comm_destroy)(NcclComm) = nullptr;
+  int (*comm_abort)(NcclComm) = nullptr;
+  int (*comm_get_async_error)(NcclComm, int*) = nullptr;
+  int (*group_start)() = nullptr;
+  int (*group_end)() = nullptr;
+  int (*all_reduce)(const void*, void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
+  int (*all_gather)(const void*, void*, std::size_t, int, NcclComm, cudaStream_t) = nullptr;
+  int (*broadcast)(const void*, void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
+};
+
+/// Opens it at the first call. A program that calls NCCL cannot go on without one: if there is none, this says where it
+/// was looked for and ends the process, as the loader does for a library that is missing.
+const RealLibrary& real_library();
+
+/// The real function of this name. If the loaded NCCL has none (it is too old, or too new), a function that says so and
+/// returns ncclInvalidUsage.
+void* resolve(const char* name) noexcept;
+
+/// Files that may be the real library, in the order in which they are tried, each with how it was found. Public for the
+/// tests.
+struct LibraryCandidate {
+  std::string path;
+  std::string found_by;
+};
+std::vector<LibraryCandidate> library_candidates();
+
+}  // namespace arbiter::nccl_interpose
