@@ -43,6 +43,7 @@ class ClockworkDevice : public Device {
   void release_host_visible(void* memory) noexcept override { real_->release_host_visible(memory); }
   void copy(void* to, const void* from, std::size_t bytes, StreamHandle s) override { real_->copy(to, from, bytes, s); }
   void fill_words(void* to, std::uint32_t value, std::size_t words, StreamHandle s) override {
+    ++poisoned_;
     real_->fill_words(to, value, words, s);
   }
   StreamHandle create_stream() override { return real_->create_stream(); }
@@ -55,11 +56,20 @@ class ClockworkDevice : public Device {
   void begin_capture(StreamHandle) override {
     capturing_ = true;
     captured_ns_ = 0;
+    captured_.clear();
   }
   std::unique_ptr<Graph> end_capture(StreamHandle) override {
     capturing_ = false;
-    return std::make_unique<Replay>(*this, captured_ns_);
+    if (empty_graphs_ && ++graphs_ % 2 == 0) return std::make_unique<Replay>(*this, 30, Work{});
+    return std::make_unique<Replay>(*this, captured_ns_, std::exchange(captured_, {}));
   }
+  /// What a replay of the graph being captured does to the memory at `output`.
+  void record(void* output, std::function<void()> work) {
+    std::erase_if(captured_, [&](const auto& earlier) { return earlier.first == output; });
+    captured_.emplace_back(output, std::move(work));
+  }
+  /// From here on, every second captured graph does nothing, very fast.
+  void lose_every_second_graph() { empty_graphs_ = true; }
   std::unique_ptr<Event> create_event() override { return std::make_unique<Tick>(*this); }
   std::unique_ptr<Kernel> load(const CompiledKernel& kernel, int rank) override { return real_->load(kernel, rank); }
   int resident_blocks(const Kernel& kernel, const Launch& launch) override {
@@ -72,11 +82,21 @@ class ClockworkDevice : public Device {
   PointerKind classify(const void* pointer) override { return real_->classify(pointer); }
 
  private:
+  using Work = std::vector<std::pair<void*, std::function<void()>>>;
   struct Replay : Graph {
-    Replay(ClockworkDevice& the_device, std::int64_t the_ns) : device(the_device), ns(the_ns) {}
-    void launch(StreamHandle) override { device.now_ns_ += ns; }
+    Replay(ClockworkDevice& the_device, std::int64_t the_ns, Work the_work)
+        : device(the_device), ns(the_ns), work(std::move(the_work)) {}
+    void launch(StreamHandle) override {
+      device.now_ns_ += ns;
+      // Hundreds of tunes take seconds: what nobody overwrote since is still there.
+      if (done_for == device.poisoned_) return;
+      for (const auto& [output, each] : work) each();
+      done_for = device.poisoned_;
+    }
     ClockworkDevice& device;
     std::int64_t ns;
+    Work work;
+    std::size_t done_for = 0;
   };
   struct Tick : Event {
     explicit Tick(ClockworkDevice& the_device) : device(the_device) {}
@@ -89,7 +109,9 @@ class ClockworkDevice : public Device {
   };
 
   std::shared_ptr<Device> real_;
-  bool capturing_ = false, lost_ = false;
+  bool capturing_ = false, lost_ = false, empty_graphs_ = false;
+  std::size_t graphs_ = 0, poisoned_ = 0;
+  Work captured_;
   std::size_t most_bytes_ = ~std::size_t{0};
   std::int64_t now_ns_ = 0, captured_ns_ = 0;
 };
@@ -123,7 +145,11 @@ class Modelled : public RunnableCandidate {
   void agreed(int) override {}
   void enqueue(const Call& call, StreamHandle) override {
     auto& device = static_cast<ClockworkDevice&>(group_.device());
-    if (!device.in_capture()) reduce(call);
+    if (device.in_capture()) {
+      device.record(call.output, [this, call] { reduce(call); });
+    } else {
+      reduce(call);
+    }
     device.take(cost_(
         spec_, {family_.pattern, family_.dtype, family_.hidden, call.tokens, group_.size(), family_.mode, false}));
   }

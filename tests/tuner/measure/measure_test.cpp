@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
 #include <thread>
 
 #include "arbiter/error.hpp"
@@ -39,7 +40,7 @@ TEST(Measure, CallsPerReplayAdaptWithinBounds) {
 
 TEST(Measure, ASampleIsTheSlowestRankAndEqualEverywhere) {
   testing::on_ranks(3, [&](Group& group) {
-    Timing timing(group, family(Mode::eager), 4, settings());
+    Timing timing(group, family(Mode::eager), 4, settings(), nullptr);
     const std::size_t index = timing.add(sleeper("uneven", microseconds(group.rank() == 1 ? 3000 : 300)));
     timing.sample({&index, 1}, 2, 1);
     const Timing::Entry& entry = timing.entry(index);
@@ -55,7 +56,7 @@ TEST(Measure, ASampleIsTheSlowestRankAndEqualEverywhere) {
 TEST(Measure, RoundsVisitAllSubjectsInChangingOrderEqualOnAllRanks) {
   std::vector<std::string> order[2];
   testing::on_ranks(2, [&](Group& group) {
-    Timing timing(group, family(Mode::eager), 4, settings());
+    Timing timing(group, family(Mode::eager), 4, settings(), nullptr);
     std::vector<std::size_t> which;
     std::vector<std::string>& mine = order[group.rank()];
     for (const std::string name : {"a", "b", "c"}) {
@@ -76,7 +77,7 @@ TEST(Measure, RoundsVisitAllSubjectsInChangingOrderEqualOnAllRanks) {
 
 TEST(Measure, AFailingSubjectIsLeftOutOnAllRanksAndTheOthersGetTheirSamples) {
   testing::on_ranks(2, [&](Group& group) {
-    Timing timing(group, family(Mode::eager), 4, settings());
+    Timing timing(group, family(Mode::eager), 4, settings(), nullptr);
     int calls = 0;
     const std::size_t good = timing.add(sleeper("good", microseconds(50)));
     const std::size_t bad = timing.add({"bad",
@@ -98,7 +99,7 @@ TEST(Measure, AFailingSubjectIsLeftOutOnAllRanksAndTheOthersGetTheirSamples) {
 
 TEST(Measure, ASlowSubjectIsGivenUpAfterItsEstimate) {
   testing::on_ranks(2, [&](Group& group) {
-    Timing timing(group, family(Mode::graph), 4, settings());
+    Timing timing(group, family(Mode::graph), 4, settings(), nullptr);
     const std::size_t index = timing.add(sleeper("slow", microseconds(group.rank() == 0 ? 5000 : 10)), 1000);
     EXPECT_NE(timing.entry(index).failure.find("too slow"), std::string::npos);
     EXPECT_GE(timing.entry(index).estimate_us, 5000);
@@ -113,7 +114,7 @@ TEST(Measure, GraphsOfARealKernelAreTimedAndCapturedAgainAfterRelease) {
     ASSERT_TRUE(loaded.candidate) << loaded.reason;
     const WorkspaceNeeds needs = loaded.candidate->needs(16);
     group.reserve(needs.push_bytes, needs.staging_bytes);
-    Timing timing(group, shape, 4, settings());
+    Timing timing(group, shape, 4, settings(), nullptr);
     const std::size_t index = timing.add(subject_of(*loaded.candidate));
     timing.sample({&index, 1}, 1, 1);
     timing.release(index);
@@ -125,12 +126,72 @@ TEST(Measure, GraphsOfARealKernelAreTimedAndCapturedAgainAfterRelease) {
   });
 }
 
+/// Right when it is called, and when it is replayed with the inputs that it was captured with; blind to new ones.
+TEST(Measure, AGraphThatKeepsItsFirstInputsIsWrongAndHasNoSamples) {
+  testing::on_ranks(2, [&](Group& group) {
+    const ProblemFamily shape = family(Mode::graph);
+    const LoadRequest request{enumerate_candidates(group, shape, {}).front(), shape};
+    const LoadResult loaded = std::move(load_on_all_ranks(group, {&request, 1}).front());
+    ASSERT_TRUE(loaded.candidate) << loaded.reason;
+    const WorkspaceNeeds needs = loaded.candidate->needs(16);
+    group.reserve(needs.push_bytes, needs.staging_bytes);
+    const std::size_t bytes = 4 * 64 * 2;
+    std::vector<std::unique_ptr<DeviceMemory>> kept;
+    Subject stale = subject_of(*loaded.candidate);
+    stale.enqueue = [&](const Call& call, StreamHandle stream) {
+      Call changed = call;
+      if (group.device().capturing(stream)) {
+        kept.push_back(std::make_unique<DeviceMemory>(group.device(), bytes));
+        std::memcpy(kept.back()->data(), call.input, bytes);  // the CPU device's memory is the host's
+        changed.input = kept.back()->data();
+      }
+      loaded.candidate->enqueue(changed, stream);
+    };
+    Verifier verifier(group, shape);
+    ASSERT_TRUE(verifier.verify_before_timing(stale, 4).ok()) << "an eager check finds nothing";
+    Timing timing(group, shape, 4, settings(), &verifier);
+    const std::size_t wrong = timing.add(stale);
+    const std::size_t right = timing.add(subject_of(*loaded.candidate));
+    const std::size_t which[] = {wrong, right};
+    timing.sample(which, 2, 1);
+    EXPECT_EQ(timing.entry(wrong).status, TrialStatus::wrong);
+    EXPECT_NE(timing.entry(wrong).failure.find("replayed with new inputs before its samples"), std::string::npos)
+        << timing.entry(wrong).failure;
+    EXPECT_TRUE(timing.entry(wrong).samples_us.empty());
+    EXPECT_TRUE(timing.entry(right).ok()) << timing.entry(right).failure;
+    EXPECT_EQ(timing.entry(right).samples_us.size(), 4U);
+  });
+}
+
+TEST(Measure, WhatTurnsWrongWhileItIsTimedLosesItsSamples) {
+  testing::on_ranks(2, [&](Group& group) {
+    const ProblemFamily shape = family(Mode::eager);
+    const LoadRequest request{enumerate_candidates(group, shape, {}).front(), shape};
+    const LoadResult loaded = std::move(load_on_all_ranks(group, {&request, 1}).front());
+    ASSERT_TRUE(loaded.candidate) << loaded.reason;
+    const WorkspaceNeeds needs = loaded.candidate->needs(16);
+    group.reserve(needs.push_bytes, needs.staging_bytes);
+    int calls = 0;
+    Subject tired = subject_of(*loaded.candidate);
+    tired.enqueue = [&](const Call& call, StreamHandle stream) {
+      if (++calls <= 12) loaded.candidate->enqueue(call, stream);
+    };
+    Verifier verifier(group, shape);
+    Timing timing(group, shape, 4, settings(), &verifier);
+    const std::size_t index = timing.add(tired);
+    timing.sample({&index, 1}, 10, 1);
+    EXPECT_EQ(timing.entry(index).status, TrialStatus::wrong) << timing.entry(index).failure;
+    EXPECT_NE(timing.entry(index).failure.find("after its samples"), std::string::npos) << timing.entry(index).failure;
+    EXPECT_TRUE(timing.entry(index).samples_us.empty());
+  });
+}
+
 TEST(Measure, ARankWithoutMemoryFailsOnAllRanks) {
   testing::on_ranks(2, [&](Group& group) {
     // More than any machine has.
     const ProblemFamily huge{"allreduce", Dtype::fp32, 1 << 20, std::int64_t{1} << 24, Mode::graph};
-    EXPECT_THROW(Timing(group, huge, std::int64_t{1} << 24, settings()), Unavailable);
-    EXPECT_NO_THROW(Timing(group, family(Mode::graph), 4, settings()));
+    EXPECT_THROW(Timing(group, huge, std::int64_t{1} << 24, settings(), nullptr), Unavailable);
+    EXPECT_NO_THROW(Timing(group, family(Mode::graph), 4, settings(), nullptr));
   });
 }
 

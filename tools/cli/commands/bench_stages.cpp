@@ -31,7 +31,7 @@ StageRow fastest(Group& group, const ProblemFamily& family, std::int64_t tokens,
   for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) requests.push_back({spec, family});
   std::vector<LoadResult> loaded = load_on_all_ranks(group, requests);
   Verifier verifier(group, family);
-  Timing timing(group, family, tokens, settings);
+  Timing timing(group, family, tokens, settings, &verifier);
   std::map<std::size_t, std::string> names;
   for (const LoadResult& result : loaded) {
     if (!result.candidate) {

@@ -119,7 +119,7 @@ class Bench {
         contestant.result.unavailable = std::string(to_string(verification.status)) + ": " + verification.reason;
       }
     }
-    Timing timing(group_, family, problem.tokens, options_.measure);
+    Timing timing(group_, family, problem.tokens, options_.measure, &verifier);
     std::vector<std::size_t> which;
     for (Contestant& contestant : contestants) {
       if (!contestant.result.unavailable.empty()) continue;
@@ -235,11 +235,17 @@ class Bench {
     };
     contestant.timed = {"nccl/symmetric", Numerics::nccl, reduce, {}};
     Device& device = group_.device();
-    contestant.verified = contestant.timed;
-    contestant.verified.enqueue = [=, &device](const Call& call, StreamHandle stream) {
+    contestant.timed.import_input = [=, &device](const Call& call, StreamHandle stream) {
       device.copy(windows->input(), call.input, bytes, stream);
-      reduce(call, stream);
+    };
+    contestant.timed.export_output = [=, &device](const Call& call, StreamHandle stream) {
       if (epilogue == nullptr) device.copy(call.output, windows->output(), bytes, stream);
+    };
+    contestant.verified = contestant.timed;
+    contestant.verified.enqueue = [reduce, timed = contestant.timed](const Call& call, StreamHandle stream) {
+      timed.import_input(call, stream);
+      reduce(call, stream);
+      timed.export_output(call, stream);
     };
     return contestant;
   }

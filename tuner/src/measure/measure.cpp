@@ -19,6 +19,7 @@ using namespace tuning;
 
 namespace {
 
+constexpr std::uint64_t seed_before = 2, seed_after = 3;  // of inputs; those of the samples have 1
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 int set_count(std::size_t bytes_of_one, const MeasureSettings& settings) {
@@ -48,19 +49,24 @@ int calls_for(double expected_us, const MeasureSettings& settings) noexcept {
 }
 
 struct Timing::Impl {
-  Impl(Group& the_group, const ProblemFamily& the_family, std::int64_t the_tokens, const MeasureSettings& the_settings)
-      : group(the_group), family(the_family), tokens(the_tokens), settings(the_settings), stream(group.device()) {
+  Impl(Group& the_group, const ProblemFamily& the_family, std::int64_t the_tokens, const MeasureSettings& the_settings,
+       Verifier* the_verifier)
+      : group(the_group),
+        family(the_family),
+        tokens(the_tokens),
+        settings(the_settings),
+        verifier(the_verifier),
+        stream(group.device()) {
     const TensorShapes shapes(group.catalogue().pattern(family.pattern), family.dtype, family.hidden);
     const std::int64_t rows = tile_rows(family.hidden, family.dtype, tokens);
-    const Inputs inputs = make_inputs(shapes.composition, family.dtype, rows, family.hidden, group.rank(), {});
+    inputs = make_inputs(shapes.composition, family.dtype, rows, family.hidden, group.rank(), {});
+    // In a layer, the sum behind the residual is read again; what is only quantised is not.
+    usual.without = optional_outputs(shapes.pattern) & ~only(Tensor::residual_out);
     const int count = set_count(shapes.total_bytes(tokens), settings);
     for (int i = 0; i < count; ++i) {
       Tensors& set = *sets.emplace_back(std::make_unique<Tensors>(group.device(), shapes, tokens));
       set.load(inputs, tokens, stream);
       calls.push_back(set.call(tokens));
-      // In a layer, the sum behind the residual is read again; what is only quantised is not.
-      VerifyRequest usual;
-      usual.without = optional_outputs(shapes.pattern) & ~only(Tensor::residual_out);
       apply(usual, calls.back());
     }
     // Now, and not between two launches: whatever making one may wait for, no peer is in a collective yet.
@@ -71,7 +77,10 @@ struct Timing::Impl {
   ProblemFamily family;
   std::int64_t tokens;
   MeasureSettings settings;
+  Verifier* verifier;
   Stream stream;
+  Inputs inputs;        ///< of every set, while samples are taken
+  VerifyRequest usual;  ///< what the calls leave out
   std::vector<std::unique_ptr<Tensors>> sets;
   std::vector<Call> calls;
   std::vector<std::unique_ptr<Event>> events;
@@ -108,15 +117,36 @@ struct Timing::Impl {
     return device.end_capture(stream);
   }
 
+  /// What is timed.
+  void launch(const Entry& entry, std::size_t index) {
+    if (family.mode == Mode::graph) {
+      graphs.at(index)->launch(stream);
+    } else {
+      burst(entry.subject, entry.calls);
+    }
+  }
+
+  /// Collective: is what is timed right, with inputs that nothing has seen before?
+  Verification verify(const Entry& entry, std::size_t index, std::uint64_t seed) {
+    const std::size_t used = std::min(sets.size(), static_cast<std::size_t>(entry.calls));
+    const TimedWork work{entry.subject, std::span(sets).first(used), tokens, usual.without, seed, [&](StreamHandle) {
+                           launch(entry, index);
+                           group.device().synchronize(stream);
+                         }};
+    const Verification verification = verifier->verify_timed(work);
+    if (!verification.ok()) return verification;
+    // The samples are of the usual inputs, whatever the verification needed.
+    const Outcome outcome = together(group, stream, [&]() -> Outcome {
+      for (std::size_t i = 0; i < used; ++i) sets[i]->load(inputs, tokens, stream);
+      if (entry.subject.import_input) entry.subject.import_input(calls.front(), stream);
+      return {};
+    });
+    return {status_of(outcome.severity), outcome.reason};
+  }
+
   /// One block: a discarded replay, then one sample per replay.
   std::vector<double> block(const Entry& entry, std::size_t index) {
-    const auto replay = [&] {
-      if (family.mode == Mode::graph) {
-        graphs.at(index)->launch(stream);
-      } else {
-        burst(entry.subject, entry.calls);
-      }
-    };
+    const auto replay = [&] { launch(entry, index); };
     replay();
     const auto replays = static_cast<std::size_t>(settings.replays);
     event(0).record(stream);
@@ -143,9 +173,10 @@ struct Timing::Impl {
   }
 };
 
-Timing::Timing(Group& group, const ProblemFamily& family, std::int64_t tokens, const MeasureSettings& settings) {
+Timing::Timing(Group& group, const ProblemFamily& family, std::int64_t tokens, const MeasureSettings& settings,
+               Verifier* verifier) {
   all_or_none(group.bootstrap(), "no tensors to measure with",
-              [&] { impl_ = std::make_unique<Impl>(group, family, tokens, settings); });
+              [&] { impl_ = std::make_unique<Impl>(group, family, tokens, settings, verifier); });
 }
 
 Timing::~Timing() = default;
@@ -165,12 +196,38 @@ std::size_t Timing::add(Subject subject, double give_up_us) {
     entry.estimate_us = value.front();
     entry.calls = calls_for(entry.estimate_us, impl_->settings);
     if (give_up_us > 0 && entry.estimate_us > give_up_us) {
-      entry.failure = "too slow: one call takes about " + std::to_string(std::lround(entry.estimate_us)) + " us";
-      return index;
+      leave_out(index, TrialStatus::failed,
+                "too slow: one call takes about " + std::to_string(std::lround(entry.estimate_us)) + " us");
     }
+  } else {
+    leave_out(index, TrialStatus::failed, outcome.reason);
   }
-  if (!outcome.ok()) entry.failure = outcome.reason;
   return index;
+}
+
+void Timing::leave_out(std::size_t index, TrialStatus status, std::string reason) {
+  Entry& entry = entries_.at(index);
+  entry.status = status;
+  entry.failure = std::move(reason);
+  entry.samples_us.clear();  // of something that was wrong, or about to fail
+  release(index);
+}
+
+/// Of a subject that still takes part.
+void Timing::verify(std::size_t index, std::uint64_t seed, const char* when) {
+  const Entry& entry = entries_.at(index);
+  if (impl_->verifier == nullptr || !entry.ok()) return;
+  Verification verification;
+  try {
+    verification = impl_->verify(entry, index, seed);
+  } catch (const DeviceError& error) {
+    leave_out(index, TrialStatus::crashed, error.what());
+    throw;
+  }
+  if (verification.ok()) return;
+  const char* what = impl_->family.mode == Mode::graph ? "the captured graph, replayed with new inputs "
+                                                       : "the timed burst of calls, issued with new inputs ";
+  leave_out(index, verification.status, what + std::string(when) + " its samples: " + verification.reason);
 }
 
 void Timing::capture(std::size_t index) {
@@ -184,20 +241,23 @@ void Timing::capture(std::size_t index) {
   if (outcome.ok()) {
     impl_->graphs[index] = std::move(graph);
   } else {
-    entry.failure = outcome.reason;
+    leave_out(index, TrialStatus::failed, outcome.reason);
   }
 }
 
 void Timing::sample(std::span<const std::size_t> which, int rounds, std::uint64_t seed) {
   Random random(seed);
   const auto replays = static_cast<std::size_t>(impl_->settings.replays);
-  for (const std::size_t index : which) capture(index);
+  for (const std::size_t index : which) {
+    capture(index);
+    verify(index, seed_before, "before");
+  }
   for (int round = 0; round < rounds; ++round) {
     std::vector<std::size_t> order;
     for (const std::size_t index : which) {
       if (entries_.at(index).ok()) order.push_back(index);
     }
-    if (order.empty()) return;
+    if (order.empty()) break;
     random.shuffle(order);
 
     std::vector<double> samples(order.size() * replays, infinity);
@@ -233,11 +293,11 @@ void Timing::sample(std::span<const std::size_t> which, int rounds, std::uint64_
         entries_[order[culprit]].failure = error.what();
         throw;
       }
-      entries_[order[culprit]].failure = worst.reason;
-      release(order[culprit]);
+      leave_out(order[culprit], TrialStatus::failed, worst.reason);
       --round;  // the others still get their samples; every repetition removes one subject, so this ends
     }
   }
+  for (const std::size_t index : which) verify(index, seed_after, "after");
 }
 
 void Timing::release(std::size_t index) { impl_->graphs.erase(index); }

@@ -40,6 +40,7 @@ bool ProblemTuner::ensure_timed(std::size_t index) {
       return true;
     }
     failure = timing_->entry(entry).failure;
+    status = timing_->entry(entry).status;
   }
   screened_[index] = infinity;
   state_.broken.insert(index);
@@ -74,9 +75,9 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
       std::vector<double> samples = timing_->take_samples(entries_.at(index));
       const bool ok = timing_->entry(entries_.at(index)).ok();
       screened_[index] = ok ? median(samples) : infinity;
-      also_measured.push_back(
-          ok ? trial_of(index, TrialStatus::pruned, "screened", std::move(samples))
-             : trial_of(index, TrialStatus::failed, timing_->entry(entries_.at(index)).failure, {}));
+      also_measured.push_back(ok ? trial_of(index, TrialStatus::pruned, "screened", std::move(samples))
+                                 : trial_of(index, timing_->entry(entries_.at(index)).status,
+                                            timing_->entry(entries_.at(index)).failure, {}));
       if (!ok) {
         state_.broken.insert(index);
         note_failure(index, also_measured.back());
@@ -172,7 +173,7 @@ void ProblemTuner::measure_finalists(std::vector<std::size_t> chosen, int sample
     std::vector<double> us = timing_->take_samples(entries_.at(index));
     if (!ok) us.clear();
     timing_->release(entries_.at(index));
-    trials.push_back(trial_of(index, ok ? TrialStatus::done : TrialStatus::failed, failure, std::move(us)));
+    trials.push_back(trial_of(index, entry.status, failure, std::move(us)));
     const Trial& trial = trials.back();
     if (!ok) {
       state_.broken.insert(index);

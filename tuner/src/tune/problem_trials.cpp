@@ -158,7 +158,7 @@ void ProblemTuner::measure_screened(std::size_t index, RunnableCandidate& candid
   if (too_slow) return decide_screened(index, TrialStatus::pruned, timed.failure, infinity);
   if (!timed.ok()) {
     state_.broken.insert(index);
-    return decide_screened(index, TrialStatus::failed, timed.failure, infinity);
+    return decide_screened(index, timed.status, timed.failure, infinity);
   }
   decide_screened(index, TrialStatus::pruned, "screened", median(timed.samples_us));
 }

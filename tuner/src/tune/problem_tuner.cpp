@@ -123,7 +123,7 @@ void ProblemTuner::measure_again(int times) {
 /// False, on every rank, if one has no memory for this size: it is left out, and the others are measured.
 bool ProblemTuner::make_tensors() {
   try {
-    timing_.emplace(context_.group, state_.family, tokens_, context_.options.measure);
+    timing_.emplace(context_.group, state_.family, tokens_, context_.options.measure, &verifier_);
     return true;
   } catch (const Unavailable& error) {
     context_.result.notes.push_back(problem_.name() + " was not measured: " + error.what());

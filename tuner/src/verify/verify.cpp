@@ -20,6 +20,8 @@ namespace {
 constexpr std::size_t host_buffer_bytes = 2 << 20;
 /// Tolerance is checked in double on the host: beyond this many bytes only on some pieces of a message.
 constexpr std::size_t tolerant_bytes = 8 << 20;
+/// Of what a replay wrote, at most about so much is read back: everything was compared when its kernel was verified.
+constexpr std::size_t replayed_bytes = 32 << 20;
 /// Rows at each end of a message whose quantisation is repeated on the host, where every row has its own numbers.
 constexpr std::int64_t requantised_rows = 64;
 
@@ -147,15 +149,69 @@ struct Verifier::Impl {
     return std::find(outputs.begin(), outputs.end(), tensor) != outputs.end() && (request.without & only(tensor)) == 0;
   }
 
-  Outcome compare_exactly(const Tensors& set, const Expectation& expectation, const VerifyRequest& request) {
+  static VerifyRequest request_of(const TimedWork& work) {
+    VerifyRequest request;
+    request.tokens = work.tokens;
+    request.seed = work.seed;
+    request.without = work.without;
+    request.content = work.subject.numerics == Numerics::rank_order_fp32 ? Content::mixed : Content::integers;
+    return request;
+  }
+
+  Call call_of(const Tensors& set, const VerifyRequest& request) const {
+    Call call = set.call(request.tokens);
+    apply(request, call);
+    return call;
+  }
+
+  /// Like prepare(), of tensors that are not this verifier's.
+  Outcome prepare_timed(const TimedWork& work) {
+    const VerifyRequest request = request_of(work);
+    Expectation& expectation = expectations.of(request);
+    if (!expectation.fault.empty()) return {Severity::wrong, expectation.fault};
+    for (const auto& set : work.sets) {
+      set->load(expectation.mine, work.tokens, stream());
+      set->poison(work.tokens, stream());
+    }
+    if (work.subject.import_input) work.subject.import_input(call_of(*work.sets.front(), request), stream());
+    group.device().synchronize(stream());
+    return {};
+  }
+
+  Outcome run_timed(const TimedWork& work) {
+    const VerifyRequest request = request_of(work);
+    const Expectation& expectation = expectations.of(request);
+    work.launch(stream());
+    group.device().synchronize(stream());
+    group.check();
+    if (work.subject.check) work.subject.check();
+    std::size_t bytes = 0;
+    for (const auto& [tensor, tile] : expectation.tiles) {
+      if (written(tensor, request)) bytes += work.sets.front()->shapes().bytes(tensor, work.tokens) * work.sets.size();
+    }
+    const std::size_t stride = (bytes + replayed_bytes - 1) / replayed_bytes;
+    for (const auto& set : work.sets) {
+      if (work.subject.export_output) work.subject.export_output(call_of(*set, request), stream());
+      Outcome outcome = compare_exactly(*set, expectation, request, std::max<std::size_t>(stride, 1));
+      if (!outcome.ok()) return outcome;
+      std::string guards = set->check_guards(work.tokens, host, stream());
+      if (!guards.empty()) return {Severity::wrong, std::move(guards)};
+    }
+    return {};
+  }
+
+  /// Every `stride`-th piece of the large tensors.
+  Outcome compare_exactly(const Tensors& set, const Expectation& expectation, const VerifyRequest& request,
+                          std::size_t stride = 1) {
     for (const auto& [tensor, tile] : expectation.tiles) {
       if (!written(tensor, request)) continue;
       const bool quantised = tensor == Tensor::quant_out;
       const std::size_t row = tile.size() / static_cast<std::size_t>(expectations.rows());
       ExactComparison comparison(tile, quantised ? std::nullopt : std::optional(family.dtype),
                                  quantised ? row : static_cast<std::size_t>(family.hidden));
-      set.read(tensor, 0, static_cast<std::size_t>(request.tokens) * row, host, stream(),
-               [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); });
+      set.read(
+          tensor, 0, static_cast<std::size_t>(request.tokens) * row, host, stream(),
+          [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); }, stride);
       const std::string difference = comparison.verdict();
       if (!difference.empty()) return wrong(tensor, difference);
     }
@@ -228,6 +284,12 @@ StreamHandle Verifier::stream() const noexcept { return impl_->stream(); }
 Verification Verifier::verify(const Subject& subject, const VerifyRequest& request) {
   Outcome outcome = together(impl_->group, impl_->stream(), [&] { return impl_->prepare(subject, request); });
   if (outcome.ok()) outcome = together(impl_->group, impl_->stream(), [&] { return impl_->run(subject, request); });
+  return {status_of(outcome.severity), outcome.reason};
+}
+
+Verification Verifier::verify_timed(const TimedWork& work) {
+  Outcome outcome = together(impl_->group, impl_->stream(), [&] { return impl_->prepare_timed(work); });
+  if (outcome.ok()) outcome = together(impl_->group, impl_->stream(), [&] { return impl_->run_timed(work); });
   return {status_of(outcome.severity), outcome.reason};
 }
 

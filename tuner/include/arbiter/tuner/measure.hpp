@@ -43,8 +43,11 @@ int calls_for(double expected_us, const MeasureSettings&) noexcept;
 /// Throws DeviceError on every rank if a device is lost; the subject that lost it has its failure set.
 class Timing {
  public:
-  /// Allocates and fills the tensors. Throws Unavailable when there is not enough memory.
-  Timing(Group&, const ProblemFamily&, std::int64_t tokens, const MeasureSettings&);
+  /// Allocates and fills the tensors. Throws Unavailable when there is not enough memory. With a verifier of the same
+  /// family, which must outlive this, what is timed is what is verified: the graph itself is replayed (the burst
+  /// issued) with new inputs and poisoned outputs before and after its samples, and a subject that is then wrong loses
+  /// its samples. Null only for subjects that compute nothing.
+  Timing(Group&, const ProblemFamily&, std::int64_t tokens, const MeasureSettings&, Verifier*);
   ~Timing();
   Timing(const Timing&) = delete;
   Timing& operator=(const Timing&) = delete;
@@ -54,7 +57,8 @@ class Timing {
     int calls = 0;           ///< K
     double estimate_us = 0;  ///< from the calibration: includes launch overhead
     std::vector<double> samples_us;
-    std::string failure;  ///< why it is left out; empty while it takes part
+    std::string failure;                     ///< why it is left out; empty while it takes part
+    TrialStatus status = TrialStatus::done;  ///< `wrong` or `failed` when it is left out
     bool ok() const noexcept { return failure.empty(); }
   };
 
@@ -62,8 +66,9 @@ class Timing {
   /// enough. Marked as failed, with a reason, if the estimate exceeds `give_up_us`, when that is positive.
   std::size_t add(Subject, double give_up_us = 0);
 
-  /// Adds `rounds` blocks of samples to every entry in `which`, interleaved: each round visits all of them in an order
-  /// that is drawn from `seed` (equal on all ranks). Captures graphs where there is none.
+  /// Verifies what will be timed, then adds `rounds` blocks of samples to every entry in `which`, interleaved: each
+  /// round visits all of them in an order that is drawn from `seed` (equal on all ranks). Captures graphs where there
+  /// is none. Verifies again: a subject that is wrong by then has no samples.
   void sample(std::span<const std::size_t> which, int rounds, std::uint64_t seed);
 
   const Entry& entry(std::size_t index) const { return entries_.at(index); }
@@ -75,6 +80,8 @@ class Timing {
  private:
   struct Impl;
   void capture(std::size_t index);
+  void verify(std::size_t index, std::uint64_t seed, const char* when);
+  void leave_out(std::size_t index, TrialStatus, std::string reason);
   std::vector<Entry> entries_;
   std::unique_ptr<Impl> impl_;
 };

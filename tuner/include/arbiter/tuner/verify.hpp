@@ -4,11 +4,20 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "arbiter/runtime/candidate.hpp"
 
 namespace arbiter {
+
+namespace tuning {
+class Tensors;
+}
+
+/// Tensors of a call, one bit each.
+using TensorSet = std::uint32_t;
+constexpr TensorSet only(Tensor tensor) noexcept { return TensorSet{1} << static_cast<unsigned>(tensor); }
 
 /// Something that performs calls on this rank: a candidate, or a communicator. `enqueue` only launches: a rank that
 /// fails there leaves its peers waiting until their deadline, or until they hear that it gave up.
@@ -22,6 +31,19 @@ struct Subject {
   /// Before any rank enqueues the call: captures it, say. Where ranks share a device this may wait for all of it. What
   /// it throws on one rank is the verdict of all. May be empty.
   std::function<void(const Call&, StreamHandle)> prepare = {};
+  /// For a subject that does not work on the call's own input and output (registered windows): brings the input to
+  /// where it reads, and its result to the call's output. Only around verify_timed(). May be empty.
+  std::function<void(const Call&, StreamHandle)> import_input = {}, export_output = {};
+};
+
+/// What is about to be timed, or has been: a captured graph or a burst of calls, on tensors of its own.
+struct TimedWork {
+  const Subject& subject;
+  std::span<const std::unique_ptr<tuning::Tensors>> sets;  ///< every one of them is written
+  std::int64_t tokens = 1;
+  TensorSet without = 0;                     ///< optional outputs that the calls leave out
+  std::uint64_t seed = 2;                    ///< of the new inputs
+  std::function<void(StreamHandle)> launch;  ///< replays the graph or issues the burst; waits for nothing
 };
 
 /// The subject refers to the candidate, which must outlive it.
@@ -47,10 +69,6 @@ struct MoeShape {
   bool weights_fp32 = true;  ///< weights in fp32, or in the activation dtype
   bool operator==(const MoeShape&) const = default;
 };
-
-/// Tensors of a call, one bit each.
-using TensorSet = std::uint32_t;
-constexpr TensorSet only(Tensor tensor) noexcept { return TensorSet{1} << static_cast<unsigned>(tensor); }
 
 struct VerifyRequest {
   std::int64_t tokens = 1;
@@ -105,6 +123,12 @@ class Verifier {
 
   /// What the tuner asks before it times: `mixed` for the class rank_order_fp32, `integers` and `random` for others.
   Verification verify_before_timing(const Subject&, std::int64_t tokens);
+
+  /// Collective. The very thing that is timed: fills all sets with new inputs, poisons their outputs, launches once and
+  /// compares what every set then holds, with what verify() expects of contents `mixed` (rank_order_fp32) or `integers`
+  /// (other classes). Of more than 32 MiB of outputs, pieces spread over all of it. The sets keep those inputs.
+  /// Failures as in verify().
+  Verification verify_timed(const TimedWork&);
 
   StreamHandle stream() const noexcept;
 
