@@ -71,9 +71,14 @@ class Comparison {
   }
   /// Nothing can be said about a measurement from before the field was recorded.
   void exact_if_recorded(const char* field, const std::string& here, const std::string& measured) {
+    exact_if_known(field, here, measured, "", "not recorded");
+  }
+  /// `unknown` is how the field says so; `shown_as` is what is said instead.
+  void exact_if_known(const char* field, const std::string& here, const std::string& measured,
+                      const std::string& unknown, const char* shown_as) {
     if (here == measured) return;
-    if (here.empty() || measured.empty()) {
-      differ(field, here.empty() ? "not recorded" : here, measured.empty() ? "not recorded" : measured,
+    if (here == unknown || measured == unknown) {
+      differ(field, here == unknown ? shown_as : here, measured == unknown ? shown_as : measured,
              Compatibility::compatible);
     } else {
       differ(field, here, measured, Compatibility::incompatible);
@@ -102,44 +107,44 @@ void compare_hardware(Comparison& compare, const Environment& here, const Enviro
   compare.exact("gpu_name", here.gpu_name, measured.gpu_name);
   compare.exact("sm_count", here.sm_count, measured.sm_count);
   compare.exact("compute_capability", here.compute_capability, measured.compute_capability);
-  compare.exact("memory_clock_mhz", here.memory_clock_mhz, measured.memory_clock_mhz);
+  // Without NVML, or in a container that hides it, some of this is not known; the GPU's name still is.
+  compare.exact_if_known("memory_clock_mhz", std::to_string(here.memory_clock_mhz),
+                         std::to_string(measured.memory_clock_mhz), "0", "unknown");
   compare.tolerated("power_limit_watts", std::to_string(here.power_limit_watts),
                     std::to_string(measured.power_limit_watts));
-  compare.exact("topology", here.topology, measured.topology);
+  compare.exact_if_known("topology", here.topology, measured.topology, "unknown", "unknown");
   compare.exact("nodes", here.nodes, measured.nodes);
-  compare.exact_if_recorded("nvlink_domains", here.nvlink_domains, measured.nvlink_domains);
+  if (here.topology == "unknown" || measured.topology == "unknown") {  // the domains are those of known links
+    compare.tolerated("nvlink_domains", here.nvlink_domains, measured.nvlink_domains);
+  } else {
+    compare.exact_if_recorded("nvlink_domains", here.nvlink_domains, measured.nvlink_domains);
+  }
 }
 
 std::string usable(bool multicast) { return multicast ? "usable" : "not usable"; }
 
-}  // namespace
+/// A driver release is its first number: 580.82 and 580.95 are one branch. Without NVML there is no such number.
+void compare_driver(Comparison& compare, const Environment& here, const Environment& measured) {
+  const auto known = [](const std::string& version) { return !version.empty() && !version.starts_with("CUDA "); };
+  if (here.device == "cuda" && (!known(here.driver_version) || !known(measured.driver_version))) {
+    compare.tolerated("driver_version", here.driver_version, measured.driver_version);
+  } else {
+    compare.release("driver_version", here.driver_version, measured.driver_version, 1);
+  }
+}
 
-CompatibilityReport compatibility(const Environment& here, const Environment& measured) {
-  Comparison compare;
-  compare_hardware(compare, here, measured);
-  // A driver release is its first number (580.82 and 580.95 are one branch); the others count two (13.0, 2.28).
-  compare.release("driver_version", here.driver_version, measured.driver_version, 1);
-  compare.release("cuda_runtime", here.cuda_runtime, measured.cuda_runtime, 2);
-  // Without a compiler here, kernels come from the snapshot or the cache, as another machine compiled them.
+/// What a kernel's compiler may change are its registers and spills. They are not recorded, so a minor release is taken
+/// to keep them, and said; a major one is not. Without a compiler here, kernels come from the snapshot or the cache, as
+/// another machine compiled them.
+void compare_compiler(Comparison& compare, const Environment& here, const Environment& measured) {
   if (here.compiler_version.empty()) {
     compare.tolerated("compiler_version", here.compiler_version, measured.compiler_version);
   } else {
-    compare.release("compiler_version", here.compiler_version, measured.compiler_version, 2);
+    compare.release("compiler_version", here.compiler_version, measured.compiler_version, 1);
   }
-  compare.release("nccl_version", here.nccl_version, measured.nccl_version, 2);
-  compare.exact("ranks_per_node", here.ranks_per_node, measured.ranks_per_node);
-  compare.exact("symmetric_memory", here.symmetric_memory, measured.symmetric_memory);
-  compare.exact("multicast", usable(here.multicast), usable(measured.multicast));
-  compare.exact("nccl_variables", db::nccl_variables_text(here.nccl_variables),
-                db::nccl_variables_text(measured.nccl_variables));
-  compare.tolerated("arbiter_version", here.arbiter_version, measured.arbiter_version);
-  compare.tolerated("catalogue_hash", here.catalogue_hash, measured.catalogue_hash);
-  return compare.report();
 }
 
-CompatibilityReport same_hardware(const Environment& here, const Environment& measured) {
-  Comparison compare;
-  compare_hardware(compare, here, measured);
+void tolerate_software(Comparison& compare, const Environment& here, const Environment& measured) {
   compare.tolerated("driver_version", here.driver_version, measured.driver_version);
   compare.tolerated("cuda_runtime", here.cuda_runtime, measured.cuda_runtime);
   compare.tolerated("compiler_version", here.compiler_version, measured.compiler_version);
@@ -149,6 +154,53 @@ CompatibilityReport same_hardware(const Environment& here, const Environment& me
   compare.tolerated("multicast", usable(here.multicast), usable(measured.multicast));
   compare.tolerated("nccl_variables", db::nccl_variables_text(here.nccl_variables),
                     db::nccl_variables_text(measured.nccl_variables));
+}
+
+}  // namespace
+
+CompatibilityReport compatibility(const Environment& here, const Environment& measured, const Candidate& candidate) {
+  Comparison compare;
+  compare_hardware(compare, here, measured);
+  compare_driver(compare, here, measured);
+  // Numbers that two CUDA runtimes of one major release agree on: they load the same code.
+  compare.release("cuda_runtime", here.cuda_runtime, measured.cuda_runtime, 1);
+  // On one node the size of the node says nothing about the group. On several it says how the group is spread.
+  if (here.nodes <= 1 && measured.nodes <= 1) {
+    compare.tolerated("ranks_per_node", std::to_string(here.ranks_per_node), std::to_string(measured.ranks_per_node));
+  } else {
+    compare.exact("ranks_per_node", here.ranks_per_node, measured.ranks_per_node);
+  }
+  if (!candidate.source_hash.empty()) compare_compiler(compare, here, measured);
+  if (candidate.backend == Backend::nccl) {
+    compare.release("nccl_version", here.nccl_version, measured.nccl_version, 2);
+    compare.exact("nccl_variables", db::nccl_variables_text(here.nccl_variables),
+                  db::nccl_variables_text(measured.nccl_variables));
+  } else {
+    compare.exact("symmetric_memory", here.symmetric_memory, measured.symmetric_memory);
+  }
+  if (candidate.name.find("multicast=1") != std::string::npos) {
+    compare.exact("multicast", usable(here.multicast), usable(measured.multicast));
+  } else {
+    compare.tolerated("multicast", usable(here.multicast), usable(measured.multicast));
+  }
+  compare.tolerated("arbiter_version", here.arbiter_version, measured.arbiter_version);
+  compare.tolerated("catalogue_hash", here.catalogue_hash, measured.catalogue_hash);
+  return compare.report();
+}
+
+double environment_distance(const Environment& here, const Environment& measured) {
+  Comparison compare;
+  compare_hardware(compare, here, measured);
+  tolerate_software(compare, here, measured);
+  compare.tolerated("arbiter_version", here.arbiter_version, measured.arbiter_version);
+  compare.tolerated("catalogue_hash", here.catalogue_hash, measured.catalogue_hash);
+  return compare.report().distance;
+}
+
+CompatibilityReport same_hardware(const Environment& here, const Environment& measured) {
+  Comparison compare;
+  compare_hardware(compare, here, measured);
+  tolerate_software(compare, here, measured);
   return compare.report();
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "arbiter/error.hpp"
@@ -68,16 +69,7 @@ Resolver::Resolver(const Group& group, std::span<const DecisionSet> sets, Choice
                    std::span<const DecisionSet> shipped)
     : group_(group), policy_(policy), hashes_(group) {
   // An equal environment comes first (its distance is 0), then the nearest of those that are only compatible.
-  for (const DecisionSet& set : sets) {
-    const CompatibilityReport report = compatibility(group.environment(), set.environment);
-    const std::string differences = joined(report.differences);
-    if (report.verdict == Compatibility::incompatible) {
-      ignored_.push_back({std::to_string(set.decisions.size()) + " decisions for " + set.environment.gpu_name,
-                          "measured in another environment: " + differences});
-      continue;
-    }
-    environments_.push_back({&set, report.distance, differences, false});
-  }
+  for (const DecisionSet& set : sets) add_environment(set);
   // Most of what is shipped is for other hardware: nothing to be said about that.
   for (const DecisionSet& set : shipped) {
     const CompatibilityReport report = same_hardware(group.environment(), set.environment);
@@ -86,6 +78,28 @@ Resolver::Resolver(const Group& group, std::span<const DecisionSet> sets, Choice
   }
   sort_nearest_first(environments_);
   sort_nearest_first(shipped_);
+}
+
+/// Each candidate is asked by itself: another NCCL is nothing to a kernel of ours. What is refused for the same reason
+/// is said once.
+void Resolver::add_environment(const DecisionSet& set) {
+  std::map<std::string, std::size_t> refused;
+  std::size_t usable = 0;
+  for (const Decision& decision : set.decisions) {
+    const CompatibilityReport report = compatibility(group_.environment(), set.environment, decision.candidate);
+    if (report.verdict == Compatibility::incompatible) {
+      ++refused[joined(report.differences)];
+    } else {
+      ++usable;
+    }
+  }
+  for (const auto& [reason, count] : refused) {
+    ignored_.push_back({std::to_string(count) + " decisions for " + set.environment.gpu_name,
+                        "measured in another environment: " + reason});
+  }
+  if (usable > 0) {
+    environments_.push_back({&set, environment_distance(group_.environment(), set.environment), "", false});
+  }
 }
 
 void Resolver::sort_nearest_first(std::vector<Usable>& sets) {
@@ -109,6 +123,13 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
   if (policy_.backend != Backend::automatic && decision.candidate.backend != policy_.backend) return std::nullopt;
   if (policy_.numerics == NumericsPolicy::strict && decision.candidate.numerics != Numerics::rank_order_fp32) {
     return std::nullopt;
+  }
+  std::string differences = measured.differences;
+  if (!measured.shipped) {
+    const CompatibilityReport report =
+        compatibility(group_.environment(), measured.set->environment, decision.candidate);
+    if (report.verdict == Compatibility::incompatible) return std::nullopt;  // said by add_environment()
+    differences = joined(report.differences);
   }
   try {
     ProblemFamily original = family;
@@ -150,7 +171,7 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
       ignore(decision, refused->second);
       return std::nullopt;
     }
-    return Accepted{spec, note};
+    return Accepted{spec, differences, note};
   } catch (const Error& error) {
     // That a shipped kernel does not fit rows of another length is nobody's concern.
     if (!measured.shipped || decision.hidden == family.hidden) ignore(decision, error.what());
@@ -166,18 +187,18 @@ bool Resolver::concerns(const Decision& decision, const ProblemFamily& family) c
 Resolver::Layer Resolver::decisions_layer(const Usable& measured, const ProblemFamily& family,
                                           const Refusals& refusals) {
   Layer layer;
-  const Rule rule = measured.shipped               ? Rule::shipped_default
-                    : measured.differences.empty() ? Rule::decision
-                                                   : Rule::nearest_environment;
   for (const Decision& decision : measured.set->decisions) {
     if (!concerns(decision, family) || decision.hidden != family.hidden || decision.tokens_min > family.max_tokens) {
       continue;
     }
     const std::optional<Accepted> accepted = accept(measured, decision, family, refusals);
     if (!accepted) continue;
+    const Rule rule = measured.shipped                ? Rule::shipped_default
+                      : accepted->differences.empty() ? Rule::decision
+                                                      : Rule::nearest_environment;
     layer.push_back(
         {decision.tokens_min, decision.tokens_max, accepted->spec, rule,
-         "measured for this problem" + in_environment(measured.shipped, measured.differences, accepted->note),
+         "measured for this problem" + in_environment(measured.shipped, accepted->differences, accepted->note),
          decision});
   }
   return layer;
@@ -209,7 +230,7 @@ Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFam
     layer.push_back({first, last, accepted->spec, measured.shipped ? Rule::shipped_default : Rule::nearest_hidden,
                      "nothing was measured for hidden=" + std::to_string(family.hidden) +
                          "; taken from hidden=" + std::to_string(hidden) + " at the same number of bytes" +
-                         in_environment(measured.shipped, measured.differences, accepted->note),
+                         in_environment(measured.shipped, accepted->differences, accepted->note),
                      decision});
   }
   return layer;

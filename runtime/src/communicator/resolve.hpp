@@ -59,19 +59,21 @@ class Resolver {
   const std::vector<IgnoredDecision>& ignored() const noexcept { return ignored_; }
 
  private:
-  /// Decisions whose environment is equal to, or compatible with, the present one; or, if shipped, has its hardware.
+  /// A set of which at least one decision may be used here; or, if shipped, one that has the present hardware.
   struct Usable {
     const DecisionSet* set;
     double distance;
-    std::string differences;  // empty: none
+    std::string differences;  // if shipped; empty: none
     bool shipped;
   };
   struct Accepted {
     CandidateSpec spec;
-    std::string note;  // what the reason must say about it; empty: nothing
+    std::string differences;  // of the environments, in what touches the candidate; empty: none
+    std::string note;         // what the reason must say about it; empty: nothing
   };
   using Layer = std::vector<PlannedInterval>;
 
+  void add_environment(const DecisionSet&);
   static void sort_nearest_first(std::vector<Usable>&);
   bool concerns(const Decision&, const ProblemFamily&) const;
   std::vector<int> other_hidden_sizes(const std::vector<Usable>&, const ProblemFamily&) const;

@@ -134,6 +134,38 @@ TEST(Resolve, TheNearestEnvironmentServesAndIsNamed) {
   });
 }
 
+TEST(Resolve, WhatTouchesOnlyNcclIsNothingToAKernel) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    Environment there = group.environment();
+    there.nccl_version = "1.2.3";
+    there.nccl_variables["NCCL_CUMEM_ENABLE"] = "0";
+    Decision of_nccl = decision(group, family, 17, 32, "twoshot_push");
+    of_nccl.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
+    const std::vector<DecisionSet> sets = {{there, {decision(group, family, 1, 16, "twoshot_push"), of_nccl}}};
+    Resolver resolver(group, sets, {});
+    const auto plan = resolver.plan(family, {});
+    EXPECT_EQ(text(plan), "1-16 decision twoshot_push; 17-64 heuristic oneshot_push");
+    ASSERT_EQ(resolver.ignored().size(), 1U);
+    EXPECT_NE(resolver.ignored()[0].decision.find("1 decisions"), std::string::npos) << resolver.ignored()[0].decision;
+    EXPECT_NE(resolver.ignored()[0].reason.find("nccl_version: "), std::string::npos) << resolver.ignored()[0].reason;
+  });
+}
+
+TEST(Resolve, ADecisionOfTheWholeNodeServesAPartOfIt) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    Environment there = group.environment();
+    there.ranks_per_node += 4;
+    const std::vector<DecisionSet> sets = {{there, {decision(group, family, 1, 64, "twoshot_push")}}};
+    Resolver resolver(group, sets, {});
+    const auto plan = resolver.plan(family, {});
+    EXPECT_EQ(text(plan), "1-64 nearest_environment twoshot_push");
+    EXPECT_NE(plan[0].reason.find("ranks_per_node: "), std::string::npos) << plan[0].reason;
+    EXPECT_TRUE(resolver.ignored().empty());
+  });
+}
+
 TEST(Resolve, ShippedDefaultsServeOnTheSameHardwareWhereNothingBetterIsKnown) {
   with_group([](Group& group) {
     const ProblemFamily family = plain_family();

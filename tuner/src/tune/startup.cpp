@@ -69,8 +69,8 @@ std::vector<DecisionSet> given_decisions(Bootstrap& bootstrap, const Communicato
 /// Would `auto` find a measured decision for every size of the family?
 bool answered(const ProblemFamily& family, int world, const Environment& here, const std::vector<DecisionSet>& sets) {
   for (const DecisionSet& set : sets) {
-    if (compatibility(here, set.environment).verdict == Compatibility::incompatible) continue;
     for (const Decision& decision : set.decisions) {
+      if (compatibility(here, set.environment, decision.candidate).verdict == Compatibility::incompatible) continue;
       ProblemFamily other = family;
       other.hidden = decision.hidden;
       if (!belongs(decision, other, world)) continue;

@@ -40,25 +40,6 @@ struct Environment {
   bool operator==(const Environment&) const = default;
 };
 
-enum class Compatibility : std::uint8_t { equal, compatible, incompatible };
-
-struct CompatibilityReport {
-  Compatibility verdict{};
-  std::vector<std::string> differences;  ///< "driver_version: 580.95 here, 580.82 measured"
-  /// How near the two are: 1 for every field that differs, plus a fraction that grows with how far its numbers are
-  /// apart. 0 when equal. The nearest of several compatible environments is the one with the smallest.
-  double distance = 0;
-};
-
-/// May a decision measured in `measured` be used in `here`? Patch-level differences of driver, CUDA runtime, compiler
-/// and NCCL, a different power limit, Arbiter version or catalogue (the kernels' own source hashes are checked row by
-/// row) are compatible; everything else must be equal.
-CompatibilityReport compatibility(const Environment& here, const Environment& measured);
-
-/// May a decision that was measured on other machines, and is shipped for all like them, be used in `here`? GPU, SM
-/// count, memory clock, links and number of nodes must be equal; everything else is only said.
-CompatibilityReport same_hardware(const Environment& here, const Environment& measured);
-
 /// What is asked. `tokens` rows of `hidden` elements are reduced over `world` ranks.
 struct Problem {
   std::string pattern;  ///< catalogue spelling
@@ -89,6 +70,29 @@ struct Candidate {
   std::string key() const;  ///< SHA-256 over name and source_hash
   bool operator==(const Candidate&) const = default;
 };
+
+enum class Compatibility : std::uint8_t { equal, compatible, incompatible };
+
+struct CompatibilityReport {
+  Compatibility verdict{};
+  std::vector<std::string> differences;  ///< "driver_version: 580.95 here, 580.82 measured"
+  /// How near the two are: 1 for every field that differs, plus a fraction that grows with how far its numbers are
+  /// apart. 0 when equal. The nearest of several compatible environments is the one with the smallest.
+  double distance = 0;
+};
+
+/// May a decision for `candidate`, measured in `measured`, be used in `here`? What cannot touch a candidate does not
+/// count, and is not said: NCCL's version and variables are those of candidates that use NCCL, the compiler and
+/// symmetric memory those of our own kernels. The table is in docs/database.md. The number of ranks and the source
+/// hash are not of the environment: the caller compares them.
+CompatibilityReport compatibility(const Environment& here, const Environment& measured, const Candidate& candidate);
+
+/// The distance of a report on everything that differs, whatever it touches. 0 exactly when the two are equal.
+double environment_distance(const Environment& here, const Environment& measured);
+
+/// May a decision that was measured on other machines, and is shipped for all like them, be used in `here`? GPU, SM
+/// count, memory clock, links and number of nodes must be equal; everything else is only said.
+CompatibilityReport same_hardware(const Environment& here, const Environment& measured);
 
 enum class TrialStatus : std::uint8_t { running, done, wrong, failed, crashed, pruned };
 std::string_view to_string(TrialStatus) noexcept;
