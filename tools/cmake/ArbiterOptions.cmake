@@ -15,15 +15,15 @@ if(ARBITER_PORTABLE)
   target_link_options(arbiter_options INTERFACE -static-libstdc++ -static-libgcc)
 endif()
 
-# ARBITER_SANITIZE: address, thread or undefined.
+# ARBITER_SANITIZE: address, thread, undefined, or address,undefined.
 if(ARBITER_SANITIZE)
-  set(sanitizers address thread undefined)
+  set(sanitizers address thread undefined "address,undefined")
   if(NOT ARBITER_SANITIZE IN_LIST sanitizers)
     message(FATAL_ERROR "ARBITER_SANITIZE is '${ARBITER_SANITIZE}'; expected one of: ${sanitizers}")
   endif()
   target_compile_options(arbiter_options INTERFACE -fsanitize=${ARBITER_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(arbiter_options INTERFACE -fsanitize=${ARBITER_SANITIZE})
-  if(ARBITER_SANITIZE STREQUAL "undefined")
+  if(ARBITER_SANITIZE MATCHES "undefined")
     target_compile_options(arbiter_options INTERFACE -fno-sanitize-recover=undefined)
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
