@@ -93,6 +93,7 @@ void FollowedComm::set_up_or_throw() {
     options.variables = EnvironmentVariables::read();
     options.variables.timeout = std::chrono::milliseconds(0);  // as NCCL: whoever watches the program aborts it
     options.nccl_communicator = make_host_nccl(host_);
+    options.check_pointers = false;  // NCCL takes whatever the device can address
     order_ = make_stream_order(device_->kind());
   };
   everywhere(*bootstrap, "read the environment", read_options);

@@ -42,5 +42,21 @@ foreach(subject forced layout tuner_plugin)
   add_dependencies(runtime_nccl_${subject}_test arbiter_nccl_tuner)
 endforeach()
 
+# NCCL's interface, in front of a stand-in for NCCL that needs no GPU.
+add_library(nccl_stand_in SHARED ${CMAKE_CURRENT_SOURCE_DIR}/runtime/nccl_interpose/stand_in.cpp
+  ${CMAKE_CURRENT_SOURCE_DIR}/runtime/nccl_interpose/stand_in_rest.cpp)
+target_include_directories(nccl_stand_in PRIVATE ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose)
+target_link_libraries(nccl_stand_in PRIVATE arbiter_options)
+set_target_properties(nccl_stand_in PROPERTIES OUTPUT_NAME nccl SOVERSION 2
+  LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/nccl_stand_in)
+foreach(subject calls symbols)
+  arbiter_add_test(runtime/nccl_interpose/${subject} LINKS ${CMAKE_DL_LIBS})
+  set(target runtime_nccl_interpose_${subject}_test)
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose)
+  target_compile_definitions(${target} PRIVATE ARBITER_NCCL="$<TARGET_FILE:arbiter_nccl>"
+    STAND_IN="$<TARGET_FILE:nccl_stand_in>")
+  add_dependencies(${target} arbiter_nccl nccl_stand_in)
+endforeach()
+
 # Its deadlines are a fraction of a second of real time: nothing else may keep the ranks from the processors.
 set_tests_properties(runtime/communicator/poison PROPERTIES RUN_SERIAL TRUE)

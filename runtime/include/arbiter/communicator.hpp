@@ -33,6 +33,9 @@ struct CommunicatorOptions {
   /// A communicator of NCCL over the same ranks that exists already, to use instead of creating one; on all ranks or on
   /// none, and on any device. Its abort() is called by this communicator's abort().
   std::shared_ptr<NcclCommunicator> nccl_communicator;
+  /// Refuse tensors that are not memory of this device. Without it, that is the caller's concern: what the device can
+  /// address works (pinned and managed host memory), anything else is a device fault.
+  bool check_pointers = true;
   /// Kernel cache shared with other communicators; created from `variables` when null.
   std::shared_ptr<KernelCache> cache;
 };

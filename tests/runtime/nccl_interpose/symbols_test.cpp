@@ -1,0 +1,79 @@
+// Every function of NCCL resolves through libarbiter-nccl.so and reaches the library behind it with all its arguments.
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdlib>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace arbiter {
+namespace {
+
+using Function = long (*)(long, long, long, long, long, long, double, double, long, long);
+
+const std::vector<const char*>& names() {
+  static const std::vector<const char*> all = {
+#define ARBITER_NCCL_FORWARD(name) #name,
+#include "names.def"
+#undef ARBITER_NCCL_FORWARD
+  };
+  return all;
+}
+
+void* open_library(const char* path) {
+  setenv("ARBITER_NCCL_LIBRARY", STAND_IN, 1);
+  void* handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  EXPECT_NE(handle, nullptr) << dlerror();
+  return handle;
+}
+
+TEST(NcclSymbols, EveryCallArrivesWithAllItsArguments) {
+  void* ours = open_library(ARBITER_NCCL);
+  void* behind = open_library(STAND_IN);
+  ASSERT_NE(ours, behind) << "the loader took one for the other, because their SONAMEs are equal";
+  // What the stand-in really does, with arguments of its own.
+  const std::set<std::string> real = {"ncclGetVersion",   "ncclGetErrorString",     "ncclGetUniqueId",
+                                      "ncclCommInitRank", "ncclCommInitRankConfig", "ncclCommSplit",
+                                      "ncclCommCount",    "ncclCommUserRank",       "ncclCommCuDevice",
+                                      "ncclAllGather",    "ncclBroadcast"};
+  std::size_t called = 0;
+  for (const char* name : names()) {
+    const auto ours_named = reinterpret_cast<Function>(dlsym(ours, name));
+    const auto behind_named = reinterpret_cast<Function>(dlsym(behind, name));
+    ASSERT_NE(ours_named, nullptr) << name;
+    ASSERT_NE(behind_named, nullptr) << name;
+    ASSERT_NE(ours_named, behind_named) << name;
+    if (real.contains(name)) continue;
+    for (int again = 0; again < 2; ++again) {  // the first call finds the function, the second goes straight there
+      EXPECT_EQ(ours_named(1, 20, 300, 4000, 50000, 600000, 7.0, 0.5, 80, 9),
+                behind_named(1, 20, 300, 4000, 50000, 600000, 7.0, 0.5, 80, 9))
+          << name;
+    }
+    ++called;
+  }
+  EXPECT_GT(called, 80U);
+  int version = 0;
+  ASSERT_EQ(reinterpret_cast<int (*)(int*)>(dlsym(ours, "ncclGetVersion"))(&version), 0);
+  EXPECT_EQ(version, 22803);
+}
+
+TEST(NcclSymbols, TheNcclOfThisMachineHasNoneThatWeLack) {
+  void* real = nullptr;
+  for (const char* path : {"/usr/local/cuda/lib64/libnccl.so.2", "/usr/lib/x86_64-linux-gnu/libnccl.so.2"}) {
+    if (real == nullptr) real = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  }
+  if (real == nullptr) GTEST_SKIP() << "there is no NCCL here";
+  void* ours = open_library(ARBITER_NCCL);
+  // Those of 2.28; a newer one may have more, which names.def then has to learn.
+  for (const char* name : {"ncclAllReduce", "ncclCommInitRankScalable", "ncclCommShrink", "ncclCommWindowRegister",
+                           "ncclAlltoAll", "ncclMemAlloc", "ncclCommRegister", "ncclGroupSimulateEnd", "ncclCommAbort",
+                           "ncclGroupStart", "ncclGroupEnd", "ncclCommDestroy", "ncclCommGetAsyncError"}) {
+    if (dlsym(real, name) == nullptr) continue;
+    EXPECT_NE(dlsym(ours, name), nullptr) << name;
+  }
+}
+
+}  // namespace
+}  // namespace arbiter
