@@ -49,6 +49,16 @@ std::string settings_text() {
   return fmt::format("verify each {}, workspace {}", settings().verify_each, settings().workspace_bytes);
 }
 
+/// One line for every mismatch, and one at each power of two of comparisons, so that silence means something.
+void report(const std::string& difference, std::int64_t call) {
+  if (!difference.empty()) {
+    log().error(fmt::format("ARBITER_NCCL=verify: allreduce {} of this communicator: {}", call, difference));
+    return;
+  }
+  const std::int64_t compared = call / settings().verify_each;
+  if ((compared & (compared - 1)) == 0) log().info(fmt::format("verified {} allreduces against NCCL's", compared));
+}
+
 }  // namespace
 
 FollowedComm::FollowedComm(NcclComm comm) { host_->comm = comm; }
@@ -95,6 +105,7 @@ void FollowedComm::set_up_or_throw() {
     options.nccl_communicator = make_host_nccl(host_);
     options.check_pointers = false;  // NCCL takes whatever the device can address
     order_ = make_stream_order(device_->kind());
+    if (settings().verify_each > 0) verifier_ = std::make_unique<Verifier>(host_, device_, settings().message_bytes());
   };
   everywhere(*bootstrap, "read the environment", read_options);
   for (const std::string& other : bootstrap->allgather(machine())) {
@@ -120,8 +131,12 @@ int FollowedComm::run(const TakenCall& call) noexcept {
     const std::lock_guard lock(mutex_);
     const CurrentDevice current(settings().cpu_device ? -1 : device_->properties().ordinal);
     order_->enter(call.stream);
+    const bool verify =
+        verifier_ && ++calls_ % settings().verify_each == 0 && (settings().cpu_device || !is_capturing(call.stream));
+    if (verify) verifier_->expect(call);
     communicator_->all_reduce(call.input, call.output, static_cast<std::int64_t>(call.count), call.dtype, call.stream);
     order_->leave(call.stream);
+    if (verify) report(verifier_->compare(call), calls_);
     return take_host_result();
   } catch (const NcclFailure& failure) {
     return failure.result();

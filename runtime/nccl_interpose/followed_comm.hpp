@@ -3,12 +3,14 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 
 #include "arbiter/communicator.hpp"
 #include "comm_exchange.hpp"
 #include "stream_order.hpp"
+#include "verifier.hpp"
 
 namespace arbiter::nccl_interpose {
 
@@ -57,6 +59,8 @@ class FollowedComm {
   std::shared_ptr<Device> device_;
   std::unique_ptr<StreamOrder> order_;
   std::unique_ptr<Communicator> communicator_;
+  std::unique_ptr<Verifier> verifier_;  // null unless asked for
+  std::int64_t calls_ = 0;
 };
 
 }  // namespace arbiter::nccl_interpose

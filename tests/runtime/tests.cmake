@@ -49,13 +49,19 @@ target_include_directories(nccl_stand_in PRIVATE ${CMAKE_SOURCE_DIR}/runtime/ncc
 target_link_libraries(nccl_stand_in PRIVATE arbiter_options)
 set_target_properties(nccl_stand_in PROPERTIES OUTPUT_NAME nccl SOVERSION 2
   LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/nccl_stand_in)
-foreach(subject calls symbols)
+add_executable(nccl_preload_program ${CMAKE_CURRENT_SOURCE_DIR}/runtime/nccl_interpose/preload_program.cpp)
+target_link_libraries(nccl_preload_program PRIVATE nccl_stand_in arbiter_options ${CMAKE_DL_LIBS})
+target_compile_definitions(nccl_preload_program PRIVATE STAND_IN="$<TARGET_FILE:nccl_stand_in>")
+set_target_properties(nccl_preload_program PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests
+  BUILD_RPATH "$<TARGET_FILE_DIR:nccl_stand_in>")  # not where an NCCL may be
+foreach(subject calls preload symbols)
   arbiter_add_test(runtime/nccl_interpose/${subject} LINKS ${CMAKE_DL_LIBS})
   set(target runtime_nccl_interpose_${subject}_test)
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose)
   target_compile_definitions(${target} PRIVATE ARBITER_NCCL="$<TARGET_FILE:arbiter_nccl>"
-    STAND_IN="$<TARGET_FILE:nccl_stand_in>")
-  add_dependencies(${target} arbiter_nccl nccl_stand_in)
+    STAND_IN="$<TARGET_FILE:nccl_stand_in>" STAND_IN_FOLDER="$<TARGET_FILE_DIR:nccl_stand_in>"
+    PROGRAM="$<TARGET_FILE:nccl_preload_program>")
+  add_dependencies(${target} arbiter_nccl nccl_stand_in nccl_preload_program)
 endforeach()
 
 # Its deadlines are a fraction of a second of real time: nothing else may keep the ranks from the processors.

@@ -1,0 +1,80 @@
+// libarbiter-nccl.so preloaded into a program that is linked to NCCL; ranks are processes.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdio>
+#include <string>
+
+namespace arbiter {
+namespace {
+
+struct Outcome {
+  int status = -1;
+  std::string text;
+};
+
+Outcome run(const std::string& variables) {
+  const std::string command =
+      "ARBITER_LOG=info ARBITER_NCCL_TEST_DEVICE=cpu LD_PRELOAD=" ARBITER_NCCL " " + variables + " " PROGRAM " 2>&1";
+  Outcome outcome;
+  FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return outcome;
+  std::array<char, 4096> buffer{};
+  while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) outcome.text += buffer.data();
+  outcome.status = pclose(pipe);
+  return outcome;
+}
+
+bool contains(const Outcome& outcome, const std::string& text) { return outcome.text.find(text) != std::string::npos; }
+
+TEST(NcclPreload, AProgramIsServedAndItsOwnNcclIsFound) {
+  const Outcome outcome = run("");
+  EXPECT_EQ(outcome.status, 0) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "rank 0: 0 wrong, 0 forwarded")) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "rank 1: 0 wrong, 0 forwarded")) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "NCCL 2.28.3 is behind this library: " STAND_IN_FOLDER)) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "search path of")) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "communicator of 2 ranks")) << outcome.text;
+}
+
+TEST(NcclPreload, OffPassesEverythingOn) {
+  const Outcome outcome = run("ARBITER_NCCL=off");
+  EXPECT_EQ(outcome.status, 0) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "rank 0: 0 wrong, 4 forwarded")) << outcome.text;
+}
+
+TEST(NcclPreload, WhatIsNotUnderstoodTurnsItOff) {
+  for (const char* variables : {"ARBITER_NCCL=verfy", "ARBITER_NCCL_WORKSPACE=lots"}) {
+    const Outcome outcome = run(variables);
+    EXPECT_EQ(outcome.status, 0) << outcome.text;
+    EXPECT_TRUE(contains(outcome, "rank 0: 0 wrong, 4 forwarded")) << outcome.text;
+    EXPECT_TRUE(contains(outcome, variables + std::string(variables).find('=') + 1)) << outcome.text;
+  }
+}
+
+TEST(NcclPreload, ATooSmallWorkspaceLeavesLargeMessagesToNccl) {
+  const Outcome outcome = run("ARBITER_NCCL_WORKSPACE=8K");  // messages up to 1 KiB: exactly the program's
+  EXPECT_TRUE(contains(outcome, "rank 0: 0 wrong, 0 forwarded")) << outcome.text;
+  const Outcome smaller = run("ARBITER_NCCL_WORKSPACE=8191");
+  EXPECT_TRUE(contains(smaller, "rank 0: 0 wrong, 4 forwarded")) << smaller.text;
+}
+
+TEST(NcclPreload, VerifyComparesAndReports) {
+  const Outcome right = run("ARBITER_NCCL=verify:2");
+  EXPECT_EQ(right.status, 0) << right.text;
+  EXPECT_TRUE(contains(right, "rank 0: 0 wrong, 6 forwarded"))
+      << "sum, maximum and minimum of two calls: " << right.text;
+  EXPECT_TRUE(contains(right, "verified 2 allreduces")) << right.text;
+  EXPECT_FALSE(contains(right, "differ")) << right.text;
+  const Outcome wrong = run("ARBITER_NCCL=verify:2 STAND_IN_WRONG=1");
+  EXPECT_TRUE(contains(wrong, "1 of 512 elements of a bf16 sum differ: element 0")) << wrong.text;
+}
+
+TEST(NcclPreload, ALibraryThatIsNotNcclIsRefused) {
+  const Outcome outcome = run("ARBITER_NCCL_LIBRARY=" ARBITER_NCCL);
+  EXPECT_NE(outcome.status, 0);
+  EXPECT_TRUE(contains(outcome, "this is Arbiter's libarbiter-nccl.so, not NCCL")) << outcome.text;
+}
+
+}  // namespace
+}  // namespace arbiter
