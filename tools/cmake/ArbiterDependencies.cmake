@@ -20,7 +20,11 @@ target_link_libraries(arbiter_llvm INTERFACE ${llvm_lib}/libLLVMSupport.a ${llvm
 set(Boost_USE_STATIC_LIBS ${ARBITER_PORTABLE})
 find_package(Boost 1.74 REQUIRED COMPONENTS program_options context)
 add_library(arbiter::boost_program_options ALIAS Boost::program_options)
-add_library(arbiter::boost_context ALIAS Boost::context)
+# Context is static where there is a static library: what is loaded into other programs should bring its own.
+find_library(ARBITER_BOOST_CONTEXT NAMES libboost_context.a boost_context REQUIRED)
+add_library(arbiter_boost_context INTERFACE)
+add_library(arbiter::boost_context ALIAS arbiter_boost_context)
+target_link_libraries(arbiter_boost_context INTERFACE ${ARBITER_BOOST_CONTEXT} Boost::headers)
 
 # SQLite. Static where there is a static library: what is loaded into other programs should bring its own.
 find_path(ARBITER_SQLITE_INCLUDE sqlite3.h REQUIRED)
