@@ -33,15 +33,15 @@ TEST_P(Help, WinsOverEverythingElseThatIsWellFormed) {
 INSTANTIATE_TEST_SUITE_P(Commands, Help,
                          ::testing::Values("doctor", "tune", "show", "inspect", "report", "bench", "verify",
                                            "catalogue", "render", "compile", "cache", "merge", "diff", "export",
-                                           "import", "snapshot", "history", "forget", "completion", "man"),
+                                           "import", "snapshot", "history", "forget", "run", "completion", "man"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(Overview, ListsEveryCommand) {
   const Outcome outcome = run_arbiter({"--help"});
   EXPECT_EQ(outcome.exit_code, 0);
-  for (const char* command :
-       {"doctor", "tune",  "show", "inspect", "report", "bench",    "verify",  "catalogue", "render",     "compile",
-        "cache",  "merge", "diff", "export",  "import", "snapshot", "history", "forget",    "completion", "man"}) {
+  for (const char* command : {"doctor",    "tune",     "show",    "inspect", "report", "bench",      "verify",
+                              "catalogue", "render",   "compile", "cache",   "merge",  "diff",       "export",
+                              "import",    "snapshot", "history", "forget",  "run",    "completion", "man"}) {
     EXPECT_NE(outcome.out.find(std::string("  ") + command + " "), std::string::npos) << command;
   }
 }

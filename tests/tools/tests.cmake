@@ -5,12 +5,12 @@ target_compile_definitions(arbiter_tools_testing PRIVATE ARBITER_BINARY="$<TARGE
 target_link_libraries(arbiter_tools_testing PUBLIC GTest::gtest arbiter::llvm PRIVATE arbiter_options)
 add_dependencies(arbiter_tools_testing arbiter)
 
-foreach(subject help usage json start completion compile docs end_to_end gpu_workers install)
+foreach(subject help usage json start completion compile docs end_to_end gpu_workers install run)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing)
 endforeach()
 target_compile_definitions(tools_install_test PRIVATE ARBITER_CMAKE="${CMAKE_COMMAND}"
   ARBITER_BUILD_FOLDER="${CMAKE_BINARY_DIR}")
-add_dependencies(tools_install_test arbiter_generated arbiter_nccl_tuner)
+add_dependencies(tools_install_test arbiter_generated arbiter_nccl_tuner arbiter_nccl)
 target_compile_definitions(tools_docs_test PRIVATE ARBITER_SOURCE_ROOT="${CMAKE_SOURCE_DIR}")
 set_tests_properties(tools/end_to_end tools/gpu_workers PROPERTIES TIMEOUT 300)
 

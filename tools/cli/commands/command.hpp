@@ -49,6 +49,7 @@ Options snapshot_options();
 Options history_options();
 Options forget_options();
 Options report_options();
+Options run_options();
 Options completion_options();
 Options man_options();
 
@@ -70,6 +71,7 @@ int run_snapshot(const Options& options);
 int run_history(const Options& options);
 int run_forget(const Options& options);
 int run_report(const Options& options);
+int run_run(const Options& options);
 int run_completion(const Options& options);
 int run_man(const Options& options);
 

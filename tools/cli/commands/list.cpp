@@ -27,6 +27,7 @@ constexpr std::array table{
     Command{"snapshot", "the decisions alone, for every node", snapshot_options, run_snapshot},
     Command{"history", "the runs in a database, where and when", history_options, run_history},
     Command{"forget", "drop a run and decide anew", forget_options, run_forget},
+    Command{"run", "a program that uses NCCL, with Arbiter's allreduce", run_options, run_run},
     Command{"completion", "completion for bash and zsh", completion_options, run_completion},
     Command{"man", "the manual page", man_options, run_man},
 };

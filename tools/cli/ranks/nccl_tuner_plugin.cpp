@@ -9,13 +9,13 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* variable = "NCCL_TUNER_PLUGIN";
-constexpr const char* file = "libarbiter-nccl-tuner.so";
+constexpr const char* plugin_file = "libarbiter-nccl-tuner.so";
 /// NCCL cuts longer names off.
 constexpr std::size_t longest_name = 254;
 
 }  // namespace
 
-fs::path find_nccl_tuner_plugin(const fs::path& program) {
+fs::path find_own_library(const fs::path& program, const std::string& file) {
   std::error_code error;
   const fs::path folder = program.parent_path();
   const fs::path libraries = folder.parent_path() / "lib";
@@ -28,6 +28,8 @@ fs::path find_nccl_tuner_plugin(const fs::path& program) {
   }
   return {};
 }
+
+fs::path find_nccl_tuner_plugin(const fs::path& program) { return find_own_library(program, plugin_file); }
 
 void offer_nccl_tuner_plugin() {
   if (std::getenv(variable) != nullptr) return;
