@@ -7,6 +7,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/digest.hpp"
+#include "arbiter/generator/json_limits.hpp"
 
 namespace arbiter::db {
 
@@ -121,6 +122,9 @@ std::string nccl_variables_text(const std::map<std::string, std::string>& variab
 }
 
 std::map<std::string, std::string> parse_nccl_variables(const std::string& text) {
+  if (const std::string problem = json_problem(text, {1, std::size_t{1} << 20}); !problem.empty()) {
+    throw DatabaseError("column nccl_variables: " + problem + ". The file is damaged or was edited by hand");
+  }
   auto parsed = llvm::json::parse(text);
   if (!parsed) {
     throw DatabaseError("column nccl_variables is not JSON (" + llvm::toString(parsed.takeError()) + ")");

@@ -22,9 +22,11 @@ namespace {
 
 std::string system_message(int error) { return std::generic_category().message(error); }
 
-[[noreturn]] void fail(const fs::path& path, const std::string& doing, int error) {
-  throw DatabaseError("'" + path.string() + "': cannot " + doing + ": " + system_message(error) +
-                      ". Check that the directory exists, that you may write there, and that the disk is not full.");
+[[noreturn]] void fail(const fs::path& path, const std::string& doing, int error, const std::string& advice = "") {
+  throw DatabaseError(
+      "'" + path.string() + "': cannot " + doing + ": " + system_message(error) + "." +
+      (advice.empty() ? " Check that the directory exists, that you may write there, and that the disk is not full."
+                      : advice));
 }
 
 std::string host_name() {
@@ -42,10 +44,21 @@ std::string read_holder(int descriptor) {
   return holder.empty() ? "another process (its number is not known yet)" : holder;
 }
 
+/// Empty or with the line of a holder: anything else with that name is somebody's file.
+bool is_lock_file(int descriptor) {
+  struct stat info {};
+  std::array<char, 8> text{};
+  static constexpr std::string_view mark = "process ";
+  return ::fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode) && info.st_nlink <= 1 &&
+         (info.st_size == 0 || (info.st_size <= 512 &&
+                                ::pread(descriptor, text.data(), text.size(), 0) == static_cast<ssize_t>(mark.size()) &&
+                                std::string_view(text.data(), mark.size()) == mark));
+}
+
 bool same_file(int descriptor, const fs::path& path) {
   struct stat opened {};
   struct stat named {};
-  return ::fstat(descriptor, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_dev == named.st_dev &&
+  return ::fstat(descriptor, &opened) == 0 && ::lstat(path.c_str(), &named) == 0 && opened.st_dev == named.st_dev &&
          opened.st_ino == named.st_ino;
 }
 
@@ -124,16 +137,59 @@ std::uint64_t bytes_of(const fs::path& path) noexcept {
   return error ? 0 : bytes;
 }
 
-WriterLock::WriterLock(const fs::path& database) : path_(beside(database, ".lock")), process_(::getpid()) {
+void require_own_companions(const fs::path& database, const std::string& name) {
+  struct stat main {};
+  if (::stat(database.c_str(), &main) != 0) return;
+  for (const char* suffix : {"-wal", "-journal"}) {
+    const fs::path path = beside(database, suffix);
+    struct stat info {};
+    if (::lstat(path.c_str(), &info) != 0) continue;
+    if (S_ISREG(info.st_mode) && (info.st_uid == main.st_uid || info.st_uid == 0)) continue;
+    throw DatabaseError(name + ": '" + path.string() + "' beside it " +
+                        (S_ISREG(info.st_mode) ? "belongs to user " + std::to_string(info.st_uid) +
+                                                     ", expected the database's owner " + std::to_string(main.st_uid)
+                                               : "is no regular file") +
+                        ", and would be replayed into it. Remove that file if you know where it is from.");
+  }
+}
+
+void require_one_name(const fs::path& database, const std::string& name) {
+  struct statx info {};
+  if (::statx(AT_FDCWD, database.c_str(), AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &info) != 0) return;
+  const auto refuse = [&](const std::string& why) {
+    throw DatabaseError(name + ": " + why +
+                        ", and writers under two names do not see each other's locks and would destroy it. Make a "
+                        "copy of it and work on that, or put it in a directory of its own.");
+  };
+  if (info.stx_nlink > 1) refuse("it has " + std::to_string(info.stx_nlink) + " names (hard links)");
+  if ((info.stx_attributes & info.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0) {
+    refuse("it is a mount point of its own, so that it has another name elsewhere");
+  }
+}
+
+std::string lock_advice(int error) {
+  if (error != ENOSYS && error != ENOTSUP) return "";
+  return " The filesystem has no file locks (some Lustre mounts, without the option flock): tune into a database on a "
+         "disk of this node, and bring it there with `arbiter merge`.";
+}
+
+WriterLock::WriterLock(const fs::path& database)
+    : database_(database), path_(beside(database, ".lock")), process_(::getpid()) {
   for (;;) {
-    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
     if (descriptor_ < 0) fail(path_, "create the lock file of the database", errno);
+    if (!is_lock_file(descriptor_)) {
+      ::close(descriptor_);
+      throw DatabaseError("'" + path_.string() +
+                          "' is not a lock file of Arbiter's, but has the name of one. Move it " +
+                          "away, or choose another name for the database; nothing was changed.");
+    }
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
       const int error = errno;
       const std::string holder = read_holder(descriptor_);
       ::close(descriptor_);
       if (error == EINTR) continue;
-      if (error != EWOULDBLOCK) fail(path_, "lock the database", error);
+      if (error != EWOULDBLOCK) fail(path_, "lock the database", error, lock_advice(error));
       throw DatabaseError("'" + database.string() + "' is being written by " + holder +
                           ". One writer at a time: wait for it, end it, or tune into another file and merge later.");
     }
@@ -143,13 +199,28 @@ WriterLock::WriterLock(const fs::path& database) : path_(beside(database, ".lock
   }
   const std::string text = "process " + std::to_string(process_) + " on " + host_name() + "\n";
   // Only for the message that a second writer gets: not worth failing for.
-  if (::ftruncate(descriptor_, 0) != 0 || ::pwrite(descriptor_, text.data(), text.size(), 0) < 0) return;
+  if (::pwrite(descriptor_, text.data(), text.size(), 0) < 0) return;
+}
+
+void WriterLock::lock_the_file() {
+  if (on_network_filesystem(database_)) return;
+  // Held as long as SQLite has the file open: closing it earlier would drop SQLite's own locks.
+  file_ = ::open(database_.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (file_ < 0) fail(database_, "open the database to lock it", errno);
+  while (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK) fail(database_, "lock the database", errno, lock_advice(errno));
+    throw DatabaseError("'" + database_.string() +
+                        "' is being written by another process, which opened it under another name. One writer at a "
+                        "time: wait for it, end it, or tune into another file and merge later.");
+  }
 }
 
 WriterLock::~WriterLock() {
   // A forked child shares the lock but must not give away its name.
   if (::getpid() == process_ && same_file(descriptor_, path_)) ::unlink(path_.c_str());
   ::close(descriptor_);
+  if (file_ >= 0) ::close(file_);
 }
 
 PendingFile::PendingFile(fs::path target) : target_(std::move(target)) {

@@ -25,8 +25,20 @@ std::filesystem::path beside(const std::filesystem::path&, std::string_view suff
 /// 0 if it does not exist.
 std::uint64_t bytes_of(const std::filesystem::path&) noexcept;
 
+/// SQLite replays what lies beside a database (-wal, -journal) into it: throws DatabaseError if that belongs to
+/// somebody who is neither the database's owner nor root, or is a link. `name` is what messages call the database.
+void require_own_companions(const std::filesystem::path& database, const std::string& name);
+
+/// One file under two names has two locks, two -wal files and soon no content: throws DatabaseError for a file with
+/// several hard links and for one that is a mount point of its own.
+void require_one_name(const std::filesystem::path& database, const std::string& name);
+
+/// What to say where flock() fails with this error.
+std::string lock_advice(int error);
+
 /// Who may write: an flock on "<database>.lock", which holds the writer's process id and host while it is held.
-/// The operating system releases it when the process ends, however it ends.
+/// The operating system releases it when the process ends, however it ends. A link or a file with other content in that
+/// place is left alone and refused.
 class WriterLock {
  public:
   /// Throws DatabaseError saying who holds it.
@@ -35,8 +47,14 @@ class WriterLock {
   WriterLock& operator=(const WriterLock&) = delete;
   ~WriterLock();
 
+  /// Lock the database itself too, once it exists: its name may change while it is open. Not on network filesystems,
+  /// where such a lock and SQLite's own exclude each other. Throws as the constructor does.
+  void lock_the_file();
+
  private:
+  std::filesystem::path database_;
   std::filesystem::path path_;
+  int file_ = -1;
   int process_;
   int descriptor_ = -1;
 };

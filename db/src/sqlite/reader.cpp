@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "sqlite/files.hpp"
+#include "sqlite/snapshot.hpp"
 
 namespace fs = std::filesystem;
 
@@ -74,7 +75,7 @@ void require_readable_file(const fs::path& path, const std::string& name) {
 
 void begin(Connection& connection) {
   connection.execute("BEGIN");
-  connection.integer("SELECT count(*) FROM sqlite_schema");  // takes the lock and the view
+  connection.integer("SELECT EXISTS (SELECT 1 FROM sqlite_schema)");  // takes the lock and the view
 }
 
 /// Only a writer may replay what a crash left behind. (A -wal without its -shm is reported as CANTOPEN.)
@@ -127,6 +128,12 @@ View open_view(const fs::path& path, const std::string& name, const FileState& s
   }
   if (!header.is_sqlite && header.file_bytes != 0) {
     refuse(name, "it is not an SQLite database (it starts with other bytes). Check its name.");
+  }
+  require_own_companions(path, name);
+  if ((state.wal || state.journal_bytes != 0) && is_sealed(plain)) {
+    refuse(name, "it is a snapshot, which never has a journal, but '" +
+                     beside(path, state.wal ? "-wal" : "-journal").string() +
+                     "' lies beside it and would change what it says. Remove that file if you know where it is from.");
   }
   const auto copy = [&] {
     view.directory.emplace();

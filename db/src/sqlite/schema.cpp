@@ -180,7 +180,7 @@ std::span<const Migration> migrations() { return all_migrations; }
 FileKind identify(Connection& connection, int newest_version) {
   const std::int64_t application = connection.integer("PRAGMA application_id");
   const std::int64_t version = connection.integer("PRAGMA user_version");
-  if (application == 0 && version == 0 && connection.integer("SELECT count(*) FROM sqlite_schema") == 0) {
+  if (application == 0 && version == 0 && connection.integer("SELECT EXISTS (SELECT 1 FROM sqlite_schema)") == 0) {
     return FileKind::empty;
   }
   if (application != database_application_id) {

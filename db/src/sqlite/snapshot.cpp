@@ -75,6 +75,12 @@ constexpr std::size_t change_counter_offset = 24;
 
 }  // namespace
 
+bool is_sealed(const Connection& connection) {
+  const FileHeader header = connection.header();
+  return header.is_sqlite && !header.wal && header.file_bytes >= seal_offset + sizeof seal &&
+         connection.raw_bytes(seal_offset, sizeof seal) == std::string_view(seal, sizeof seal);
+}
+
 std::string snapshot_image(const std::vector<DecisionSet>& sets) {
   Connection staging = stage(sets, {});
   require_ok(staging);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "arbiter/db/kernels.hpp"
+#include "sqlite/sqlite.hpp"
 
 namespace arbiter::db {
 
@@ -16,5 +17,8 @@ std::string snapshot_image(const std::vector<DecisionSet>&);
 /// are never overwritten. Throws DatabaseError.
 void write_snapshot_file(const std::filesystem::path&, const std::vector<DecisionSet>&,
                          const std::vector<StoredKernel>&);
+
+/// Whether the file, apart from anything beside it, is a snapshot that write_snapshot_file() wrote.
+bool is_sealed(const Connection&);
 
 }  // namespace arbiter::db

@@ -49,6 +49,9 @@ std::string advice(int code) {
       return " Another program is using the file: wait for it or end it.";
     case SQLITE_CORRUPT:
       return " The file is damaged: restore a copy of it, or remove it and tune again.";
+    case SQLITE_INTERRUPT:
+      return " Reading it takes far more work than its size explains: it is damaged or was made to hang its readers. "
+             "Do not use it.";
     case SQLITE_NOTADB:
       return " The file is not an SQLite database: check its name.";
     default:
@@ -115,18 +118,42 @@ Connection Connection::open_uri(const std::string& uri, int flags, std::string n
   return connection;
 }
 
+void Connection::limit_work(std::uint64_t bytes) {
+  constexpr int operations_per_call = 1000;
+  // Reading every row and checking every page takes less than a hundred operations for each row of some 30 bytes, and a
+  // command reads a file a few times; what a small file may cost is about a second.
+  constexpr std::uint64_t least_calls = 20'000;
+  budget_ = std::make_unique<std::uint64_t>(least_calls + bytes / 4);
+  sqlite3_progress_handler(
+      handle(), operations_per_call,
+      [](void* given) {
+        auto& left = *static_cast<std::uint64_t*>(given);
+        if (left == 0) return 1;
+        --left;
+        return 0;
+      },
+      budget_.get());
+}
+
 Connection Connection::open(const std::filesystem::path& file, Access access, std::string name) {
+  const char* parameters = "?mode=ro";
   switch (access) {
     case Access::read:
-      return open_uri(file_uri(file, "?mode=ro"), SQLITE_OPEN_READONLY, std::move(name));
-    case Access::read_beside_wal:
-      return open_uri(file_uri(file, "?mode=ro&readonly_shm=1"), SQLITE_OPEN_READONLY, std::move(name));
-    case Access::read_immutable:
-      return open_uri(file_uri(file, "?mode=ro&immutable=1"), SQLITE_OPEN_READONLY, std::move(name));
-    case Access::write:
       break;
+    case Access::read_beside_wal:
+      parameters = "?mode=ro&readonly_shm=1";
+      break;
+    case Access::read_immutable:
+      parameters = "?mode=ro&immutable=1";
+      break;
+    case Access::write:
+      return open_uri(file_uri(file, "?mode=rwc"), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, std::move(name));
   }
-  return open_uri(file_uri(file, "?mode=rwc"), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, std::move(name));
+  Connection connection = open_uri(file_uri(file, parameters), SQLITE_OPEN_READONLY, std::move(name));
+  std::error_code unknown;
+  const auto bytes = std::filesystem::file_size(file, unknown);
+  connection.limit_work(unknown ? 0 : bytes);
+  return connection;
 }
 
 Connection Connection::memory(std::string name) {
@@ -148,6 +175,7 @@ Connection Connection::from_image(std::string_view image, bool writable, std::st
       SQLITE_DESERIALIZE_FREEONCLOSE | (writable ? SQLITE_DESERIALIZE_RESIZEABLE : SQLITE_DESERIALIZE_READONLY);
   const int code = sqlite3_deserialize(connection.handle(), "main", copy, bytes, bytes, flags);
   if (code != SQLITE_OK) connection.fail(code, "cannot be opened in memory");
+  connection.limit_work(image.size());
   return connection;
 }
 

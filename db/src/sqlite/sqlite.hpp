@@ -82,6 +82,11 @@ class Connection {
   Connection(sqlite3* handle, std::string name) : handle_(handle), name_(std::move(name)) {}
   static Connection open_uri(const std::string& uri, int flags, std::string name);
 
+  /// Bound the work of everything that is read: pages that point to each other in a circle, or are shared by many
+  /// others, would keep a query busy for ever.
+  void limit_work(std::uint64_t bytes);
+
+  std::unique_ptr<std::uint64_t> budget_;  ///< calls of the progress handler that are left; at a fixed address
   std::unique_ptr<sqlite3, Close> handle_;
   std::string name_;
 };

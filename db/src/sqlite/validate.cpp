@@ -20,8 +20,28 @@ void require_text(const std::string& subject, const char* field, const std::stri
   if (!llvm::json::isUTF8(text)) refuse(subject, std::string(field) + " is not UTF-8 text");
 }
 
-void require_word(const std::string& subject, const char* field, const std::string& text) {
+/// A text that terminals, tables and generated files can show: one line without control characters.
+void require_line(const std::string& subject, const char* field, const std::string& text, std::size_t most = 4096) {
   require_text(subject, field, text);
+  if (text.size() > most) {
+    refuse(subject, std::string(field) + " has " + std::to_string(text.size()) + " bytes, expected at most " +
+                        std::to_string(most));
+  }
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F are control characters too; in UTF-8 they are C2 80 to C2 9F.
+    const bool second_set = byte == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0;
+    if (byte < 0x20 || byte == 0x7f || second_set) {
+      refuse(subject, std::string(field) + " holds a control character at byte " + std::to_string(i) +
+                          ", expected one line of plain text");
+    }
+  }
+}
+
+constexpr std::size_t most_bytes_of_a_name = 200;
+
+void require_word(const std::string& subject, const char* field, const std::string& text) {
+  require_line(subject, field, text, most_bytes_of_a_name);
   if (text.empty()) refuse(subject, std::string(field) + " is empty");
 }
 
@@ -75,9 +95,9 @@ void validate_decision(const Decision& decision) {
 }  // namespace
 
 void validate(const Environment& environment) {
+  require_line("environment", "gpu_name", environment.gpu_name, most_bytes_of_a_name);
   const std::string subject = "environment '" + environment.gpu_name + "'";
   for (const auto& [field, text] : {std::pair{"device", &environment.device},
-                                    {"gpu_name", &environment.gpu_name},
                                     {"driver_version", &environment.driver_version},
                                     {"cuda_runtime", &environment.cuda_runtime},
                                     {"compiler_version", &environment.compiler_version},
@@ -87,11 +107,11 @@ void validate(const Environment& environment) {
                                     {"symmetric_memory", &environment.symmetric_memory},
                                     {"arbiter_version", &environment.arbiter_version},
                                     {"catalogue_hash", &environment.catalogue_hash}}) {
-    require_text(subject, field, *text);
+    require_line(subject, field, *text, std::size_t{1} << 16);
   }
   for (const auto& [name, value] : environment.nccl_variables) {
     require_word(subject, "the name of an NCCL variable", name);
-    require_text(subject, name.c_str(), value);
+    require_line(subject, name.c_str(), value);
   }
   for (const auto& [field, value] : {std::pair{"sm_count", environment.sm_count},
                                      {"compute_capability", environment.compute_capability},

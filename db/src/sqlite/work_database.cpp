@@ -154,9 +154,12 @@ WorkDatabase WorkDatabase::open(const fs::path& given) {
   if (fs::exists(path, error) && !fs::is_regular_file(path, error)) {
     throw DatabaseError(name + ": it is not a regular file, expected a database file or a name for a new one.");
   }
+  db::require_one_name(path, name);
   auto lock = std::make_unique<db::WriterLock>(path);
+  db::require_own_companions(path, name);
   require_ours(path, name);
   Connection connection = db::open_for_writing(path, name);
+  lock->lock_the_file();
   return WorkDatabase(std::make_unique<Impl>(path, name, std::move(lock), std::move(connection)));
 }
 

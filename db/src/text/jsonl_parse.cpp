@@ -8,6 +8,7 @@
 #include <set>
 #include <tuple>
 
+#include "arbiter/generator/json_limits.hpp"
 #include "records/contents.hpp"
 #include "records/digest.hpp"
 #include "sqlite/rows.hpp"
@@ -115,7 +116,10 @@ constexpr std::size_t types_of_schema_1 = 7;
 class Parser {
  public:
   void parse(const std::string& line) {
-    require_shallow(line);
+    // Nothing here is deeper than 2.
+    if (const std::string problem = json_problem(line, {2}); !problem.empty()) {
+      refuse(problem + ", expected an object of plain values");
+    }
     auto value = llvm::json::parse(line);
     if (!value) refuse("it is not JSON (" + llvm::toString(value.takeError()) + "), expected one object");
     const llvm::json::Object* object = value->getAsObject();
@@ -150,25 +154,6 @@ class Parser {
   }
 
  private:
-  /// The JSON parser recurses: a line of a million brackets must not exhaust the stack. Nothing here is deeper than 2.
-  static void require_shallow(const std::string& line) {
-    int depth = 0;
-    bool quoted = false;
-    for (std::size_t i = 0; i < line.size(); ++i) {
-      const char c = line[i];
-      if (quoted) {
-        if (c == '\\') ++i;
-        if (c == '"') quoted = false;
-      } else if (c == '"') {
-        quoted = true;
-      } else if (c == '{' || c == '[') {
-        if (++depth > 2) refuse("it is nested more than twice, expected an object of plain values");
-      } else if (c == '}' || c == ']') {
-        --depth;
-      }
-    }
-  }
-
   void read(std::size_t type, Members& members) {
     switch (type) {
       case 0:

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/json_limits.hpp"
 #include "arbiter/vocabulary.hpp"
 
 namespace arbiter {
@@ -40,11 +41,7 @@ class Prescan {
     std::set<std::string_view> keys;
   };
 
-  void open(bool object) {
-    constexpr std::size_t max_depth = 32;
-    if (levels_.size() == max_depth) fail("is nested deeper than " + std::to_string(max_depth));
-    levels_.push_back({object, object, {}});
-  }
+  void open(bool object) { levels_.push_back({object, object, {}}); }
 
   void string() {
     const std::size_t begin = ++at_;
@@ -155,10 +152,33 @@ std::vector<std::pair<std::string, JsonNode>> JsonNode::members() const {
   return members;
 }
 
+std::string json_problem(std::string_view text, const JsonLimits& limits) {
+  if (text.size() > limits.bytes)
+    return "it has " + std::to_string(text.size()) + " bytes, expected at most " + std::to_string(limits.bytes >> 20) +
+           " MiB";
+  std::size_t depth = 0, line = 1;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\n') ++line;
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > limits.depth)
+        return "it is nested deeper than " + std::to_string(limits.depth) + " (line " + std::to_string(line) + ")";
+    } else if ((c == '}' || c == ']') && depth > 0) {
+      --depth;
+    }
+  }
+  return "";
+}
+
 llvm::json::Value parse_json(std::string_view text, std::string_view what) {
-  constexpr std::size_t max_bytes = std::size_t{16} << 20;
-  if (text.size() > max_bytes)
-    throw CompileError(std::string(what) + " has " + std::to_string(text.size()) + " bytes; at most 16 MiB are read");
+  if (const std::string problem = json_problem(text); !problem.empty())
+    throw CompileError(std::string(what) + ": " + problem);
   Prescan(text, what).run();
   llvm::Expected<llvm::json::Value> value = llvm::json::parse(ref(text));
   if (!value) throw CompileError(std::string(what) + " is not JSON: " + llvm::toString(value.takeError()));

@@ -1,0 +1,273 @@
+// Databases and what lies beside them, made by somebody who means harm: nothing hangs, nothing is replayed, nothing is
+// written through a link.
+#include <sqlite3.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "db/fixtures.hpp"
+#include "sqlite/files.hpp"
+#include "sqlite/sqlite.hpp"
+
+namespace arbiter::test {
+namespace {
+
+using db::Access;
+using db::Connection;
+namespace fs = std::filesystem;
+
+constexpr std::size_t page_bytes = 4096;
+
+/// The message of the DatabaseError, in a child that is killed after a minute: "hung" then, "read" without an error.
+std::string outcome(const std::function<void()>& action) {
+  int ends[2];
+  if (::pipe(ends) != 0) return "no pipe";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    std::string text = "read";
+    try {
+      action();
+    } catch (const DatabaseError& error) {
+      text = error.what();
+    }
+    (void)!::write(ends[1], text.data(), text.size());
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  std::string text(4096, '\0');
+  const ssize_t count = ::read(ends[0], text.data(), text.size());
+  text.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
+  ::close(ends[0]);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (WIFSIGNALED(status)) return WTERMSIG(status) == SIGALRM ? "hung" : "crashed";
+  return text;
+}
+
+void put(std::string& bytes, std::size_t at, std::uint64_t value, int count) {
+  for (int i = 0; i < count; ++i)
+    bytes[at + static_cast<std::size_t>(i)] = static_cast<char>(value >> 8 * (count - 1 - i));
+}
+
+std::size_t get(const std::string& bytes, std::size_t at, std::size_t count) {
+  std::size_t value = 0;
+  for (std::size_t i = 0; i < count; ++i) value = value << 8U | static_cast<unsigned char>(bytes[at + i]);
+  return value;
+}
+
+/// The leaf of a table becomes the leaf of a tree whose every inner page points to the next one with each of its cells:
+/// a handful of pages that read as more rows than could ever be read.
+std::string with_shared_pages(std::string bytes, std::size_t root) {
+  constexpr std::size_t levels = 18, cells = 3;  // few enough errors that a check goes on
+  const std::string leaf = bytes.substr((root - 1) * page_bytes, page_bytes);
+  EXPECT_EQ(leaf[0], 10) << "the table was expected to have one page";
+  const std::size_t cell_at = get(leaf, 8, 2);
+  std::size_t header = 1, payload = get(leaf, cell_at, 1);
+  if (payload >= 128) {
+    payload = (payload - 128) * 128 + get(leaf, cell_at + 1, 1);
+    header = 2;
+  }
+  const std::string cell = leaf.substr(cell_at, header + payload);
+  const std::size_t first_new = bytes.size() / page_bytes + 1;
+  for (std::size_t level = 0; level <= levels; ++level) {
+    std::string page(page_bytes, '\0');
+    if (level == levels) {
+      page = leaf;
+    } else {
+      const std::size_t child = first_new + level;
+      page[0] = 2;  // an inner page of an index
+      put(page, 3, cells, 2);
+      std::size_t at = page_bytes;
+      for (std::size_t i = 0; i < cells; ++i) {
+        at -= 4 + cell.size();
+        put(page, at, child, 4);
+        page.replace(at + 4, cell.size(), cell);
+        put(page, 12 + 2 * i, at, 2);
+      }
+      put(page, 5, at, 2);
+      put(page, 8, child, 4);
+    }
+    if (level == 0) {
+      bytes.replace((root - 1) * page_bytes, page_bytes, page);
+    } else {
+      bytes += page;
+    }
+  }
+  put(bytes, 28, bytes.size() / page_bytes, 4);
+  return bytes;
+}
+
+class HostileFilesTest : public ::testing::Test {
+ protected:
+  HostileFilesTest() {
+    WorkDatabase work = WorkDatabase::open(scratch / "work.db");
+    work.replace_decisions(example_environment(), example_decisions(4));
+    work.write_snapshot(snapshot);
+  }
+  static void write(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+  static std::size_t root_of(const fs::path& file, const std::string& table) {
+    Connection raw = Connection::open(file, Access::read, "raw");
+    return static_cast<std::size_t>(raw.integer("SELECT rootpage FROM sqlite_schema WHERE name = '" + table + "'"));
+  }
+  /// A rollback journal that would set the snapshot's first decision to another time.
+  std::string hot_journal() {
+    const fs::path copy = scratch / "copy.db";
+    fs::copy_file(snapshot, copy);
+    std::string journal;
+    {
+      Connection writer = Connection::open(copy, Access::write, "writer");
+      writer.execute("PRAGMA cache_spill = 1; PRAGMA cache_size = 1; BEGIN; UPDATE decision SET median_us = 0.25");
+      writer.execute(
+          "UPDATE environment SET gpu_name = 'changed'; UPDATE candidate SET source_hash = source_hash || ''");
+      sqlite3_db_cacheflush(writer.handle());
+      journal = read_file(copy.string() + "-journal");
+      writer.execute("ROLLBACK");
+    }
+    return journal;
+  }
+
+  ScratchDirectory scratch;
+  fs::path snapshot = scratch / "snapshot.db";
+};
+
+TEST_F(HostileFilesTest, SharedPagesDoNotHangReaders) {
+  for (const char* table : {"candidate", "decision", "environment"}) {
+    const std::string bytes = with_shared_pages(read_file(snapshot), root_of(snapshot, table));
+    write(scratch / "evil.db", bytes);
+    EXPECT_CONTAINS(outcome([&] { read_decisions(scratch / "evil.db"); }), "is damaged") << table;
+    EXPECT_CONTAINS(outcome([&] { read_decisions_from_bytes(bytes, "evil.db"); }), "is damaged") << table;
+  }
+}
+
+TEST_F(HostileFilesTest, EveryQueryOfAReaderHasABudget) {
+  const std::string bytes = with_shared_pages(read_file(snapshot), root_of(snapshot, "decision"));
+  write(scratch / "evil.db", bytes);
+  const auto scan = [](Connection connection) { connection.integer("SELECT count(DISTINCT median_us) FROM decision"); };
+  for (const Access access : {Access::read, Access::read_immutable})
+    EXPECT_CONTAINS(outcome([&] { scan(Connection::open(scratch / "evil.db", access, "evil.db")); }), "far more work");
+  EXPECT_CONTAINS(outcome([&] { scan(Connection::from_image(bytes, false, "evil.db")); }), "far more work");
+}
+
+TEST_F(HostileFilesTest, ASnapshotNeverHasAJournal) {
+  const auto before = read_decisions(snapshot);
+  const std::string journal = hot_journal();
+  ASSERT_GT(journal.size(), page_bytes);
+  for (const char* suffix : {"-journal"}) {
+    write(snapshot.string() + suffix, journal);
+    EXPECT_CONTAINS(outcome([&] { read_decisions(snapshot); }), "never has a journal");
+    EXPECT_CONTAINS(outcome([&] { read_for_broadcast(snapshot); }), "never has a journal");
+    fs::remove(snapshot.string() + suffix);
+  }
+  EXPECT_EQ(read_decisions(snapshot), before);
+}
+
+TEST_F(HostileFilesTest, AJournalOfAnotherUserIsNotReplayed) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can give files away";
+  const fs::path work = scratch / "work.db";
+  for (const char* suffix : {"-wal", "-journal"}) {
+    const fs::path beside = work.string() + suffix;
+    write(beside, std::string("\xd9\xd5\x05\xf9\x20\xa1\x63\xd7") + std::string(600, '\0'));
+    ASSERT_EQ(::chown(work.c_str(), 1234, 1234), 0);
+    ASSERT_EQ(::chown(beside.c_str(), 65534, 65534), 0);
+    EXPECT_CONTAINS(outcome([&] { read_decisions(work); }), "belongs to user 65534");
+    EXPECT_CONTAINS(outcome([&] { WorkDatabase::open(work); }), "belongs to user 65534");
+    fs::remove(beside);
+    fs::create_symlink(scratch / "elsewhere", beside);
+    EXPECT_CONTAINS(outcome([&] { WorkDatabase::open(work); }), "no regular file");
+    EXPECT_FALSE(fs::exists(scratch / "elsewhere"));
+    fs::remove(beside);
+  }
+  EXPECT_EQ(outcome([&] { WorkDatabase::open(work); }), "read");
+}
+
+TEST_F(HostileFilesTest, TheLockFileIsNoWayToOtherFiles) {
+  const fs::path work = scratch / "work.db", lock = scratch / "work.db.lock", precious = scratch / "precious";
+  write(precious, "a thesis");
+  fs::create_symlink(precious, lock);
+  EXPECT_CONTAINS(outcome([&] { WorkDatabase::open(work); }), "work.db.lock");
+  fs::remove(lock);
+  fs::create_hard_link(precious, lock);
+  EXPECT_CONTAINS(outcome([&] { WorkDatabase::open(work); }), "not a lock file");
+  EXPECT_TRUE(fs::exists(lock));
+  fs::remove(lock);
+  write(lock, "somebody's notes");
+  EXPECT_CONTAINS(outcome([&] { WorkDatabase::open(work); }), "not a lock file");
+  EXPECT_EQ(read_file(lock), "somebody's notes");
+  EXPECT_EQ(read_file(precious), "a thesis");
+}
+
+TEST_F(HostileFilesTest, AFileWithTwoNamesHasNoWriter) {
+  const fs::path work = scratch / "work.db";
+  fs::create_hard_link(work, scratch / "other.db");
+  for (const char* name : {"work.db", "other.db"})
+    EXPECT_CONTAINS(outcome([&] { WorkDatabase::open(scratch / name); }), "2 names");
+  fs::remove(scratch / "other.db");
+  EXPECT_EQ(outcome([&] { WorkDatabase::open(work); }), "read");
+}
+
+TEST_F(HostileFilesTest, AMountPointHasNoWriter) {
+  write(scratch / "mounted.db", "");
+  const fs::path mounted = scratch / "mounted.db";
+  if (::mount((scratch / "work.db").c_str(), mounted.c_str(), nullptr, MS_BIND, nullptr) != 0)
+    GTEST_SKIP() << "mounting is not allowed here";
+  const std::string what = outcome([&] { WorkDatabase::open(mounted); });
+  ::umount(mounted.c_str());
+  EXPECT_CONTAINS(what, "mount point");
+}
+
+TEST_F(HostileFilesTest, TheLockFollowsAFileThatIsRenamed) {
+  WorkDatabase writer = WorkDatabase::open(scratch / "work.db");
+  for (const char* suffix : {"", "-wal", "-shm"})
+    fs::rename(scratch / (std::string("work.db") + suffix), scratch / (std::string("moved.db") + suffix));
+  EXPECT_CONTAINS(outcome([&] { WorkDatabase::open(scratch / "moved.db"); }), "under another name");
+}
+
+TEST(LockAdvice, NamesTheCause) {
+  EXPECT_CONTAINS(db::lock_advice(ENOSYS), "Lustre");
+  EXPECT_CONTAINS(db::lock_advice(ENOTSUP), "arbiter merge");
+  EXPECT_EQ(db::lock_advice(EACCES), "");
+}
+
+TEST_F(HostileFilesTest, DeepJsonIsAnError) {
+  for (const std::string& text :
+       {std::string(100'000, '['), "{\"a\":" + std::string(100'000, '['), "{\"a\":" + std::string(100'000, '{')}) {
+    write(scratch / "evil.db", "");
+    fs::remove(scratch / "evil.db");
+    fs::copy_file(snapshot, scratch / "evil.db");
+    {
+      Connection raw = Connection::open(scratch / "evil.db", Access::write, "raw");
+      db::Statement(raw, "UPDATE environment SET nccl_variables = ?").bind(std::string_view(text)).run();
+    }
+    EXPECT_CONTAINS(outcome([&] { read_decisions(scratch / "evil.db"); }), "nested deeper than 1");
+  }
+}
+
+TEST(NamesTest, HoldNoControlCharactersAndHaveALength) {
+  ScratchDirectory scratch;
+  WorkDatabase database = WorkDatabase::open(scratch / "work.db");
+  for (const char* evil : {"H200\n__import__('os').system('id')", "\x1b[2J", "a\x7f",
+                           "a\xc2\x9b"
+                           "2J"}) {
+    Environment environment = example_environment();
+    environment.gpu_name = evil;
+    EXPECT_THROW(database.replace_decisions(environment, example_decisions(2)), DatabaseError);
+    std::vector<Decision> decisions = example_decisions(2);
+    decisions[0].candidate.name = evil;
+    EXPECT_THROW(database.replace_decisions(example_environment(), decisions), DatabaseError);
+    decisions = example_decisions(2);
+    decisions[0].pattern = evil;
+    EXPECT_THROW(database.replace_decisions(example_environment(), decisions), DatabaseError);
+  }
+  std::vector<Decision> decisions = example_decisions(2);
+  decisions[0].candidate.name = std::string(201, 'a');
+  EXPECT_THROW(database.replace_decisions(example_environment(), decisions), DatabaseError);
+  decisions[0].candidate.name = std::string(200, 'a');
+  EXPECT_NO_THROW(database.replace_decisions(example_environment(), decisions));
+}
+
+}  // namespace
+}  // namespace arbiter::test
