@@ -17,6 +17,7 @@ struct IdExchange {
   int rank = 0;
   int size = 1;
   std::chrono::milliseconds deadline{60'000};
+  std::string secret;  ///< ARBITER_JOB_SECRET; when set, both ends of a TCP connection prove that they know it
 };
 
 /// Returns rank 0's `mine` on every rank. Throws InvalidArgument for a malformed rendezvous, Disagreement when a rank
@@ -24,7 +25,10 @@ struct IdExchange {
 /// Unavailable when the folder or port cannot be used.
 ///
 /// TCP: rank 0 listens, the others connect. If the port is taken, the next ones are tried (id_exchange_ports). The
-/// listener speaks first and shows a magic word, so nothing is ever sent to a stranger's server.
+/// listener speaks first and shows a magic word, so nothing is ever sent to a stranger's server. It listens on the
+/// address of the rendezvous where that is this host's. Strangers do not end the exchange: a connection that does not
+/// get on in two seconds is closed, a rank that was claimed and not taken is free again, their number is bounded, and a
+/// wrong world size is an error only if the ranks are still missing at the deadline (or at once, with the secret).
 /// Files: every rank writes a greeting with a random word; rank 0 answers with a file that repeats all words. A file
 /// left by an earlier run repeats other words, and is ignored. All files are removed at the end.
 NcclId exchange_id(const IdExchange&, const NcclId& mine);

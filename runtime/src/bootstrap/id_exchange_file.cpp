@@ -27,7 +27,7 @@ constexpr std::size_t most_bytes = 1U << 20U;
 
 // Content of both kinds of file: magic, then `words`, then, in the answer, the id.
 std::optional<std::string> read_own_file(const std::string& path) {
-  const FileDescriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  const FileDescriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat info {};
   // In a folder that others may write to, somebody else's file is no message of ours.
   if (!fd || fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid()) return std::nullopt;
@@ -57,6 +57,20 @@ void write_file(const std::string& path, const std::string& content) {
   const std::string text = std::string(magic) + content;
   if (write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) fail("write");
   if (std::rename(temporary.c_str(), path.c_str()) != 0) fail("rename");
+}
+
+// Where others may rename and remove, a file of the right owner proves nothing. A sticky folder (/tmp) is good enough:
+// there nobody touches what is ours.
+void require_private_folder(const std::string& file) {
+  const std::string folder = file.substr(0, file.rfind('/') + 1);
+  struct stat info {};
+  if (stat(folder.c_str(), &info) != 0) return;  // said when the first file is written
+  const bool owned = info.st_uid == geteuid() || info.st_uid == 0;
+  const bool open = (info.st_mode & (S_IWGRP | S_IWOTH)) != 0 && (info.st_mode & S_ISVTX) == 0;
+  if (owned && !open) return;
+  throw Unavailable("the ranks cannot meet in '" + folder +
+                    "': " + (owned ? "others may write to it" : "it belongs to user " + std::to_string(info.st_uid)) +
+                    "; expected a folder of yours or root's that only its owner may write to");
 }
 
 bool exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
@@ -175,6 +189,7 @@ NcclId exchange_id_by_file(const IdExchange& exchange, const NcclId& mine) {
     throw InvalidArgument("'" + exchange.rendezvous + "' is no file; expected file:///absolute/path");
   }
   const Names names(exchange);
+  require_private_folder(names.base);
   const Clock::time_point end = Clock::now() + exchange.deadline;
   if (exchange.rank != 0) return ask(exchange, names, end);
   answer_all(exchange, names, mine, end);

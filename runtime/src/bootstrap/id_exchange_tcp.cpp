@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/digest.hpp"
 #include "bootstrap/id_exchange.hpp"
+#include "environment/process_identity.hpp"
 #include "memory/file_descriptor.hpp"
 
 namespace arbiter {
@@ -23,15 +25,21 @@ using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 
 constexpr Milliseconds patience{2000};  // with one connection, before the next port is tried
+constexpr std::size_t strangers = 64;   // connections at once beyond one of each rank
 
-constexpr std::array<char, 16> magic{'A', 'R', 'B', 'I', 'T', 'E', 'R', '-', 'R', 'A', 'N', 'K', '-', '0', '-', '1'};
+constexpr std::array<char, 16> magic{'A', 'R', 'B', 'I', 'T', 'E', 'R', '-', 'R', 'A', 'N', 'K', '-', '0', '-', '2'};
 
 // Messages, in order: Banner from the server, Greeting from the client, Reply, one byte of thanks from the client.
+using Nonce = std::array<char, 32>;
+using Proof = std::array<char, 64>;
 struct Banner {
   std::array<char, 16> word = magic;
+  Nonce nonce{};
 };
 struct Greeting {
   std::array<char, 16> word = magic;
+  Nonce nonce{};
+  Proof proof{};
   std::uint64_t job = 0;
   std::int32_t rank = 0;
   std::int32_t size = 0;
@@ -40,8 +48,53 @@ enum class Answer : std::int32_t { accepted = 1, wrong_size = 2, rank_taken = 3 
 struct Reply {
   Answer answer = Answer::accepted;
   std::int32_t size = 0;
+  Proof proof{};
   NcclId id;
 };
+
+Nonce make_nonce() {
+  const std::string token = random_token(Nonce().size() / 2);
+  Nonce nonce{};
+  std::copy_n(token.begin(), std::min(token.size(), nonce.size()), nonce.begin());
+  return nonce;
+}
+
+// HMAC with SHA-256, whose inner and outer digests are hexadecimal text. Zeros where the job has no secret.
+Proof prove(const std::string& secret, const std::string& message) {
+  Proof proof{};
+  if (secret.empty()) return proof;
+  constexpr std::size_t block = 64;
+  std::string key = secret.size() > block ? sha256_hex(secret) : secret;
+  key.resize(block, '\0');
+  std::string inner = key, outer = key;
+  for (char& c : inner) c = static_cast<char>(c ^ 0x36);
+  for (char& c : outer) c = static_cast<char>(c ^ 0x5c);
+  const std::string text = sha256_hex(outer + sha256_hex(inner + message));
+  std::copy_n(text.begin(), proof.size(), proof.begin());
+  return proof;
+}
+
+// Each end proves it over both nonces, so that nothing of another connection or of the other end fits.
+Proof proof_of(const Greeting& greeting, const Nonce& banner, const std::string& secret) {
+  std::string message = "rank ";
+  message.append(banner.data(), banner.size()).append(greeting.nonce.data(), greeting.nonce.size());
+  return prove(secret, message + std::to_string(greeting.job) + " " + std::to_string(greeting.rank) + " " +
+                           std::to_string(greeting.size));
+}
+
+Proof proof_of(const Reply& reply, const Nonce& banner, const Nonce& greeting, const std::string& secret) {
+  std::string message = "root ";
+  message.append(banner.data(), banner.size()).append(greeting.data(), greeting.size());
+  message += std::to_string(static_cast<int>(reply.answer)) + " " + std::to_string(reply.size) + " ";
+  return prove(secret, message.append(reply.id.bytes.data(), reply.id.bytes.size()));
+}
+
+// In a time that says nothing about where they differ.
+bool same(const Proof& a, const Proof& b) {
+  int difference = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) difference |= a[i] ^ b[i];
+  return difference == 0;
+}
 
 Milliseconds left_until(Clock::time_point end) {
   return std::max(Milliseconds(0), std::chrono::duration_cast<Milliseconds>(end - Clock::now()));
@@ -73,36 +126,91 @@ Place parse(const std::string& rendezvous) {
 
 void set_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
-// Listens on all addresses, with IPv6 if the host has it. Empty if the port is taken.
-FileDescriptor try_listen(int port) {
-  for (const int family : {AF_INET6, AF_INET}) {
-    FileDescriptor fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!fd) continue;
-    const int on = 1;
-    const int off = 0;
-    setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    sockaddr_in6 six{};
-    sockaddr_in four{};
-    const sockaddr* address = nullptr;
-    socklen_t length = 0;
-    if (family == AF_INET6) {
-      setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-      six.sin6_family = AF_INET6;
-      six.sin6_addr = in6addr_any;
-      six.sin6_port = htons(static_cast<std::uint16_t>(port));
-      address = reinterpret_cast<const sockaddr*>(&six);
-      length = sizeof(six);
-    } else {
-      four.sin_family = AF_INET;
-      four.sin_addr.s_addr = htonl(INADDR_ANY);
-      four.sin_port = htons(static_cast<std::uint16_t>(port));
-      address = reinterpret_cast<const sockaddr*>(&four);
-      length = sizeof(four);
-    }
-    if (bind(fd.get(), address, length) == 0 && listen(fd.get(), 1024) == 0) return fd;
-    if (errno == EADDRINUSE) return {};
+class Addresses {
+ public:
+  explicit Addresses(const std::string& host) {
+    addrinfo hints{};
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    error_ = getaddrinfo(host.c_str(), nullptr, &hints, &list_);
   }
-  return {};
+  ~Addresses() {
+    if (error_ == 0) freeaddrinfo(list_);
+  }
+  Addresses(const Addresses&) = delete;
+  Addresses& operator=(const Addresses&) = delete;
+  int error() const noexcept { return error_; }
+  const addrinfo* first() const noexcept { return error_ == 0 ? list_ : nullptr; }
+
+ private:
+  addrinfo* list_ = nullptr;
+  int error_ = 0;
+};
+
+sockaddr_storage with_port(const addrinfo& address, int port) {
+  sockaddr_storage target{};
+  std::memcpy(&target, address.ai_addr, address.ai_addrlen);
+  const std::uint16_t network_port = htons(static_cast<std::uint16_t>(port));
+  if (address.ai_family == AF_INET6) {
+    reinterpret_cast<sockaddr_in6*>(&target)->sin6_port = network_port;
+  } else {
+    reinterpret_cast<sockaddr_in*>(&target)->sin_port = network_port;
+  }
+  return target;
+}
+
+bool is_loopback(const addrinfo& address) {
+  if (address.ai_family == AF_INET6)
+    return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(address.ai_addr)->sin6_addr) != 0;
+  return ntohl(reinterpret_cast<const sockaddr_in*>(address.ai_addr)->sin_addr.s_addr) >> 24U == 127;
+}
+
+enum class Listening { yes, taken, not_here };
+
+Listening try_listen(FileDescriptor& listener, int family, const sockaddr* address, socklen_t length) {
+  FileDescriptor fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return Listening::not_here;
+  const int on = 1;
+  const int off = 0;
+  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  if (family == AF_INET6) setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+  if (bind(fd.get(), address, length) == 0 && listen(fd.get(), 1024) == 0) {
+    listener = std::move(fd);
+    return Listening::yes;
+  }
+  return errno == EADDRINUSE ? Listening::taken : Listening::not_here;
+}
+
+// On the rendezvous address, so that other networks of the host do not reach it. A name may mean another address to
+// this host than to the others (a loopback address in /etc/hosts, a forwarded one): then on all, with IPv6 if the host
+// has it. Empty if the port is taken.
+FileDescriptor try_listen(const Place& place, const Addresses& addresses, int port) {
+  FileDescriptor listener;
+  for (const addrinfo* address = addresses.first(); address != nullptr; address = address->ai_next) {
+    if (address->ai_family != AF_INET && address->ai_family != AF_INET6) continue;
+    const bool meant = place.host == "localhost" || place.host == "::1" || place.host.starts_with("127.");
+    if (is_loopback(*address) && !meant) continue;
+    const sockaddr_storage target = with_port(*address, port);
+    switch (try_listen(listener, address->ai_family, reinterpret_cast<const sockaddr*>(&target), address->ai_addrlen)) {
+      case Listening::yes:
+      case Listening::taken:
+        return listener;
+      case Listening::not_here:
+        break;
+    }
+  }
+  sockaddr_in6 six{};
+  six.sin6_family = AF_INET6;
+  six.sin6_addr = in6addr_any;
+  six.sin6_port = htons(static_cast<std::uint16_t>(port));
+  if (try_listen(listener, AF_INET6, reinterpret_cast<const sockaddr*>(&six), sizeof(six)) != Listening::not_here)
+    return listener;
+  sockaddr_in four{};
+  four.sin_family = AF_INET;
+  four.sin_addr.s_addr = htonl(INADDR_ANY);
+  four.sin_port = htons(static_cast<std::uint16_t>(port));
+  try_listen(listener, AF_INET, reinterpret_cast<const sockaddr*>(&four), sizeof(four));
+  return listener;
 }
 
 struct Connection {
@@ -110,6 +218,8 @@ struct Connection {
   std::array<char, sizeof(Greeting)> buffer{};
   std::size_t filled = 0;
   int rank = -1;  // once greeted
+  Nonce nonce{};  // of the banner
+  Clock::time_point end = Clock::now() + patience;
   bool closing = false;
 };
 
@@ -122,26 +232,42 @@ class Server {
 
   void run(const FileDescriptor& listener, Clock::time_point end) {
     while (std::find(done_.begin(), done_.end(), false) != done_.end()) {
-      if (left_until(end).count() == 0) throw Poisoned(missing());
+      if (left_until(end).count() == 0) {
+        if (!other_size_.empty()) throw Disagreement(other_size_);
+        throw Poisoned(missing());
+      }
       std::vector<pollfd> waits{{listener.get(), POLLIN, 0}};
       for (const Connection& connection : connections_) waits.push_back({connection.fd.get(), POLLIN, 0});
       poll(waits.data(), waits.size(), static_cast<int>(std::min<long>(left_until(end).count(), 200)));
+      const Clock::time_point now = Clock::now();
       for (std::size_t i = 1; i < waits.size(); ++i) {
         if (waits[i].revents != 0) serve(connections_[i - 1]);
+        // Also of one that claims a rank and does not take the id: the real one may still come.
+        if (connections_[i - 1].end <= now) connections_[i - 1].closing = true;
       }
-      if (waits[0].revents != 0) accept_one(listener);
+      std::erase_if(connections_, [](const Connection& connection) { return connection.closing; });
+      for (int i = 0; waits[0].revents != 0 && i < 64 && accept_one(listener); ++i) {
+      }
       std::erase_if(connections_, [](const Connection& connection) { return connection.closing; });
     }
   }
 
  private:
-  void accept_one(const FileDescriptor& listener) {
+  bool accept_one(const FileDescriptor& listener) {
     Connection connection;
     connection.fd = FileDescriptor(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!connection.fd) return;
-    const Banner banner;
-    if (send(connection.fd.get(), &banner, sizeof(banner), MSG_NOSIGNAL) != sizeof(banner)) return;
+    if (!connection.fd) return false;
+    // Whoever said nothing for longest makes room.
+    if (connections_.size() >= done_.size() + strangers) {
+      const auto silent = std::find_if(connections_.begin(), connections_.end(),
+                                       [](const Connection& other) { return other.rank < 0; });
+      connections_.erase(silent != connections_.end() ? silent : connections_.begin());
+    }
+    Banner banner;
+    banner.nonce = connection.nonce = make_nonce();
+    if (send(connection.fd.get(), &banner, sizeof(banner), MSG_NOSIGNAL) != sizeof(banner)) return true;
     connections_.push_back(std::move(connection));
+    return true;
   }
 
   void serve(Connection& connection) {
@@ -171,14 +297,23 @@ class Server {
       connection.closing = true;
       return;
     }
+    if (!same(greeting.proof, proof_of(greeting, connection.nonce, exchange_.secret))) {
+      ++unproven_;
+      connection.closing = true;
+      return;
+    }
     Reply reply;
     reply.size = exchange_.size;
+    const auto reply_to = [&] { send_reply(connection, reply, greeting.nonce); };
     if (greeting.size != exchange_.size || greeting.rank < 1 || greeting.rank >= exchange_.size) {
       reply.answer = Answer::wrong_size;
-      reply_to(connection, reply);
-      throw Disagreement("a rank says it is rank " + std::to_string(greeting.rank) + " of " +
-                         std::to_string(greeting.size) + ", but rank 0 was started with " +
-                         std::to_string(exchange_.size) + " ranks; start all ranks with the same world size");
+      reply_to();
+      connection.closing = true;
+      other_size_ = "a rank says it is rank " + std::to_string(greeting.rank) + " of " + std::to_string(greeting.size) +
+                    ", but rank 0 was started with " + std::to_string(exchange_.size) +
+                    " ranks; start all ranks with the same world size";
+      if (!exchange_.secret.empty()) throw Disagreement(other_size_);
+      return;
     }
     const auto claims_it = [&](const Connection& other) {
       return &other != &connection && other.rank == greeting.rank && !other.closing;
@@ -186,17 +321,19 @@ class Server {
     if (done_[static_cast<std::size_t>(greeting.rank)] ||
         std::any_of(connections_.begin(), connections_.end(), claims_it)) {
       reply.answer = Answer::rank_taken;
-      reply_to(connection, reply);
+      reply_to();
       connection.closing = true;
       return;
     }
     reply.id = id_;
     connection.rank = greeting.rank;
-    reply_to(connection, reply);
+    connection.end = Clock::now() + patience;
+    reply_to();
   }
 
   // A reply fits any socket buffer, so a connection that does not take it whole is broken.
-  static void reply_to(Connection& connection, const Reply& reply) {
+  void send_reply(Connection& connection, Reply& reply, const Nonce& greeting) const {
+    reply.proof = proof_of(reply, connection.nonce, greeting, exchange_.secret);
     if (send(connection.fd.get(), &reply, sizeof(reply), MSG_NOSIGNAL) != sizeof(reply)) connection.closing = true;
   }
 
@@ -206,20 +343,26 @@ class Server {
       if (!done_[rank]) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
     }
     return "rank 0 waited " + std::to_string(exchange_.deadline.count()) + " ms at " + exchange_.rendezvous +
-           " for rank(s) " + ranks + "; check that they were started and can reach this host";
+           " for rank(s) " + ranks + "; check that they were started and can reach this host" +
+           (unproven_ == 0 ? ""
+                           : " and have the same ARBITER_JOB_SECRET: " + std::to_string(unproven_) +
+                                 " greetings did not prove that they know it");
   }
 
   const IdExchange& exchange_;
   const NcclId& id_;
   std::vector<bool> done_;
   std::vector<Connection> connections_;
+  int unproven_ = 0;
+  std::string other_size_;  // what to say if the ranks never come
 };
 
 void serve_id(const IdExchange& exchange, const Place& place, const NcclId& mine, Clock::time_point end) {
   FileDescriptor listener;
+  const Addresses addresses(place.host);
   while (true) {
     for (int attempt = 0; attempt < id_exchange_port_count && !listener; ++attempt) {
-      listener = try_listen(id_exchange_port(place.port, attempt));
+      listener = try_listen(place, addresses, id_exchange_port(place.port, attempt));
     }
     if (listener) break;
     if (left_until(end).count() == 0) {
@@ -255,14 +398,7 @@ FileDescriptor try_connect(const addrinfo& address, int port, Clock::time_point 
   FileDescriptor fd(socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return {};
   set_nonblocking(fd.get());
-  sockaddr_storage target{};
-  std::memcpy(&target, address.ai_addr, address.ai_addrlen);
-  const std::uint16_t network_port = htons(static_cast<std::uint16_t>(port));
-  if (address.ai_family == AF_INET6) {
-    reinterpret_cast<sockaddr_in6*>(&target)->sin6_port = network_port;
-  } else {
-    reinterpret_cast<sockaddr_in*>(&target)->sin_port = network_port;
-  }
+  const sockaddr_storage target = with_port(address, port);
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&target), address.ai_addrlen) == 0) return fd;
   if (errno != EINPROGRESS || !wait_for(fd.get(), POLLOUT, end)) return {};
   int error = 0;
@@ -287,27 +423,18 @@ class Client {
 
  private:
   bool ask_host(const Place& place, Clock::time_point end) {
-    addrinfo hints{};
-    hints.ai_family = AF_UNSPEC;
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* list = nullptr;
-    if (const int error = getaddrinfo(place.host.c_str(), nullptr, &hints, &list); error != 0) {
-      reason_ = "the host name '" + place.host + "' cannot be resolved: " + gai_strerror(error);
+    const Addresses addresses(place.host);
+    if (addresses.error() != 0) {
+      reason_ = "the host name '" + place.host + "' cannot be resolved: " + gai_strerror(addresses.error());
       return false;
     }
     bool got = false;
-    try {
-      for (const addrinfo* address = list; address != nullptr && !got; address = address->ai_next) {
-        for (int attempt = 0; attempt < id_exchange_port_count && !got; ++attempt) {
-          if (left_until(end).count() == 0) break;
-          got = ask(*address, id_exchange_port(place.port, attempt), std::min(end, Clock::now() + patience));
-        }
+    for (const addrinfo* address = addresses.first(); address != nullptr && !got; address = address->ai_next) {
+      for (int attempt = 0; attempt < id_exchange_port_count && !got; ++attempt) {
+        if (left_until(end).count() == 0) break;
+        got = ask(*address, id_exchange_port(place.port, attempt), std::min(end, Clock::now() + patience));
       }
-    } catch (...) {
-      freeaddrinfo(list);
-      throw;
     }
-    freeaddrinfo(list);
     return got;
   }
 
@@ -323,10 +450,16 @@ class Client {
     greeting.job = job_number(exchange_.job);
     greeting.rank = exchange_.rank;
     greeting.size = exchange_.size;
+    greeting.nonce = make_nonce();
+    greeting.proof = proof_of(greeting, banner.nonce, exchange_.secret);
     Reply reply;
     if (send(fd.get(), &greeting, sizeof(greeting), MSG_NOSIGNAL) != sizeof(greeting) ||
         !receive(fd.get(), reply, end)) {
       reason_ = "rank 0 of another job answers on port " + std::to_string(port);
+      return false;
+    }
+    if (!same(reply.proof, proof_of(reply, banner.nonce, greeting.nonce, exchange_.secret))) {
+      reason_ = "what answers on port " + std::to_string(port) + " does not prove that it knows ARBITER_JOB_SECRET";
       return false;
     }
     if (reply.answer == Answer::wrong_size) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -255,6 +256,7 @@ std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables& vari
   exchange.rank = variables.rank;
   exchange.size = variables.size;
   exchange.deadline = deadline;
+  if (const char* secret = std::getenv("ARBITER_JOB_SECRET")) exchange.secret = secret;
   id = exchange_id(exchange, id);
   return std::make_unique<NcclBootstrap>(std::move(library), variables, ordinal, id, deadline);
 }

@@ -5,9 +5,14 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -38,6 +43,16 @@ int listen_on(int port, FileDescriptor& out) {
   socklen_t length = sizeof(address);
   getsockname(out.get(), reinterpret_cast<sockaddr*>(&address), &length);
   return ntohs(address.sin_port);
+}
+
+FileDescriptor connect_to(int port, const char* host = "127.0.0.1") {
+  FileDescriptor fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  inet_pton(AF_INET, host, &address.sin_addr);
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) return {};
+  return fd;
 }
 
 int free_port() {
@@ -193,7 +208,97 @@ TEST_P(TcpExchangeTest, StrangersDoNotDisturb) {
 }
 
 TEST_P(TcpExchangeTest, AnotherWorldSizeIsSaidOnBothSides) {
+  base_.deadline = std::chrono::milliseconds(1500);
   EXPECT_EQ(run({of(0, 2), of(1, 3)}), (std::vector<int>{3, 3}));
+}
+
+TEST_P(TcpExchangeTest, AStrangerWithAnotherSizeDoesNotStopTheJob) {
+  std::vector<int> late;
+  std::thread rank([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    late = run({of(1, 2)});
+  });
+  EXPECT_EQ(run({of(0, 2), of(5, 7)}), (std::vector<int>{0, 3}));
+  rank.join();
+  EXPECT_EQ(late, std::vector<int>{0});
+}
+
+TEST_P(TcpExchangeTest, AThousandIdleConnectionsAreNoObstacle) {
+  base_.deadline = std::chrono::seconds(15);
+  std::vector<int> late, first;
+  std::thread root([&] { first = run({of(0, 2)}); });
+  const int port = std::stoi(base_.rendezvous.substr(base_.rendezvous.rfind(':') + 1));
+  std::vector<FileDescriptor> idle;
+  for (int i = 0; i < 1000; ++i) {
+    idle.push_back(connect_to(port));
+    if (!idle.back()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  late = run({of(1, 2)});
+  root.join();
+  EXPECT_EQ(first, std::vector<int>{0});
+  EXPECT_EQ(late, std::vector<int>{0});
+}
+
+TEST_P(TcpExchangeTest, AClaimOfARankExpires) {
+  base_.deadline = std::chrono::seconds(12);
+  std::vector<int> first;
+  std::thread root([&] { first = run({of(0, 2)}); });
+  // A rank that takes its id and is then stopped: it never says thanks.
+  IdExchange claim = of(1, 2);
+  const pid_t silent = fork();
+  if (silent == 0) {
+    const int port = std::stoi(base_.rendezvous.substr(base_.rendezvous.rfind(':') + 1));
+    FileDescriptor fd;
+    while (!(fd = connect_to(port))) usleep(10'000);
+    struct {
+      char word[16];
+      char nonce[32];
+      char proof[64];
+      std::uint64_t job;
+      std::int32_t rank, size;
+    } greeting{};
+    char banner[48];
+    if (recv(fd.get(), banner, sizeof(banner), MSG_WAITALL) != sizeof(banner)) _exit(1);
+    std::memcpy(greeting.word, banner, sizeof(greeting.word));
+    greeting.job = job_number(claim.job);
+    greeting.rank = 1;
+    greeting.size = 2;
+    send(fd.get(), &greeting, sizeof(greeting), MSG_NOSIGNAL);
+    pause();
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  const std::vector<int> late = run({of(1, 2)});
+  kill(silent, SIGKILL);
+  waitpid(silent, nullptr, 0);
+  root.join();
+  EXPECT_EQ(first, std::vector<int>{0});
+  EXPECT_EQ(late, std::vector<int>{0});
+}
+
+TEST_P(TcpExchangeTest, WithASecretBothEndsProveIt) {
+  base_.secret = "of this job";
+  EXPECT_EQ(run({of(0, 3), of(1, 3), of(2, 3)}), (std::vector<int>{0, 0, 0}));
+  base_.deadline = std::chrono::milliseconds(800);
+  for (const char* theirs : {"", "of another", "of this job "}) {
+    IdExchange stranger = of(1, 2);
+    stranger.secret = theirs;
+    EXPECT_EQ(run({of(0, 2), stranger}), (std::vector<int>{2, 2})) << "a rank with '" << theirs << "'";
+    IdExchange root = of(0, 2);
+    root.secret = theirs;
+    EXPECT_EQ(run({root, of(1, 2)}), (std::vector<int>{2, 2})) << "a root with '" << theirs << "'";
+  }
+}
+
+TEST_P(TcpExchangeTest, ListensOnlyOnTheRendezvousAddress) {
+  base_.deadline = std::chrono::seconds(3);
+  std::vector<int> first;
+  std::thread root([&] { first = run({of(0, 2)}); });
+  const int port = std::stoi(base_.rendezvous.substr(base_.rendezvous.rfind(':') + 1));
+  while (!connect_to(port)) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_FALSE(connect_to(port, "127.0.0.2")) << "another address of this host is served too";
+  EXPECT_EQ(run({of(1, 2)}), std::vector<int>{0});
+  root.join();
+  EXPECT_EQ(first, std::vector<int>{0});
 }
 
 TEST_P(TcpExchangeTest, OneRankTwiceLeavesOneOfThemOut) {
@@ -286,6 +391,29 @@ TEST_P(FileExchangeTest, AFolderThatDoesNotExistIsNamed) {
   EXPECT_THROW(exchange_id(exchange, {}), InvalidArgument);
   exchange.rendezvous = "file:///";
   EXPECT_THROW(exchange_id(exchange, {}), InvalidArgument);
+}
+
+class FolderExchangeTest : public IdExchangeTest {};
+INSTANTIATE_TEST_SUITE_P(Folder, FolderExchangeTest, testing::Values("file"));
+
+TEST_P(FolderExchangeTest, AFolderOfOthersIsNoMeetingPlace) {
+  fs::permissions(folder_, fs::perms::all);
+  EXPECT_THROW(exchange_id(of(0, 2), sample_id()), Unavailable);
+  fs::permissions(folder_, fs::perms::owner_all);
+  if (geteuid() != 0) return;
+  ASSERT_EQ(chown(folder_.c_str(), 65534, 65534), 0);
+  EXPECT_THROW(exchange_id(of(1, 2), {}), Unavailable);
+}
+
+TEST_P(FolderExchangeTest, APipeInTheWayDoesNotOutlastTheDeadline) {
+  base_.deadline = std::chrono::milliseconds(500);
+  const auto begin = std::chrono::steady_clock::now();
+  // What rank 0 looks for while it waits.
+  std::array<char, 32> job{};
+  std::snprintf(job.data(), job.size(), "%016llx", static_cast<unsigned long long>(job_number(base_.job)));
+  ASSERT_EQ(mkfifo((folder_ / ("meet." + std::string(job.data()) + ".2.rank1")).c_str(), 0600), 0);
+  EXPECT_EQ(run({of(0, 2)}), std::vector<int>{2});
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
 }
 
 }  // namespace
