@@ -1,5 +1,12 @@
 #include "records/kernels.hpp"
 
+#include <elf.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+
 #include "records/digest.hpp"
 #include "sqlite/reader.hpp"
 #include "sqlite/rows.hpp"
@@ -23,6 +30,42 @@ std::string digest_of(const StoredKernel& stored) {
       .add("stack_bytes", kernel.resources.stack_bytes)
       .add("image", kernel.image)
       .hex();
+}
+
+/// Loaders map what the headers promise and touch it: beyond the end of the image that is SIGBUS. Every image is ELF: a
+/// cubin, or a shared object of the CPU device.
+std::string image_problem(const std::string& image) {
+  Elf64_Ehdr header{};
+  if (image.size() < sizeof header) return "its image is shorter than an ELF header";
+  std::memcpy(&header, image.data(), sizeof header);
+  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
+      header.e_ident[EI_DATA] != ELFDATA2LSB) {
+    return "its image is not a 64-bit ELF file";
+  }
+  const std::uint64_t size = image.size();
+  const auto outside = [&](std::uint64_t offset, std::uint64_t bytes) {
+    return offset > size || bytes > size - offset;
+  };
+  const bool segments = header.e_phnum != 0, sections = header.e_shnum != 0;
+  if ((segments && header.e_phentsize != sizeof(Elf64_Phdr)) ||
+      (sections && header.e_shentsize != sizeof(Elf64_Shdr)) ||
+      outside(header.e_phoff, segments ? std::uint64_t{header.e_phnum} * sizeof(Elf64_Phdr) : 0) ||
+      outside(header.e_shoff, sections ? std::uint64_t{header.e_shnum} * sizeof(Elf64_Shdr) : 0)) {
+    return "its image is shorter than its ELF header promises";
+  }
+  for (std::size_t i = 0; i < header.e_phnum; ++i) {
+    Elf64_Phdr segment{};
+    std::memcpy(&segment, image.data() + header.e_phoff + i * sizeof segment, sizeof segment);
+    if (outside(segment.p_offset, segment.p_filesz)) return "a segment of its image lies outside of it";
+  }
+  for (std::size_t i = 0; i < header.e_shnum; ++i) {
+    Elf64_Shdr section{};
+    std::memcpy(&section, image.data() + header.e_shoff + i * sizeof section, sizeof section);
+    if (section.sh_type != SHT_NOBITS && outside(section.sh_offset, section.sh_size)) {
+      return "a section of its image lies outside of it";
+    }
+  }
+  return "";
 }
 
 }  // namespace
@@ -56,6 +99,9 @@ std::vector<StoredKernel> load_kernels(Connection& connection) {
       stored.kernel.image = query.blob(9);
       if (query.text(10) != digest_of(stored)) {
         throw DatabaseError("kernel '" + stored.name + "' does not match its digest");
+      }
+      if (const std::string problem = image_problem(stored.kernel.image); !problem.empty()) {
+        throw DatabaseError("kernel '" + stored.name + "' cannot be loaded: " + problem);
       }
       kernels.push_back(std::move(stored));
     }
@@ -91,6 +137,34 @@ std::vector<StoredKernel> read_kernels_from_bytes(const std::string& bytes, cons
   db::Connection view = db::connection_to_bytes(bytes, name_for_messages);
   std::optional<db::Connection> migrated;
   return db::load_kernels(db::prepare_view(view, migrated));
+}
+
+std::size_t count_kernels_in_bytes(const std::string& bytes, const std::string& name_for_messages) {
+  db::Connection view = db::connection_to_bytes(bytes, name_for_messages);
+  std::optional<db::Connection> migrated;
+  return static_cast<std::size_t>(db::prepare_view(view, migrated).integer("SELECT count(key) FROM kernel"));
+}
+
+std::string untrusted_kernels(const std::filesystem::path& path, const std::string& bytes) {
+  // What is looked at is what was read: a name may lead elsewhere a moment later.
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (descriptor < 0) return "the file cannot be opened again";
+  struct stat info {};
+  std::string now;
+  const bool known = ::fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode);
+  if (known && static_cast<std::uint64_t>(info.st_size) == bytes.size()) {
+    now.resize(bytes.size());
+    if (::pread(descriptor, now.data(), now.size(), 0) != static_cast<ssize_t>(now.size())) now.clear();
+  }
+  ::close(descriptor);
+  if (!known) return "it is no regular file";
+  if (info.st_uid != ::geteuid() && info.st_uid != 0) {
+    return "it belongs to user " + std::to_string(info.st_uid) + ", expected the user " + std::to_string(::geteuid()) +
+           " or root";
+  }
+  if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) return "others may write to it; `chmod go-w` it if it is yours";
+  if (now != bytes) return "it is no snapshot in one piece, or changed while it was read";
+  return "";
 }
 
 void write_snapshot(const std::filesystem::path& target, const std::vector<DecisionSet>& sets,

@@ -65,6 +65,7 @@ Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<D
   if (!decisions.source.empty()) {
     log.info("decisions: " + decisions.source + ", for " + std::to_string(decisions.sets.size()) +
              " environments and with " + std::to_string(decisions.kernels->size()) + " compiled kernels");
+    if (!decisions.kernels_note.empty()) log.warn(decisions.kernels_note);
   }
 }
 

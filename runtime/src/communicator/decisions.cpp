@@ -53,22 +53,31 @@ LoadedDecisions load_decisions(Bootstrap& bootstrap, const CommunicatorOptions& 
   if (bootstrap.rank() == 0) {
     std::string bytes;
     std::string problem;
+    std::string why_not = "set ARBITER_KERNELS=on if you trust whoever made it with what runs as you";
     if (!options.variables.db.empty()) {
       try {
         bytes = read_for_broadcast(options.variables.db);
+        if (options.variables.kernels && count_kernels_in_bytes(bytes, options.variables.db) != 0) {
+          why_not = untrusted_kernels(options.variables.db, bytes);
+        }
       } catch (const std::exception& error) {
         problem = error.what();
       }
     }
-    message = pack({options.variables.db, bytes, problem});
+    message = pack({options.variables.db, bytes, problem, why_not});
   }
   const std::vector<std::string> fields = unpack(bootstrap.broadcast(message, 0));
-  if (fields.size() != 3) throw Disagreement("creating a communicator: rank 0 sent no database message");
+  if (fields.size() != 4) throw Disagreement("creating a communicator: rank 0 sent no database message");
   loaded.problem = fields[2];
   if (fields[0].empty() || !loaded.problem.empty()) return loaded;
   try {
     loaded.sets = read_decisions_from_bytes(fields[1], fields[0]);
-    loaded.kernels = std::make_shared<const KernelSet>(read_kernels_from_bytes(fields[1], fields[0]));
+    if (const std::string& why_not = fields[3]; why_not.empty()) {
+      loaded.kernels = std::make_shared<const KernelSet>(read_kernels_from_bytes(fields[1], fields[0]));
+    } else if (const std::size_t carried = count_kernels_in_bytes(fields[1], fields[0]); carried != 0) {
+      loaded.kernels_note =
+          "'" + fields[0] + "' carries " + std::to_string(carried) + " compiled kernels, not loaded: " + why_not;
+    }
     loaded.source = fields[0];
   } catch (const std::exception& error) {
     loaded.sets.clear();  // nothing of a file that is damaged anywhere

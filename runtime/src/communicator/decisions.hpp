@@ -13,8 +13,9 @@ namespace arbiter {
 struct LoadedDecisions {
   std::vector<DecisionSet> sets;
   std::shared_ptr<const KernelSet> kernels = std::make_shared<const KernelSet>();  ///< that came with them
-  std::string source;   ///< "given by the caller", "/path/to.db", or empty: none
-  std::string problem;  ///< why a database that was named could not be used; empty if it could
+  std::string kernels_note;  ///< how many kernels the database carries and why they are not loaded; empty if they are
+  std::string source;        ///< "given by the caller", "/path/to.db", or empty: none
+  std::string problem;       ///< why a database that was named could not be used; empty if it could
 };
 
 /// Collective. A database that cannot be read is no error: the heuristic works without it. Throws Disagreement when

@@ -95,6 +95,7 @@ EnvironmentVariables EnvironmentVariables::read() {
   read.numerics =
       choice("ARBITER_NUMERICS", numerics_policies, "any") == "strict" ? NumericsPolicy::strict : NumericsPolicy::any;
   read.jit = choice("ARBITER_JIT", switches, "on") == "on";
+  read.kernels = choice("ARBITER_KERNELS", switches, "off") == "on";
   read.multicast = choice("ARBITER_MULTICAST", switches, "off") == "on" && !nccl_forbids_multicast();
   read.timeout = milliseconds("ARBITER_TIMEOUT_MS", read.timeout);
   read.log = choice("ARBITER_LOG", log_levels, read.log);
@@ -114,6 +115,8 @@ std::vector<VariableDescription> describe(const EnvironmentVariables& variables)
   add("ARBITER_NUMERICS", variables.numerics == NumericsPolicy::strict ? "strict" : "any",
       "any, or strict: only kernels that add in rank order, with bit-identical results");
   add("ARBITER_JIT", on_off(variables.jit), "on, or off: a kernel that is not in the cache is an error");
+  add("ARBITER_KERNELS", on_off(variables.kernels),
+      "on: run the compiled kernels that the snapshot carries, if it is yours or root's; off: compile them here");
   add("ARBITER_MULTICAST", on_off(variables.multicast),
       "on or off: use NVLink multicast; off in any case when NCCL_NVLS_ENABLE is 0");
   add("ARBITER_TIMEOUT_MS", std::to_string(variables.timeout.count()),

@@ -1,6 +1,10 @@
 // A snapshot with kernels runs where nothing can be compiled.
 #include <gtest/gtest.h>
 
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <cstdlib>
 
 #include "arbiter/error.hpp"
@@ -93,6 +97,7 @@ class StoredKernels : public ::testing::Test {
     options.variables.db = (folder / "snapshot.db").string();
     options.variables.cache_dir = folder / "empty-cache";
     options.variables.jit = false;
+    options.variables.kernels = true;
     return options;
   }
 
@@ -137,6 +142,52 @@ TEST_F(StoredKernels, ASnapshotWithoutThemCannotRunThere) {
     const std::vector<ProblemFamily> families = {{"allreduce", Dtype::bf16, hidden, max_tokens, Mode::graph}};
     EXPECT_THROW(communicator.prepare(families), Unsupported);
   });
+}
+
+TEST_F(StoredKernels, AreNotRunUnlessAskedForAndTrusted) {
+  const std::filesystem::path file = folder / "snapshot.db";
+  write_snapshot(file, sets, compiled());
+  const WithoutCompiler none;
+  const auto can_run = [&](bool kernels) {
+    std::atomic<int> prepared{0};
+    run_ranks(ranks, [&](RankContext& context) {
+      CommunicatorOptions options = without_jit();
+      options.variables.kernels = kernels;
+      Communicator communicator(context.bootstrap, context.device, options);
+      const std::vector<ProblemFamily> families = {{"allreduce", Dtype::bf16, hidden, max_tokens, Mode::graph}};
+      try {
+        communicator.prepare(families);
+        ++prepared;
+      } catch (const Unsupported&) {
+      }
+    });
+    return prepared == ranks;
+  };
+  EXPECT_TRUE(can_run(true));
+  EXPECT_FALSE(can_run(false)) << "kernels are opt-in";
+  ASSERT_EQ(::chmod(file.c_str(), 0666), 0);
+  EXPECT_FALSE(can_run(true)) << "others could have written them";
+  ASSERT_EQ(::chmod(file.c_str(), 0644), 0);
+  EXPECT_TRUE(can_run(true));
+  const std::string bytes = read_for_broadcast(file);
+  EXPECT_EQ(count_kernels_in_bytes(bytes, "snapshot"), 2U);
+  EXPECT_NE(untrusted_kernels(file, bytes + "x"), "");
+  if (::geteuid() != 0) return;
+  ASSERT_EQ(::chown(file.c_str(), 65534, 65534), 0);
+  EXPECT_FALSE(can_run(true)) << "another user wrote them";
+}
+
+TEST_F(StoredKernels, AnImageThatIsShorterThanItsHeadersIsAnError) {
+  const std::vector<StoredKernel> whole = compiled();
+  const std::string& image = whole.front().kernel.image;
+  for (const std::size_t bytes :
+       {std::size_t{1}, std::size_t{63}, std::size_t{64}, image.size() / 2, image.size() - 1}) {
+    std::vector<StoredKernel> cut = whole;
+    cut.front().kernel.image.resize(bytes);
+    write_snapshot(folder / "cut.db", sets, cut);  // with a digest that fits
+    const std::string message = test::message_of<DatabaseError>([&] { read_kernels(folder / "cut.db"); });
+    EXPECT_NE(message.find("cannot be loaded"), std::string::npos) << message;
+  }
 }
 
 TEST_F(StoredKernels, ADamagedKernelSpoilsTheSnapshot) {

@@ -60,6 +60,8 @@ BenchSetup read_setup(const Options& options, DeviceKind device) {
   setup.nccl = device == DeviceKind::cuda;
   const bool asked_for = options.has("db") || !setup.variables.db.empty();
   std::error_code ignored;
+  // Nobody asked for the code of a file that happens to lie in this directory.
+  if (!asked_for) setup.variables.kernels = false;
   if (!std::filesystem::exists(setup.database, ignored)) {
     if (asked_for) throw DatabaseError(setup.database.string() + " does not exist; make it with: arbiter tune");
     setup.database.clear();

@@ -38,6 +38,13 @@ class KernelSet {
 std::vector<StoredKernel> read_kernels(const std::filesystem::path&);
 std::vector<StoredKernel> read_kernels_from_bytes(const std::string& bytes, const std::string& name_for_messages);
 
+/// How many kernels a database carries; nothing of them is loaded.
+std::size_t count_kernels_in_bytes(const std::string& bytes, const std::string& name_for_messages);
+
+/// Kernels are code that runs as the user. Why those of this file, from which `bytes` were read, must not run: it does
+/// not belong to the user or root, others may write to it, or it holds other bytes by now. Empty if they may.
+std::string untrusted_kernels(const std::filesystem::path&, const std::string& bytes);
+
 /// As write_snapshot(), with these kernels.
 void write_snapshot(const std::filesystem::path&, const std::vector<DecisionSet>&, const std::vector<StoredKernel>&);
 

@@ -19,9 +19,10 @@ struct EnvironmentVariables {
   Backend backend = Backend::automatic;           ///< ARBITER_BACKEND: auto, trtllm, mnnvl, custom, nvls, nccl
   NumericsPolicy numerics = NumericsPolicy::any;  ///< ARBITER_NUMERICS: any, strict
   bool jit = true;                                ///< ARBITER_JIT: on, off (a cache miss is then an error)
-  bool multicast = false;                         ///< ARBITER_MULTICAST: on, off. Off also when NCCL_NVLS_ENABLE=0
-  std::chrono::milliseconds timeout{30'000};      ///< ARBITER_TIMEOUT_MS: deadline of every device-side wait
-  std::string log = "warn";                       ///< ARBITER_LOG: trace, debug, info, warn, error, off
+  bool kernels = false;    ///< ARBITER_KERNELS: on, off. Run compiled kernels that a snapshot carries
+  bool multicast = false;  ///< ARBITER_MULTICAST: on, off. Off also when NCCL_NVLS_ENABLE=0
+  std::chrono::milliseconds timeout{30'000};  ///< ARBITER_TIMEOUT_MS: deadline of every device-side wait
+  std::string log = "warn";                   ///< ARBITER_LOG: trace, debug, info, warn, error, off
 
   /// Throws InvalidArgument naming the variable, its value and what is valid.
   static EnvironmentVariables read();
