@@ -115,6 +115,10 @@ void FollowedComm::set_up_or_throw() {
   communicator_ = std::make_unique<Communicator>(bootstrap, device_, std::move(options));
   const SymmetricProvider provider = communicator_->symmetric_provider();
   communicator_->prepare(families());
+  if (host_->rank == 0 && communicator_->workspace_bytes() > settings().workspace_bytes) {
+    log().warn(fmt::format("the workspace has {} bytes, more than ARBITER_NCCL_WORKSPACE={}; set a smaller one",
+                           communicator_->workspace_bytes(), settings().workspace_bytes));
+  }
   if (host_->rank == 0) {
     const auto milliseconds =
         std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started).count();

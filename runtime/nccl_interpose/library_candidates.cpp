@@ -75,7 +75,8 @@ class Collector {
 struct Loaded {
   std::string path;
   bool needs_nccl = false;
-  std::vector<std::string> search;  // RPATH and RUNPATH
+  std::string rpath;
+  std::string runpath;
 };
 
 Loaded read_loaded(const dl_phdr_info& info) {
@@ -101,7 +102,8 @@ Loaded read_loaded(const dl_phdr_info& info) {
     if (entry->d_tag == DT_NEEDED && std::string_view(strings + entry->d_un.d_val).starts_with("libnccl.so")) {
       loaded.needs_nccl = true;
     }
-    if (entry->d_tag == DT_RPATH || entry->d_tag == DT_RUNPATH) loaded.search.emplace_back(strings + entry->d_un.d_val);
+    if (entry->d_tag == DT_RPATH) loaded.rpath = strings + entry->d_un.d_val;
+    if (entry->d_tag == DT_RUNPATH) loaded.runpath = strings + entry->d_un.d_val;
   }
   return loaded;
 }
@@ -138,17 +140,24 @@ std::vector<LibraryCandidate> library_candidates() {
       collector.add(library.path, "the program has loaded it");
     }
   }
-  for (const bool needs_nccl : {true, false}) {
+  // The loader's own order: RPATH, LD_LIBRARY_PATH, RUNPATH; of what is linked to NCCL first, and of all others for
+  // those that open it (JAX).
+  const auto add_search_paths = [&](bool needs_nccl, std::string Loaded::*list) {
     for (const Loaded& library : loaded) {
       if (library.needs_nccl != needs_nccl || library.path == own) continue;
-      for (const std::string& search : library.search) {
-        collector.add_folders(search, folder_of(library.path),
-                              "search path of " + (library.path.empty() ? "the program" : library.path));
-      }
+      collector.add_folders(library.*list, folder_of(library.path),
+                            "search path of " + (library.path.empty() ? "the program" : library.path));
     }
-  }
-  for (const std::string& path : nccl_candidates()) collector.add(path, "Python environment or CUDA toolkit");
+  };
+  bool linked = false;
+  for (const Loaded& library : loaded) linked = linked || (library.needs_nccl && library.path != own);
+  add_search_paths(true, &Loaded::rpath);
+  if (!linked) add_search_paths(false, &Loaded::rpath);
   if (const char* list = std::getenv("LD_LIBRARY_PATH")) collector.add_folders(list, "", "LD_LIBRARY_PATH");
+  add_search_paths(true, &Loaded::runpath);
+  add_search_paths(false, &Loaded::rpath);
+  add_search_paths(false, &Loaded::runpath);
+  for (const std::string& path : nccl_candidates()) collector.add(path, "Python environment or CUDA toolkit");
   for (const std::string_view folders :
        {"/usr/local/lib:/usr/local/lib64:/usr/local/cuda/lib64:/usr/local/cuda/lib",
         "/usr/lib/x86_64-linux-gnu:/lib/x86_64-linux-gnu:/usr/lib/aarch64-linux-gnu:/lib/aarch64-linux-gnu",

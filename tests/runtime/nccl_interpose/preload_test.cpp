@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 namespace arbiter {
@@ -68,6 +69,15 @@ TEST(NcclPreload, VerifyComparesAndReports) {
   EXPECT_FALSE(contains(right, "differ")) << right.text;
   const Outcome wrong = run("ARBITER_NCCL=verify:2 STAND_IN_WRONG=1");
   EXPECT_TRUE(contains(wrong, "1 of 512 elements of a bf16 sum differ: element 0")) << wrong.text;
+}
+
+TEST(NcclPreload, TheNcclIsTheOneThatTheLoaderWouldHaveTaken) {
+  // The program has a RUNPATH, which LD_LIBRARY_PATH beats.
+  const std::string copy = ::testing::TempDir() + "/arbiter-other-nccl";
+  ASSERT_EQ(std::system(("mkdir -p " + copy + " && cp " STAND_IN " " + copy + "/libnccl.so.2").c_str()), 0);
+  const Outcome outcome = run("LD_LIBRARY_PATH=" + copy);
+  EXPECT_EQ(outcome.status, 0) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "is behind this library: " + copy + "/libnccl.so.2 (LD_LIBRARY_PATH)")) << outcome.text;
 }
 
 TEST(NcclPreload, ALibraryThatIsNotNcclIsRefused) {
