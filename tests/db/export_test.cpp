@@ -92,6 +92,17 @@ TEST(ExportCsv, IsReadByACsvReader) {
   EXPECT_EQ(read, "5\n");
 }
 
+TEST(ExportCsv, NoCellIsAFormula) {
+  for (const char* formula : {"=HYPERLINK(\"http://x\")", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"}) {
+    std::vector<DecisionSet> sets = {{example_environment(), example_decisions(1)}};
+    sets[0].environment.gpu_name = formula;
+    const std::string text = decisions_csv(sets);
+    const std::size_t row = text.find('\n') + 1;
+    const std::string cell = text.substr(text.find(',', row) + 1);
+    EXPECT_TRUE(cell.starts_with("'") || cell.starts_with("\"'")) << cell;
+  }
+}
+
 TEST(ExportMarkdown, EveryRowHasEveryColumn) {
   const std::string text = decisions_markdown(awkward_sets());
   std::istringstream lines(text);
@@ -202,6 +213,13 @@ TEST(ExportVllm, IsAPythonLiteral) {
                                                {fused, 512, pulled, 40},
                                                {fused, 512, unfused, 30}});
   const EngineExport exported = export_vllm(contents, environment);
+  Contents renamed = contents;
+  renamed.environments.begin()->second.gpu_name = "H200\nimport os\r\nos.system(1) \\";
+  for (const std::string& hostile : {export_vllm(renamed, environment).text, exported.text}) {
+    EXPECT_EQ(std::count(hostile.begin(), hostile.end(), 0x0a),
+              std::count(exported.text.begin(), exported.text.end(), 0x0a));
+    EXPECT_EQ(hostile.find(0x0d), std::string::npos);
+  }
   python(scratch, exported.text,
          "values = {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(text).body}\n"
          "assert values == {'FI_ALLREDUCE_FUSION_MAX_SIZE_MB': {90: {4: 1.0}},\n"

@@ -41,6 +41,7 @@ TEST(Text, Units) {
   EXPECT_EQ(format_microseconds(2.314), "2.31");
   EXPECT_EQ(format_microseconds(14.96), "15.0");
   EXPECT_EQ(format_microseconds(1203.4), "1203");
+  EXPECT_EQ(format_microseconds(1e300).size(), 301U);
   EXPECT_EQ(format_bytes(0), "0 B");
   EXPECT_EQ(format_bytes(1023), "1023 B");
   EXPECT_EQ(format_bytes(16384), "16 KiB");
@@ -48,6 +49,22 @@ TEST(Text, Units) {
   EXPECT_EQ(format_seconds(0.44), "0.4 s");
   EXPECT_EQ(format_seconds(72), "1 min 12 s");
   EXPECT_EQ(format_seconds(7260), "2 h 1 min");
+}
+
+TEST(Text, ControlCharactersAreShownAndNotSent) {
+  EXPECT_EQ(visible("\x1b[2J\r\nx\x7f"), "\\x1b[2J\\x0d\\x0ax\\x7f");
+  EXPECT_EQ(visible("a\xc2\x9b"
+                    "2J"),
+            "a\\x9b2J");
+  EXPECT_EQ(visible("H200 \xc2\xb5s \xe2\x82\xac"), "H200 \xc2\xb5s \xe2\x82\xac");
+  Table table({"gpu"});
+  table.add({"\x1b]0;owned\x07"});
+  testing::internal::CaptureStdout();
+  table.print(0);
+  std::fflush(stdout);
+  const std::string shown = testing::internal::GetCapturedStdout();
+  EXPECT_EQ(shown.find('\x1b'), std::string::npos);
+  EXPECT_NE(shown.find("\\x1b]0;owned\\x07"), std::string::npos) << shown;
 }
 
 TEST(Text, CandidatesAreSplitForTables) {

@@ -12,6 +12,13 @@
 namespace arbiter {
 namespace {
 
+/// What ends a line ends a comment, and the next line would be code of the engine; so would one after a backslash.
+std::string in_a_comment(const std::string& text) {
+  std::string line;
+  for (const char c : text) line += static_cast<unsigned char>(c) < 0x20 || c == 0x7f || c == '\\' ? ' ' : c;
+  return line;
+}
+
 using db::BandPoint;
 using db::ProblemTimes;
 
@@ -81,7 +88,7 @@ EngineExport export_vllm(const Contents& contents, const std::string& key) {
     one_shot_mib[world] = mib(shots.largest[0]);
     result.losses.push_back(shots.loss);
   }
-  result.text = "# " + environment.gpu_name + ", MiB by compute capability and number of ranks\n" +
+  result.text = "# " + in_a_comment(environment.gpu_name) + ", MiB by compute capability and number of ranks\n" +
                 dictionary("FI_ALLREDUCE_FUSION_MAX_SIZE_MB", capability, fused_mib) +
                 dictionary("_FI_ALLREDUCE_ONE_SHOT_MAX_SIZES_MB", capability, one_shot_mib);
   return result;
@@ -105,7 +112,7 @@ EngineExport export_sglang(const Contents& contents, const std::string& key) {
   }
   if (points.empty()) nothing_for("sglang", "the pattern allreduce");
   EngineExport result;
-  result.text = "# " + environment.gpu_name +
+  result.text = "# " + in_a_comment(environment.gpu_name) +
                 ": bytes; a message is below a threshold or goes to the next one\n{\n    " +
                 std::to_string(environment.compute_capability) + ": {\n";
   for (const auto& [world, modes] : points) {
@@ -221,7 +228,7 @@ EngineExport export_tensorrt_llm(const Contents& contents, const std::string& ke
   if (result.losses.empty()) {
     nothing_for("tensorrt-llm", "the patterns allreduce or allreduce_residual_rmsnorm on 2, 4 or 8 ranks");
   }
-  result.text = "// " + environment.gpu_name +
+  result.text = "// " + in_a_comment(environment.gpu_name) +
                 ". [TP][fusion][hidden][tokens]: 0 NCCL, 4 one-shot, 5 two-shot\n"
                 "// Hidden: 128, 256, ... 8192. Tokens: 1, 2, ... 16384\n"
                 "inline AllReduceBestStrategyTableType AllReduceBestStrategyTableSM" +

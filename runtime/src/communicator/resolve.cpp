@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -44,7 +45,14 @@ std::string joined(const std::vector<std::string>& parts) {
   return text;
 }
 
-std::int64_t divide_up(std::int64_t value, std::int64_t by) { return value / by + (value % by != 0 ? 1 : 0); }
+/// value * there / here, rounded down or up; the largest number where it would be larger.
+std::int64_t scaled(std::int64_t value, std::int64_t there, std::int64_t here, bool up) {
+  __extension__ using Wide = __int128;
+  const Wide product = Wide{value} * there;
+  const Wide result = product / here + (up && product % here != 0 ? 1 : 0);
+  constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
+  return result > largest ? largest : static_cast<std::int64_t>(result);
+}
 
 }  // namespace
 
@@ -222,10 +230,10 @@ Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFam
     if (!accepted) continue;
     // The smallest measured message also stands for smaller ones, and an interval reaches up to the next one's start:
     // between two measured messages of another row length lie some of this one.
-    const std::int64_t first = decision.tokens_min <= 1 ? 1 : divide_up(decision.tokens_min * there, here);
-    const bool adjacent = i + 1 < tuned.size() && tuned[i + 1]->tokens_min == decision.tokens_max + 1;
-    const std::int64_t last =
-        adjacent ? divide_up(tuned[i + 1]->tokens_min * there, here) - 1 : decision.tokens_max * there / here;
+    const std::int64_t first = decision.tokens_min <= 1 ? 1 : scaled(decision.tokens_min, there, here, true);
+    const bool adjacent = i + 1 < tuned.size() && tuned[i + 1]->tokens_min - 1 == decision.tokens_max;
+    const std::int64_t last = adjacent ? scaled(tuned[i + 1]->tokens_min, there, here, true) - 1
+                                       : scaled(decision.tokens_max, there, here, false);
     if (last < first) continue;
     layer.push_back({first, last, accepted->spec, measured.shipped ? Rule::shipped_default : Rule::nearest_hidden,
                      "nothing was measured for hidden=" + std::to_string(family.hidden) +
@@ -293,12 +301,12 @@ std::vector<PlannedInterval> Resolver::plan(const ProblemFamily& family, const R
   std::string why_not;
   layers.push_back(heuristic_layer(family, refusals, &why_not));
   std::vector<PlannedInterval> intervals = overlay(layers, family.max_tokens);
-  std::int64_t next = 1;
+  std::int64_t covered = 0;
   for (const PlannedInterval& interval : intervals) {
-    if (interval.tokens_min != next) break;
-    next = interval.tokens_max + 1;
+    if (interval.tokens_min - 1 != covered) break;
+    covered = interval.tokens_max;
   }
-  if (next != family.max_tokens + 1) {
+  if (covered != family.max_tokens) {
     for (const auto& [key, reason] : refusals) why_not += "\n  " + key + ": " + reason;
     throw Unsupported(why_not);
   }
@@ -326,7 +334,7 @@ std::vector<PlannedInterval> overlay(const std::vector<std::vector<PlannedInterv
       if (found != nullptr) break;
     }
     if (found == nullptr) continue;
-    if (!result.empty() && result.back().tokens_max + 1 == *start && same_choice(result.back(), *found)) {
+    if (!result.empty() && result.back().tokens_max == *start - 1 && same_choice(result.back(), *found)) {
       result.back().tokens_max = last;
       continue;
     }

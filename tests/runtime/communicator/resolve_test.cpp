@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "arbiter/error.hpp"
 #include "candidate/loaded_kernel.hpp"
 #include "runtime/communicator_fixture.hpp"
@@ -100,6 +102,16 @@ TEST(Resolve, TheNearestHiddenSizeServesByBytes) {
     EXPECT_EQ(text(resolver.plan(plain_family(2048, 100), {})),
               "1-17 nearest_hidden oneshot_push; 18-64 nearest_hidden twoshot_push; 65-100 heuristic oneshot_push");
     EXPECT_EQ(text(resolver.plan(plain_family(1024, 16), {})), "1-16 nearest_hidden twoshot_barrier");
+    // What was measured for no end of tokens serves no end of them, and more bytes than there are serve nothing.
+    constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
+    const std::vector<DecisionSet> endless = {
+        {group.environment(),
+         {decision(group, near, 1, 8, "oneshot_push"), decision(group, near, 9, largest, "twoshot_push")}}};
+    EXPECT_EQ(text(Resolver(group, endless, {}).plan(plain_family(2048, 64), {})),
+              "1-17 nearest_hidden oneshot_push; 18-64 nearest_hidden twoshot_push");
+    const std::vector<DecisionSet> beyond = {
+        {group.environment(), {decision(group, near, largest / 2 + 2, largest, "twoshot_push")}}};
+    EXPECT_EQ(text(Resolver(group, beyond, {}).plan(plain_family(2048, 64), {})), "1-64 heuristic oneshot_push");
   });
 }
 

@@ -12,9 +12,9 @@ namespace arbiter::cli {
 namespace {
 
 std::string printed(const char* format, double value) {
-  char buffer[64];
+  char buffer[400];  // the largest double has 309 digits before the point
   const int length = std::snprintf(buffer, sizeof buffer, format, value);
-  return {buffer, static_cast<std::size_t>(std::max(0, length))};
+  return {buffer, static_cast<std::size_t>(std::clamp(length, 0, static_cast<int>(sizeof buffer) - 1))};
 }
 
 bool looks_like_number(const std::string& cell) {
@@ -23,10 +23,30 @@ bool looks_like_number(const std::string& cell) {
 
 }  // namespace
 
+std::string visible(const std::string& text) {
+  std::string shown;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    // In UTF-8, C2 80 to C2 9F are control characters as well.
+    const bool second_set =
+        byte == 0xc2 && i + 1 < text.size() && (static_cast<unsigned char>(text[i + 1]) & 0xe0U) == 0x80;
+    if (byte >= 0x20 && byte != 0x7f && !second_set) {
+      shown += text[i];
+      continue;
+    }
+    const unsigned code = second_set ? static_cast<unsigned char>(text[++i]) : byte;
+    char escape[8];
+    std::snprintf(escape, sizeof escape, "\\x%02x", code);
+    shown += escape;
+  }
+  return shown;
+}
+
 Table::Table(std::vector<std::string> header) { rows_.push_back(std::move(header)); }
 
 void Table::add(std::vector<std::string> row) {
   row.resize(rows_.front().size());
+  for (std::string& cell : row) cell = visible(cell);
   rows_.push_back(std::move(row));
 }
 

@@ -8,6 +8,9 @@
 
 namespace arbiter::cli {
 
+/// The text with control characters as \xNN, so that what a database holds cannot steer a terminal.
+std::string visible(const std::string& text);
+
 /// Rows of text, aligned when printed. Columns whose cells all look like numbers are aligned to the right.
 class Table {
  public:
