@@ -22,6 +22,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
 
 #define ARBITER_VERSION_MAJOR 0
 #define ARBITER_VERSION_MINOR 1
@@ -256,15 +259,15 @@ arbiter_status arbiter_all_reduce(arbiter_communicator* communicator, const void
  * are in docs/runtime.md. Fails as the call itself would: ARBITER_UNSUPPORTED when it is not prepared. */
 arbiter_status arbiter_explain(const arbiter_communicator* communicator, const arbiter_family* family, int64_t tokens,
                                char* buffer, size_t bytes, size_t* needed);
-/** Calls so far (captured ones count once, when captured), per family, candidate and rule: {"version", "rank", "size",
- *  "device", "workspace_bytes", "calls": [{"pattern", "dtype", "hidden", "mode", "tokens_min", "tokens_max",
- * "candidate", "rule", "count"}]}. */
+/** Calls so far (a captured one counts once, when it is captured), per family, candidate and rule: {"version", "rank",
+ *  "size", "device", "calls": [{"pattern", "dtype", "hidden", "max_tokens", "mode", "candidate", "rule", "count"}]}. */
 arbiter_status arbiter_stats(const arbiter_communicator* communicator, char* buffer, size_t bytes, size_t* needed);
 /** Device memory that the library holds for this communicator's exchanges; 0 for NULL. */
 size_t arbiter_workspace_bytes(const arbiter_communicator* communicator);
 
-/** ARBITER_POISONED, with who waited for whom, if a deadline has passed or a rank gave up; stays so for good. Reads one
- *  word of host memory and does not synchronise: call it after synchronising a stream whose results matter. */
+/** ARBITER_POISONED, with who waited for whom, if a call of this rank missed a deadline or was told to give up; stays
+ * so for good. Reads one word of host memory and does not synchronise: call it after synchronising a stream whose
+ * results matter. */
 arbiter_status arbiter_check(const arbiter_communicator* communicator);
 /** Give up: peers that wait for this rank stop waiting and are poisoned, and so is this rank. For a watchdog. */
 void arbiter_abort(arbiter_communicator* communicator);
@@ -281,11 +284,28 @@ arbiter_status arbiter_register_buffer(arbiter_communicator* communicator, void*
 /** When no call and no graph uses the memory any more. `memory`: what either of the two was about. */
 arbiter_status arbiter_release_shared(arbiter_communicator* communicator, const void* memory);
 
+/* ---- Memory of the rank's own device: for programs without the CUDA runtime, and the only tensors that the CPU device
+ * takes. Local, not collective, outside capture. On the CPU device the host may touch the memory. ---------------------
+ */
+
+/** Aligned to 512 bytes; not cleared. ARBITER_UNAVAILABLE when there is not enough. */
+arbiter_status arbiter_device_allocate(arbiter_communicator* communicator, size_t bytes, void** memory);
+/** What arbiter_device_allocate() gave, before the communicator is destroyed. NULL is ignored. */
+arbiter_status arbiter_device_release(arbiter_communicator* communicator, void* memory);
+/** Stream-ordered, between host and device in any direction. */
+arbiter_status arbiter_device_copy(arbiter_communicator* communicator, void* destination, const void* source,
+                                   size_t bytes, void* stream);
+/** Waits for everything in the stream. ARBITER_DEVICE_ERROR after a fault on the device. */
+arbiter_status arbiter_device_synchronize(arbiter_communicator* communicator, void* stream);
+
 /** Bytes of arbiter_tensors.quant_out and .scale_out for `tokens` rows; 0 where the pattern has none.
  *  ARBITER_INVALID_ARGUMENT for an unknown pattern or a hidden size that it cannot divide. */
 arbiter_status arbiter_quant_out_bytes(const char* pattern, int hidden, int64_t tokens, size_t* bytes);
 arbiter_status arbiter_scale_out_bytes(const char* pattern, int hidden, int64_t tokens, size_t* bytes);
 
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

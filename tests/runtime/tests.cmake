@@ -64,5 +64,18 @@ foreach(subject calls preload symbols)
   add_dependencies(${target} arbiter_nccl nccl_stand_in nccl_preload_program)
 endforeach()
 
+# The C interface, from libarbiter.so as a host program has it: without the C++ headers and libraries.
+foreach(subject calls errors exports)
+  arbiter_add_test(runtime/c/${subject} LINKS arbiter_shared)
+endforeach()
+target_sources(runtime_c_calls_test PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/header_c99.c
+  ${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/header_cxx.cpp)
+set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/header_c99.c PROPERTIES
+  COMPILE_OPTIONS "-std=c99;-pedantic")
+set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/header_cxx.cpp PROPERTIES
+  COMPILE_OPTIONS "-std=c++98;-pedantic")
+target_compile_definitions(runtime_c_exports_test PRIVATE ARBITER_LIBRARY="$<TARGET_FILE:arbiter_shared>"
+  ARBITER_HEADER="${CMAKE_SOURCE_DIR}/runtime/include/arbiter.h")
+
 # Its deadlines are a fraction of a second of real time: nothing else may keep the ranks from the processors.
 set_tests_properties(runtime/communicator/poison PROPERTIES RUN_SERIAL TRUE)

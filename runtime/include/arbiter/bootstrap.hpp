@@ -76,4 +76,27 @@ LauncherVariables read_launcher_variables();
 std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables&,
                                                    std::chrono::milliseconds deadline = std::chrono::seconds(60));
 
+/// Writes the 128 bytes of a fresh ncclUniqueId. Throws Unavailable without NCCL.
+void make_unique_id(void* id);
+
+/// Ranks that were given the same ncclUniqueId (128 bytes). The CUDA device must be current, and every rank needs a GPU
+/// of its own. Throws InvalidArgument for a rank outside the size, otherwise as make_launcher_bootstrap().
+std::unique_ptr<Bootstrap> make_unique_id_bootstrap(const void* id, int rank, int size,
+                                                    std::chrono::milliseconds deadline = std::chrono::seconds(60));
+
+/// A connected ncclComm_t of the host program, and what it says of itself.
+struct LentNcclComm {
+  void* comm = nullptr;
+  int rank = 0;
+  int size = 1;
+  int ordinal = 0;  ///< of its CUDA device
+};
+/// Throws InvalidArgument for null or a communicator that does not answer, Unavailable without NCCL or GPUs.
+LentNcclComm examine_nccl_comm(void* comm);
+
+/// Exchanges through a communicator of the host program, on a stream of its own; leaves it as it is. The host program
+/// does not use it at the same time.
+std::unique_ptr<Bootstrap> make_nccl_comm_bootstrap(const LentNcclComm&,
+                                                    std::chrono::milliseconds deadline = std::chrono::seconds(60));
+
 }  // namespace arbiter

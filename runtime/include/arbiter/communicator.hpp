@@ -26,6 +26,14 @@ struct CommunicatorOptions {
   EnvironmentVariables variables = EnvironmentVariables::read();
   /// Decisions to use; when empty, `variables.db` is loaded by rank 0 and broadcast.
   std::optional<std::vector<DecisionSet>> decisions;
+  /// The bytes of a snapshot or database, in place of the file `variables.db`. Those of rank 0 serve all ranks.
+  std::string decisions_data;
+  /// Refuse to start (DatabaseError) when the file or the bytes cannot be used, instead of warning. Rank 0's counts.
+  bool require_decisions = false;
+  /// The candidate to use wherever it can, as Candidate::name spells it; empty: none. Equal on all ranks.
+  std::string candidate;
+  /// Where messages go; empty: standard error. `variables.log` says from which level.
+  LogSink log;
   /// Let shipped_decisions() serve where nothing better is known. Equal on all ranks.
   bool shipped_decisions = true;
   /// Use NCCL as a backend if it can be opened. Always false on the CPU device.
@@ -102,7 +110,7 @@ enum class Rule : std::uint8_t {
   nearest_hidden,       ///< measured for another hidden size, at as many bytes
   shipped_default,      ///< measured elsewhere on the same hardware, and shipped with Arbiter
   heuristic,            ///< nothing was measured
-  pinned,               ///< the backend that the user asked for
+  pinned,               ///< the backend or the candidate that the user asked for
   fallback              ///< what every request can be served with
 };
 std::string_view to_string(Rule) noexcept;
@@ -113,6 +121,14 @@ struct Explanation {
   std::string reason;  ///< one sentence for people
   Candidate candidate;
   std::optional<Decision> decision;
+};
+
+/// How often a candidate served a family by a rule. A captured call counts once, when it is captured.
+struct CallCount {
+  ProblemFamily family;  ///< hidden 0: plain messages that no prepared family covers, or that no kernel takes
+  std::string candidate;
+  Rule rule = Rule::fallback;
+  std::uint64_t calls = 0;
 };
 
 class Communicator;
@@ -205,6 +221,9 @@ class Communicator {
   /// Give up on this group: peers that wait for this rank stop waiting and are poisoned, and so is this rank. For a
   /// host-side watchdog; also ends NCCL operations that wait for a dead rank, which have no deadline of their own.
   void abort() noexcept;
+
+  /// One entry for each family, candidate and rule that was prepared or used. From any thread, at any time.
+  std::vector<CallCount> call_counts() const;
 
   std::size_t workspace_bytes() const noexcept;
   const Environment& environment() const noexcept;

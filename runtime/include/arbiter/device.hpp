@@ -142,6 +142,8 @@ class DeviceMemory {
 
 /// Visible CUDA devices; 0 without a driver. Never throws.
 int cuda_device_count() noexcept;
+/// Ordinal of the calling thread's current device; 0 without a driver. Never throws.
+int current_cuda_device() noexcept;
 
 struct CudaDeviceOptions {
   /// Allow clusters of 16 blocks where the chip has them. DeviceProperties::max_cluster says what is possible.

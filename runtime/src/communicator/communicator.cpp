@@ -1,5 +1,7 @@
 #include "arbiter/communicator.hpp"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "arbiter/error.hpp"
@@ -33,7 +35,8 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                  {"use of shipped decisions", options.shipped_decisions ? "yes" : "no"},
                  {"use of NCCL", !options.nccl               ? "no"
                                  : options.nccl_communicator ? "the caller's communicator"
-                                                             : "yes"}});
+                                                             : "yes"},
+                 {"pinned candidate", options.candidate.empty() ? "none" : options.candidate}});
   return make_group(std::move(bootstrap), std::move(device),
                     {variables, options.nccl, options.nccl_communicator, options.cache});
 }
@@ -54,19 +57,41 @@ Call call_of(const ProblemFamily& family, const CallTensors& tensors, std::int64
 Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
                          CommunicatorOptions given)
     : options(std::move(given)),
-      log(options.variables.log, "arbiter rank " + std::to_string(bootstrap ? bootstrap->rank() : 0)),
+      log(options.variables.log, "arbiter rank " + std::to_string(bootstrap ? bootstrap->rank() : 0), options.log),
       group(make_agreed_group(std::move(bootstrap), std::move(device), options)),
       decisions(load_decisions(group->bootstrap(), options)),
       pointers(group->device()),
       plain(group->catalogue().pattern(plain_pattern)) {
   group->provide(decisions.kernels);
+  for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32}) {
+    nccl_fallback[static_cast<std::size_t>(dtype)] =
+        &counters.of({std::string(plain_pattern), dtype, 0, 0, Mode::graph}, "nccl/classic", Rule::fallback);
+  }
   if (group->rank() != 0) return;
+  say_what_there_is();
   if (!decisions.problem.empty()) log.warn("going on without measured decisions: " + decisions.problem);
   if (!decisions.source.empty()) {
     log.info("decisions: " + decisions.source + ", for " + std::to_string(decisions.sets.size()) +
              " environments and with " + std::to_string(decisions.kernels->size()) + " compiled kernels");
     if (!decisions.kernels_note.empty()) log.warn(decisions.kernels_note);
   }
+}
+
+void Communicator::Impl::say_what_there_is() const {
+  const DeviceProperties& device = group->device().properties();
+  const auto or_why_not = [](const std::string& what, const std::string& why_not) {
+    return why_not.empty() ? what : "none (" + why_not + ")";
+  };
+  const auto provider = group->symmetric_provider();
+  log.info(fmt::format(
+      "version {}, {} ranks on {} ({}); symmetric memory: {}; multicast: {}; NCCL: {}; backend: {}; numerics: {}; "
+      "pinned: {}",
+      version(), group->size(), device.name, to_string(group->device().kind()),
+      or_why_not(provider ? std::string(to_string(*provider)) : "not needed", group->symmetric_reason()),
+      or_why_not("usable", group->multicast_reason()),
+      or_why_not(group->environment().nccl_version, group->nccl_reason()), to_string(options.variables.backend),
+      options.variables.numerics == NumericsPolicy::strict ? "strict" : "any",
+      options.candidate.empty() ? "no candidate" : options.candidate));
 }
 
 void Communicator::Impl::run(const Call& call, StreamHandle stream) {
@@ -120,6 +145,7 @@ void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensor
     captured = true;
   }
   found.candidate(tokens).enqueue(call, stream);
+  found.served(tokens).count();
   group->check();
 }
 
@@ -167,6 +193,7 @@ void Communicator::Impl::run_plain(const FamilyTable* found, const CallTensors& 
       group->nccl()->all_reduce(call.input, call.output, static_cast<std::size_t>(elements), dtype, stream);
       break;
   }
+  if (route.counter != nullptr) route.counter->count();
   group->check();
 }
 
@@ -257,6 +284,12 @@ Explanation Communicator::explain(const Problem& problem) const { return alive(i
 void Communicator::check() const { alive(impl_).group->check(); }
 void Communicator::abort() noexcept {
   if (impl_) impl_->group->abort();
+}
+std::vector<CallCount> Communicator::call_counts() const {
+  std::vector<CallCount> counts = alive(impl_).counters.list();
+  // A fallback that nothing used says nothing.
+  std::erase_if(counts, [](const CallCount& count) { return count.calls == 0 && count.rule == Rule::fallback; });
+  return counts;
 }
 std::size_t Communicator::workspace_bytes() const noexcept { return impl_ ? impl_->group->workspace_bytes() : 0; }
 const Environment& Communicator::environment() const noexcept { return impl_->group->environment(); }

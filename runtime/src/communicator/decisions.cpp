@@ -33,9 +33,7 @@ std::size_t count(const std::vector<DecisionSet>& sets) {
   return total;
 }
 
-}  // namespace
-
-LoadedDecisions load_decisions(Bootstrap& bootstrap, const CommunicatorOptions& options) {
+LoadedDecisions read_decisions_of_rank_0(Bootstrap& bootstrap, const CommunicatorOptions& options, bool& required) {
   LoadedDecisions loaded;
   std::string given = "none";
   if (options.decisions) {
@@ -51,24 +49,30 @@ LoadedDecisions load_decisions(Bootstrap& bootstrap, const CommunicatorOptions& 
   // Rank 0's file, so that all ranks use the same bytes even when their file systems do not show the same.
   std::string message;
   if (bootstrap.rank() == 0) {
+    std::string name = options.variables.db;
     std::string bytes;
     std::string problem;
     std::string why_not = "set ARBITER_KERNELS=on if you trust whoever made it with what runs as you";
-    if (!options.variables.db.empty()) {
+    if (!options.decisions_data.empty()) {
+      name = "decisions given in memory";
+      bytes = options.decisions_data;
+      if (options.variables.kernels) why_not.clear();  // whoever gave the bytes runs in this process
+    } else if (!name.empty()) {
       try {
-        bytes = read_for_broadcast(options.variables.db);
-        if (options.variables.kernels && count_kernels_in_bytes(bytes, options.variables.db) != 0) {
-          why_not = untrusted_kernels(options.variables.db, bytes);
+        bytes = read_for_broadcast(name);
+        if (options.variables.kernels && count_kernels_in_bytes(bytes, name) != 0) {
+          why_not = untrusted_kernels(name, bytes);
         }
       } catch (const std::exception& error) {
         problem = error.what();
       }
     }
-    message = pack({options.variables.db, bytes, problem, why_not});
+    message = pack({name, bytes, problem, why_not, options.require_decisions ? "required" : ""});
   }
   const std::vector<std::string> fields = unpack(bootstrap.broadcast(message, 0));
-  if (fields.size() != 4) throw Disagreement("creating a communicator: rank 0 sent no database message");
+  if (fields.size() != 5) throw Disagreement("creating a communicator: rank 0 sent no database message");
   loaded.problem = fields[2];
+  required = !fields[4].empty();
   if (fields[0].empty() || !loaded.problem.empty()) return loaded;
   try {
     loaded.sets = read_decisions_from_bytes(fields[1], fields[0]);
@@ -85,6 +89,18 @@ LoadedDecisions load_decisions(Bootstrap& bootstrap, const CommunicatorOptions& 
   }
   // The bytes are equal, but reading them can still fail on one rank (memory, a temporary file).
   require_equal(bootstrap, "creating a communicator", {{"decisions in " + fields[0], digest(loaded.sets)}});
+  return loaded;
+}
+
+}  // namespace
+
+LoadedDecisions load_decisions(Bootstrap& bootstrap, const CommunicatorOptions& options) {
+  bool required = false;
+  LoadedDecisions loaded = read_decisions_of_rank_0(bootstrap, options, required);
+  // What rank 0 could not read is a problem on every rank; what a rank alone could not read, it says itself.
+  everywhere(bootstrap, "load the decisions that were asked for", [&] {
+    if (required && !loaded.problem.empty()) throw DatabaseError(loaded.problem);
+  });
   return loaded;
 }
 

@@ -5,10 +5,12 @@
 
 namespace arbiter {
 
-void FamilyTable::append(std::int64_t tokens_max, RunnableCandidate& candidate, Explanation explanation) {
+void FamilyTable::append(std::int64_t tokens_max, RunnableCandidate& candidate, Explanation explanation,
+                         CallCounter& served, CallCounter& padded) {
   tokens_max_.push_back(tokens_max);
   candidates_.push_back(&candidate);
   explanations_.push_back(std::move(explanation));
+  counters_.push_back({&served, &padded});
 }
 
 std::size_t FamilyTable::index(std::int64_t tokens) const noexcept {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arbiter/runtime/candidate.hpp"
+#include "communicator/counters.hpp"
 
 namespace arbiter {
 
@@ -17,12 +18,15 @@ class FamilyTable {
   FamilyTable(ProblemFamily family, Pattern pattern)
       : family_(std::move(family)), pattern_(std::move(pattern)), plain_(family_.pattern == "allreduce") {}
 
-  /// Intervals in order, without gaps, the first beginning at 1. The candidate must outlive the table.
-  void append(std::int64_t tokens_max, RunnableCandidate&, Explanation);
+  /// Intervals in order, without gaps, the first beginning at 1. Candidate and counters must outlive the table.
+  void append(std::int64_t tokens_max, RunnableCandidate&, Explanation, CallCounter& served, CallCounter& padded);
 
   /// `tokens` between 1 and family().max_tokens.
   RunnableCandidate& candidate(std::int64_t tokens) const noexcept { return *candidates_[index(tokens)]; }
   const Explanation& explanation(std::int64_t tokens) const noexcept { return explanations_[index(tokens)]; }
+  CallCounter& served(std::int64_t tokens) const noexcept { return *counters_[index(tokens)].served; }
+  /// Of calls that go through an aligned copy.
+  CallCounter& padded(std::int64_t tokens) const noexcept { return *counters_[index(tokens)].padded; }
 
   const ProblemFamily& family() const noexcept { return family_; }
   const Pattern& pattern() const noexcept { return pattern_; }
@@ -41,6 +45,11 @@ class FamilyTable {
   std::vector<std::int64_t> tokens_max_;
   std::vector<RunnableCandidate*> candidates_;
   std::vector<Explanation> explanations_;
+  struct Counters {
+    CallCounter* served;
+    CallCounter* padded;
+  };
+  std::vector<Counters> counters_;
 };
 
 class DispatchTable {

@@ -21,9 +21,10 @@ std::string asked(std::string_view pattern, Dtype dtype, int hidden, std::int64_
 Route Communicator::Impl::route_plain(const FamilyTable* found, Dtype dtype, std::int64_t elements) const {
   if (elements == 0) return {};
   Route route;
+  std::int64_t tokens = 0;
   if (found != nullptr) {
     const std::int64_t hidden = found->family().hidden;
-    const std::int64_t tokens = elements / hidden + (elements % hidden != 0 ? 1 : 0);
+    tokens = elements / hidden + (elements % hidden != 0 ? 1 : 0);
     route.candidate = &found->candidate(tokens);
     route.chosen = &found->explanation(tokens);
   }
@@ -42,6 +43,11 @@ Route Communicator::Impl::route_plain(const FamilyTable* found, Dtype dtype, std
     route.way = Way::candidate;
   } else {
     route.way = nccl ? Way::nccl : Way::padded;
+  }
+  if (route.way == Way::nccl) {
+    route.counter = nccl_fallback[static_cast<std::size_t>(dtype)];
+  } else if (found != nullptr) {
+    route.counter = route.way == Way::padded ? &found->padded(tokens) : &found->served(tokens);
   }
   return route;
 }

@@ -14,6 +14,7 @@ namespace arbiter {
 struct ChoicePolicy {
   Backend backend = Backend::automatic;
   NumericsPolicy numerics = NumericsPolicy::any;
+  std::string candidate{};  ///< use this one wherever it can be; empty: none is pinned
 };
 
 /// From `tokens_min` up to the next entry's.

@@ -1,6 +1,7 @@
 // The state of a communicator. communicator.cpp serves calls, communicator_prepare.cpp makes them ready.
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <string>
@@ -38,7 +39,9 @@ struct Communicator::Impl {
   Explanation explain(const Route&, Dtype, std::int64_t elements) const;
 
   Mode mode_of(StreamHandle stream) { return group->device().capturing(stream) ? Mode::graph : Mode::eager; }
-  ChoicePolicy policy() const { return {options.variables.backend, options.variables.numerics}; }
+  ChoicePolicy policy() const { return {options.variables.backend, options.variables.numerics, options.candidate}; }
+  /// Once, at start, on rank 0: what there is to choose from, and why not the rest.
+  void say_what_there_is() const;
 
   CommunicatorOptions options;
   Logger log;
@@ -53,6 +56,8 @@ struct Communicator::Impl {
     std::unique_ptr<RunnableCandidate> candidate;
   };
   std::multimap<std::string, Loaded> loaded;
+  CallCounters counters;
+  std::array<CallCounter*, 3> nccl_fallback{};  ///< by dtype: plain messages that no prepared kernel takes
   Refusals refusals;
   DispatchTable table;
   bool captured = false;  // a call was captured: memory that kernels use must not move any more

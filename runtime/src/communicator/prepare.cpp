@@ -195,7 +195,9 @@ void Communicator::Impl::publish(const std::vector<Plan>& plans) {
                  interval.spec.name() + " (" + std::string(to_string(interval.rule)) + ": " + interval.reason + ")");
       }
       family_table.append(interval.tokens_max, candidate,
-                          {interval.rule, interval.reason, candidate.record(), interval.decision});
+                          {interval.rule, interval.reason, candidate.record(), interval.decision},
+                          counters.of(family, candidate.record().name, interval.rule),
+                          counters.of(family, candidate.record().name, Rule::fallback));
     }
     table.put(std::move(family_table));
   }

@@ -125,6 +125,16 @@ void Resolver::ignore(const Decision& decision, const std::string& reason) {
   ignored_.push_back({text, reason});
 }
 
+std::string Resolver::obstacle(const CandidateSpec& spec) const {
+  for (const std::optional<Variant>* variant : {&spec.kernel, &spec.prologue, &spec.epilogue}) {
+    if (!*variant) continue;
+    if (const auto reason = unavailable(group_.catalogue(), **variant, group_.limits())) return *reason;
+  }
+  if (spec.kernel && !group_.symmetric_provider()) return "it needs symmetric memory: " + group_.symmetric_reason();
+  if (!spec.nccl.empty() && !group_.nccl_reason().empty()) return "it needs NCCL: " + group_.nccl_reason();
+  return {};
+}
+
 /// The decision's candidate for `family`, if policy, catalogue, source and device allow it.
 std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const Decision& decision,
                                                    const ProblemFamily& family, const Refusals& refusals) {
@@ -145,19 +155,8 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
     const CandidateSpec as_measured =
         CandidateSpec::parse(group_.catalogue(), decision.candidate.name, original, group_.size());
     CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size());
-    for (const std::optional<Variant>* variant : {&spec.kernel, &spec.prologue, &spec.epilogue}) {
-      if (!*variant) continue;
-      if (const auto reason = unavailable(group_.catalogue(), **variant, group_.limits())) {
-        if (decision.hidden == family.hidden) ignore(decision, *reason);
-        return std::nullopt;
-      }
-    }
-    if (spec.kernel && !group_.symmetric_provider()) {
-      ignore(decision, "it needs symmetric memory: " + group_.symmetric_reason());
-      return std::nullopt;
-    }
-    if (!spec.nccl.empty() && !group_.nccl_reason().empty()) {
-      ignore(decision, "it needs NCCL: " + group_.nccl_reason());
+    if (const std::string reason = obstacle(spec); !reason.empty()) {
+      if (decision.hidden == family.hidden) ignore(decision, reason);
       return std::nullopt;
     }
     std::string note;
@@ -244,6 +243,43 @@ Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFam
   return layer;
 }
 
+namespace {
+
+Numerics numerics_of(const Catalogue& catalogue, const CandidateSpec& spec) {
+  if (spec.kernel) return catalogue.algorithm(spec.kernel->backend, spec.kernel->algorithm).numerics;
+  return spec.nccl.empty() ? Numerics::rank_order_fp32 : Numerics::nccl;
+}
+
+}  // namespace
+
+/// The pinned candidate for every size, if it can serve the family.
+Resolver::Layer Resolver::pinned_layer(const ProblemFamily& family, const Refusals& refusals) {
+  const std::string& name = policy_.candidate;
+  if (name.empty()) return {};
+  std::string reason;
+  try {
+    const CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), name, family, group_.size());
+    reason = obstacle(spec);
+    if (policy_.numerics == NumericsPolicy::strict &&
+        numerics_of(group_.catalogue(), spec) != Numerics::rank_order_fp32) {
+      reason = "its numerics are not those of 'strict'";
+    }
+    const auto refused = refusals.find(refusal_key(spec, family));
+    if (refused != refusals.end()) reason = refused->second;
+    if (reason.empty()) {
+      return {{1, family.max_tokens, spec, Rule::pinned, "candidate '" + name + "' is pinned", std::nullopt}};
+    }
+  } catch (const Error& error) {
+    reason = error.what();
+  }
+  const std::string text = "pinned candidate '" + name + "' for " + family.pattern;
+  for (const IgnoredDecision& known : ignored_) {
+    if (known.decision == text) return {};
+  }
+  ignored_.push_back({text, reason});
+  return {};
+}
+
 Resolver::Layer Resolver::heuristic_layer(const ProblemFamily& family, const Refusals& refusals,
                                           std::string* why_not) const {
   const auto usable = [&](const CandidateSpec& spec) { return !refusals.contains(refusal_key(spec, family)); };
@@ -254,7 +290,7 @@ Resolver::Layer Resolver::heuristic_layer(const ProblemFamily& family, const Ref
   std::string prefix = pinned ? "backend " + std::string(to_string(policy_.backend)) + " is pinned; " : "";
   if (steps.empty()) {
     // Every request is served: first without the pin, then without the numerics class.
-    for (const ChoicePolicy relaxed : {ChoicePolicy{Backend::automatic, policy_.numerics}, ChoicePolicy{}}) {
+    for (const ChoicePolicy& relaxed : {ChoicePolicy{Backend::automatic, policy_.numerics}, ChoicePolicy{}}) {
       steps = heuristic_steps(group_, family, relaxed, usable, why_not);
       if (!steps.empty()) break;
     }
@@ -295,6 +331,7 @@ void Resolver::add_measured(std::vector<Layer>& layers, const std::vector<Usable
 
 std::vector<PlannedInterval> Resolver::plan(const ProblemFamily& family, const Refusals& refusals) {
   std::vector<Layer> layers;
+  layers.push_back(pinned_layer(family, refusals));
   add_measured(layers, environments_, family, refusals);
   add_measured(layers, shipped_, family, refusals);
 

@@ -81,6 +81,9 @@ class Resolver {
   Layer decisions_layer(const Usable&, const ProblemFamily&, const Refusals&);
   Layer nearest_layer(const Usable&, const ProblemFamily&, int hidden, const Refusals&);
   void add_measured(std::vector<Layer>&, const std::vector<Usable>&, const ProblemFamily&, const Refusals&);
+  /// Why this device, build or group cannot run it; empty if it can.
+  std::string obstacle(const CandidateSpec&) const;
+  Layer pinned_layer(const ProblemFamily&, const Refusals&);
   Layer heuristic_layer(const ProblemFamily&, const Refusals&, std::string* why_not) const;
   void ignore(const Decision&, const std::string& reason);
 

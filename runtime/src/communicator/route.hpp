@@ -18,6 +18,7 @@ enum class Way : std::uint8_t {
 struct Route {
   Way way = Way::nothing;
   RunnableCandidate* candidate = nullptr;  ///< of `candidate` and `padded`
+  CallCounter* counter = nullptr;          ///< null where nothing is counted: no elements, or a lone rank's copy
   const Explanation* chosen = nullptr;     ///< why that one; null where no prepared family covers the size
 };
 

@@ -89,6 +89,15 @@ int cuda_device_count() noexcept {
   return count;
 }
 
+int current_cuda_device() noexcept {
+  int ordinal = 0;
+  if (cudaGetDevice(&ordinal) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return ordinal;
+}
+
 std::unique_ptr<Device> make_cuda_device(int ordinal, const CudaDeviceOptions& options) {
   return std::make_unique<CudaDevice>(ordinal, options);
 }

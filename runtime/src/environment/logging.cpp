@@ -1,7 +1,9 @@
 // The only file that includes spdlog: it is header-only and slow to compile.
 #include "environment/logging.hpp"
 
+#include <spdlog/details/null_mutex.h>
 #include <spdlog/logger.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
 #include <algorithm>
@@ -24,6 +26,28 @@ spdlog::level::level_enum parse(std::string_view level) {
   return levels[static_cast<std::size_t>(found - names.begin())];
 }
 
+LogLevel level_of(spdlog::level::level_enum level) {
+  const auto found = std::find(levels.begin(), levels.end(), level);
+  return static_cast<LogLevel>(found - levels.begin());
+}
+
+/// Hands messages to the host program, which formats and locks as it likes.
+class HostSink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
+ public:
+  HostSink(LogSink target, std::string name) : target_(std::move(target)), name_(std::move(name)) {}
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    const std::string text = "[" + name_ + "] " + std::string(message.payload.data(), message.payload.size());
+    target_(level_of(message.level), text);
+  }
+  void flush_() override {}
+
+ private:
+  LogSink target_;
+  std::string name_;
+};
+
 }  // namespace
 
 struct Logger::Impl {
@@ -37,11 +61,16 @@ struct Logger::Impl {
   }
 };
 
-Logger::Logger(std::string_view level, std::string name) {
+Logger::Logger(std::string_view level, std::string name, LogSink sink) {
   const auto parsed = parse(level);
+  spdlog::sink_ptr destination;
+  if (sink) {
+    destination = std::make_shared<HostSink>(std::move(sink), name);
+  } else {
+    destination = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  }
   // A sink of its own: nothing is registered globally, and the host program's spdlog is left alone.
-  impl_ =
-      std::make_shared<Impl>(Impl{spdlog::logger(std::move(name), std::make_shared<spdlog::sinks::stderr_sink_mt>())});
+  impl_ = std::make_shared<Impl>(Impl{spdlog::logger(std::move(name), std::move(destination))});
   impl_->logger.set_pattern("[%n] %l: %v");
   impl_->logger.set_level(parsed);
 }

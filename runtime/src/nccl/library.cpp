@@ -80,6 +80,9 @@ std::shared_ptr<const NcclLibrary> load_functions(void* handle, const std::strin
   require(handle, "ncclCommFinalize", library->comm_finalize, path);
   require(handle, "ncclCommDestroy", library->comm_destroy, path);
   require(handle, "ncclCommAbort", library->comm_abort, path);
+  require(handle, "ncclCommCount", library->comm_count, path);
+  require(handle, "ncclCommUserRank", library->comm_user_rank, path);
+  require(handle, "ncclCommCuDevice", library->comm_cu_device, path);
   require(handle, "ncclAllReduce", library->all_reduce, path);
   require(handle, "ncclAllGather", library->all_gather, path);
   require(handle, "ncclBroadcast", library->broadcast, path);

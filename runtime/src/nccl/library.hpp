@@ -45,6 +45,9 @@ struct NcclLibrary {
   int (*comm_finalize)(NcclComm) = nullptr;
   int (*comm_destroy)(NcclComm) = nullptr;
   int (*comm_abort)(NcclComm) = nullptr;
+  int (*comm_count)(NcclComm, int*) = nullptr;
+  int (*comm_user_rank)(NcclComm, int*) = nullptr;
+  int (*comm_cu_device)(NcclComm, int*) = nullptr;
   int (*all_reduce)(const void*, void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
   int (*all_gather)(const void*, void*, std::size_t, int, NcclComm, cudaStream_t) = nullptr;
   int (*broadcast)(const void*, void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;

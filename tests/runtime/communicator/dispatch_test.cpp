@@ -75,18 +75,24 @@ class NamedCandidate final : public RunnableCandidate {
   Candidate record_;
 };
 
+/// A counter that nobody reads.
+CallCounter& nobody() {
+  static CallCounter counter(CallCount{});
+  return counter;
+}
+
 FamilyTable table_of(const ProblemFamily& family, RunnableCandidate& candidate) {
   FamilyTable table(family, Catalogue::builtin().pattern(family.pattern));
-  table.append(family.max_tokens, candidate, {});
+  table.append(family.max_tokens, candidate, {}, nobody(), nobody());
   return table;
 }
 
 TEST(Dispatch, EveryTokenCountFindsItsInterval) {
   NamedCandidate a, b, c;
   FamilyTable table({"allreduce", Dtype::bf16, 64, 100, Mode::graph}, Catalogue::builtin().pattern("allreduce"));
-  table.append(1, a, {Rule::decision, "", {}, std::nullopt});
-  table.append(16, b, {Rule::nearest_hidden, "", {}, std::nullopt});
-  table.append(100, c, {Rule::heuristic, "", {}, std::nullopt});
+  table.append(1, a, {Rule::decision, "", {}, std::nullopt}, nobody(), nobody());
+  table.append(16, b, {Rule::nearest_hidden, "", {}, std::nullopt}, nobody(), nobody());
+  table.append(100, c, {Rule::heuristic, "", {}, std::nullopt}, nobody(), nobody());
   EXPECT_EQ(&table.candidate(1), &a);
   EXPECT_EQ(&table.candidate(2), &b);
   EXPECT_EQ(&table.candidate(16), &b);

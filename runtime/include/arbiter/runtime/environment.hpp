@@ -3,8 +3,10 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "arbiter/vocabulary.hpp"
@@ -12,6 +14,12 @@
 namespace arbiter {
 
 enum class NumericsPolicy : std::uint8_t { any, strict };
+
+/// In the order of ARBITER_LOG's spellings.
+enum class LogLevel : std::uint8_t { trace, debug, info, warn, error };
+
+/// Takes one message, without a newline. Called from the threads that use a communicator. What it throws is dropped.
+using LogSink = std::function<void(LogLevel, std::string_view text)>;
 
 struct EnvironmentVariables {
   std::string db;                                 ///< ARBITER_DB: snapshot or database the runtime loads
