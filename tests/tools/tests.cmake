@@ -10,8 +10,8 @@ foreach(subject help usage json start completion compile docs end_to_end gpu_wor
 endforeach()
 target_compile_definitions(tools_install_test PRIVATE ARBITER_CMAKE="${CMAKE_COMMAND}"
   ARBITER_BUILD_FOLDER="${CMAKE_BINARY_DIR}")
-add_dependencies(tools_install_test arbiter_generated arbiter_nccl_tuner arbiter_nccl)
 target_compile_definitions(tools_docs_test PRIVATE ARBITER_SOURCE_ROOT="${CMAKE_SOURCE_DIR}")
+add_dependencies(tools_install_test arbiter_distribution)
 set_tests_properties(tools/end_to_end tools/gpu_workers PROPERTIES TIMEOUT 300)
 
 # Its parts.
