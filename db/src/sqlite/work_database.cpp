@@ -72,6 +72,22 @@ void require_ours(const fs::path& path, const std::string& name) {
   }
 }
 
+/// Nothing against what was measured of the candidate before.
+bool says_nothing(const Trial& trial) {
+  switch (trial.status) {
+    case TrialStatus::running:
+    case TrialStatus::pruned:
+      return true;
+    case TrialStatus::crashed:
+      return trial.reason == crashed_once;
+    case TrialStatus::done:
+    case TrialStatus::wrong:
+    case TrialStatus::failed:
+      return false;
+  }
+  return false;
+}
+
 constexpr std::string_view second_attempt = "tried again";
 
 /// A new row with status `running`, in place of one that is not done; returns its key.
@@ -283,6 +299,24 @@ std::vector<Trial> WorkDatabase::trials(const Environment& environment, const Pr
       Trial trial = trial_from(impl_->connection, query);
       // The latest of a candidate comes first; what was measured before it stays in the database.
       if (trials.empty() || trials.back().candidate != trial.candidate) trials.push_back(std::move(trial));
+    }
+    return trials;
+  });
+}
+
+std::vector<Trial> WorkDatabase::deciding_trials(const Environment& environment, const Problem& problem) const {
+  return impl_->with_name([&] {
+    Statement query(impl_->connection, "SELECT " + std::string(trial_columns) + " FROM " + std::string(trial_tables) +
+                                           " WHERE t.environment = ? AND t.problem = ? "
+                                           "ORDER BY c.name, c.key, t.sequence DESC, r.started DESC, r.id DESC");
+    query.bind(environment.key(), problem.key());
+    std::vector<Trial> trials;
+    std::optional<Candidate> settled;
+    while (query.step()) {
+      Trial trial = trial_from(impl_->connection, query);
+      if (settled == trial.candidate || says_nothing(trial)) continue;
+      settled = trial.candidate;
+      if (trial.status == TrialStatus::done) trials.push_back(std::move(trial));
     }
     return trials;
   });

@@ -13,6 +13,11 @@ namespace {
 constexpr double dropped = 0.95;  // of the highest clock before
 constexpr double look_every_s = 10;
 
+bool is_of(const Problem& problem, const ProblemFamily& family, int world) {
+  return problem.pattern == family.pattern && problem.dtype == family.dtype && problem.hidden == family.hidden &&
+         problem.mode == family.mode && problem.world == world && !problem.in_place;
+}
+
 }  // namespace
 
 Ledger::Ledger(Group& group, const TuneOptions& options) : group_(group), options_(options) {
@@ -95,6 +100,28 @@ std::vector<Trial> Ledger::previous(const Problem& problem) {
   std::string text;
   on_root([&] { text = to_text(database_->trials(group_.environment(), problem, options_.resume_since)); });
   return trials_from_text(group_.bootstrap().broadcast(text, 0), problem);
+}
+
+std::vector<std::vector<Trial>> Ledger::measured(const ProblemFamily& family) {
+  // Rank 0 says how many sizes there are; then, for each, its tokens and its trials.
+  std::vector<std::pair<std::int64_t, std::string>> sizes;
+  on_root([&] {
+    for (const Problem& problem : database_->problems(group_.environment())) {
+      if (!is_of(problem, family, group_.size())) continue;
+      const std::vector<Trial> trials = database_->deciding_trials(group_.environment(), problem);
+      if (!trials.empty()) sizes.emplace_back(problem.tokens, to_text(trials));
+    }
+  });
+  std::size_t count = sizes.size();
+  group_.bootstrap().broadcast(&count, sizeof(count), 0);
+  sizes.resize(count);
+  std::vector<std::vector<Trial>> measured;
+  for (auto& [tokens, text] : sizes) {
+    group_.bootstrap().broadcast(&tokens, sizeof(tokens), 0);
+    const Problem problem{family.pattern, family.dtype, family.hidden, tokens, group_.size(), family.mode, false};
+    measured.push_back(trials_from_text(group_.bootstrap().broadcast(text, 0), problem));
+  }
+  return measured;
 }
 
 void Ledger::store(const std::vector<Decision>& decisions, const std::vector<ProblemFamily>& families) {

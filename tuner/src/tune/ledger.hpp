@@ -34,6 +34,8 @@ class Ledger {
   /// Trials of candidates that ran before and were measured again, together: one commit.
   void record(const std::vector<Trial>&);
   std::vector<Trial> previous(const Problem&);
+  /// What any run of this environment has measured of a family, with its samples: each size that has such trials.
+  std::vector<std::vector<Trial>> measured(const ProblemFamily&);
   const std::vector<Decision>& previous_decisions() const noexcept { return previous_decisions_; }
   /// Replaces this environment's decisions of `families`; the others stay.
   void store(const std::vector<Decision>&, const std::vector<ProblemFamily>& families);

@@ -13,13 +13,9 @@ namespace {
 /// What was measured at one size, summarised exactly as the tuner does it.
 SizeResult measured_at(const WorkDatabase& database, const Environment& environment, const Problem& problem) {
   SizeResult size{problem.tokens, {}};
-  for (const Trial& latest : database.trials(environment, problem)) {
-    std::optional<Trial> trial = latest;
-    // One that has not ended says nothing yet: what was known before still holds.
-    if (trial->status == TrialStatus::running) trial = database.trial(environment, problem, latest.candidate);
-    if (!trial || trial->status != TrialStatus::done) continue;
+  for (const Trial& trial : database.deciding_trials(environment, problem)) {
     size.candidates.push_back(
-        {trial->candidate, trial->blocks, summarise(trial->samples_us, tuning::seed_of(problem, 0))});
+        {trial.candidate, trial.blocks, summarise(trial.samples_us, tuning::seed_of(problem, 0))});
   }
   return size;
 }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "arbiter/error.hpp"
+#include "oracle/seed.hpp"
 
 namespace arbiter::tuning {
 namespace {
@@ -127,9 +128,10 @@ std::vector<Decision> TuneRun::decide_all() {
   std::vector<ProblemFamily> decided;
   std::vector<Decision> all;
   for (const auto& state : states_) {
-    const std::vector<SizeResult> sizes = results(*state);
-    std::vector<Decision> decisions =
-        decide(state->family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules);
+    const std::vector<SizeResult> sizes = results_with_file(*state);
+    ProblemFamily whole = state->family;
+    for (const SizeResult& size : sizes) whole.max_tokens = std::max(whole.max_tokens, size.tokens);
+    std::vector<Decision> decisions = decide(whole, group_.size(), sizes, ledger_.previous_decisions(), options_.rules);
     if (decisions.empty()) {
       result_.notes.push_back("nothing was measured for " + state->family.pattern + " hidden=" +
                               std::to_string(state->family.hidden) + "; its earlier decisions, if any, stay");
@@ -225,6 +227,35 @@ std::vector<CandidateSpec> TuneRun::plain_winners(const FamilyState& state, std:
     }
   }
   return {};
+}
+
+/// What this run has measured, and at all other sizes what any run of this environment has: a tune of a few sizes adds
+/// to the file and takes nothing away. At a size of this run only what was measured together competes.
+std::vector<SizeResult> TuneRun::results_with_file(const FamilyState& state) {
+  std::vector<SizeResult> sizes;
+  std::map<std::string, std::string> sources;  // by name, as they are now
+  for (const auto& [tokens, size] : state.results) {
+    if (size.candidates.empty()) continue;
+    sizes.push_back(size);
+    for (const Measured& measured : size.candidates) {
+      sources.emplace(measured.candidate.name, measured.candidate.source_hash);
+    }
+  }
+  for (const std::vector<Trial>& trials : ledger_.measured(state.family)) {
+    const Problem& problem = trials.front().problem;
+    const auto here = state.results.find(problem.tokens);
+    if (here != state.results.end() && !here->second.candidates.empty()) continue;
+    SizeResult size{problem.tokens, {}};
+    for (const Trial& trial : trials) {
+      const auto index = state.space.find(trial.candidate.name);
+      if (index && state.broken.count(*index) != 0) continue;
+      const auto source = sources.find(trial.candidate.name);
+      if (source != sources.end() && source->second != trial.candidate.source_hash) continue;
+      size.candidates.push_back({trial.candidate, trial.blocks, summarise(trial.samples_us, seed_of(problem, 0))});
+    }
+    if (!size.candidates.empty()) sizes.push_back(std::move(size));
+  }
+  return sizes;
 }
 
 std::vector<SizeResult> TuneRun::results(const FamilyState& state) const {

@@ -33,6 +33,7 @@ class TuneRun {
   bool is_plain(std::size_t family) const { return plain_[family]; }
   std::vector<CandidateSpec> plain_winners(const FamilyState&, std::int64_t tokens) const;
   std::vector<SizeResult> results(const FamilyState&) const;
+  std::vector<SizeResult> results_with_file(const FamilyState&);
 
   Group& group_;
   const TuneOptions& options_;

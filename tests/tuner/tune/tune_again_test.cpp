@@ -1,0 +1,82 @@
+// A second tune of the same file: it adds to what is known, and takes nothing away.
+#include <gtest/gtest.h>
+
+#include "arbiter/db/database.hpp"
+#include "tuner/modelled_tune.hpp"
+
+namespace arbiter {
+namespace {
+
+using namespace testing;
+
+/// "1-8 oneshot_push; 9-16 twoshot_push", as the file has it.
+std::string stored(const std::filesystem::path& path) {
+  std::string text;
+  for (const DecisionSet& set : read_decisions(path)) {
+    for (const Decision& decision : set.decisions) {
+      text += (text.empty() ? "" : "; ") + std::to_string(decision.tokens_min) + "-" +
+              std::to_string(decision.tokens_max) + " " + decision.candidate.name;
+    }
+  }
+  return text;
+}
+
+TEST(TuneAgain, AFewSizesKeepTheDecisionsOfAllOthers) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "q.db");
+  const TuneResult first = modelled_tune(options, two_lines(8));
+  ASSERT_GE(first.decisions.size(), 2U);
+  const std::string before = stored(options.database);
+  ASSERT_NE(before.find("-16 "), std::string::npos) << before;
+
+  TuneOptions one = options;
+  one.families = {small_family(1)};
+  one.tokens = {1};
+  const TuneResult second = modelled_tune(one, two_lines(8));
+  EXPECT_EQ(second.measured, 1U);
+  EXPECT_EQ(stored(options.database), before);
+  EXPECT_EQ(second.decisions, first.decisions);
+
+  TuneOptions fewer = options;
+  fewer.families = {small_family(4)};
+  modelled_tune(fewer, two_lines(8));
+  EXPECT_EQ(stored(options.database), before) << "a smaller max_tokens";
+}
+
+TEST(TuneAgain, WhatIsMeasuredAgainIsDecidedAnew) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "q.db");
+  options.tokens = {1, 2, 16};
+  const TuneResult first = modelled_tune(options, two_lines(8));
+  options.tokens = {16};
+  // From now on one-shot wins everywhere; only the size that was measured again can know.
+  const TuneResult second = modelled_tune(options, two_lines(100));
+  ASSERT_FALSE(first.decisions.empty());
+  EXPECT_NE(first.decisions.back().candidate.algorithm, "oneshot_push");
+  for (const Decision& decision : second.decisions) EXPECT_EQ(decision.candidate.algorithm, "oneshot_push");
+  EXPECT_EQ(second.decisions.front().tokens_min, 1);
+  EXPECT_EQ(second.decisions.back().tokens_max, 16);
+}
+
+TEST(TuneAgain, ScreeningSaysNothingAgainstWhatWasMeasuredInFull) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "q.db");
+  const TuneResult first = modelled_tune(options, two_lines(8));
+  const std::string before = stored(options.database);
+  // A second tune that is stopped as soon as it has screened something.
+  std::atomic<bool> stop{false};
+  struct Stopper : ProgressSink {
+    explicit Stopper(std::atomic<bool>& the_stop) : stop(the_stop) {}
+    void update(const Progress& progress) override {
+      if (!progress.best.empty()) stop = true;
+    }
+    std::atomic<bool>& stop;
+  } stopper(stop);
+  options.cancel = &stop;
+  const TuneResult second = modelled_tune(options, two_lines(8), {}, &stopper);
+  ASSERT_TRUE(second.cancelled);
+  EXPECT_EQ(stored(options.database), before);
+}
+
+}  // namespace
+}  // namespace arbiter
