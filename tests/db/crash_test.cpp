@@ -129,19 +129,32 @@ TEST(CrashTest, ACrashedTrialCanBeTriedAgain) {
   EXPECT_EQ(database.trial(environment, example_problem(), example_candidate())->status, TrialStatus::done);
 }
 
-TEST(Crash, TheReasonTellsOneCrashFromTwo) {
+TEST(Crash, TheReasonTellsADeadWorkerFromADeadCommand) {
   ScratchDirectory scratch;
   WorkDatabase database = WorkDatabase::open(scratch / "work.db");
   const Environment environment = example_environment();
   const auto reason = [&] { return database.trial(environment, example_problem(), example_candidate())->reason; };
-  database.begin_trial(database.begin_run(environment, {}), environment, example_problem(), example_candidate());
-  const std::string second = database.begin_run(environment, {});
-  EXPECT_EQ(reason(), crashed_once);
-  database.begin_trial(second, environment, example_problem(), example_candidate(), true);
-  const std::string third = database.begin_run(environment, {});
-  EXPECT_EQ(reason(), crashed_twice);
-  database.begin_trial(third, environment, example_problem(), example_candidate(), true);
-  database.finish_trial(third, environment, done_trial());
+  arbiter::Run run;
+  run.started = 1000;
+  const auto begin = [&](const std::string& id) {
+    database.begin_trial(id, environment, example_problem(), example_candidate());
+  };
+  begin(database.begin_run(environment, run));
+  run.started = 2000;
+  const std::string second = database.begin_run(environment, run);
+  EXPECT_EQ(reason(), crashed_with_command);
+  begin(second);
+  const std::string third = database.begin_run(environment, run);
+  EXPECT_EQ(reason(), crashed_with_command) << "however often";
+  begin(third);
+  run.started = 3000;
+  const std::string fourth = database.begin_run(environment, run, 2001);
+  EXPECT_EQ(reason(), crashed_with_command) << "it began before the command whose worker died";
+  begin(fourth);
+  const std::string fifth = database.begin_run(environment, run, 3000);
+  EXPECT_EQ(reason(), crashed_worker);
+  begin(fifth);
+  database.finish_trial(fifth, environment, done_trial());
   EXPECT_EQ(reason(), "") << "an outcome replaces the note";
 }
 

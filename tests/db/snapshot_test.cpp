@@ -92,6 +92,17 @@ TEST(SnapshotTest, NoDecisionsIsAValidSnapshot) {
   EXPECT_TRUE(read_decisions(scratch / "empty.db").empty());
 }
 
+TEST(SnapshotTest, NoDecisionsNeverReplaceSome) {
+  ScratchDirectory scratch;
+  with_decisions(scratch / "work.db", 3).write_snapshot(scratch / "snapshot.db");
+  const std::string before = read_file(scratch / "snapshot.db");
+  WorkDatabase empty = WorkDatabase::open(scratch / "empty.db");
+  EXPECT_CONTAINS(message_of([&] { empty.write_snapshot(scratch / "snapshot.db"); }), "nothing to put into it");
+  EXPECT_EQ(read_file(scratch / "snapshot.db"), before);
+  empty.write_snapshot(scratch / "new.db");
+  empty.write_snapshot(scratch / "new.db");  // nothing is lost there
+}
+
 TEST(SnapshotTest, ReplacesOnlySnapshots) {
   ScratchDirectory scratch;
   WorkDatabase database = with_decisions(scratch / "work.db", 5);

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "records/kernels.hpp"
 #include "sqlite/files.hpp"
 #include "sqlite/reader.hpp"
@@ -38,8 +40,9 @@ void require_ok(Connection& connection) {
   if (orphans.step()) throw DatabaseError(connection.name() + ": the snapshot names rows that are not in it.");
 }
 
-/// Throws unless `target` may be replaced: it is not there, or it is a snapshot.
-void require_replaceable(const fs::path& target) {
+/// Throws unless `target` may be replaced: it is not there, or it is a snapshot, and no decisions would be lost for
+/// none.
+void require_replaceable(const fs::path& target, const std::vector<DecisionSet>& sets) {
   const std::string name = "'" + target.string() + "'";
   for (const char* suffix : {"-wal", "-journal"}) {
     // SQLite would replay it into the new snapshot.
@@ -51,9 +54,10 @@ void require_replaceable(const fs::path& target) {
   }
   std::error_code error;
   if (!fs::exists(target, error)) return;
-  bool work = false;
+  bool work = false, decided = false;
   try {
     with_reader(target, [&](Connection& view, FileKind kind) {
+      decided = kind == FileKind::ours && view.integer("SELECT EXISTS (SELECT 1 FROM decision)") != 0;
       work = kind == FileKind::ours && view.integer("SELECT EXISTS (SELECT 1 FROM run)") != 0;
     });
   } catch (const DatabaseError& problem) {
@@ -64,6 +68,13 @@ void require_replaceable(const fs::path& target) {
     throw DatabaseError(name +
                         ": it is a work database, whose measurements a snapshot would overwrite. Choose another "
                         "name for the snapshot.");
+  }
+  const bool empty =
+      std::all_of(sets.begin(), sets.end(), [](const DecisionSet& set) { return set.decisions.empty(); });
+  if (decided && empty) {
+    throw DatabaseError(name +
+                        ": there is nothing to put into it, no decision at all, and the snapshot that is there has "
+                        "some. Check the name of the database that was tuned, or remove the snapshot first.");
   }
 }
 
@@ -94,7 +105,7 @@ std::string snapshot_image(const std::vector<DecisionSet>& sets) {
 void write_snapshot_file(const fs::path& given, const std::vector<DecisionSet>& sets,
                          const std::vector<StoredKernel>& kernels) {
   const fs::path target = resolve(given);
-  require_replaceable(target);
+  require_replaceable(target, sets);
   Connection staging = stage(sets, kernels);
   PendingFile file(target);
   try {

@@ -79,7 +79,7 @@ bool says_nothing(const Trial& trial) {
     case TrialStatus::pruned:
       return true;
     case TrialStatus::crashed:
-      return trial.reason == crashed_once;
+      return trial.reason != crashed_worker;
     case TrialStatus::done:
     case TrialStatus::wrong:
     case TrialStatus::failed:
@@ -88,11 +88,9 @@ bool says_nothing(const Trial& trial) {
   return false;
 }
 
-constexpr std::string_view second_attempt = "tried again";
-
 /// A new row with status `running`, in place of one that is not done; returns its key.
 std::string insert_running(Connection& connection, const std::string& run_id, const Environment& environment,
-                           const Problem& problem, const Candidate& candidate, std::string_view reason) {
+                           const Problem& problem, const Candidate& candidate) {
   const std::string environment_key = environment.key();
   const std::string problem_key = problem.key();
   const std::string candidate_key = candidate.key();
@@ -117,10 +115,10 @@ std::string insert_running(Connection& connection, const std::string& run_id, co
   std::string key = db::trial_key(environment_key, problem_key, candidate_key, run_id, sequence);
   Statement insert(connection,
                    "INSERT INTO trial (key, environment, problem, candidate, run, sequence, status, reason, "
-                   "calls_per_sample, blocks, digest) VALUES (?,?,?,?,?,?,'running',?,0,0,?)");
+                   "calls_per_sample, blocks, digest) VALUES (?,?,?,?,?,?,'running','',0,0,?)");
   insert
-      .bind(key, environment_key, problem_key, candidate_key, run_id, sequence, reason,
-            db::outcome_digest(TrialStatus::running, std::string(reason), 0, 0, {}))
+      .bind(key, environment_key, problem_key, candidate_key, run_id, sequence,
+            db::outcome_digest(TrialStatus::running, "", 0, 0, {}))
       .run();
   return key;
 }
@@ -185,7 +183,7 @@ WorkDatabase& WorkDatabase::operator=(WorkDatabase&&) noexcept = default;
 WorkDatabase::~WorkDatabase() = default;
 const fs::path& WorkDatabase::path() const noexcept { return impl_->path; }
 
-std::string WorkDatabase::begin_run(const Environment& environment, const Run& run) {
+std::string WorkDatabase::begin_run(const Environment& environment, const Run& run, std::int64_t blame_since) {
   return impl_->with_name([&] {
     Connection& connection = impl_->connection;
     std::string id = run.id.empty() ? make_uuid() : run.id;
@@ -203,12 +201,13 @@ std::string WorkDatabase::begin_run(const Environment& environment, const Run& r
     if (stored.started == 0) stored.started = now();
     db::store_run(connection, key, stored);
     Statement crashed(connection,
-                      "UPDATE trial SET status = 'crashed', reason = CASE reason WHEN '' THEN ? ELSE ? END, "
-                      "digest = CASE reason WHEN '' THEN ? ELSE ? END WHERE status = 'running' AND environment = ?");
-    const auto digest = [](std::string_view reason) {
-      return db::outcome_digest(TrialStatus::crashed, std::string(reason), 0, 0, {});
+                      "UPDATE trial SET status = 'crashed', reason = ?, digest = ? WHERE status = 'running' AND "
+                      "environment = ? AND run IN (SELECT id FROM run WHERE started >= ?)");
+    const auto mark = [&](std::string_view reason, std::int64_t since) {
+      crashed.bind(reason, db::outcome_digest(TrialStatus::crashed, std::string(reason), 0, 0, {}), key, since).run();
     };
-    crashed.bind(crashed_once, crashed_twice, digest(crashed_once), digest(crashed_twice), key).run();
+    if (blame_since != nobody) mark(crashed_worker, blame_since);
+    mark(crashed_with_command, std::numeric_limits<std::int64_t>::min());
     transaction.commit();
     return id;
   });
@@ -234,11 +233,11 @@ void WorkDatabase::finish_run(const std::string& run_id, const Run& with_end_val
 }
 
 void WorkDatabase::begin_trial(const std::string& run_id, const Environment& environment, const Problem& problem,
-                               const Candidate& candidate, bool again) {
+                               const Candidate& candidate) {
   impl_->with_name([&] {
     Connection& connection = impl_->connection;
     Transaction transaction(connection);
-    insert_running(connection, run_id, environment, problem, candidate, again ? second_attempt : "");
+    insert_running(connection, run_id, environment, problem, candidate);
     transaction.commit();
   });
 }
@@ -267,7 +266,7 @@ void WorkDatabase::record_trials(const std::string& run_id, const Environment& e
     Connection& connection = impl_->connection;
     Transaction transaction(connection);
     for (const Trial& trial : trials) {
-      update_outcome(connection, insert_running(connection, run_id, environment, trial.problem, trial.candidate, ""),
+      update_outcome(connection, insert_running(connection, run_id, environment, trial.problem, trial.candidate),
                      trial);
     }
     transaction.commit();

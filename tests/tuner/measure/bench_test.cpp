@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+
 #include "arbiter/error.hpp"
 #include "arbiter/tuner/tune.hpp"
 #include "tuner/ranks.hpp"
@@ -98,12 +103,28 @@ TEST(Bench, UsesTheBestMeasuredCandidateOfEachAlgorithm) {
     }
   }
   ASSERT_FALSE(best.empty());
+  const std::filesystem::path snapshot = folder / "snapshot.db";
+  write_snapshot(snapshot, read_decisions(database));
+  const auto everything = [&] {  // name, size and content of all files beside them
+    std::string text;
+    std::set<std::filesystem::path> files;
+    for (const auto& entry : std::filesystem::directory_iterator(snapshot.parent_path())) files.insert(entry.path());
+    for (const auto& path : files) {
+      std::ifstream file(path, std::ios::binary);
+      text += path.string() + "\n" + std::string(std::istreambuf_iterator<char>(file), {}) + "\n";
+    }
+    return text;
+  };
+  const std::string before = everything();
   with_communicator([&](Group& group, Communicator& communicator) {
     BenchOptions options = options_for({problem("allreduce", 2)});
     options.database = database;
     const std::vector<BenchRow> rows = bench(group, communicator, options);
     EXPECT_EQ(result_of(rows[0], "trtllm/oneshot_push").chosen, best);
+    options.database = snapshot;
+    EXPECT_TRUE(result_of(bench(group, communicator, options)[0], "trtllm/oneshot_push").time.has_value());
   });
+  EXPECT_EQ(everything(), before) << "reading writes nothing";
 }
 
 TEST(Bench, RefusesAProblemOfAnotherWorld) {

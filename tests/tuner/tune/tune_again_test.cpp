@@ -1,6 +1,9 @@
 // A second tune of the same file: it adds to what is known, and takes nothing away.
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
+
 #include "arbiter/db/database.hpp"
 #include "tuner/modelled_tune.hpp"
 
@@ -76,6 +79,32 @@ TEST(TuneAgain, ScreeningSaysNothingAgainstWhatWasMeasuredInFull) {
   const TuneResult second = modelled_tune(options, two_lines(8), {}, &stopper);
   ASSERT_TRUE(second.cancelled);
   EXPECT_EQ(stored(options.database), before);
+}
+
+std::string bytes_of(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+TEST(TuneAgain, ASnapshotIsNotMeasuredInto) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "q.db");
+  options.families = {small_family(2)};
+  modelled_tune(options, two_lines(8));
+  const std::filesystem::path snapshot = folder / "snapshot.db";
+  write_snapshot(snapshot, read_decisions(options.database));
+  const std::string before = bytes_of(snapshot);
+  options.database = snapshot;
+  try {
+    modelled_tune(options, two_lines(8));
+    FAIL() << "it was tuned into";
+  } catch (const DatabaseError& error) {
+    EXPECT_NE(std::string(error.what()).find("it is a snapshot"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("--db"), std::string::npos) << error.what();
+  }
+  EXPECT_EQ(bytes_of(snapshot), before);
+  EXPECT_FALSE(std::filesystem::exists(snapshot.string() + "-wal"));
+  EXPECT_FALSE(std::filesystem::exists(snapshot.string() + ".lock"));
 }
 
 }  // namespace

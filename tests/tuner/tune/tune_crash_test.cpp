@@ -5,11 +5,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <map>
 #include <new>
 #include <random>
+#include <system_error>
 
 #include "arbiter/error.hpp"
 #include "sqlite/sqlite.hpp"
@@ -174,30 +176,126 @@ int exit_status_of(const std::function<void()>& body) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-TEST(TuneCrash, ACandidateThatEndsTwoProcessesIsSkipped) {
+TEST(TuneCrash, KillsOfTheWholeCommandExcludeNobody) {
+  const TemporaryFolder folder;
+  const TuneResult undisturbed = modelled_tune(modelled_options(folder / "undisturbed.db"), cost());
+  TuneOptions options = modelled_options(folder / "tune.db");
+  const std::string winner = undisturbed.decisions.back().candidate.algorithm;
+  for (int kill = 0; kill < 3; ++kill) {
+    ASSERT_EQ(exit_status_of([&] { modelled_tune(options, cost(), deadly(winner)); }), 9);
+    options.resume = true;
+  }
+  const TuneResult resumed = modelled_tune(options, cost());
+  EXPECT_EQ(tuning::to_text(resumed.decisions), tuning::to_text(undisturbed.decisions))
+      << "the winner was in the trial";
+  for (const auto& [key, trial] : all_trials(options.database)) {
+    EXPECT_NE(trial.status, TrialStatus::crashed) << key.first << " " << key.second;
+  }
+}
+
+TEST(TuneCrash, WhatAWorkerDiedOfIsSkippedByLaterRunsToo) {
   const TemporaryFolder folder;
   TuneOptions options = modelled_options(folder / "tune.db");
-  options.families = {small_family(4)};
-  const auto tune_it = [&] { modelled_tune(options, cost(), deadly("twoshot_push")); };
-  ASSERT_EQ(exit_status_of(tune_it), 9);
-  options.resume = true;
-  ASSERT_EQ(exit_status_of(tune_it), 9) << "one death may have been a kill: it is tried once more";
-  // All the kernels of that algorithm kill, so each costs two processes: go on until a run survives.
-  int more = 0;
-  while (exit_status_of(tune_it) == 9 && ++more < 100) {
-  }
-  ASSERT_LT(more, 100);
-  const TuneResult result = modelled_tune(options, cost(), deadly("twoshot_push"));
-  EXPECT_EQ(result.resumed, result.problems);
-  std::size_t crashed = 0;
+  options.families = {small_family(1)};
+  options.effort.anchor_candidates = 4;
+  ASSERT_EQ(exit_status_of([&] { modelled_tune(options, cost(), deadly("twoshot_push")); }), 9);
+  options.resume = options.restarted = true;
+  modelled_tune(options, cost());  // the parent's second set of workers
+  options.restarted = false;
+  modelled_tune(options, cost());  // and a command of the next day
+  std::size_t blamed = 0;
   for (const auto& [key, trial] : all_trials(options.database)) {
-    if (trial.status != TrialStatus::crashed) continue;
-    EXPECT_EQ(trial.candidate.algorithm, "twoshot_push");
-    EXPECT_EQ(trial.reason, crashed_twice) << key.first << " " << key.second;
-    ++crashed;
+    if (trial.status == TrialStatus::crashed) blamed += trial.reason == crashed_worker ? 1 : 100;
   }
-  EXPECT_GE(crashed, 1U);
-  for (const Decision& decision : result.decisions) EXPECT_NE(decision.candidate.algorithm, "twoshot_push");
+  EXPECT_EQ(blamed, 1U);
+}
+
+TEST(TuneCrash, WhatFailedForWantOfMemoryIsTriedAgain) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "tune.db");
+  options.families = {small_family(2)};
+  const TuneResult undisturbed = modelled_tune(options, cost());
+  options.database = folder / "poor.db";
+  const auto poor = [](const std::string& algorithm, auto&& fail) {
+    return [algorithm, fail](Group&, TuneOptions& mine) {
+      mine.source.load = [load = mine.source.load, algorithm, fail](Group& group, const CandidateSpec& spec,
+                                                                    const ProblemFamily& family) {
+        LoadResult result = load(group, spec, family);
+        if (spec.algorithm() == algorithm) {
+          result.candidate = std::make_unique<Misbehaving>(
+              std::move(result.candidate), [&group, fail](RunnableCandidate&, const Call&, StreamHandle) { fail(); });
+        }
+        return result;
+      };
+    };
+  };
+  modelled_tune(options, cost(), poor("oneshot_push", [] { throw Unavailable("no memory for 4096 bytes"); }));
+  std::size_t passing = 0;
+  for (const auto& [key, trial] : all_trials(options.database)) {
+    if (trial.status == TrialStatus::failed) passing += trial.reason.find(passing_cause) != std::string::npos;
+  }
+  EXPECT_GE(passing, 1U);
+  options.resume = true;
+  const auto full = poor("oneshot_push", [] { throw std::system_error(ENOSPC, std::generic_category(), "a file"); });
+  modelled_tune(options, cost(), full);
+  const auto no_files = poor("oneshot_push", [] { throw std::system_error(EMFILE, std::generic_category(), "open"); });
+  modelled_tune(options, cost(), no_files);
+  modelled_tune(options, cost());
+  for (const auto& [key, trial] : all_trials(options.database)) {
+    EXPECT_NE(trial.status, TrialStatus::failed) << key.second << ": " << trial.reason;
+  }
+  EXPECT_FALSE(undisturbed.decisions.empty());
+}
+
+TEST(TuneCrash, WhatFailsByItselfIsNotTriedAgain) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "tune.db");
+  options.families = {small_family(1)};
+  const auto broken = [](Group&, TuneOptions& mine) {
+    mine.source.load = [load = mine.source.load](Group& group, const CandidateSpec& spec, const ProblemFamily& family) {
+      LoadResult result = load(group, spec, family);
+      if (spec.algorithm() == "twoshot_push") {
+        result.candidate = std::make_unique<Misbehaving>(
+            std::move(result.candidate), [](RunnableCandidate&, const Call&, StreamHandle) {
+              throw std::system_error(EINVAL, std::generic_category(), "a launch");
+            });
+      }
+      return result;
+    };
+  };
+  modelled_tune(options, cost(), broken);
+  options.resume = true;
+  modelled_tune(options, cost());
+  std::size_t failed = 0;
+  for (const auto& [key, trial] : all_trials(options.database)) failed += trial.status == TrialStatus::failed;
+  EXPECT_GE(failed, 1U);
+}
+
+TEST(TuneCrash, AFamilyWithoutADecisionIsSaidWithTheReason) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "tune.db");
+  options.families = {small_family(1), small_family(1, Mode::eager)};
+  const TuneResult result = modelled_tune(options, cost(), [](Group&, TuneOptions& mine) {
+    mine.source.load = [load = mine.source.load](Group& group, const CandidateSpec& spec, const ProblemFamily& family) {
+      if (family.mode == Mode::eager) return LoadResult{nullptr, "the disk is full"};
+      return load(group, spec, family);
+    };
+  });
+  ASSERT_EQ(result.undecided.size(), 1U);
+  EXPECT_NE(result.undecided[0].find("allreduce bf16 hidden=8 eager on 2 ranks: "), std::string::npos)
+      << result.undecided[0];
+  EXPECT_NE(result.undecided[0].find("the disk is full"), std::string::npos) << result.undecided[0];
+  EXPECT_FALSE(result.decisions.empty()) << "of the other family";
+
+  TuneOptions hasty = modelled_options(folder / "hasty.db");
+  hasty.budget = std::chrono::milliseconds(1);
+  hasty.families = {small_family(1)};
+  const TuneResult nothing = modelled_tune(hasty, cost(), [](Group& group, TuneOptions&) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    group.bootstrap().barrier();
+  });
+  for (const std::string& why : nothing.undecided) EXPECT_NE(why.find("budget"), std::string::npos) << why;
+  EXPECT_EQ(nothing.undecided.empty(), !nothing.decisions.empty());
 }
 
 TEST(TuneCrash, RestartedWorkersSkipTheCandidateAtOnce) {

@@ -62,6 +62,9 @@ std::string result_documents(const Group& group, const TuneResult& result) {
                            json.attribute("measured_again", static_cast<std::int64_t>(result.measured_again));
                            json.attribute("kernels_loaded", static_cast<std::int64_t>(result.kernels_loaded));
                            json.attribute("decisions", static_cast<std::int64_t>(result.decisions.size()));
+                           json.attributeArray("undecided", [&] {
+                             for (const std::string& why : result.undecided) json.value(llvm::json::fixUTF8(why));
+                           });
                            json.attribute("budget_spent", result.budget_spent);
                            json.attribute("cancelled", result.cancelled);
                            write_number(json, "seconds", result.seconds);
@@ -76,6 +79,7 @@ struct Runs {
   std::vector<std::string> documents;
   bool cancelled = false;
   std::int64_t decisions = 0;
+  std::vector<std::string> undecided;
 };
 
 Runs collect(const SessionResult& session) {
@@ -87,6 +91,9 @@ Runs collect(const SessionResult& session) {
     const llvm::json::Object run = parse_document(documents[1]);
     runs.cancelled = runs.cancelled || run.getBoolean("cancelled").value_or(false);
     runs.decisions += run.getInteger("decisions").value_or(0);
+    if (const llvm::json::Array* list = run.getArray("undecided")) {
+      for (const llvm::json::Value& why : *list) runs.undecided.push_back(why.getAsString().value_or("").str());
+    }
     runs.documents.push_back(documents[1]);
   }
   return runs;
@@ -147,7 +154,7 @@ Options tune_options() {
   options
       .value("budget", "TIME",
              "take this long in all (90s, 30m, 2h): sizes first, then changes of winner and close calls")
-      .flag("resume", "keep what an earlier run has finished here; skip what was wrong or crashed twice")
+      .flag("resume", "keep what an earlier run has finished here; skip what was wrong or killed its worker")
       .flag("json", "for programs; see docs/cli.md");
   return options;
 }
@@ -178,6 +185,7 @@ int run_tune(const Options& options) {
     tuning.database = database;
     tuning.restarted = context.restarts > 0;
     tuning.resume = options.has("resume") || tuning.restarted;
+    tuning.command_started = context.started;
     if (!options.has("resume")) tuning.resume_since = context.started;  // only what these workers' predecessors did
     if (context.deadline) tuning.budget = time_left(*context.deadline);
     tuning.stuck_after = std::max(least_patience, 20 * variables.timeout);
@@ -210,7 +218,9 @@ int run_tune(const Options& options) {
     print_tables(runs, database);
   }
   if (runs.cancelled) std::fprintf(stderr, "interrupted; %s\n", session.on_interrupt.c_str());
-  return runs.cancelled ? exit_interrupted : exit_success;
+  for (const std::string& why : runs.undecided) std::fprintf(stderr, "arbiter: no decision for %s\n", why.c_str());
+  if (runs.cancelled) return exit_interrupted;
+  return runs.undecided.empty() ? exit_success : exit_failure;
 }
 
 }  // namespace arbiter::cli

@@ -5,6 +5,7 @@
 #include <memory>
 #include <set>
 
+#include "arbiter/db/contents.hpp"
 #include "arbiter/db/database.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/tuner/verify.hpp"
@@ -93,11 +94,12 @@ class Bench {
   }
 
   bool open_database() {
-    // A snapshot has decisions and no trials; then there is nothing to look up. Opening must not create a file.
+    // A snapshot has decisions and no trials; then there is nothing to look up. Reading writes nothing, takes no lock
+    // and makes no file.
     if (!std::filesystem::exists(options_.database)) return false;
     try {
-      database_.emplace(WorkDatabase::open(options_.database));
-      return true;
+      contents_ = read_contents(options_.database);
+      return !contents_.trials.empty();
     } catch (const DatabaseError&) {
       return false;
     }
@@ -295,20 +297,32 @@ class Bench {
   std::vector<Trial> trials_of(const Problem& problem) {
     if (!has_trials_) return {};
     std::string text = "[]";
-    if (group_.rank() == 0) {
-      try {
-        text = to_text(database_->trials(group_.environment(), problem));
-      } catch (const DatabaseError&) {  // no trials then: defaults are timed
-      }
-    }
+    if (group_.rank() == 0) text = to_text(latest_trials(problem));
     return trials_from_text(group_.bootstrap().broadcast(text, 0), problem);
+  }
+
+  /// Of every candidate, the one with the highest number.
+  std::vector<Trial> latest_trials(const Problem& problem) const {
+    const std::string environment = group_.environment().key(), key = problem.key();
+    std::map<std::string, const StoredTrial*> latest;
+    for (const auto& [trial_key, trial] : contents_.trials) {
+      if (trial.environment != environment || trial.problem != key) continue;
+      const StoredTrial*& known = latest[trial.candidate];
+      if (known == nullptr || trial.sequence > known->sequence) known = &trial;
+    }
+    std::vector<Trial> trials;
+    for (const auto& [candidate, stored] : latest) {
+      trials.push_back({problem, contents_.candidates.at(candidate), stored->status, stored->reason,
+                        stored->calls_per_sample, stored->blocks, stored->samples_us});
+    }
+    return trials;
   }
 
   Group& group_;
   Communicator& communicator_;
   const BenchOptions& options_;
   std::map<std::string, std::int64_t> largest_;
-  std::optional<WorkDatabase> database_;
+  Contents contents_;  ///< of the database, on rank 0
   bool has_trials_ = false;
 };
 

@@ -33,6 +33,7 @@ struct FamilyState {
   std::set<std::int64_t> cut_short;            ///< sizes whose search the budget ended
   std::set<std::pair<std::int64_t, std::size_t>> verified;  ///< tokens and candidate: found right by this process
   std::set<std::size_t> broken;  ///< does not compile, is wrong, or hangs: not tried again at other sizes
+  std::string obstacle;          ///< the last reason why something of it was not measured
   std::size_t kernels_loaded = 0;
 
   /// Bytes of one rank's message.

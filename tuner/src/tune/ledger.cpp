@@ -13,6 +13,24 @@ namespace {
 constexpr double dropped = 0.95;  // of the highest clock before
 constexpr double look_every_s = 10;
 
+/// A snapshot is published, and read by others: measurements would break it. Asked before anything is opened for
+/// writing, which would already change it.
+void require_no_snapshot(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error) || std::filesystem::file_size(path, error) == 0) return;
+  std::size_t decisions = 0;
+  try {
+    if (!read_history(path).empty()) return;
+    for (const DecisionSet& set : read_decisions(path)) decisions += set.decisions.size();
+  } catch (const DatabaseError&) {
+    return;  // not a database, or damaged: opening it says so
+  }
+  if (decisions == 0) return;
+  throw DatabaseError("'" + path.string() + "': it is a snapshot: it has " + std::to_string(decisions) +
+                      " decisions and none of the measurements that they were made from. A tune writes measurements "
+                      "into a work database: name one with --db (ARBITER_DB is what programs read)");
+}
+
 bool is_of(const Problem& problem, const ProblemFamily& family, int world) {
   return problem.pattern == family.pattern && problem.dtype == family.dtype && problem.hidden == family.hidden &&
          problem.mode == family.mode && problem.world == world && !problem.in_place;
@@ -23,6 +41,7 @@ bool is_of(const Problem& problem, const ProblemFamily& family, int world) {
 Ledger::Ledger(Group& group, const TuneOptions& options) : group_(group), options_(options) {
   std::string decisions = "[]";
   on_root([&] {
+    require_no_snapshot(options.database);
     database_.emplace(WorkDatabase::open(options.database));
     run_.host = options.host;
     run_.command = options.command;
@@ -31,7 +50,8 @@ Ledger::Ledger(Group& group, const TuneOptions& options) : group_(group), option
     run_.sm_clock_start_mhz = sample.sm_clock_mhz;
     run_.power_start_watts = sample.power_watts;
     watch(sample);
-    run_.id = database_->begin_run(group.environment(), run_);
+    run_.id = database_->begin_run(group.environment(), run_,
+                                   options.restarted ? options.command_started : WorkDatabase::nobody);
     open_ = true;
     for (const DecisionSet& set : database_->decisions()) {
       if (set.environment.key() == group.environment().key()) decisions = to_text(set.decisions);
@@ -83,8 +103,8 @@ void Ledger::on_root(const std::function<void()>& action) {
   if (failed != 0) throw DatabaseError(group_.bootstrap().broadcast(failure, 0));
 }
 
-void Ledger::begin(const Problem& problem, const Candidate& candidate, bool again) {
-  on_root([&] { database_->begin_trial(run_.id, group_.environment(), problem, candidate, again); });
+void Ledger::begin(const Problem& problem, const Candidate& candidate) {
+  on_root([&] { database_->begin_trial(run_.id, group_.environment(), problem, candidate); });
 }
 
 void Ledger::finish(const Trial& trial) {

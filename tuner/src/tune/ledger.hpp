@@ -27,9 +27,8 @@ class Ledger {
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
 
-  /// Commits the trial as `running`. Must return before the candidate's first launch on any rank. `again`: a process
-  /// has ended during it before.
-  void begin(const Problem&, const Candidate&, bool again);
+  /// Commits the trial as `running`. Must return before the candidate's first launch on any rank.
+  void begin(const Problem&, const Candidate&);
   void finish(const Trial&);
   /// Trials of candidates that ran before and were measured again, together: one commit.
   void record(const std::vector<Trial>&);

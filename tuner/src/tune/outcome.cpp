@@ -1,7 +1,11 @@
 #include "tune/outcome.hpp"
 
+#include <cerrno>
+#include <new>
+#include <system_error>
 #include <vector>
 
+#include "arbiter/db/database.hpp"
 #include "arbiter/error.hpp"
 
 namespace arbiter::tuning {
@@ -25,7 +29,19 @@ Outcome failure(Group& group, StreamHandle stream, Severity severity, const char
   return {severity, reason};
 }
 
+/// Of the machine as it is now, and not of the candidate.
+bool passes(const std::error_code& code) {
+  for (const std::errc cause : {std::errc::not_enough_memory, std::errc::no_space_on_device,
+                                std::errc::too_many_files_open, std::errc::too_many_files_open_in_system,
+                                std::errc::resource_unavailable_try_again, std::errc::read_only_file_system}) {
+    if (code == cause) return true;
+  }
+  return code == std::error_code(EDQUOT, std::generic_category());
+}
+
 }  // namespace
+
+bool is_passing(const std::string& reason) { return reason.find(passing_cause) != std::string::npos; }
 
 TrialStatus status_of(Severity severity) noexcept {
   switch (severity) {
@@ -35,6 +51,7 @@ TrialStatus status_of(Severity severity) noexcept {
       return TrialStatus::wrong;
     case Severity::failed:
     case Severity::poisoned:
+    case Severity::passing:
       return TrialStatus::failed;
     case Severity::lost:
       return TrialStatus::crashed;
@@ -50,6 +67,12 @@ Outcome attempt(Group& group, StreamHandle stream, const std::function<Outcome()
     return outcome;
   } catch (const Poisoned& error) {
     return failure(group, stream, Severity::poisoned, error.what());
+  } catch (const Unavailable& error) {
+    return failure(group, stream, Severity::passing, error.what());
+  } catch (const std::bad_alloc&) {
+    return failure(group, stream, Severity::passing, "no memory");
+  } catch (const std::system_error& error) {
+    return failure(group, stream, passes(error.code()) ? Severity::passing : Severity::failed, error.what());
   } catch (const std::exception& error) {
     return failure(group, stream, Severity::failed, error.what());
   }
@@ -65,7 +88,9 @@ Outcome agree(Bootstrap& bootstrap, const Outcome& mine) {
   const std::vector<std::string> reasons = bootstrap.allgather(mine.reason);
   for (std::size_t rank = 0; rank < codes.size(); ++rank) {
     if (codes[rank] == worst) {
-      return {static_cast<Severity>(worst), "rank " + std::to_string(rank) + ": " + reasons[rank]};
+      const bool passing = worst == static_cast<std::uint32_t>(Severity::passing) && !is_passing(reasons[rank]);
+      return {static_cast<Severity>(worst),
+              (passing ? std::string(passing_cause) : "") + "rank " + std::to_string(rank) + ": " + reasons[rank]};
     }
   }
   return {static_cast<Severity>(worst), mine.reason};

@@ -15,6 +15,7 @@ enum class Severity : std::uint32_t {
   wrong,     ///< it ran, and the result is not what it must be
   failed,    ///< it could not be run; the group may have to recover
   poisoned,  ///< a deadline passed or a peer gave up; the group must recover
+  passing,   ///< it could not be run for want of memory, disk or descriptors: the cause of what peers then saw
   lost,      ///< the device does not answer any more: this process cannot go on
 };
 
@@ -25,6 +26,9 @@ struct Outcome {
 };
 
 TrialStatus status_of(Severity) noexcept;
+
+/// Does the reason of a failure say that it may be gone next time (`passing_cause`)?
+bool is_passing(const std::string& reason);
 
 /// Local. Runs `step`, then waits for the stream and asks the group whether a deadline has passed. Exceptions become
 /// outcomes; on one, peers that wait for this rank are told to stop.

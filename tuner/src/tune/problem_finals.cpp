@@ -43,7 +43,7 @@ bool ProblemTuner::ensure_timed(std::size_t index) {
     status = timing_->entry(entry).status;
   }
   screened_[index] = infinity;
-  state_.broken.insert(index);
+  exclude(index, failure);
   if (candidate == nullptr) return false;
   const Trial trial = trial_of(index, status, failure, {});
   note_failure(index, trial);
@@ -79,7 +79,7 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
                                  : trial_of(index, timing_->entry(entries_.at(index)).status,
                                             timing_->entry(entries_.at(index)).failure, {}));
       if (!ok) {
-        state_.broken.insert(index);
+        exclude(index, also_measured.back().reason);
         note_failure(index, also_measured.back());
       }
     }
@@ -176,7 +176,7 @@ void ProblemTuner::measure_finalists(std::vector<std::size_t> chosen, int sample
     trials.push_back(trial_of(index, entry.status, failure, std::move(us)));
     const Trial& trial = trials.back();
     if (!ok) {
-      state_.broken.insert(index);
+      exclude(index, failure);
       screened_[index] = infinity;
       note_failure(index, trial);
       continue;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "arbiter/error.hpp"
+#include "tune/outcome.hpp"
 #include "tune/problem_tuner.hpp"
 
 namespace arbiter::tuning {
@@ -40,7 +41,8 @@ RunnableCandidate* ProblemTuner::load(std::size_t index) {
   if (!result.candidate) {
     state_.broken.insert(index);
     ++context_.result.failed;
-    context_.result.notes.push_back(state_.space.name(index) + " cannot be loaded: " + result.reason);
+    state_.obstacle = state_.space.name(index) + " cannot be loaded: " + result.reason;
+    context_.result.notes.push_back(state_.obstacle);
     return nullptr;
   }
   // The workspace grows once per candidate, to what its largest size needs. No graph is alive here.
@@ -52,7 +54,8 @@ RunnableCandidate* ProblemTuner::load(std::size_t index) {
   } catch (const Error& error) {
     state_.broken.insert(index);
     ++context_.result.failed;
-    context_.result.notes.push_back(state_.space.name(index) + " has no workspace: " + error.what());
+    state_.obstacle = state_.space.name(index) + " has no workspace: " + error.what();
+    context_.result.notes.push_back(state_.obstacle);
     return nullptr;
   }
   loaded.emplace_front(index, std::move(result.candidate));
@@ -96,8 +99,7 @@ void ProblemTuner::screen(std::size_t index) {
     return;
   }
   const Trial* trial = known(candidate->record());
-  const bool again = trial != nullptr && trial->status == TrialStatus::crashed && !is_broken(*trial);
-  if (trial != nullptr && !again) return screen_known(index, *trial);
+  if (trial != nullptr && !is_to_be_repeated(*trial)) return screen_known(index, *trial);
 
   const std::vector<std::size_t> leaders = best_screened(1);
   if (context_.report) {
@@ -106,7 +108,8 @@ void ProblemTuner::screen(std::size_t index) {
   }
   ++tried_;
   ++context_.result.trials;
-  context_.ledger.begin(problem_, candidate->record(), again);
+  repeated_.insert(candidate->record().name);
+  context_.ledger.begin(problem_, candidate->record());
   try {
     measure_screened(index, *candidate);
   } catch (const DeviceError& error) {
@@ -133,6 +136,7 @@ void ProblemTuner::screen_known(std::size_t index, const Trial& trial) {
       break;
   }
   if (!state_.broken.insert(index).second) return;
+  state_.obstacle = state_.space.name(index) + ": " + std::string(to_string(trial.status)) + ": " + trial.reason;
   context_.result.notes.push_back(state_.space.name(index) + " is skipped: an earlier run of " + problem_.name() +
                                   " did not survive it or found it wrong");
 }
@@ -141,7 +145,7 @@ void ProblemTuner::measure_screened(std::size_t index, RunnableCandidate& candid
   const Subject subject = subject_of(candidate);
   const Verification verification = verifier_.verify_before_timing(subject, tokens_);
   if (!verification.ok()) {
-    state_.broken.insert(index);
+    exclude(index, verification.reason);
     return decide_screened(index, verification.status, verification.reason, infinity);
   }
   state_.verified.emplace(tokens_, index);
@@ -157,18 +161,24 @@ void ProblemTuner::measure_screened(std::size_t index, RunnableCandidate& candid
   const Timing::Entry& timed = timing_->entry(entry);
   if (too_slow) return decide_screened(index, TrialStatus::pruned, timed.failure, infinity);
   if (!timed.ok()) {
-    state_.broken.insert(index);
+    exclude(index, timed.failure);
     return decide_screened(index, timed.status, timed.failure, infinity);
   }
   decide_screened(index, TrialStatus::pruned, "screened", median(timed.samples_us));
+}
+
+/// From all sizes, unless the cause may pass, and may not touch another size.
+void ProblemTuner::exclude(std::size_t index, const std::string& reason) {
+  if (!is_passing(reason)) state_.broken.insert(index);
 }
 
 void ProblemTuner::note_failure(std::size_t index, const Trial& trial) {
   TuneResult& result = context_.result;
   if (trial.status == TrialStatus::wrong) ++result.wrong;
   if (trial.status == TrialStatus::failed) ++result.failed;
-  result.notes.push_back(state_.space.name(index) + " on " + problem_.name() + ": " +
-                         std::string(to_string(trial.status)) + ": " + trial.reason);
+  state_.obstacle = state_.space.name(index) + " on " + problem_.name() + ": " + std::string(to_string(trial.status)) +
+                    ": " + trial.reason;
+  result.notes.push_back(state_.obstacle);
 }
 
 void ProblemTuner::decide_screened(std::size_t index, TrialStatus status, const std::string& reason, double us) {

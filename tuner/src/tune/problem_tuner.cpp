@@ -9,6 +9,7 @@
 #include "arbiter/error.hpp"
 #include "oracle/random.hpp"
 #include "oracle/seed.hpp"
+#include "tune/outcome.hpp"
 
 namespace arbiter::tuning {
 namespace {
@@ -126,7 +127,8 @@ bool ProblemTuner::make_tensors() {
     timing_.emplace(context_.group, state_.family, tokens_, context_.options.measure, &verifier_);
     return true;
   } catch (const Unavailable& error) {
-    context_.result.notes.push_back(problem_.name() + " was not measured: " + error.what());
+    state_.obstacle = problem_.name() + " was not measured: " + error.what();
+    context_.result.notes.push_back(state_.obstacle);
     state_.results.try_emplace(tokens_, SizeResult{tokens_, {}});
     return false;
   }
@@ -138,6 +140,7 @@ bool ProblemTuner::adopt() {
   bool finished = true;
   SizeResult size{tokens_, {}};
   for (const auto& [key, trial] : known_) {
+    if (is_to_be_repeated(trial)) finished = false;
     // Finalists are recorded together: either all of them are done, or none is.
     if (trial.status != TrialStatus::done) continue;
     const std::optional<std::size_t> index = state_.space.find(trial.candidate.name);
@@ -163,11 +166,20 @@ bool ProblemTuner::adopt() {
   return true;
 }
 
-/// Not to be tried again. A process that ended during a trial may have been killed for another reason, so that
-/// candidate gets one more chance; but not from workers that were restarted because of it.
+/// Not to be tried again.
 bool ProblemTuner::is_broken(const Trial& trial) const {
-  if (trial.status == TrialStatus::crashed) return trial.reason != crashed_once || context_.options.restarted;
-  return trial.status == TrialStatus::wrong || trial.status == TrialStatus::failed;
+  if (is_to_be_repeated(trial)) return false;
+  return trial.status == TrialStatus::wrong || trial.status == TrialStatus::failed ||
+         trial.status == TrialStatus::crashed;
+}
+
+/// It says nothing about the candidate: everything ended at once, or the machine had not what it needed.
+bool ProblemTuner::is_to_be_repeated(const Trial& trial) const {
+  const bool of_this_run = repeated_.count(trial.candidate.name) != 0;
+  if (trial.status == TrialStatus::failed) return is_passing(trial.reason) && !of_this_run;
+  // "two processes ended": how earlier versions said so.
+  return trial.status == TrialStatus::crashed &&
+         (trial.reason == crashed_with_command || trial.reason == "two processes ended during this trial");
 }
 
 /// What the search left out, and why.

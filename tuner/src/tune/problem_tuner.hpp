@@ -55,6 +55,8 @@ class ProblemTuner {
   bool adopt();
   bool make_tensors();
   bool is_broken(const Trial&) const;
+  bool is_to_be_repeated(const Trial&) const;
+  void exclude(std::size_t index, const std::string& reason);
   void account();
   void teach_model();
   void search(const std::vector<std::size_t>& order, std::size_t limit, double explore_until_s, bool climb);
@@ -93,6 +95,7 @@ class ProblemTuner {
   std::map<std::string, std::size_t> launches_;  ///< what is launched at this size, to its first candidate
   std::set<std::size_t> controls_;               ///< measured although the model would have pruned them
   std::size_t tried_ = 0;
+  std::set<std::string> repeated_;               ///< tried by this run, whatever an earlier one found
   double finals_seconds_ = 0;
 };
 

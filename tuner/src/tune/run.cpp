@@ -133,8 +133,7 @@ std::vector<Decision> TuneRun::decide_all() {
     for (const SizeResult& size : sizes) whole.max_tokens = std::max(whole.max_tokens, size.tokens);
     std::vector<Decision> decisions = decide(whole, group_.size(), sizes, ledger_.previous_decisions(), options_.rules);
     if (decisions.empty()) {
-      result_.notes.push_back("nothing was measured for " + state->family.pattern + " hidden=" +
-                              std::to_string(state->family.hidden) + "; its earlier decisions, if any, stay");
+      result_.undecided.push_back(why_undecided(*state));
       continue;
     }
     decided.push_back(state->family);
@@ -227,6 +226,26 @@ std::vector<CandidateSpec> TuneRun::plain_winners(const FamilyState& state, std:
     }
   }
   return {};
+}
+
+/// "allreduce bf16 hidden=4096 graph on 12 ranks: why"
+std::string TuneRun::why_undecided(const FamilyState& state) const {
+  const ProblemFamily& family = state.family;
+  std::string text = family.pattern + " " + std::string(to_string(family.dtype)) +
+                     " hidden=" + std::to_string(family.hidden) + " " + std::string(to_string(family.mode)) + " on " +
+                     std::to_string(group_.size()) + " ranks: ";
+  if (state.space.size() == 0) {
+    std::vector<Excluded> excluded;
+    enumerate_candidates(group_, family, {}, &excluded);
+    text += "nothing can serve it";
+    if (!excluded.empty()) text += "; kernels: " + excluded.front().reason;
+    if (!group_.nccl_reason().empty()) text += "; NCCL: " + group_.nccl_reason();
+    return text;
+  }
+  if (!state.obstacle.empty()) return text + state.obstacle;
+  if (result_.cancelled) return text + "the tune was stopped before anything was measured; go on with --resume";
+  if (result_.budget_spent) return text + "the budget was spent before anything was measured; give it more time";
+  return text + "nothing was measured";
 }
 
 /// What this run has measured, and at all other sizes what any run of this environment has: a tune of a few sizes adds

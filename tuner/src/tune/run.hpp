@@ -24,6 +24,8 @@ class TuneRun {
   void settle_close_calls();
   std::vector<Decision> decide_all();
 
+  std::string why_undecided(const FamilyState&) const;
+
   bool should_stop();
   bool time_for_another();
   void report(const std::string& candidate, const std::string& best, double best_us);

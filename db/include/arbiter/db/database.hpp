@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,10 +18,13 @@ namespace arbiter {
 inline constexpr int database_application_id = 0x41524254;  ///< "ARBT"
 inline constexpr int database_schema_version = 3;
 
-/// Why a trial is `crashed`: it was open when its process ended, which need not have been the candidate's doing, or it
-/// was open when two processes ended.
-inline constexpr std::string_view crashed_once = "the process ended during this trial";
-inline constexpr std::string_view crashed_twice = "two processes ended during this trial";
+/// Why a trial is `crashed`. Only the second is the candidate's doing: a living parent saw its worker die. Otherwise
+/// everything ended at once, and whoever ended it may have had any reason.
+inline constexpr std::string_view crashed_with_command = "the process ended during this trial";
+inline constexpr std::string_view crashed_worker = "its worker process died during this trial";
+
+/// How the reason of a `failed` trial says that it was the machine's doing, for now: no memory, disk, descriptors.
+inline constexpr std::string_view passing_cause = "for want of something that may be there next time: ";
 
 /// The decisions of one environment.
 struct DecisionSet {
@@ -60,14 +64,15 @@ class WorkDatabase {
   ~WorkDatabase();
 
   /// Register a run in an environment; returns its id. Trials left `running` by an earlier process in this
-  /// environment become `crashed`, with the reason `crashed_once` or `crashed_twice`.
-  std::string begin_run(const Environment&, const Run&);
+  /// environment become `crashed`: of runs that began at `blame_since` (seconds since the epoch) or later with the
+  /// reason `crashed_worker`, of others with `crashed_with_command`.
+  std::string begin_run(const Environment&, const Run&, std::int64_t blame_since = nobody);
+  static constexpr std::int64_t nobody = std::numeric_limits<std::int64_t>::max();
   void finish_run(const std::string& run_id, const Run& with_end_values);
 
   /// Committed before the candidate's first launch (status `running`). Replaces an earlier trial of the same
-  /// environment, problem and candidate that is not `done`. `again`: an earlier process ended during it; if this one
-  /// does too, its reason will be `crashed_twice`.
-  void begin_trial(const std::string& run_id, const Environment&, const Problem&, const Candidate&, bool again = false);
+  /// environment, problem and candidate that is not `done`.
+  void begin_trial(const std::string& run_id, const Environment&, const Problem&, const Candidate&);
   /// The outcome of the trial begun last for this problem and candidate. One commit, samples included.
   void finish_trial(const std::string& run_id, const Environment&, const Trial&);
 

@@ -49,11 +49,12 @@ struct TuneOptions {
   std::vector<std::int64_t> tokens;     ///< sizes to measure; empty: token_grid(max_tokens) of each family, and sizes
                                         ///< between two of them where the winner changes
   std::filesystem::path database;       ///< used on rank 0 only
-  /// Keep finished trials of an earlier run, and skip wrong and failed ones. A candidate during which one process ended
-  /// is tried once more, in its turn (kill -9 says nothing about it); after a second, or a lost device, it is skipped.
+  /// Keep finished trials of an earlier run, and skip wrong, failed and crashed ones; but what failed for a cause that
+  /// passes (memory, disk, descriptors), and what ran when everything was killed at once, is tried again, in its turn.
   bool resume = false;
   std::int64_t resume_since = 0;  ///< resume only from trials of runs that began then or later, seconds since the epoch
-  bool restarted = false;         ///< this process replaces one that ended in this tune: skip the candidate it ended in
+  bool restarted = false;  ///< a living parent saw the predecessor of this process die: blame what it was running
+  std::int64_t command_started = 0;  ///< if restarted: trials of earlier commands are not blamed; as resume_since
   /// 0: none. When it is spent, what was measured decides. It goes to sizes that were not measured first, then to
   /// changes of winner, then to sizes where more samples could change the winner.
   std::chrono::milliseconds budget{0};
@@ -93,6 +94,7 @@ struct TuneResult {
   std::size_t kernels_loaded = 0;
   bool budget_spent = false;
   bool cancelled = false;
+  std::vector<std::string> undecided;  ///< families without any decision, each with the reason
   double seconds = 0;
   std::vector<std::string> notes;  ///< one sentence each: wrong and failed candidates, dropped clocks or power, skipped
                                    ///< families
