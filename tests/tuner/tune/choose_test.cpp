@@ -28,6 +28,22 @@ struct Row {
   std::string winner;
 };
 
+TEST(Choose, NearTiesNeedMoreSamplesUntilTheIntervalsAreNarrow) {
+  const auto near = [](std::vector<Measured> all) {
+    std::vector<Summary> summaries;
+    for (const Measured& each : all) summaries.push_back(each.summary);
+    return near_ties(summaries);
+  };
+  using Indices = std::vector<std::size_t>;
+  EXPECT_EQ(near({}), Indices{});
+  EXPECT_EQ(near({measured("a", 2.0, 0.5)}), Indices{}) << "nobody to be near to";
+  EXPECT_EQ(near({measured("a", 2.0, 0.02), measured("b", 2.04, 0.02)}), (Indices{0, 1}));
+  EXPECT_EQ(near({measured("a", 2.0, 0.009), measured("b", 2.04, 0.009)}), Indices{}) << "narrower than 1%";
+  EXPECT_EQ(near({measured("a", 2.0, 0.001), measured("b", 2.04, 0.02)}), (Indices{0, 1})) << "in turns, so both";
+  EXPECT_EQ(near({measured("a", 2.0, 0.5), measured("b", 3.0, 0.5)}), Indices{}) << "far apart";
+  EXPECT_EQ(near({measured("c", 3.0, 0.5), measured("a", 2.0, 0.02), measured("b", 2.04, 0.02)}), (Indices{1, 2}));
+}
+
 TEST(Choose, Rules) {
   const std::vector<Row> rows{
       {"the lowest median wins beyond noise", {measured("a", 2.0), measured("b", 3.0)}, "", "a"},
@@ -62,7 +78,7 @@ TEST(Choose, Rules) {
        {measured("a", 2.00, 0.01, 132), measured("b", 2.01, 0.01, 32)},
        "a",
        "a"},
-      {"then the lower median", {measured("a", 2.01), measured("b", 2.00)}, "", "b"},
+      {"then the name, and not noise", {measured("a", 2.01), measured("b", 2.00)}, "", "a"},
       {"then the name", {measured("b", 2.0), measured("a", 2.0)}, "", "a"},
       {"ties are with the fastest, not with each other",
        {measured("a", 2.00, 0.01, 132), measured("b", 2.03, 0.01, 64), measured("c", 2.06, 0.01, 8)},

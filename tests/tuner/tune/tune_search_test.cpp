@@ -149,6 +149,7 @@ TEST(TuneSearch, TimeThatIsLeftGoesToCloseCalls) {
   const TemporaryFolder folder;
   TuneOptions options = modelled_options(folder / "tune.db");
   options.families = {small_family(4, Mode::eager)};
+  options.effort.tie_samples = 0;
   // Two algorithms 3% apart, with noise that only many samples overcome.
   auto calls = std::make_shared<std::array<std::atomic<std::uint64_t>, 2>>();
   const CostOf cost = [calls](const CandidateSpec& spec, const Problem&) -> std::int64_t {
@@ -174,6 +175,33 @@ TEST(TuneSearch, TimeThatIsLeftGoesToCloseCalls) {
     }
   }
   EXPECT_EQ(most, 40U);
+}
+
+TEST(TuneSearch, NearTiesAreSampledInTurnsUntilTheyCanBeToldApart) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "tune.db");
+  options.families = {small_family(4, Mode::eager)};
+  ASSERT_EQ(options.effort.final_samples, 10);
+  options.effort.tie_samples = 150;
+  // One-shot is 3% faster, under noise of 6%: more than 10 samples show, less than 150.
+  auto calls = std::make_shared<std::array<std::atomic<std::uint64_t>, 2>>();
+  const CostOf cost = [calls](const CandidateSpec& spec, const Problem&) -> std::int64_t {
+    const bool one_shot = spec.algorithm().starts_with("oneshot");
+    const std::uint64_t noise = hash_of(std::to_string((*calls)[one_shot ? 0 : 1]++)) >> 20;
+    return (one_shot ? 10'000 : 10'300) + static_cast<std::int64_t>(noise % 600);
+  };
+  const TuneResult result = modelled_tune(options, cost);
+  EXPECT_GT(result.near_ties, 0U);
+  for (const Decision& decision : result.decisions) EXPECT_TRUE(decision.candidate.algorithm.starts_with("oneshot"));
+  std::size_t most = 0;
+  const WorkDatabase database = WorkDatabase::open(options.database);
+  for (const Problem& problem : database.problems(database.environments().front())) {
+    for (const Trial& trial : database.trials(database.environments().front(), problem)) {
+      most = std::max(most, trial.samples_us.size());
+    }
+  }
+  EXPECT_GT(most, 10U);
+  EXPECT_LE(most, 150U);
 }
 
 TEST(TuneSearch, SizesThatDoNotFitTheMemoryOfARankAreLeftOut) {

@@ -20,7 +20,7 @@ std::size_t fastest(std::span<const Measured> measured) {
 
 /// The enumerators of Numerics are ordered from strict to loose.
 auto tie_break(const Measured& measured) {
-  return std::make_tuple(static_cast<int>(measured.candidate.numerics), measured.blocks, measured.summary.median_us,
+  return std::make_tuple(static_cast<int>(measured.candidate.numerics), measured.blocks,
                          std::cref(measured.candidate.name).get());
 }
 
@@ -70,6 +70,21 @@ bool belongs(const Decision& decision, const ProblemFamily& family, int world) n
          decision.mode == family.mode && decision.world == world;
 }
 
+std::vector<std::size_t> near_ties(std::span<const Summary> summaries, const ChoiceRules& rules) {
+  if (summaries.empty()) return {};
+  const auto best = std::min_element(summaries.begin(), summaries.end(),
+                                     [](const Summary& a, const Summary& b) { return a.median_us < b.median_us; });
+  std::vector<std::size_t> near;
+  bool wide = false;
+  for (std::size_t i = 0; i < summaries.size(); ++i) {
+    const Summary& each = summaries[i];
+    if ((each.median_us - best->median_us) / each.median_us > rules.largest_tie) continue;
+    near.push_back(i);
+    wide = wide || each.ci_high_us - each.ci_low_us >= rules.precision * each.median_us;
+  }
+  return wide && near.size() > 1 ? near : std::vector<std::size_t>{};
+}
+
 std::optional<Choice> choose(std::span<const Measured> measured, const std::optional<Candidate>& incumbent,
                              const ChoiceRules& rules) {
   if (measured.empty()) return std::nullopt;
@@ -91,7 +106,7 @@ std::optional<Choice> choose(std::span<const Measured> measured, const std::opti
   const auto best = std::min_element(ties.begin(), ties.end(), [&](std::size_t a, std::size_t b) {
     return tie_break(measured[a]) < tie_break(measured[b]);
   });
-  return Choice{*best, "within noise of the fastest: stricter numerics, then fewer blocks", close};
+  return Choice{*best, "within noise of the fastest: stricter numerics, then fewer blocks, then the name", close};
 }
 
 std::vector<std::int64_t> token_grid(std::int64_t max_tokens) {

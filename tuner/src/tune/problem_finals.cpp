@@ -117,6 +117,29 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
   return chosen;
 }
 
+/// As many samples again, in turns, for those that are too near to each other to be told apart, until they can be, or
+/// until it is known precisely enough that they are equal.
+void ProblemTuner::settle_near_ties(const std::vector<std::size_t>& which, int samples) {
+  const int replays = std::max(context_.options.measure.replays, 1);
+  for (int taken = samples, round = 0; taken + samples <= context_.options.effort.tie_samples;
+       taken += samples, ++round) {
+    std::vector<std::size_t> entries;
+    std::vector<Summary> summaries;
+    for (const std::size_t entry : which) {
+      if (!timing_->entry(entry).ok()) continue;
+      entries.push_back(entry);
+      summaries.push_back(summarise(timing_->entry(entry).samples_us, seed_of(problem_, 0)));
+    }
+    const std::vector<std::size_t> near = near_ties(summaries, context_.options.rules);
+    if (near.empty() || context_.should_stop()) return;
+    if (round == 0) ++context_.result.near_ties;
+    std::vector<std::size_t> again;
+    for (const std::size_t each : near) again.push_back(entries[each]);
+    timing_->sample(again, std::max(1, (samples + replays - 1) / replays),
+                    seed_of(problem_, context_.options.seed + 2 + static_cast<std::uint64_t>(round)));
+  }
+}
+
 /// An earlier visit measured just these together: nothing new would come of it.
 bool ProblemTuner::take_known_finalists(const std::vector<std::size_t>& chosen) {
   const auto at = state_.results.find(tokens_);
@@ -159,6 +182,7 @@ void ProblemTuner::measure_finalists(std::vector<std::size_t> chosen, int sample
   try {
     timing_->sample(which, std::max(1, (samples + replays - 1) / replays),
                     seed_of(problem_, context_.options.seed + 1));
+    settle_near_ties(which, samples);
   } catch (const DeviceError&) {
     blame_lost_device(chosen);
     throw;

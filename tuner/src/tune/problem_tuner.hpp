@@ -79,6 +79,7 @@ class ProblemTuner {
   bool ensure_timed(std::size_t index);
   std::vector<std::size_t> finalists(std::vector<Trial>& also_measured);
   void measure_finalists(std::vector<std::size_t> chosen, int samples, std::vector<Trial> also_measured);
+  void settle_near_ties(const std::vector<std::size_t>& which, int samples);
   bool take_known_finalists(const std::vector<std::size_t>& chosen);
   void blame_lost_device(const std::vector<std::size_t>& chosen);
 
@@ -94,8 +95,8 @@ class ProblemTuner {
   std::map<std::size_t, std::size_t> entries_;   ///< candidate to entry of timing_
   std::map<std::string, std::size_t> launches_;  ///< what is launched at this size, to its first candidate
   std::set<std::size_t> controls_;               ///< measured although the model would have pruned them
-  std::size_t tried_ = 0;
   std::set<std::string> repeated_;               ///< tried by this run, whatever an earlier one found
+  std::size_t tried_ = 0;
   double finals_seconds_ = 0;
 };
 

@@ -58,8 +58,9 @@ SearchEffort SearchEffort::for_device(DeviceKind kind) noexcept {
   effort.anchors = 1;
   effort.finalists = 2;
   effort.final_samples = 6;
+  effort.tie_samples = 0;
   effort.compiles = 8;
-  effort.bisections = 2;  // times of the CPU device are noise: there is little to find
+  effort.bisections = 2;  // times of the CPU device are noise: there is little to find, in near ties too
   return effort;
 }
 

@@ -23,6 +23,7 @@ struct Measured {
 struct ChoiceRules {
   double gain = 0.02;         ///< smaller differences do not count as faster
   double largest_tie = 0.05;  ///< a larger difference is never a tie, however wide the intervals are
+  double precision = 0.01;    ///< a near tie is sampled until the intervals are narrower than this, of the median
 };
 
 /// Is `fast` faster than `slow` beyond noise? The intervals lie apart and the gain exceeds `gain`, or the gain exceeds
@@ -36,9 +37,13 @@ struct Choice {
                           ///< but the intervals overlap
 };
 
+/// Which of them need more samples before anything can be said: those within `largest_tie` of the fastest, and the
+/// fastest itself, while the interval of one of these is not narrower than `precision`. Empty, or at least two.
+std::vector<std::size_t> near_ties(std::span<const Summary>, const ChoiceRules& = {});
+
 /// The lowest median wins if its interval lies apart from every other's and it gains more than `gain`. Otherwise, among
-/// the candidates that it does not beat so: the incumbent, then the stricter numerics class, then fewer blocks, then
-/// the lower median, then the name. Empty for no measurements.
+/// the candidates that it does not beat so, in a fixed order in which no noise has a say: the incumbent, then the
+/// stricter numerics class, then fewer blocks, then the name. Empty for no measurements.
 std::optional<Choice> choose(std::span<const Measured>, const std::optional<Candidate>& incumbent,
                              const ChoiceRules& = {});
 

@@ -35,6 +35,7 @@ struct SearchEffort {
   int anchors = 2;             ///< how many sizes of a family count as first ones
   int finalists = 3;           ///< measured again together, besides NCCL and the incumbents
   int final_samples = 30;      ///< at least, per finalist
+  int tie_samples = 150;       ///< at most, per finalist of a near tie that more samples may resolve; 0: none
   int compiles = 1000;         ///< most kernels loaded for one family
   double give_up = 4;          ///< one call takes so many times as long as the best: not timed any further; 0: never
   double narrow_to = 1.1;      ///< a change of winner is bisected while its sizes are further apart than this ratio
@@ -91,10 +92,11 @@ struct TuneResult {
   std::size_t model_regrets = 0;      ///< of those, how many came within 2% of the best
   std::size_t bisected = 0;           ///< sizes measured between others to find where the winner changes
   std::size_t measured_again = 0;     ///< close calls that were given more samples
+  std::size_t near_ties = 0;          ///< problems whose finalists were sampled until they could be told apart, or not
   std::size_t kernels_loaded = 0;
+  std::vector<std::string> undecided;  ///< families without any decision, each with the reason
   bool budget_spent = false;
   bool cancelled = false;
-  std::vector<std::string> undecided;  ///< families without any decision, each with the reason
   double seconds = 0;
   std::vector<std::string> notes;  ///< one sentence each: wrong and failed candidates, dropped clocks or power, skipped
                                    ///< families
