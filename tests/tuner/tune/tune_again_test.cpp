@@ -46,6 +46,18 @@ TEST(TuneAgain, AFewSizesKeepTheDecisionsOfAllOthers) {
   EXPECT_EQ(stored(options.database), before) << "a smaller max_tokens";
 }
 
+TEST(TuneAgain, DecisionsReachAsFarAsTheyDid) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "q.db");
+  options.families = {small_family(100)};
+  options.tokens = {1, 8};  // the second stands for all up to 100
+  const TuneResult first = modelled_tune(options, two_lines(4));
+  ASSERT_EQ(first.decisions.back().tokens_max, 100);
+  options.families = {small_family(1)};
+  options.tokens = {1};
+  EXPECT_EQ(modelled_tune(options, two_lines(4)).decisions, first.decisions);
+}
+
 TEST(TuneAgain, WhatIsMeasuredAgainIsDecidedAnew) {
   const TemporaryFolder folder;
   TuneOptions options = modelled_options(folder / "q.db");
