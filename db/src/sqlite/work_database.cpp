@@ -79,10 +79,11 @@ bool says_nothing(const Trial& trial) {
     case TrialStatus::pruned:
       return true;
     case TrialStatus::crashed:
-      return trial.reason != crashed_worker;
+      return trial.reason == crashed_with_command;
+    case TrialStatus::failed:
+      return trial.reason.find(passing_cause) != std::string::npos;
     case TrialStatus::done:
     case TrialStatus::wrong:
-    case TrialStatus::failed:
       return false;
   }
   return false;

@@ -85,8 +85,8 @@ class WorkDatabase {
   /// The latest trial of every candidate, of runs that began at `since` (seconds since the epoch) or later.
   std::vector<Trial> trials(const Environment&, const Problem&, std::int64_t since = 0) const;
   /// What decides: of every candidate the latest trial that is done, whichever run it is of. A later trial that is
-  /// running, was only screened, or ended with its process says nothing against it; one that was wrong, failed or
-  /// crashed by itself does.
+  /// running, was only screened, ended with its whole command or failed for a cause that passes says nothing against
+  /// it; one that was wrong, failed or crashed by itself does.
   std::vector<Trial> deciding_trials(const Environment&, const Problem&) const;
   std::vector<Problem> problems(const Environment&) const;
   std::vector<Environment> environments() const;
