@@ -49,7 +49,7 @@ std::shared_ptr<FollowedComm> server(const TakenCall& call, NcclComm comm) {
 }
 
 /// Those that turn out to be NCCL's go there together.
-int run_grouped(std::vector<std::pair<std::shared_ptr<FollowedComm>, TakenCall>> calls) {
+int run_grouped(const std::vector<std::pair<std::shared_ptr<FollowedComm>, TakenCall>>& calls) {
   const RealLibrary& real = real_library();
   if (calls.empty()) return nccl_success;
   int result = real.group_start();

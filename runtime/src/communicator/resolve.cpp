@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "arbiter/error.hpp"
 #include "candidate/loaded_kernel.hpp"
@@ -75,7 +76,7 @@ const std::string& SourceHashes::of(const CandidateSpec& spec) {
 
 Resolver::Resolver(const Group& group, std::span<const DecisionSet> sets, ChoicePolicy policy,
                    std::span<const DecisionSet> shipped)
-    : group_(group), policy_(policy), hashes_(group) {
+    : group_(group), policy_(std::move(policy)), hashes_(group) {
   // An equal environment comes first (its distance is 0), then the nearest of those that are only compatible.
   for (const DecisionSet& set : sets) add_environment(set);
   // Most of what is shipped is for other hardware: nothing to be said about that.

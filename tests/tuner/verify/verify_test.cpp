@@ -249,7 +249,7 @@ TEST(Verify, ARankThatCannotPrepareIsAFailureOnAllAndTheGroupGoesOn) {
         device->full = group->rank() == 1;
         const Verification failed = verifier.verify(subject, request);
         EXPECT_EQ(failed.status, TrialStatus::failed);
-        EXPECT_EQ(failed.reason, "rank 1: no memory is left");
+        EXPECT_EQ(failed.reason, "for want of something that may be there next time: rank 1: no memory is left");
         EXPECT_EQ(enqueued, 0) << "a rank whose peer is not ready must not wait for it";
         device->full = false;
         subject.prepare = [&](const Call& call, StreamHandle) {

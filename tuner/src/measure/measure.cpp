@@ -133,7 +133,7 @@ struct Timing::Impl {
                            launch(entry, index);
                            group.device().synchronize(stream);
                          }};
-    const Verification verification = verifier->verify_timed(work);
+    Verification verification = verifier->verify_timed(work);
     if (!verification.ok()) return verification;
     // The samples are of the usual inputs, whatever the verification needed.
     const Outcome outcome = together(group, stream, [&]() -> Outcome {
