@@ -180,6 +180,43 @@ TEST_F(Data, OutputThatCannotBeWrittenIsAFailure) {
   }
 }
 
+TEST_F(Data, OutputNeverReplacesADatabaseOrAnythingButAnOrdinaryFile) {
+  namespace fs = std::filesystem;
+  ASSERT_EQ(run_arbiter({"merge", "--db", file("a.db"), file("b.db")}).exit_code, 0);
+  ASSERT_EQ(run_arbiter({"snapshot", "--db", file("a.db"), file("snapshot.db")}).exit_code, 0);
+  std::ofstream(file("text")) << "as it was";
+  fs::create_symlink(file("text"), file("link"));
+  fs::create_symlink(file("nowhere"), file("dangling"));
+  fs::create_directory(file("folder"));
+  ASSERT_EQ(run_program("mkfifo", {file("pipe")}).exit_code, 0);
+  const std::map<std::string, std::string> refused{
+      {"a.db", "is a database"}, {"b.db", "is a database"},    {"snapshot.db", "is a database"}, {"link", "is a link"},
+      {"dangling", "is a link"}, {"folder", "is a directory"}, {"pipe", "is not a regular file"}};
+  std::map<std::string, std::string> before;
+  for (const char* name : {"a.db", "b.db", "snapshot.db", "text"}) before[name] = read_text(file(name));
+  for (const std::string command : {"report", "export"}) {
+    for (const auto& [name, expected] : refused) {
+      for (const char* option : {"--output", "-o"}) {
+        SCOPED_TRACE(command + " " + option + " " + name);
+        expect_failure({command, "--db", file("a.db"), option, file(name)}, expected);
+      }
+    }
+  }
+  expect_failure({"man", "-o", file("b.db")}, "is a database");
+  expect_failure({"completion", "bash", "-o", file("b.db")}, "is a database");
+  for (const auto& [name, bytes] : before) EXPECT_EQ(read_text(file(name)), bytes) << name;
+  EXPECT_TRUE(fs::is_symlink(file("link")));
+  EXPECT_TRUE(fs::is_fifo(file("pipe")));
+  EXPECT_FALSE(fs::exists(file("nowhere")));
+
+  const Outcome written = run_arbiter({"export", "--db", file("a.db"), "-o", file("text")});
+  EXPECT_EQ(written.exit_code, 0) << written.err;
+  EXPECT_EQ(read_text(file("text")), run_arbiter({"export", "--db", file("a.db")}).out);
+  for (const auto& entry : fs::directory_iterator(scratch.path())) {
+    EXPECT_EQ(entry.path().string().find(".tmp"), std::string::npos) << entry.path();
+  }
+}
+
 TEST_F(Data, DiffNamesWhatChanged) {
   for (const char* name : {"a.db", "b.db"}) {
     ASSERT_EQ(run_arbiter({"merge", "--db", file(name), file(name)}).exit_code, 0);

@@ -16,7 +16,7 @@ Options completion_options() {
                   "arbiter completion bash --output ~/.local/share/bash-completion/completions/arbiter\n"
                   "arbiter completion zsh --output ~/.zfunc/_arbiter   # with ~/.zfunc in fpath");
   options.words("bash|zsh", "bash, zsh: the shell.", 1).choices({"bash", "zsh"});
-  options.value("output", "FILE", "write here (default: standard output)");
+  options.output("write here (default: standard output)");
   return options;
 }
 

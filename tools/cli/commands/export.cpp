@@ -105,7 +105,7 @@ Options export_options() {
   options.value("format", "NAME", "jsonl (default), csv, markdown, header, vllm, sglang, tensorrt-llm, nccl")
       .choices({formats.begin(), formats.end()})
       .value("environment", "KEY", "only the environment whose key starts with this (not for jsonl)")
-      .value("output", "FILE", "write here (default: standard output)")
+      .output("write here (default: standard output)")
       .flag("json", "with --output: report what was written, for programs; see docs/cli.md");
   return options;
 }

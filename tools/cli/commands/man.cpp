@@ -12,7 +12,7 @@ Options man_options() {
       "Prints the manual page of arbiter, with every option of every command. An installation has it where\n"
       "man looks for it.",
       "arbiter man | man -l -");
-  options.value("output", "FILE", "write here (default: standard output)");
+  options.output("write here (default: standard output)");
   return options;
 }
 

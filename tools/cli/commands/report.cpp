@@ -23,7 +23,7 @@ Options report_options() {
       "same bytes.",
       "arbiter report --db cluster.db --output report.html");
   declare_database(options, "work database to read; of a snapshot only the ends of intervals can be drawn");
-  options.value("output", "FILE", "write here (default: report.html); - is standard output");
+  options.output("write here (default: report.html); - is standard output");
   declare_environment_filter(options);
   options.flag("json", "report what was written, for programs; see docs/cli.md");
   return options;

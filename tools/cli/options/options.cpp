@@ -36,6 +36,8 @@ Options& Options::value(const std::string& name, const std::string& placeholder,
   return declare(name, placeholder, help, Kind::value, true);
 }
 
+Options& Options::output(const std::string& help) { return value("output", "FILE", help + "\n-o FILE is the same"); }
+
 Options& Options::list(const std::string& name, const std::string& placeholder, const std::string& help) {
   return declare(name, placeholder, help, Kind::list, true);
 }
@@ -78,7 +80,9 @@ bool Options::parse(Arguments arguments) {
   std::vector<std::string_view> names;
   std::set<std::string> names_with_value;
   for (const OptionDescription& declaration : declarations_) {
-    const std::string spelling = declaration.name == "help" ? "help,h" : declaration.name;
+    std::string spelling = declaration.name;
+    if (spelling == "help") spelling = "help,h";
+    if (spelling == "output") spelling = "output,o";
     if (declaration.kind == Kind::flag) {
       described.add_options()(spelling.c_str(), "");
     } else {

@@ -55,6 +55,8 @@ class Options {
   Options& flag(const std::string& name, const std::string& help);
   /// An option with a value, given at most once.
   Options& value(const std::string& name, const std::string& placeholder, const std::string& help);
+  /// --output FILE, also spelled -o: a file for write_output().
+  Options& output(const std::string& help);
   /// An option that may be repeated and whose values may be lists: --tokens 1,16 --tokens 64.
   Options& list(const std::string& name, const std::string& placeholder, const std::string& help);
   /// Parsed, but not shown: how the program calls itself.

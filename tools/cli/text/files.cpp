@@ -1,13 +1,16 @@
 #include "text/files.hpp"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <string_view>
 #include <system_error>
 
 #include "arbiter/error.hpp"
@@ -17,6 +20,39 @@ namespace {
 
 std::string why() { return std::generic_category().message(errno); }
 
+/// An output may be a new name or replace an ordinary file: never a link, a device, a folder or a database.
+void refuse_what_must_not_be_replaced(const std::string& file) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(file, error);
+  if (status.type() == fs::file_type::not_found) return;
+  if (fs::is_symlink(status)) {
+    throw Error("'" + file + "' is a link, expected a file or a new name: name what it points to, or remove it");
+  }
+  if (fs::is_directory(status)) throw Error("'" + file + "' is a directory, expected a file or a new name");
+  if (!fs::is_regular_file(status)) {
+    throw Error("'" + file + "' is not a regular file: to write into it, use --output - and redirect standard output");
+  }
+  constexpr std::string_view sqlite("SQLite format 3\0", 16);
+  std::array<char, 16> start{};
+  std::ifstream in(file, std::ios::binary);
+  if (!in) throw Error("'" + file + "' would be replaced, but what it holds cannot be read. Choose another name");
+  in.read(start.data(), start.size());
+  if (std::string_view(start.data(), static_cast<std::size_t>(in.gcount())) == sqlite) {
+    throw Error("'" + file + "' is a database, which the output would destroy. Choose another name for the output");
+  }
+}
+
+bool write_all(int descriptor, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t count = ::write(descriptor, text.data(), text.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return false;
+    text.remove_prefix(static_cast<std::size_t>(count));
+  }
+  return true;
+}
+
 }  // namespace
 
 void write_output(const std::string& file, const std::string& text) {
@@ -24,24 +60,24 @@ void write_output(const std::string& file, const std::string& text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
     return;
   }
+  refuse_what_must_not_be_replaced(file);
   const std::string unfinished = file + ".tmp" + std::to_string(::getpid());
   std::error_code error;
-  {
-    errno = 0;
-    std::ofstream out(unfinished, std::ios::binary);
-    out << text;
-    out.close();
-    if (!out) {
-      const std::string reason = why();
-      std::filesystem::remove(unfinished, error);
-      throw Error("'" + file + "' cannot be written: " + reason);
-    }
+  // Neither a file nor a link that already has this name is written through.
+  const int descriptor = ::open(unfinished.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+  if (descriptor < 0) throw Error("'" + file + "' cannot be written: '" + unfinished + "': " + why());
+  const bool written = write_all(descriptor, text);
+  const std::string reason = written ? "" : why();
+  if (::close(descriptor) != 0 || !written) {
+    const std::string closing = written ? why() : reason;
+    std::filesystem::remove(unfinished, error);
+    throw Error("'" + file + "' cannot be written: " + closing);
   }
   std::filesystem::rename(unfinished, file, error);
   if (error) {
-    const std::string reason = error.message();
+    const std::string renaming = error.message();
     std::filesystem::remove(unfinished, error);
-    throw Error("'" + file + "' cannot be written: " + reason);
+    throw Error("'" + file + "' cannot be written: " + renaming);
   }
 }
 
