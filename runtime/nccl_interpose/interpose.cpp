@@ -98,7 +98,7 @@ ARBITER_NCCL_EXPORT int ncclGroupEnd() {
   if (group.depth > 0 && --group.depth > 0) return result;
   auto calls = std::exchange(group.calls, {});
   if (calls.empty() || (result != arbiter::nccl_success && result != arbiter::nccl_in_progress)) return result;
-  const int ours = run_grouped(std::move(calls));
+  const int ours = run_grouped(calls);
   return ours != arbiter::nccl_success ? ours : result;
 }
 
