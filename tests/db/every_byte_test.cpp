@@ -1,5 +1,9 @@
 // Every single byte of a small snapshot, and of a small work database: damaged, the file is refused, or what is read is
 // what was written. Small pages, so that there is little that means nothing.
+#include <elf.h>
+
+#include <cstring>
+
 #include "arbiter/db/kernels.hpp"
 #include "db/fixtures.hpp"
 #include "records/contents.hpp"
@@ -51,6 +55,11 @@ void damage_every_byte(const std::string& image, const Read& read) {
 TEST(EveryByteTest, OfASnapshotWithKernels) {
   const ScratchDirectory scratch;
   StoredKernel kernel{std::string(64, 'a'), "trtllm/oneshot_push rank=0", std::string(64, 'b'), {}};
+  Elf64_Ehdr header{};  // what every image begins with
+  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+  header.e_ident[EI_CLASS] = ELFCLASS64;
+  header.e_ident[EI_DATA] = ELFDATA2LSB;
+  kernel.kernel.image.assign(reinterpret_cast<const char*>(&header), sizeof header);
   for (int i = 0; i < 700; ++i) kernel.kernel.image += static_cast<char>(i * 37);
   kernel.kernel.entry = "arbiter_kernel";
   kernel.kernel.target = "sm_90a";
