@@ -9,7 +9,7 @@ function(arbiter_add_runtime_test name)
   target_compile_definitions(${target} PRIVATE ARBITER_TEMPLATES="${CMAKE_SOURCE_DIR}/templates")
 endfunction()
 
-foreach(subject call_validation communicator disagreement dispatch fused_calls fused_communicator poison refused_calls resolve
+foreach(subject call_validation communicator disagreement dispatch fused_calls fused_communicator poison rank_invariance refused_calls resolve
         served shipped stored_kernels)
   arbiter_add_runtime_test(communicator/${subject})
 endforeach()
