@@ -1,0 +1,94 @@
+"""How a communicator is set up: keyword arguments to arbiter_communicator_options."""
+
+import ctypes
+import os
+from typing import Any, Callable, List, Optional, Tuple, Union
+
+from . import _abi
+from .errors import InvalidArgument
+
+_DEVICES = {"cuda": _abi.DEVICE_CUDA, "cpu": _abi.DEVICE_CPU}
+_LEVELS = ("trace", "debug", "info", "warn", "error")
+
+LogFunction = Callable[[str, str], Any]
+
+
+def gpu_count() -> int:
+    """GPUs that this process may use; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def build(
+    *,
+    gpus_needed: int = 1,
+    device: Optional[str] = None,
+    ordinal: Optional[int] = None,
+    multicast: Optional[bool] = None,
+    nccl: Optional[bool] = None,
+    jit: Optional[bool] = None,
+    shipped: Optional[bool] = None,
+    decisions: Union[None, str, "os.PathLike[str]", bytes] = None,
+    backend: Optional[str] = None,
+    numerics: Optional[str] = None,
+    candidate: Optional[str] = None,
+    cache_dir: Union[None, str, "os.PathLike[str]"] = None,
+    timeout: Optional[float] = None,
+    log_level: Optional[str] = None,
+    log: Optional[LogFunction] = None,
+) -> Tuple[_abi.Options, List[Any]]:
+    """The struct, and what must live as long as the communicator. What is None is the library's default, which an
+    ARBITER_* variable may set.
+
+    device: "cuda", "cpu" (the GPU's kernels on the host, for tests) or "auto". ordinal: the GPU. multicast, nccl, jit,
+    shipped: allow NVLink multicast, NCCL, compiling, the decisions inside the library. decisions: a file that
+    `arbiter tune` wrote, or its bytes. backend: "auto", "trtllm", "mnnvl", "custom", "nvls" or "nccl". numerics: "any"
+    or "strict". candidate: the one to use wherever it can. timeout: seconds that a kernel waits for a peer. log:
+    called with (level, text).
+    """
+    if device in (None, "auto"):  # the library's own rule; decided here to know which it is
+        device = "cuda" if gpu_count() >= gpus_needed else "cpu"
+    if device not in _DEVICES:
+        raise InvalidArgument(f"device is {device!r}; expected 'cuda', 'cpu', 'auto' or None")
+    options = _abi.Options()
+    options.device = _DEVICES[device]
+    options.ordinal = -1 if ordinal is None else ordinal
+    for name, value in (("multicast", multicast), ("nccl", nccl), ("jit", jit), ("shipped", shipped)):
+        setattr(options, name, 0 if value is None else 1 if value else 2)
+    keep: List[Any] = []
+    if isinstance(decisions, bytes):
+        buffer = ctypes.create_string_buffer(decisions, len(decisions))
+        keep.append(buffer)
+        options.decisions_data = ctypes.cast(buffer, ctypes.c_void_p)
+        options.decisions_bytes = len(decisions)
+    elif decisions is not None:
+        options.decisions_path = os.fsencode(decisions)
+    for name, text in (
+        ("backend", backend),
+        ("numerics", numerics),
+        ("candidate", candidate),
+        ("log_level", log_level),
+    ):
+        if text is not None:
+            setattr(options, name, text.encode())
+    if cache_dir is not None:
+        options.cache_dir = os.fsencode(cache_dir)
+    if timeout is not None:
+        if not timeout > 0:
+            raise InvalidArgument(f"timeout is {timeout}; expected seconds, more than 0")
+        options.timeout_ms = max(1, round(timeout * 1000))
+    if log is not None:
+        function = log
+
+        def forward(_user: Any, level: int, text: bytes) -> None:
+            function(_LEVELS[level] if 0 <= level < len(_LEVELS) else str(level), text.decode("utf-8", "replace"))
+
+        options.log = _abi.LogCallback(forward)
+    keep.append(options)
+    return options, keep
