@@ -38,17 +38,19 @@ std::vector<std::string> words_of(const std::string& line) {
   return words;
 }
 
-/// Lines of fenced blocks that start `arbiter`, without what follows a comment sign, a pipe or a redirection.
+/// Lines of fenced blocks that start `arbiter`, without what follows a comment sign, a pipe or a redirection. Python's
+/// `from arbiter import` is none.
 std::vector<std::vector<std::string>> commands_of(const fs::path& page) {
   std::vector<std::vector<std::string>> commands;
-  bool fenced = false;
+  bool fenced = false, python = false;
   std::string continued;
   for (std::string line : lines_of(page)) {
     if (line.starts_with("```")) {
       fenced = !fenced;
+      python = line == "```python";
       continue;
     }
-    if (!fenced) continue;
+    if (!fenced || python) continue;
     if (line.ends_with("\\")) {
       continued += line.substr(0, line.size() - 1) + " ";
       continue;
