@@ -45,7 +45,7 @@ Candidate named(Backend backend, const std::string& algorithm, const std::string
 }
 
 const Candidate one_shot = named(Backend::trtllm, "oneshot_push", ":threads=256");
-const Candidate pulled = named(Backend::trtllm, "twoshot_barrier", ":threads=512");
+const Candidate pulled = named(Backend::custom, "twoshot_pull", ":threads=512");
 const Candidate nccl = named(Backend::nccl, "classic");
 const Candidate unfused = named(Backend::nccl, "classic", "+epilogue:threads=512");
 
@@ -247,6 +247,22 @@ TEST(ExportSglang, IsAPythonLiteral) {
   ASSERT_EQ(exported.losses.size(), 1U);
   EXPECT_NEAR(exported.losses[0].worst_percent, 100 * (2 - 1.5) / 1.5, 1e-9) << "NCCL won below a band";
   EXPECT_EQ(exported.losses[0].points, 4U);
+}
+
+TEST(ExportSglang, OnlyWhatPullsSpeaksForItsPullKernels) {
+  for (const Candidate& other : {named(Backend::mnnvl, "twoshot_push"), named(Backend::mnnvl, "twoshot_rows"),
+                                 named(Backend::trtllm, "twoshot_barrier"), named(Backend::custom, "twoshot_chunked"),
+                                 named(Backend::custom, "twoshot_of_tomorrow")}) {
+    const ScratchDirectory scratch;
+    const Contents contents = measured(scratch, {{"allreduce", 1, one_shot, 2},
+                                                 {"allreduce", 1, nccl, 5},
+                                                 {"allreduce", 64, other, 5},
+                                                 {"allreduce", 64, nccl, 9}});
+    // One-shot up to 16 KiB; above, NCCL: the other kernel is none that the engine has.
+    const std::string text = export_sglang(contents, environment).text;
+    EXPECT_CONTAINS(text, "\"one_shot_push_threshold\": 16385");
+    EXPECT_CONTAINS(text, "\"two_shot_pull_threshold\": 16385");
+  }
 }
 
 TEST(ExportTensorRtLlm, CompilesAndHoldsTheWinners) {

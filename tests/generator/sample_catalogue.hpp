@@ -13,7 +13,7 @@ inline constexpr std::string_view sample_json = R"({
   "algorithms": [
     {
       "backend": "trtllm", "name": "push", "template": "algorithms/push", "summary": "Pushes.",
-      "numerics": "rank_order_fp32", "exchange": true, "worlds": [2, 4], "capabilities": [],
+      "numerics": "rank_order_fp32", "transport": "push", "exchange": true, "worlds": [2, 4], "capabilities": [],
       "axes": [
         {"name": "threads", "values": [128, 256]},
         {"name": "cluster", "values": [1, 2]},
@@ -28,7 +28,7 @@ inline constexpr std::string_view sample_json = R"({
     },
     {
       "backend": "nvls", "name": "multimem", "template": "algorithms/multimem", "summary": "Switch.",
-      "numerics": "multimem", "worlds": [2, 4], "capabilities": ["multicast"],
+      "numerics": "multimem", "transport": "multicast", "worlds": [2, 4], "capabilities": ["multicast"],
       "axes": [{"name": "threads", "values": [512]}]
     },
     {

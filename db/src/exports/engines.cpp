@@ -6,6 +6,7 @@
 #include <set>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/catalogue.hpp"
 #include "exports/curves.hpp"
 #include "records/digest.hpp"
 
@@ -27,6 +28,14 @@ bool is_nccl(const Candidate& c) { return c.backend == Backend::nccl; }
 bool is_fused(const Candidate& c) { return !is_nccl(c) && !follows_with_epilogue(c); }
 bool is_one_shot(const Candidate& c) { return is_fused(c) && c.algorithm.starts_with("oneshot"); }
 bool is_two_shot(const Candidate& c) { return is_fused(c) && c.algorithm.starts_with("twoshot"); }
+
+/// Does the catalogue say that this kernel moves data so? Of an algorithm that it does not have nobody knows.
+bool moves_by(const Candidate& c, Transport transport) {
+  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
+    if (entry.backend == c.backend && entry.name == c.algorithm) return entry.transport == transport;
+  }
+  return false;
+}
 
 const Environment& environment_of(const Contents& contents, const std::string& key) {
   const auto found = contents.environments.find(key);
@@ -97,18 +106,18 @@ EngineExport export_vllm(const Contents& contents, const std::string& key) {
 EngineExport export_sglang(const Contents& contents, const std::string& key) {
   const Environment& environment = environment_of(contents, key);
   std::map<int, std::map<Mode, std::vector<BandPoint>>> points;
-  const auto algorithm = [](const char* start, bool pull) {
-    return [start, pull](const Candidate& c) {
-      return is_fused(c) && c.algorithm.starts_with(start) && (c.algorithm.find("push") == std::string::npos) == pull;
-    };
+  // The engine has two-shot kernels that pull, and no others: what stages or pushes must not speak for them.
+  const auto one_shot = [](Transport transport) {
+    return [transport](const Candidate& c) { return is_one_shot(c) && moves_by(c, transport); };
   };
+  const auto two_shot_pull = [](const Candidate& c) { return is_two_shot(c) && moves_by(c, Transport::pull); };
   for (const ProblemTimes& times : db::problem_times(contents, key)) {
     const Problem& problem = times.problem;
     if (problem.pattern != "allreduce") continue;
     points[problem.world][problem.mode].push_back(
         {problem.bytes(),
-         {db::fastest(times, algorithm("oneshot", false)), db::fastest(times, algorithm("oneshot", true)),
-          db::fastest(times, algorithm("twoshot", true)), db::fastest(times, is_nccl)}});
+         {db::fastest(times, one_shot(Transport::push)), db::fastest(times, one_shot(Transport::pull)),
+          db::fastest(times, two_shot_pull), db::fastest(times, is_nccl)}});
   }
   if (points.empty()) nothing_for("sglang", "the pattern allreduce");
   EngineExport result;

@@ -63,9 +63,9 @@ void read_capabilities(const JsonNode& node, AlgorithmEntry& entry) {
 }
 
 AlgorithmEntry read_algorithm(const JsonNode& node, const NameSet& of_parts) {
-  node.require_keys(
-      {"backend", "name", "template", "summary", "numerics", "worlds", "axes"},
-      {"exchange", "capabilities", "constraints", "tile_rows", "push_slots", "staging_copies", "shared_bytes"});
+  node.require_keys({"backend", "name", "template", "summary", "numerics", "worlds", "axes"},
+                    {"exchange", "transport", "capabilities", "constraints", "tile_rows", "push_slots",
+                     "staging_copies", "shared_bytes"});
   AlgorithmEntry entry;
   entry.backend = read_word(node["backend"], [](std::string_view word) { return parse_backend(word); });
   if (entry.backend == Backend::automatic || entry.backend == Backend::nccl)
@@ -79,6 +79,12 @@ AlgorithmEntry read_algorithm(const JsonNode& node, const NameSet& of_parts) {
     node["numerics"].fail("kernels cannot be of class 'nccl'; expected rank_order_fp32 or multimem");
   entry.exchange = node.has("exchange") ? node["exchange"].boolean() : true;
   read_worlds(node, entry);
+  if (entry.exchange != node.has("transport")) {
+    node.fail(entry.exchange ? "an algorithm that exchanges data needs 'transport': push, pull, staged or multicast"
+                             : "an algorithm without exchange has no 'transport'");
+  }
+  if (entry.exchange)
+    entry.transport = read_word(node["transport"], [](std::string_view word) { return parse_transport(word); });
   if (node.has("capabilities")) read_capabilities(node["capabilities"], entry);
 
   NameSet names = of_parts;

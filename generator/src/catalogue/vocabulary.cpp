@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/catalogue.hpp"
 
 namespace arbiter {
 namespace {
@@ -24,6 +25,10 @@ constexpr Spellings<Backend, 6> backends{{{Backend::automatic, "auto"},
                                           {Backend::nccl, "nccl"}}};
 constexpr Spellings<Numerics, 3> numerics_classes{
     {{Numerics::rank_order_fp32, "rank_order_fp32"}, {Numerics::multimem, "multimem"}, {Numerics::nccl, "nccl"}}};
+constexpr Spellings<Transport, 4> transports{{{Transport::push, "push"},
+                                              {Transport::pull, "pull"},
+                                              {Transport::staged, "staged"},
+                                              {Transport::multicast, "multicast"}}};
 
 template <typename Enum, std::size_t count>
 std::string_view spell(const Spellings<Enum, count>& spellings, Enum value) noexcept {
@@ -69,10 +74,12 @@ std::string_view to_string(Dtype value) noexcept { return spell(dtypes, value); 
 std::string_view to_string(Mode value) noexcept { return spell(modes, value); }
 std::string_view to_string(Backend value) noexcept { return spell(backends, value); }
 std::string_view to_string(Numerics value) noexcept { return spell(numerics_classes, value); }
+std::string_view to_string(Transport value) noexcept { return spell(transports, value); }
 
 Dtype parse_dtype(std::string_view word) { return parse(dtypes, "dtype", word); }
 Mode parse_mode(std::string_view word) { return parse(modes, "mode", word); }
 Backend parse_backend(std::string_view word) { return parse(backends, "backend", word); }
+Transport parse_transport(std::string_view word) { return parse(transports, "transport", word); }
 Numerics parse_numerics(std::string_view word) { return parse(numerics_classes, "numerics class", word); }
 
 std::string nearest(std::string_view word, std::span<const std::string_view> valid) {

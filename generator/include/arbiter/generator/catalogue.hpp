@@ -2,6 +2,7 @@
 // It is data (templates/catalogue.json); this header is how the program reads it. Nothing else lists variants.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -22,12 +23,24 @@ struct Axis {
   bool operator==(const Axis&) const = default;
 };
 
+/// How data gets from one rank to another. Spelled by to_string() as it is written here.
+enum class Transport : std::uint8_t {
+  push,      ///< a rank stores into its peers' workspaces
+  pull,      ///< a rank loads from its peers, where their tensors lie if those are shared
+  staged,    ///< a rank copies its message into its own workspace and its peers load from there
+  multicast  ///< the switch adds and delivers
+};
+std::string_view to_string(Transport) noexcept;
+/// Throws InvalidArgument naming the valid spellings and the nearest one.
+Transport parse_transport(std::string_view);
+
 struct AlgorithmEntry {
   Backend backend{};
   std::string name;           ///< "oneshot_push"
   std::string template_name;  ///< path below templates/ without ".mustache": "algorithms/oneshot_push"
   std::string summary;        ///< one sentence for people
   Numerics numerics{};
+  std::optional<Transport> transport;     ///< of an exchange; none without one
   bool exchange = true;                   ///< false: the stand-alone epilogue kernel, which talks to nobody
   std::vector<int> worlds;                ///< world sizes it is built for
   std::vector<std::string> capabilities;  ///< what it needs beyond peer stores: "multicast", "registered_input"
