@@ -41,13 +41,13 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                     {variables, options.nccl, options.nccl_communicator, options.cache});
 }
 
-/// A call of one family, for what enqueues calls.
-Call call_of(const ProblemFamily& family, const CallTensors& tensors, std::int64_t tokens) {
+/// Tensors with their size, as what enqueues calls takes them.
+Call call_of(const CallTensors& tensors, std::string_view pattern, Dtype dtype, int hidden, std::int64_t tokens) {
   Call call;
   static_cast<CallTensors&>(call) = tensors;
-  call.pattern = family.pattern;
-  call.dtype = family.dtype;
-  call.hidden = family.hidden;
+  call.pattern = pattern;
+  call.dtype = dtype;
+  call.hidden = hidden;
   call.tokens = tokens;
   return call;
 }
@@ -95,17 +95,17 @@ void Communicator::Impl::say_what_there_is() const {
 }
 
 void Communicator::Impl::run(const Call& call, StreamHandle stream) {
+  group->check();
   const auto text = [&] { return asked(call.pattern, call.dtype, call.hidden, call.tokens); };
   if (call.tokens < 0 || call.hidden <= 0) {
-    group->check();
     throw InvalidArgument(text() + ": tokens must be 0 or more, and hidden positive");
   }
-  const FamilyTable* found = table.find(call.pattern, call.dtype, call.hidden, mode_of(stream));
+  const Mode mode = mode_of(stream);
+  const FamilyTable* found = table.find(call.pattern, call.dtype, call.hidden, mode);
   if (found != nullptr && call.tokens <= found->family().max_tokens) {
-    run(*found, call, call.tokens, stream);
+    run(*found, call, call.tokens, mode, stream);
     return;
   }
-  group->check();
   if (call.pattern != plain_pattern) {
     group->catalogue().pattern(call.pattern);  // an unknown name is a better answer than "not prepared"
     throw Unsupported(text() + " is not prepared. Prepared: " + table.describe() +
@@ -116,30 +116,27 @@ void Communicator::Impl::run(const Call& call, StreamHandle stream) {
   if (__builtin_mul_overflow(call.tokens, std::int64_t{call.hidden}, &elements)) {
     throw InvalidArgument(text() + ": more than 2^63 elements");
   }
-  run_plain(nullptr, call, call.dtype, elements, stream);
+  run_plain(nullptr, call, call.dtype, elements, mode, stream);
 }
 
-void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensors, std::int64_t tokens,
+void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensors, std::int64_t tokens, Mode mode,
                              StreamHandle stream) {
   const ProblemFamily& family = found.family();
   if (tokens < 0) {
-    group->check();
     throw InvalidArgument(asked(family.pattern, family.dtype, family.hidden, tokens) + ": tokens must be 0 or more");
   }
   if (tokens > family.max_tokens) {
-    group->check();
     throw Unsupported(asked(family.pattern, family.dtype, family.hidden, tokens) + " is not prepared: up to " +
                       std::to_string(family.max_tokens) + " tokens are. Prepare the family with more max_tokens.");
   }
   if (found.plain()) {
-    run_plain(&found, tensors, family.dtype, tokens * family.hidden, stream);
+    run_plain(&found, tensors, family.dtype, tokens * family.hidden, mode, stream);
     return;
   }
-  group->check();
   if (tokens == 0) return;
-  const Call call = call_of(family, tensors, tokens);
+  const Call call = call_of(tensors, family.pattern, family.dtype, family.hidden, tokens);
   validate_tensors(found.pattern(), call, vector_bytes);
-  if (mode_of(stream) == Mode::eager) {
+  if (mode == Mode::eager) {
     if (options.check_pointers) pointers.require_device_memory(found.pattern(), call);
   } else {
     captured = true;
@@ -150,19 +147,13 @@ void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensor
 }
 
 void Communicator::Impl::run_plain(const FamilyTable* found, const CallTensors& tensors, Dtype dtype,
-                                   std::int64_t elements, StreamHandle stream) {
-  group->check();
+                                   std::int64_t elements, Mode mode, StreamHandle stream) {
   if (elements == 0) return;
   message_vectors(elements, 1, dtype);  // refuses what does not fit 63 bits
-  const Mode mode = mode_of(stream);
   if (found == nullptr) found = table.covering(plain_pattern, dtype, elements, mode);
   const Route route = route_plain(found, dtype, elements);
   const Pattern& pattern = found != nullptr ? found->pattern() : plain;
-  Call call;
-  static_cast<CallTensors&>(call) = tensors;
-  call.dtype = dtype;
-  call.hidden = 1;
-  call.tokens = elements;
+  const Call call = call_of(tensors, plain_pattern, dtype, 1, elements);
   validate_tensors(pattern, call, element_bytes(dtype));
   if (mode == Mode::eager) {
     if (options.check_pointers) pointers.require_device_memory(pattern, call);
@@ -245,7 +236,9 @@ void Communicator::run(const Call& call, StreamHandle stream) { alive(impl_).run
 
 const ProblemFamily& PreparedFamily::family() const noexcept { return table_->family(); }
 void PreparedFamily::run(const CallTensors& tensors, std::int64_t tokens, StreamHandle stream) const {
-  static_cast<Communicator::Impl*>(impl_)->run(*table_, tensors, tokens, stream);
+  auto& impl = *static_cast<Communicator::Impl*>(impl_);
+  impl.group->check();
+  impl.run(*table_, tensors, tokens, impl.mode_of(stream), stream);
 }
 Explanation PreparedFamily::explain(std::int64_t tokens) const {
   return static_cast<const Communicator::Impl*>(impl_)->explain(*table_, tokens);
@@ -258,7 +251,7 @@ void Communicator::all_reduce(const void* input, void* output, std::int64_t coun
   CallTensors tensors;
   tensors.input = input;
   tensors.output = output;
-  impl.run_plain(nullptr, tensors, dtype, count, stream);
+  impl.run_plain(nullptr, tensors, dtype, count, impl.mode_of(stream), stream);
 }
 
 void Communicator::all_reduce_residual_rmsnorm(const Call& call, StreamHandle stream) {

@@ -25,10 +25,11 @@ struct Communicator::Impl {
 
   void prepare(std::span<const ProblemFamily>);
   void run(const Call&, StreamHandle);
-  /// `tokens` of a family that is prepared.
-  void run(const FamilyTable&, const CallTensors&, std::int64_t tokens, StreamHandle);
+  /// `tokens` of a family that is prepared. `mode`: mode_of(stream), which is asked once a call. Whoever calls this
+  /// has checked the group.
+  void run(const FamilyTable&, const CallTensors&, std::int64_t tokens, Mode, StreamHandle);
   /// Plain allreduce of `elements`. `table` null: with whatever serves them.
-  void run_plain(const FamilyTable* table, const CallTensors&, Dtype, std::int64_t elements, StreamHandle);
+  void run_plain(const FamilyTable* table, const CallTensors&, Dtype, std::int64_t elements, Mode, StreamHandle);
   bool can_use(const Problem&) const;
   Explanation explain(const Problem&) const;
   Explanation explain(const FamilyTable&, std::int64_t tokens) const;
