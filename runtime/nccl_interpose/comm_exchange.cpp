@@ -14,18 +14,6 @@ namespace {
 
 thread_local int host_result = nccl_success;
 
-int nccl_type(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::bf16:
-      return nccl_bfloat16;
-    case Dtype::fp16:
-      return nccl_float16;
-    case Dtype::fp32:
-      return nccl_float32;
-  }
-  return nccl_float32;
-}
-
 class CommBootstrap final : public Bootstrap {
  public:
   CommBootstrap(std::shared_ptr<HostComm> host, std::shared_ptr<Device> device)

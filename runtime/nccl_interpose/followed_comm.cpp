@@ -108,8 +108,9 @@ void FollowedComm::set_up_or_throw() {
     if (settings().verify_each > 0) verifier_ = std::make_unique<Verifier>(host_, device_, settings().message_bytes());
   };
   everywhere(*bootstrap, "read the environment", read_options);
-  for (const std::string& other : bootstrap->allgather(machine())) {
-    if (other != machine()) throw Unsupported("its ranks are on several machines");
+  const std::string here = machine();
+  for (const std::string& other : bootstrap->allgather(here)) {
+    if (other != here) throw Unsupported("its ranks are on several machines");
   }
   require_equal(*bootstrap, "set up behind NCCL", {{"ARBITER_NCCL and ARBITER_NCCL_WORKSPACE", settings_text()}});
   communicator_ = std::make_unique<Communicator>(bootstrap, device_, std::move(options));

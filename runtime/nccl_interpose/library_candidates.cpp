@@ -51,16 +51,13 @@ class Collector {
     candidates_.push_back({path, std::string(found_by)});
   }
   void add_folders(std::string_view list, const std::string& origin, std::string_view found_by) {
-    while (!list.empty()) {
-      const std::size_t end = std::min(list.find(':'), list.size());
-      std::string folder(list.substr(0, end));
-      list.remove_prefix(std::min(end + 1, list.size()));
+    for (std::string folder : split_search_path(list)) {
       for (const std::string_view token : {std::string_view("${ORIGIN}"), std::string_view("$ORIGIN")}) {
         for (std::size_t at = folder.find(token); at != std::string::npos; at = folder.find(token)) {
           folder.replace(at, token.size(), origin);
         }
       }
-      if (!folder.empty()) add(folder + "/" + std::string(file_name), found_by);
+      add(folder + "/" + std::string(file_name), found_by);
     }
   }
   std::vector<LibraryCandidate> take() { return std::move(candidates_); }

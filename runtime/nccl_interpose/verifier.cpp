@@ -19,11 +19,6 @@ namespace {
 constexpr int nccl_max = 2;
 constexpr int nccl_min = 3;
 
-int nccl_type(Dtype dtype) {
-  if (dtype == Dtype::bf16) return nccl_bfloat16;
-  return dtype == Dtype::fp16 ? nccl_float16 : nccl_float32;
-}
-
 /// Half a unit in the last place of 1.
 double rounding(Dtype dtype) { return std::ldexp(1.0, dtype == Dtype::bf16 ? -8 : dtype == Dtype::fp16 ? -11 : -24); }
 /// Sums up to here cannot overflow.

@@ -98,10 +98,6 @@ class Comparison {
   CompatibilityReport report_{.verdict = Compatibility::equal, .differences = {}, .distance = 0};
 };
 
-}  // namespace
-
-namespace {
-
 void compare_hardware(Comparison& compare, const Environment& here, const Environment& measured) {
   compare.exact("device", here.device, measured.device);
   compare.exact("gpu_name", here.gpu_name, measured.gpu_name);

@@ -23,18 +23,6 @@ namespace {
 constexpr std::chrono::seconds init_deadline{120};
 constexpr std::size_t window_alignment = 4096;
 
-int nccl_type(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::bf16:
-      return nccl_bfloat16;
-    case Dtype::fp16:
-      return nccl_float16;
-    case Dtype::fp32:
-      return nccl_float32;
-  }
-  return nccl_float32;
-}
-
 // The communicator, shared with the buffers that are registered with it: these must not touch it once it is aborted.
 struct Shared {
   std::shared_ptr<const NcclLibrary> library;

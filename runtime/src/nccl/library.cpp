@@ -29,15 +29,9 @@ void add_environment(std::vector<fs::path>& sites, const fs::path& root) {
   sites.insert(sites.end(), found.begin(), found.end());
 }
 
-std::vector<std::string> split(const char* list) {
-  std::vector<std::string> parts;
-  std::string_view rest = list == nullptr ? "" : list;
-  while (!rest.empty()) {
-    const std::size_t end = std::min(rest.find(':'), rest.size());
-    if (end > 0) parts.emplace_back(rest.substr(0, end));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return parts;
+std::vector<std::string> folders_in(const char* variable) {
+  const char* list = std::getenv(variable);
+  return split_search_path(list == nullptr ? "" : list);
 }
 
 std::vector<fs::path> environments() {
@@ -46,7 +40,7 @@ std::vector<fs::path> environments() {
     if (const char* root = std::getenv(variable); root != nullptr && *root != '\0') roots.emplace_back(root);
   }
   std::error_code error;
-  for (const std::string& folder : split(std::getenv("PATH"))) {
+  for (const std::string& folder : folders_in("PATH")) {
     if (fs::exists(fs::path(folder) / "python3", error)) roots.push_back(fs::path(folder).parent_path());
   }
   for (fs::directory_iterator it("/opt", error), end; !error && it != end; it.increment(error)) {
@@ -98,6 +92,28 @@ std::shared_ptr<const NcclLibrary> load_functions(void* handle, const std::strin
 
 }  // namespace
 
+int nccl_type(Dtype dtype) noexcept {
+  switch (dtype) {
+    case Dtype::bf16:
+      return nccl_bfloat16;
+    case Dtype::fp16:
+      return nccl_float16;
+    case Dtype::fp32:
+      return nccl_float32;
+  }
+  return nccl_float32;
+}
+
+std::vector<std::string> split_search_path(std::string_view rest) {
+  std::vector<std::string> parts;
+  while (!rest.empty()) {
+    const std::size_t end = std::min(rest.find(':'), rest.size());
+    if (end > 0) parts.emplace_back(rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return parts;
+}
+
 std::string NcclLibrary::version() const {
   return std::to_string(version_code / 10000) + "." + std::to_string(version_code / 100 % 100) + "." +
          std::to_string(version_code % 100);
@@ -116,7 +132,7 @@ std::string NcclLibrary::message(std::string_view call, int result, NcclComm com
 
 std::vector<std::string> nccl_candidates() {
   std::vector<fs::path> sites;
-  for (const std::string& folder : split(std::getenv("PYTHONPATH"))) sites.emplace_back(folder);
+  for (const std::string& folder : folders_in("PYTHONPATH")) sites.emplace_back(folder);
   std::error_code error;
   if (const fs::path program = fs::read_symlink("/proc/self/exe", error); !error) {
     const fs::path prefix = program.parent_path().parent_path();

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "arbiter/vocabulary.hpp"
+
 namespace arbiter {
 
 inline constexpr std::size_t nccl_id_bytes = 128;
@@ -21,6 +23,8 @@ using NcclComm = struct ncclComm*;
 using NcclWindow = void*;
 enum NcclResult : int { nccl_success = 0, nccl_invalid_argument = 4, nccl_invalid_usage = 5, nccl_in_progress = 7 };
 enum NcclType : int { nccl_uint8 = 1, nccl_float16 = 6, nccl_float32 = 7, nccl_bfloat16 = 9 };
+/// Of ncclDataType_t.
+int nccl_type(Dtype) noexcept;
 inline constexpr int nccl_sum = 0;
 inline constexpr int nccl_window_symmetric = 1;
 
@@ -62,6 +66,9 @@ struct NcclLibrary {
   /// "<call> failed: unhandled cuda error (details)"
   std::string message(std::string_view call, int result, NcclComm comm = nullptr) const;
 };
+
+/// The folders of a search path such as LD_LIBRARY_PATH, without empty ones.
+std::vector<std::string> split_search_path(std::string_view);
 
 /// Where NCCL is looked for, in this order, after what the process has loaded already.
 std::vector<std::string> nccl_candidates();
