@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "arbiter/generator/trust.hpp"
 #include "records/digest.hpp"
 #include "sqlite/reader.hpp"
 #include "sqlite/rows.hpp"
@@ -158,11 +159,7 @@ std::string untrusted_kernels(const std::filesystem::path& path, const std::stri
   }
   ::close(descriptor);
   if (!known) return "it is no regular file";
-  if (info.st_uid != ::geteuid() && info.st_uid != 0) {
-    return "it belongs to user " + std::to_string(info.st_uid) + ", expected the user " + std::to_string(::geteuid()) +
-           " or root";
-  }
-  if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) return "others may write to it; `chmod go-w` it if it is yours";
+  if (std::string why = distrust(info); !why.empty()) return why;
   if (now != bytes) return "it is no snapshot in one piece, or changed while it was read";
   return "";
 }

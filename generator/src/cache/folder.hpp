@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "arbiter/generator/trust.hpp"
+
 namespace arbiter {
 
 /// An open file or folder.
@@ -30,11 +32,6 @@ class OpenFile {
  private:
   int descriptor_ = -1;
 };
-
-/// Why this file or folder is not to be trusted: it belongs to somebody who is neither the user nor root, or others may
-/// write to it. Empty if it is to be trusted. `sticky_is_safe`: a folder like /tmp, where nobody can move what others
-/// own.
-std::string distrust(const struct stat&, bool sticky_is_safe = false);
 
 /// Folder `name` of `parent`, never through a link. Invalid, with errno, if it is not there or is no folder.
 OpenFile open_folder(const OpenFile& parent, const std::string& name);

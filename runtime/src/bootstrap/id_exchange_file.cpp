@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/trust.hpp"
 #include "bootstrap/id_exchange.hpp"
 #include "environment/process_identity.hpp"
 #include "memory/file_descriptor.hpp"
@@ -65,11 +66,9 @@ void require_private_folder(const std::string& file) {
   const std::string folder = file.substr(0, file.rfind('/') + 1);
   struct stat info {};
   if (stat(folder.c_str(), &info) != 0) return;  // said when the first file is written
-  const bool owned = info.st_uid == geteuid() || info.st_uid == 0;
-  const bool open = (info.st_mode & (S_IWGRP | S_IWOTH)) != 0 && (info.st_mode & S_ISVTX) == 0;
-  if (owned && !open) return;
-  throw Unavailable("the ranks cannot meet in '" + folder +
-                    "': " + (owned ? "others may write to it" : "it belongs to user " + std::to_string(info.st_uid)) +
+  const std::string why = distrust(info, true);
+  if (why.empty()) return;
+  throw Unavailable("the ranks cannot meet in '" + folder + "': " + why +
                     "; expected a folder of yours or root's that only its owner may write to");
 }
 
