@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 
+#include "arbiter/db/kernels.hpp"
 #include "db/fixtures.hpp"
 #include "sqlite/files.hpp"
 #include "sqlite/sqlite.hpp"
@@ -224,6 +225,23 @@ TEST_F(HostileFilesTest, TheLockFollowsAFileThatIsRenamed) {
   for (const char* suffix : {"", "-wal", "-shm"})
     fs::rename(scratch / (std::string("work.db") + suffix), scratch / (std::string("moved.db") + suffix));
   EXPECT_CONTAINS(outcome([&] { WorkDatabase::open(scratch / "moved.db"); }), "under another name");
+}
+
+/// For a GPU that is newer than the compiler a kernel is PTX, which is text and no ELF file.
+TEST_F(HostileFilesTest, AKernelInPtxIsReadAndOneThatIsNoTextIsRefused) {
+  const auto snapshot_with = [&](const std::string& target, const std::string& image) {
+    StoredKernel kernel{std::string(64, 'a'), "trtllm/oneshot_push rank=0", std::string(64, 'b'), {}};
+    kernel.kernel.image = image;
+    kernel.kernel.entry = "arbiter_kernel";
+    kernel.kernel.target = target;
+    write_snapshot(scratch / "kernels.db", {{example_environment(), example_decisions(1)}}, {kernel});
+    return read_kernels(scratch / "kernels.db");
+  };
+  const std::string ptx = ".version 9.0\n.target compute_121\n";
+  ASSERT_EQ(snapshot_with("compute_121", ptx).size(), 1U);
+  EXPECT_EQ(snapshot_with("compute_121", ptx).front().kernel.image, ptx);
+  EXPECT_CONTAINS(outcome([&] { snapshot_with("compute_121", ptx + '\0' + ptx); }), "no PTX text");
+  EXPECT_CONTAINS(outcome([&] { snapshot_with("sm_90a", ptx); }), "ELF");
 }
 
 TEST(LockAdvice, NamesTheCause) {

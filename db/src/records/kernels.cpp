@@ -33,9 +33,14 @@ std::string digest_of(const StoredKernel& stored) {
       .hex();
 }
 
-/// Loaders map what the headers promise and touch it: beyond the end of the image that is SIGBUS. Every image is ELF: a
-/// cubin, or a shared object of the CPU device.
-std::string image_problem(const std::string& image) {
+/// Loaders map what the headers promise and touch it: beyond the end of the image that is SIGBUS. An image is ELF (a
+/// cubin, or a shared object of the CPU device), or for a GPU that is newer than the compiler PTX, which is text.
+std::string image_problem(const CompiledKernel& kernel) {
+  const std::string& image = kernel.image;
+  if (kernel.target.starts_with("compute_")) {
+    // The driver reads it up to the first zero.
+    return image.find('\0') != std::string::npos ? "its image is no PTX text" : "";
+  }
   Elf64_Ehdr header{};
   if (image.size() < sizeof header) return "its image is shorter than an ELF header";
   std::memcpy(&header, image.data(), sizeof header);
@@ -101,7 +106,7 @@ std::vector<StoredKernel> load_kernels(Connection& connection) {
       if (query.text(10) != digest_of(stored)) {
         throw DatabaseError("kernel '" + stored.name + "' does not match its digest");
       }
-      if (const std::string problem = image_problem(stored.kernel.image); !problem.empty()) {
+      if (const std::string problem = image_problem(stored.kernel); !problem.empty()) {
         throw DatabaseError("kernel '" + stored.name + "' cannot be loaded: " + problem);
       }
       kernels.push_back(std::move(stored));
