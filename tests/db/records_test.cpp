@@ -1,5 +1,6 @@
 // Keys, names, bytes, spellings and compatibility of the records.
 #include "arbiter/db/records.hpp"
+#include "arbiter/db/fields.hpp"
 
 #include <functional>
 #include <limits>
@@ -13,30 +14,25 @@ namespace {
 /// One environment for every field, each different from the example in that field only.
 std::vector<Environment> one_field_changed() {
   std::vector<Environment> all;
-  const auto change = [&](auto&& spoil) {
-    all.push_back(example_environment());
-    spoil(all.back());
-  };
-  change([](Environment& e) { e.device = "cpu"; });
-  change([](Environment& e) { e.gpu_name += "x"; });
-  change([](Environment& e) { e.sm_count++; });
-  change([](Environment& e) { e.compute_capability++; });
-  change([](Environment& e) { e.memory_clock_mhz++; });
-  change([](Environment& e) { e.power_limit_watts++; });
-  change([](Environment& e) { e.driver_version += "1"; });
-  change([](Environment& e) { e.cuda_runtime += "1"; });
-  change([](Environment& e) { e.compiler_version += "1"; });
-  change([](Environment& e) { e.nccl_version += "1"; });
-  change([](Environment& e) { e.topology = "pcie"; });
-  change([](Environment& e) { e.nodes++; });
-  change([](Environment& e) { e.ranks_per_node++; });
-  change([](Environment& e) { e.nvlink_domains = "1+1"; });
-  change([](Environment& e) { e.symmetric_memory = "cuda_ipc"; });
-  change([](Environment& e) { e.multicast = true; });
-  change([](Environment& e) { e.nccl_variables["NCCL_ALGO"] = "Tree"; });
-  change([](Environment& e) { e.nccl_variables["NCCL_NEW"]; });
-  change([](Environment& e) { e.arbiter_version += "1"; });
-  change([](Environment& e) { e.catalogue_hash += "1"; });
+  const Environment example = example_environment();
+  int fields = 0;
+  for_each_field(example, [&](const char*, const auto&) { ++fields; });
+  for (int changed = 0; changed < fields; ++changed) {
+    Environment& other = all.emplace_back(example);
+    int at = 0;
+    for_each_field(other, [&]<typename Field>(const char*, Field& field) {
+      if (at++ != changed) return;
+      if constexpr (std::is_same_v<Field, std::string>) {
+        field += "1";
+      } else if constexpr (std::is_same_v<Field, bool>) {
+        field = !field;
+      } else if constexpr (std::is_same_v<Field, int>) {
+        ++field;
+      } else {
+        field["NCCL_ALGO"] = "changed";
+      }
+    });
+  }
   return all;
 }
 

@@ -22,7 +22,7 @@ void require_there(bool there, const char* what) {
 }
 
 void load_runs(Connection& connection, Contents& contents) {
-  Statement query(connection, "SELECT " + std::string(run_columns) + " FROM run");
+  Statement query(connection, "SELECT " + run_columns() + " FROM run");
   while (query.step()) {
     StoredRun stored{query.text(1), run_from(query)};
     validate(stored.run);

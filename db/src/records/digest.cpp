@@ -18,6 +18,10 @@ Digest& Digest::add(std::string_view field, std::string_view value) {
 
 Digest& Digest::add(std::string_view field, double value) { return add(field, std::string_view(exact_text(value))); }
 
+Digest& Digest::add(std::string_view field, const std::map<std::string, std::string>& values) {
+  return add(field, std::string_view(nccl_variables_text(values)));
+}
+
 std::string Digest::hex() const { return sha256_hex(text_); }
 
 std::string exact_text(double value) {
@@ -48,30 +52,13 @@ std::string outcome_digest(TrialStatus status, const std::string& reason, int ca
 }
 
 std::string run_digest(const std::string& environment_key, const Run& run) {
-  return Digest("run")
-      .add("environment", environment_key)
-      .add("id", run.id)
-      .add("host", run.host)
-      .add("command", run.command)
-      .add("started", run.started)
-      .add("finished", run.finished)
-      .add("sm_clock_start_mhz", run.sm_clock_start_mhz)
-      .add("sm_clock_end_mhz", run.sm_clock_end_mhz)
-      .add("power_start_watts", run.power_start_watts)
-      .add("power_end_watts", run.power_end_watts)
-      .add("clocks_dropped", static_cast<int>(run.clocks_dropped))
-      .hex();
+  return Digest("run").add("environment", environment_key).add("id", run.id).add_fields(run).hex();
 }
 
 namespace {
 
 void add_candidate(Digest& digest, std::string_view role, const Candidate& candidate) {
-  digest.add("role", role)
-      .add("backend", to_string(candidate.backend))
-      .add("algorithm", candidate.algorithm)
-      .add("name", candidate.name)
-      .add("numerics", to_string(candidate.numerics))
-      .add("source_hash", candidate.source_hash);
+  digest.add("role", role).add_fields(candidate);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "arbiter/db/records.hpp"
+#include "arbiter/db/fields.hpp"
 
 namespace arbiter::db {
 
@@ -18,7 +18,19 @@ class Digest {
   Digest& add(std::string_view field, double value);
   template <std::integral Integer>
   Digest& add(std::string_view field, Integer value) {
-    return add(field, std::string_view(std::to_string(value)));
+    return add(field, std::string_view(std::to_string(static_cast<std::int64_t>(value))));
+  }
+  template <typename Enumeration>
+  requires std::is_enum_v<Enumeration> Digest& add(std::string_view field, Enumeration value) {
+    return add(field, to_string(value));
+  }
+  /// As in the column environment.nccl_variables.
+  Digest& add(std::string_view field, const std::map<std::string, std::string>& values);
+  /// Every field, in order.
+  template <typename Record>
+  Digest& add_fields(const Record& record) {
+    for_each_field(record, [&](const char* name, const auto& value) { add(name, value); });
+    return *this;
   }
   std::string hex() const;  ///< 64 lower-case digits
 

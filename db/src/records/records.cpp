@@ -25,26 +25,12 @@ std::int64_t message_bytes(std::int64_t tokens, int hidden, Dtype dtype) noexcep
 
 std::string Environment::key() const {
   db::Digest digest("environment");
-  digest.add("device", device)
-      .add("gpu_name", gpu_name)
-      .add("sm_count", sm_count)
-      .add("compute_capability", compute_capability)
-      .add("memory_clock_mhz", memory_clock_mhz)
-      .add("power_limit_watts", power_limit_watts)
-      .add("driver_version", driver_version)
-      .add("cuda_runtime", cuda_runtime)
-      .add("compiler_version", compiler_version)
-      .add("nccl_version", nccl_version)
-      .add("topology", topology)
-      .add("nodes", nodes)
-      .add("ranks_per_node", ranks_per_node)
-      .add("symmetric_memory", symmetric_memory)
-      .add("multicast", static_cast<int>(multicast))
-      .add("nccl_variables", db::nccl_variables_text(nccl_variables))
-      .add("arbiter_version", arbiter_version)
-      .add("catalogue_hash", catalogue_hash);
+  constexpr std::string_view since_schema_2 = "nvlink_domains";
+  for_each_field(*this, [&](const char* name, const auto& value) {
+    if (name != since_schema_2) digest.add(name, value);
+  });
   // Environments of schema version 1 keep their keys.
-  if (!nvlink_domains.empty()) digest.add("nvlink_domains", nvlink_domains);
+  if (!nvlink_domains.empty()) digest.add(since_schema_2, nvlink_domains);
   return digest.hex();
 }
 
@@ -60,17 +46,7 @@ std::string Run::dropped() const {
 
 std::int64_t Problem::bytes() const noexcept { return message_bytes(tokens, hidden, dtype); }
 
-std::string Problem::key() const {
-  return db::Digest("problem")
-      .add("pattern", pattern)
-      .add("dtype", to_string(dtype))
-      .add("hidden", hidden)
-      .add("tokens", tokens)
-      .add("world", world)
-      .add("mode", to_string(mode))
-      .add("in_place", static_cast<int>(in_place))
-      .hex();
-}
+std::string Problem::key() const { return db::Digest("problem").add_fields(*this).hex(); }
 
 std::string Problem::name() const {
   std::string name = pattern;

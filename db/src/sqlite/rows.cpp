@@ -2,51 +2,99 @@
 
 #include <algorithm>
 
+#include "arbiter/db/fields.hpp"
 #include "records/digest.hpp"
 
 namespace arbiter::db {
 namespace {
 
-constexpr std::string_view environment_columns =
-    "key, device, gpu_name, sm_count, compute_capability, memory_clock_mhz, power_limit_watts, driver_version, "
-    "cuda_runtime, compiler_version, nccl_version, topology, nodes, ranks_per_node, symmetric_memory, multicast, "
-    "nccl_variables, arbiter_version, catalogue_hash, nvlink_domains";
+void read(const Statement& row, int column, std::string& field) { field = row.text(column); }
+void read(const Statement& row, int column, int& field) { field = row.small_integer(column); }
+void read(const Statement& row, int column, std::int64_t& field) { field = row.integer(column); }
+void read(const Statement& row, int column, bool& field) { field = row.integer(column) != 0; }
+void read(const Statement& row, int column, std::map<std::string, std::string>& field) {
+  field = parse_nccl_variables(row.text(column));
+}
+template <typename Enumeration>
+requires std::is_enum_v<Enumeration>
+void read(const Statement& row, int column, Enumeration& field) { parse_field(row.text(column), field); }
+
+/// All fields of a record, from the columns of a row that begin with `first`. The next column.
+template <typename Record>
+int read_fields(const Statement& row, int first, Record& record) {
+  for_each_field(record, [&](const char*, auto& field) { read(row, first++, field); });
+  return first;
+}
+
+void bind(Statement& statement, int column, const std::map<std::string, std::string>& field) {
+  statement.bind_at(column, nccl_variables_text(field));
+}
+template <typename Value>
+void bind(Statement& statement, int column, const Value& field) {
+  if constexpr (std::is_enum_v<Value>) {
+    statement.bind_at(column, to_string(field));
+  } else {
+    statement.bind_at(column, field);
+  }
+}
+
+template <typename Record>
+int bind_fields(Statement& statement, int first, const Record& record) {
+  for_each_field(record, [&](const char*, const auto& field) { bind(statement, first++, field); });
+  return first;
+}
+
+/// "pattern, dtype, ..."
+template <typename Record>
+const std::string& columns() {
+  static const std::string text = [] {
+    std::string all;
+    Record record;
+    for_each_field(record, [&](const char* name, const auto&) { all.append(all.empty() ? "" : ", ").append(name); });
+    return all;
+  }();
+  return text;
+}
+
+/// "?,?,?" for the fields of a record and `more` columns beside them.
+template <typename Record>
+std::string places(int more) {
+  int count = more;
+  Record record;
+  for_each_field(record, [&](const char*, const auto&) { ++count; });
+  std::string all = "?";
+  while (--count > 0) all += ",?";
+  return all;
+}
+
+/// False if a row of its key was there.
+template <typename Record>
+bool insert_keyed(Connection& connection, const char* table, const Record& record) {
+  Statement insert(connection, std::string("INSERT OR IGNORE INTO ") + table + " (key, " + columns<Record>() +
+                                   ") VALUES (" + places<Record>(1) + ")");
+  insert.bind(record.key());
+  bind_fields(insert, 2, record);
+  insert.run();
+  return connection.changes() != 0;
+}
 
 Environment environment_from(const Statement& row) {
   Environment environment;
-  environment.device = row.text(1);
-  environment.gpu_name = row.text(2);
-  environment.sm_count = row.small_integer(3);
-  environment.compute_capability = row.small_integer(4);
-  environment.memory_clock_mhz = row.small_integer(5);
-  environment.power_limit_watts = row.small_integer(6);
-  environment.driver_version = row.text(7);
-  environment.cuda_runtime = row.text(8);
-  environment.compiler_version = row.text(9);
-  environment.nccl_version = row.text(10);
-  environment.topology = row.text(11);
-  environment.nodes = row.small_integer(12);
-  environment.ranks_per_node = row.small_integer(13);
-  environment.symmetric_memory = row.text(14);
-  environment.multicast = row.integer(15) != 0;
-  environment.nccl_variables = parse_nccl_variables(row.text(16));
-  environment.arbiter_version = row.text(17);
-  environment.catalogue_hash = row.text(18);
-  environment.nvlink_domains = row.text(19);
+  read_fields(row, 1, environment);
   return environment;
 }
 
 using Candidates = std::map<std::string, Candidate>;
 
 Candidates load_candidates_of_decisions(Connection& connection) {
-  Statement query(connection,
-                  "SELECT backend, algorithm, name, numerics, source_hash, key FROM candidate WHERE key IN "
-                  "(SELECT candidate FROM decision UNION SELECT runner_up FROM decision UNION "
-                  "SELECT candidate FROM nccl_choice UNION SELECT forced FROM nccl_choice)");
+  Statement query(connection, "SELECT key, " + columns<Candidate>() +
+                                  " FROM candidate WHERE key IN "
+                                  "(SELECT candidate FROM decision UNION SELECT runner_up FROM decision UNION "
+                                  "SELECT candidate FROM nccl_choice UNION SELECT forced FROM nccl_choice)");
   Candidates candidates;
   while (query.step()) {
-    Candidate candidate = candidate_from(query, 0);
-    const std::string key = query.text(5);
+    Candidate candidate = candidate_from(query, 1);
+    const std::string key = query.text(0);
     require_key("candidate", key, candidate.key());
     candidates.emplace(key, std::move(candidate));
   }
@@ -69,11 +117,7 @@ void require_key(const char* what, const std::string& stored, const std::string&
 
 Candidate candidate_from(const Statement& row, int first) {
   Candidate candidate;
-  candidate.backend = parse_backend(row.text(first));
-  candidate.algorithm = row.text(first + 1);
-  candidate.name = row.text(first + 2);
-  candidate.numerics = parse_numerics(row.text(first + 3));
-  candidate.source_hash = row.text(first + 4);
+  read_fields(row, first, candidate);
   return candidate;
 }
 
@@ -82,87 +126,52 @@ void require_digest(const std::string& what, const std::string& stored, const st
   if (!stored.empty() && stored != computed) throw DatabaseError(what + " does not match its digest");
 }
 
+const std::string& run_columns() {
+  static const std::string text = "id, environment, " + columns<Run>() + ", digest";
+  return text;
+}
+
 Run run_from(const Statement& row) {
   Run run;
   run.id = row.text(0);
-  run.host = row.text(2);
-  run.command = row.text(3);
-  run.started = row.integer(4);
-  run.finished = row.integer(5);
-  run.sm_clock_start_mhz = row.small_integer(6);
-  run.sm_clock_end_mhz = row.small_integer(7);
-  run.power_start_watts = row.small_integer(8);
-  run.power_end_watts = row.small_integer(9);
-  run.clocks_dropped = row.integer(10) != 0;
-  require_digest("run '" + run.id + "'", row.text(11), run_digest(row.text(1), run));
+  const int last = read_fields(row, 2, run);
+  require_digest("run '" + run.id + "'", row.text(last), run_digest(row.text(1), run));
   return run;
 }
 
 void store_run(Connection& connection, const std::string& environment_key, const Run& run) {
   Statement insert(connection,
-                   "INSERT INTO run (" + std::string(run_columns) +
-                       ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET finished = "
-                       "excluded.finished, sm_clock_end_mhz = excluded.sm_clock_end_mhz, power_end_watts = "
-                       "excluded.power_end_watts, clocks_dropped = excluded.clocks_dropped, digest = excluded.digest");
-  insert
-      .bind(run.id, environment_key, run.host, run.command, run.started, run.finished, run.sm_clock_start_mhz,
-            run.sm_clock_end_mhz, run.power_start_watts, run.power_end_watts, static_cast<int>(run.clocks_dropped),
-            run_digest(environment_key, run))
-      .run();
+                   "INSERT INTO run (" + run_columns() + ") VALUES (" + places<Run>(3) +
+                       ") ON CONFLICT (id) DO UPDATE SET finished = excluded.finished, sm_clock_end_mhz = "
+                       "excluded.sm_clock_end_mhz, power_end_watts = excluded.power_end_watts, clocks_dropped = "
+                       "excluded.clocks_dropped, digest = excluded.digest");
+  insert.bind(run.id, environment_key);
+  insert.bind_at(bind_fields(insert, 3, run), run_digest(environment_key, run));
+  insert.run();
 }
 
 Problem problem_from(const Statement& row, int first) {
   Problem problem;
-  problem.pattern = row.text(first);
-  problem.dtype = parse_dtype(row.text(first + 1));
-  problem.hidden = row.small_integer(first + 2);
-  problem.tokens = row.integer(first + 3);
-  problem.world = row.small_integer(first + 4);
-  problem.mode = parse_mode(row.text(first + 5));
-  problem.in_place = row.integer(first + 6) != 0;
+  read_fields(row, first, problem);
   return problem;
 }
 
 void insert_environment(Connection& connection, const Environment& environment) {
   validate(environment);
-  Statement insert(connection, "INSERT OR IGNORE INTO environment (" + std::string(environment_columns) +
-                                   ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
-  insert
-      .bind(environment.key(), environment.device, environment.gpu_name, environment.sm_count,
-            environment.compute_capability, environment.memory_clock_mhz, environment.power_limit_watts,
-            environment.driver_version, environment.cuda_runtime, environment.compiler_version,
-            environment.nccl_version, environment.topology, environment.nodes, environment.ranks_per_node,
-            environment.symmetric_memory, static_cast<int>(environment.multicast),
-            nccl_variables_text(environment.nccl_variables), environment.arbiter_version, environment.catalogue_hash,
-            environment.nvlink_domains)
-      .run();
+  insert_keyed(connection, "environment", environment);
 }
 
 void insert_problem(Connection& connection, const Problem& problem) {
   validate(problem);
-  Statement insert(connection,
-                   "INSERT OR IGNORE INTO problem (key, pattern, dtype, hidden, tokens, world, mode, in_place) "
-                   "VALUES (?,?,?,?,?,?,?,?)");
-  insert
-      .bind(problem.key(), problem.pattern, to_string(problem.dtype), problem.hidden, problem.tokens, problem.world,
-            to_string(problem.mode), static_cast<int>(problem.in_place))
-      .run();
+  insert_keyed(connection, "problem", problem);
 }
 
 void insert_candidate(Connection& connection, const Candidate& candidate) {
   validate(candidate);
-  const std::string key = candidate.key();
-  Statement insert(connection,
-                   "INSERT OR IGNORE INTO candidate (key, backend, algorithm, name, numerics, source_hash) "
-                   "VALUES (?,?,?,?,?,?)");
-  insert
-      .bind(key, to_string(candidate.backend), candidate.algorithm, candidate.name, to_string(candidate.numerics),
-            candidate.source_hash)
-      .run();
-  if (connection.changes() != 0) return;
+  if (insert_keyed(connection, "candidate", candidate)) return;
   // The key covers name and source only; the rest must follow from them.
-  Statement query(connection, "SELECT backend, algorithm, name, numerics, source_hash FROM candidate WHERE key = ?");
-  query.bind(key);
+  Statement query(connection, "SELECT " + columns<Candidate>() + " FROM candidate WHERE key = ?");
+  query.bind(candidate.key());
   if (query.step() && candidate_from(query, 0) != candidate) {
     throw DatabaseError("candidate '" + candidate.name +
                         "': the same name and source are stored with another backend, algorithm or numerics class");
@@ -199,7 +208,7 @@ void insert_nccl_choice(Connection& connection, const std::string& environment_k
 
 std::vector<Environment> load_environments(Connection& connection) {
   return naming_the_file(connection, [&] {
-    Statement query(connection, "SELECT " + std::string(environment_columns) + " FROM environment ORDER BY key");
+    Statement query(connection, "SELECT key, " + columns<Environment>() + " FROM environment ORDER BY key");
     std::vector<Environment> environments;
     while (query.step()) {
       Environment environment = environment_from(query);

@@ -32,9 +32,8 @@ void insert_nccl_choice(Connection&, const std::string& environment_key, const N
 
 /// Insert, or replace what may change: everything but origin (environment, host, command, start).
 void store_run(Connection&, const std::string& environment_key, const Run&);
-inline constexpr std::string_view run_columns =
-    "id, environment, host, command, started, finished, sm_clock_start_mhz, sm_clock_end_mhz, power_start_watts, "
-    "power_end_watts, clocks_dropped, digest";
+/// "id, environment, ..., digest": what run_from reads.
+const std::string& run_columns();
 /// A row of run_columns, checked against its digest.
 Run run_from(const Statement&);
 

@@ -107,6 +107,12 @@ class Statement {
     (bind_one(++index, values), ...);
     return *this;
   }
+  /// One parameter; the first has number 1.
+  template <typename Value>
+  Statement& bind_at(int index, const Value& value) {
+    bind_one(index, value);
+    return *this;
+  }
   bool step();  ///< true: there is a row
   void run();   ///< step to the end and reset, ready for the next bind
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "arbiter/db/fields.hpp"
 #include "records/digest.hpp"
 #include "sqlite/rows.hpp"
 
@@ -97,29 +98,16 @@ void validate_decision(const Decision& decision) {
 void validate(const Environment& environment) {
   require_line("environment", "gpu_name", environment.gpu_name, most_bytes_of_a_name);
   const std::string subject = "environment '" + environment.gpu_name + "'";
-  for (const auto& [field, text] : {std::pair{"device", &environment.device},
-                                    {"driver_version", &environment.driver_version},
-                                    {"cuda_runtime", &environment.cuda_runtime},
-                                    {"compiler_version", &environment.compiler_version},
-                                    {"nccl_version", &environment.nccl_version},
-                                    {"topology", &environment.topology},
-                                    {"nvlink_domains", &environment.nvlink_domains},
-                                    {"symmetric_memory", &environment.symmetric_memory},
-                                    {"arbiter_version", &environment.arbiter_version},
-                                    {"catalogue_hash", &environment.catalogue_hash}}) {
-    require_line(subject, field, *text, std::size_t{1} << 16);
-  }
+  for_each_field(environment, [&]<typename Value>(const char* field, const Value& value) {
+    if constexpr (std::is_same_v<Value, std::string>) {
+      require_line(subject, field, value, std::size_t{1} << 16);
+    } else if constexpr (std::is_same_v<Value, int>) {
+      require_at_least(subject, field, value, 0);
+    }
+  });
   for (const auto& [name, value] : environment.nccl_variables) {
     require_word(subject, "the name of an NCCL variable", name);
     require_line(subject, name.c_str(), value);
-  }
-  for (const auto& [field, value] : {std::pair{"sm_count", environment.sm_count},
-                                     {"compute_capability", environment.compute_capability},
-                                     {"memory_clock_mhz", environment.memory_clock_mhz},
-                                     {"power_limit_watts", environment.power_limit_watts},
-                                     {"nodes", environment.nodes},
-                                     {"ranks_per_node", environment.ranks_per_node}}) {
-    require_at_least(subject, field, value, 0);
   }
 }
 

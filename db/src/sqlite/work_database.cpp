@@ -218,7 +218,7 @@ void WorkDatabase::finish_run(const std::string& run_id, const Run& with_end_val
   impl_->with_name([&] {
     Connection& connection = impl_->connection;
     Transaction transaction(connection);
-    Statement query(connection, "SELECT " + std::string(db::run_columns) + " FROM run WHERE id = ?");
+    Statement query(connection, "SELECT " + db::run_columns() + " FROM run WHERE id = ?");
     if (!query.bind(run_id).step()) {
       throw DatabaseError("there is no run '" + run_id + "' to finish. Call begin_run first.");
     }
@@ -341,7 +341,7 @@ std::vector<Environment> WorkDatabase::environments() const {
 
 std::vector<Run> WorkDatabase::runs() const {
   return impl_->with_name([&] {
-    Statement query(impl_->connection, "SELECT " + std::string(db::run_columns) + " FROM run ORDER BY started, id");
+    Statement query(impl_->connection, "SELECT " + db::run_columns() + " FROM run ORDER BY started, id");
     std::vector<Run> runs;
     while (query.step()) runs.push_back(db::run_from(query));
     return runs;

@@ -20,31 +20,17 @@ void number(llvm::json::OStream& json, const char* name, double value) {
   json.attributeEnd();
 }
 
+void attribute(llvm::json::OStream& json, const char* name, const std::map<std::string, std::string>& values) {
+  json.attributeObject(name, [&] {
+    for (const auto& [key, value] : values) json.attribute(llvm::json::fixUTF8(key), llvm::json::fixUTF8(value));
+  });
+}
+
 void write_environment(llvm::json::OStream& json, const Environment& environment) {
   json.attribute("key", environment.key());
-  text(json, "device", environment.device);
-  text(json, "gpu_name", environment.gpu_name);
-  json.attribute("sm_count", environment.sm_count);
-  json.attribute("compute_capability", environment.compute_capability);
-  json.attribute("memory_clock_mhz", environment.memory_clock_mhz);
-  json.attribute("power_limit_watts", environment.power_limit_watts);
-  text(json, "driver_version", environment.driver_version);
-  text(json, "cuda_runtime", environment.cuda_runtime);
-  text(json, "compiler_version", environment.compiler_version);
-  text(json, "nccl_version", environment.nccl_version);
-  text(json, "topology", environment.topology);
-  json.attribute("nodes", environment.nodes);
-  json.attribute("ranks_per_node", environment.ranks_per_node);
-  if (!environment.nvlink_domains.empty()) text(json, "nvlink_domains", environment.nvlink_domains);
-  text(json, "symmetric_memory", environment.symmetric_memory);
-  json.attribute("multicast", environment.multicast);
-  json.attributeObject("nccl_variables", [&] {
-    for (const auto& [name, value] : environment.nccl_variables) {
-      json.attribute(llvm::json::fixUTF8(name), llvm::json::fixUTF8(value));
-    }
+  for_each_field(environment, [&](std::string_view name, const auto& value) {
+    if (name != "nvlink_domains" || !environment.nvlink_domains.empty()) attribute(json, name.data(), value);
   });
-  text(json, "arbiter_version", environment.arbiter_version);
-  text(json, "catalogue_hash", environment.catalogue_hash);
 }
 
 }  // namespace db

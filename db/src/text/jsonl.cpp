@@ -28,36 +28,9 @@ void line(std::ostream& out, const char* type, Write&& write) {
 }
 
 void write(OStream& json, const StoredRun& stored) {
-  const Run& run = stored.run;
-  text(json, "id", run.id);
+  text(json, "id", stored.run.id);
   text(json, "environment", stored.environment);
-  text(json, "host", run.host);
-  text(json, "command", run.command);
-  json.attribute("started", run.started);
-  json.attribute("finished", run.finished);
-  json.attribute("sm_clock_start_mhz", run.sm_clock_start_mhz);
-  json.attribute("sm_clock_end_mhz", run.sm_clock_end_mhz);
-  json.attribute("power_start_watts", run.power_start_watts);
-  json.attribute("power_end_watts", run.power_end_watts);
-  json.attribute("clocks_dropped", run.clocks_dropped);
-}
-
-void write(OStream& json, const Problem& problem) {
-  text(json, "pattern", problem.pattern);
-  text(json, "dtype", to_string(problem.dtype));
-  json.attribute("hidden", problem.hidden);
-  json.attribute("tokens", problem.tokens);
-  json.attribute("world", problem.world);
-  text(json, "mode", to_string(problem.mode));
-  json.attribute("in_place", problem.in_place);
-}
-
-void write(OStream& json, const Candidate& candidate) {
-  text(json, "backend", to_string(candidate.backend));
-  text(json, "algorithm", candidate.algorithm);
-  text(json, "name", candidate.name);
-  text(json, "numerics", to_string(candidate.numerics));
-  text(json, "source_hash", candidate.source_hash);
+  db::write_fields(json, stored.run);
 }
 
 void write(OStream& json, const StoredTrial& trial) {
@@ -112,7 +85,11 @@ void lines(std::ostream& out, const char* type, const std::map<std::string, Reco
   for (const auto& [key, record] : records) {
     line(out, type, [&, &k = key, &r = record](OStream& json) {
       json.attribute("key", k);
-      write(json, r);
+      if constexpr (std::is_same_v<Record, StoredTrial>) {
+        write(json, r);
+      } else {
+        db::write_fields(json, r);
+      }
     });
   }
 }

@@ -8,6 +8,7 @@
 #include <set>
 #include <tuple>
 
+#include "arbiter/db/fields.hpp"
 #include "arbiter/generator/json_limits.hpp"
 #include "records/contents.hpp"
 #include "records/digest.hpp"
@@ -75,6 +76,19 @@ class Members {
       values.emplace(key.str(), string->str());
     }
     return values;
+  }
+
+  void read(const char* name, std::string& field) { field = text(name); }
+  void read(const char* name, std::int64_t& field) { field = integer(name); }
+  void read(const char* name, int& field) { field = small(name); }
+  void read(const char* name, bool& field) { field = boolean(name); }
+  void read(const char* name, std::map<std::string, std::string>& field) { field = texts(name); }
+  template <typename Enumeration>
+  requires std::is_enum_v<Enumeration>
+  void read(const char* name, Enumeration& field) { parse_field(text(name), field); }
+  template <typename Record>
+  void read_fields(Record& record) {
+    for_each_field(record, [&](const char* name, auto& field) { read(name, field); });
   }
 
   bool has(const char* name) const { return object_->get(name) != nullptr; }
@@ -205,25 +219,10 @@ class Parser {
 
   void environment(Members& members) {
     Environment e;
-    e.device = members.text("device");
-    e.gpu_name = members.text("gpu_name");
-    e.sm_count = members.small("sm_count");
-    e.compute_capability = members.small("compute_capability");
-    e.memory_clock_mhz = members.small("memory_clock_mhz");
-    e.power_limit_watts = members.small("power_limit_watts");
-    e.driver_version = members.text("driver_version");
-    e.cuda_runtime = members.text("cuda_runtime");
-    e.compiler_version = members.text("compiler_version");
-    e.nccl_version = members.text("nccl_version");
-    e.topology = members.text("topology");
-    e.nodes = members.small("nodes");
-    e.ranks_per_node = members.small("ranks_per_node");
-    if (members.has("nvlink_domains")) e.nvlink_domains = members.text("nvlink_domains");
-    e.symmetric_memory = members.text("symmetric_memory");
-    e.multicast = members.boolean("multicast");
-    e.nccl_variables = members.texts("nccl_variables");
-    e.arbiter_version = members.text("arbiter_version");
-    e.catalogue_hash = members.text("catalogue_hash");
+    const bool domains = members.has("nvlink_domains");  // exports of schema 1 have none
+    for_each_field(e, [&](std::string_view name, auto& field) {
+      if (name != "nvlink_domains" || domains) members.read(name.data(), field);
+    });
     db::validate(e);
     const std::string key = e.key();
     store(contents_.environments, members, key, std::move(e));
@@ -235,15 +234,7 @@ class Parser {
     find(contents_.environments, "environment", stored.environment);
     Run& run = stored.run;
     run.id = members.text("id");
-    run.host = members.text("host");
-    run.command = members.text("command");
-    run.started = members.integer("started");
-    run.finished = members.integer("finished");
-    run.sm_clock_start_mhz = members.small("sm_clock_start_mhz");
-    run.sm_clock_end_mhz = members.small("sm_clock_end_mhz");
-    run.power_start_watts = members.small("power_start_watts");
-    run.power_end_watts = members.small("power_end_watts");
-    run.clocks_dropped = members.boolean("clocks_dropped");
+    members.read_fields(run);
     db::validate(run);
     const std::string id = run.id;
     if (!contents_.runs.emplace(id, std::move(stored)).second) refuse("run " + id + " is there twice, expected once");
@@ -251,13 +242,7 @@ class Parser {
 
   void problem(Members& members) {
     Problem p;
-    p.pattern = members.text("pattern");
-    p.dtype = parse_dtype(members.text("dtype"));
-    p.hidden = members.small("hidden");
-    p.tokens = members.integer("tokens");
-    p.world = members.small("world");
-    p.mode = parse_mode(members.text("mode"));
-    p.in_place = members.boolean("in_place");
+    members.read_fields(p);
     db::validate(p);
     const std::string key = p.key();
     store(contents_.problems, members, key, std::move(p));
@@ -265,11 +250,7 @@ class Parser {
 
   void candidate(Members& members) {
     Candidate c;
-    c.backend = parse_backend(members.text("backend"));
-    c.algorithm = members.text("algorithm");
-    c.name = members.text("name");
-    c.numerics = parse_numerics(members.text("numerics"));
-    c.source_hash = members.text("source_hash");
+    members.read_fields(c);
     db::validate(c);
     const std::string key = c.key();
     store(contents_.candidates, members, key, std::move(c));

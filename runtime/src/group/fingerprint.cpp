@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "arbiter/communicator.hpp"
+#include "arbiter/db/fields.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
 #include "arbiter/runtime/nccl.hpp"
@@ -221,59 +222,34 @@ std::string raw_uuid(Device& device) {
   return {properties.uuid.bytes, sizeof(properties.uuid.bytes)};
 }
 
+// A field as one element of a packed message between ranks, and back.
+std::string packed(const std::string& field) { return field; }
+std::string packed(int field) { return std::to_string(field); }
+std::string packed(bool field) { return field ? "1" : "0"; }
+std::string packed(const std::map<std::string, std::string>& field) {
+  std::vector<std::string> all;
+  for (const auto& [name, value] : field) all.insert(all.end(), {name, value});
+  return pack(all);
+}
+void unpacked(const std::string& text, std::string& field) { field = text; }
+void unpacked(const std::string& text, int& field) { field = std::stoi(text); }
+void unpacked(const std::string& text, bool& field) { field = text == "1"; }
+void unpacked(const std::string& text, std::map<std::string, std::string>& field) {
+  const std::vector<std::string> all = unpack(text);
+  for (std::size_t i = 0; i + 1 < all.size(); i += 2) field[all[i]] = all[i + 1];
+}
+
 std::string to_text(const Environment& environment) {
-  std::vector<std::string> fields = {environment.device,
-                                     environment.gpu_name,
-                                     std::to_string(environment.sm_count),
-                                     std::to_string(environment.compute_capability),
-                                     std::to_string(environment.memory_clock_mhz),
-                                     std::to_string(environment.power_limit_watts),
-                                     environment.driver_version,
-                                     environment.cuda_runtime,
-                                     environment.compiler_version,
-                                     environment.nccl_version,
-                                     environment.topology,
-                                     std::to_string(environment.nodes),
-                                     std::to_string(environment.ranks_per_node),
-                                     environment.nvlink_domains,
-                                     environment.symmetric_memory,
-                                     environment.multicast ? "1" : "0",
-                                     environment.arbiter_version,
-                                     environment.catalogue_hash};
-  for (const auto& [name, value] : environment.nccl_variables) {
-    fields.push_back(name);
-    fields.push_back(value);
-  }
+  std::vector<std::string> fields;
+  for_each_field(environment, [&](const char*, const auto& field) { fields.push_back(packed(field)); });
   return pack(fields);
 }
 
 Environment from_text(const std::string& text) {
   const std::vector<std::string> fields = unpack(text);
   std::size_t next = 0;
-  const auto take = [&] { return fields.at(next++); };
   Environment environment;
-  environment.device = take();
-  environment.gpu_name = take();
-  environment.sm_count = std::stoi(take());
-  environment.compute_capability = std::stoi(take());
-  environment.memory_clock_mhz = std::stoi(take());
-  environment.power_limit_watts = std::stoi(take());
-  environment.driver_version = take();
-  environment.cuda_runtime = take();
-  environment.compiler_version = take();
-  environment.nccl_version = take();
-  environment.topology = take();
-  environment.nodes = std::stoi(take());
-  environment.ranks_per_node = std::stoi(take());
-  environment.nvlink_domains = take();
-  environment.symmetric_memory = take();
-  environment.multicast = take() == "1";
-  environment.arbiter_version = take();
-  environment.catalogue_hash = take();
-  while (next + 1 < fields.size()) {
-    std::string name = take();
-    environment.nccl_variables[std::move(name)] = take();
-  }
+  for_each_field(environment, [&](const char*, auto& field) { unpacked(fields.at(next++), field); });
   return environment;
 }
 
