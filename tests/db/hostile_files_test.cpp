@@ -148,7 +148,7 @@ TEST_F(HostileFilesTest, EveryQueryOfAReaderHasABudget) {
   const std::string bytes = with_shared_pages(read_file(snapshot), root_of(snapshot, "decision"));
   write(scratch / "evil.db", bytes);
   const auto scan = [](Connection connection) { connection.integer("SELECT count(DISTINCT median_us) FROM decision"); };
-  for (const Access access : {Access::read, Access::read_immutable})
+  for (const Access access : {Access::read, Access::read_immutable, Access::write})
     EXPECT_CONTAINS(outcome([&] { scan(Connection::open(scratch / "evil.db", access, "evil.db")); }), "far more work");
   EXPECT_CONTAINS(outcome([&] { scan(Connection::from_image(bytes, false, "evil.db")); }), "far more work");
 }

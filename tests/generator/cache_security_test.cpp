@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "arbiter/generator/cache.hpp"
-#include "compile/process.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
 
 namespace arbiter {
 namespace {

@@ -14,9 +14,9 @@
 #include <thread>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
 #include "cache/file_lock.hpp"
 #include "cache/store.hpp"
-#include "compile/process.hpp"
 #include "expect_error.hpp"
 
 namespace arbiter {

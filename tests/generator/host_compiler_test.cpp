@@ -8,6 +8,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
 #include "compile/process.hpp"
 #include "expect_error.hpp"
 

@@ -256,18 +256,4 @@ void PendingFile::publish() {
   sync_directory(target_.parent_path());
 }
 
-TemporaryDirectory::TemporaryDirectory() {
-  std::error_code error;
-  const fs::path root = fs::temp_directory_path(error);
-  if (error) throw DatabaseError("there is no directory for temporary files: " + error.message() + ". Set TMPDIR.");
-  std::string pattern = (root / "arbiter-XXXXXX").string();
-  if (::mkdtemp(pattern.data()) == nullptr) fail(root, "create a temporary directory", errno);
-  path_ = pattern;
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  if (!path_.empty()) fs::remove_all(path_, ignored);
-}
-
 }  // namespace arbiter::db

@@ -76,17 +76,4 @@ class PendingFile {
   bool published_ = false;
 };
 
-/// A private directory, removed with everything in it.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  TemporaryDirectory(TemporaryDirectory&& other) noexcept : path_(std::move(other.path_)) { other.path_.clear(); }
-  TemporaryDirectory& operator=(TemporaryDirectory&&) = delete;
-  ~TemporaryDirectory();
-  const std::filesystem::path& path() const noexcept { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 }  // namespace arbiter::db

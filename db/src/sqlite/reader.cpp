@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <memory>
 #include <system_error>
 
+#include "arbiter/generator/temporary_folder.hpp"
 #include "sqlite/files.hpp"
 #include "sqlite/snapshot.hpp"
 
@@ -91,7 +93,7 @@ bool no_locks_here(const SqliteError& error) {
 }
 
 /// Copy the main file through SQLite's descriptor (see Connection::header) and what lies beside it.
-Connection recover_copy(const Connection& original, const fs::path& path, const TemporaryDirectory& directory) {
+Connection recover_copy(const Connection& original, const fs::path& path, const TemporaryFolder& directory) {
   const fs::path copy = directory.path() / "copy.db";
   std::ofstream out(copy, std::ios::binary);
   const std::uint64_t bytes = original.header().file_bytes;
@@ -114,7 +116,7 @@ Connection recover_copy(const Connection& original, const fs::path& path, const 
 
 /// A connection in a read transaction, and what keeps it valid.
 struct View {
-  std::optional<TemporaryDirectory> directory;
+  std::unique_ptr<TemporaryFolder> directory;
   std::optional<Connection> connection;
   bool unlocked = false;  ///< the view is only good if the files are still the same afterwards
 };
@@ -136,7 +138,11 @@ View open_view(const fs::path& path, const std::string& name, const FileState& s
                      "' lies beside it and would change what it says. Remove that file if you know where it is from.");
   }
   const auto copy = [&] {
-    view.directory.emplace();
+    try {
+      view.directory = std::make_unique<TemporaryFolder>();
+    } catch (const Unavailable& error) {
+      refuse(name, std::string("it was left by a crash, and no copy of it can be recovered: ") + error.what() + ".");
+    }
     view.connection = recover_copy(plain, path, *view.directory);
     view.unlocked = true;
     begin(*view.connection);

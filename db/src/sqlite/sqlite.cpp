@@ -65,6 +65,13 @@ std::uint64_t big_endian(std::string_view bytes, std::size_t offset, std::size_t
   return value;
 }
 
+/// Reading every row and checking every page takes less than a hundred operations for each row of some 30 bytes, and a
+/// command reads a file a few times; what a small file may cost is about a second.
+std::uint64_t allowance(std::uint64_t bytes) {
+  constexpr std::uint64_t least_calls = 20'000;
+  return least_calls + bytes / 4;
+}
+
 sqlite3_file* main_file(const Connection& connection) {
   sqlite3_file* file = nullptr;
   const int code = sqlite3_file_control(connection.handle(), "main", SQLITE_FCNTL_FILE_POINTER, &file);
@@ -118,21 +125,27 @@ Connection Connection::open_uri(const std::string& uri, int flags, std::string n
   return connection;
 }
 
-void Connection::limit_work(std::uint64_t bytes) {
+void Connection::limit_work(std::uint64_t bytes, bool for_each_statement) {
   constexpr int operations_per_call = 1000;
-  // Reading every row and checking every page takes less than a hundred operations for each row of some 30 bytes, and a
-  // command reads a file a few times; what a small file may cost is about a second.
-  constexpr std::uint64_t least_calls = 20'000;
-  budget_ = std::make_unique<std::uint64_t>(least_calls + bytes / 4);
+  work_ = std::make_unique<Work>(Work{allowance(bytes), for_each_statement});
   sqlite3_progress_handler(
       handle(), operations_per_call,
       [](void* given) {
-        auto& left = *static_cast<std::uint64_t*>(given);
+        auto& left = static_cast<Work*>(given)->left;
         if (left == 0) return 1;
         --left;
         return 0;
       },
-      budget_.get());
+      work_.get());
+}
+
+void Connection::begin_statement() const {
+  if (work_ == nullptr || !work_->for_each_statement) return;
+  sqlite3_file* file = nullptr;
+  sqlite3_int64 bytes = 0;
+  const int code = sqlite3_file_control(handle(), "main", SQLITE_FCNTL_FILE_POINTER, &file);
+  if (code == SQLITE_OK && file != nullptr && file->pMethods != nullptr) file->pMethods->xFileSize(file, &bytes);
+  work_->left = allowance(static_cast<std::uint64_t>(bytes));
 }
 
 Connection Connection::open(const std::filesystem::path& file, Access access, std::string name) {
@@ -146,13 +159,17 @@ Connection Connection::open(const std::filesystem::path& file, Access access, st
     case Access::read_immutable:
       parameters = "?mode=ro&immutable=1";
       break;
-    case Access::write:
-      return open_uri(file_uri(file, "?mode=rwc"), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, std::move(name));
+    case Access::write: {
+      Connection writer =
+          open_uri(file_uri(file, "?mode=rwc"), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, std::move(name));
+      writer.limit_work(0, /*for_each_statement=*/true);
+      return writer;
+    }
   }
   Connection connection = open_uri(file_uri(file, parameters), SQLITE_OPEN_READONLY, std::move(name));
   std::error_code unknown;
   const auto bytes = std::filesystem::file_size(file, unknown);
-  connection.limit_work(unknown ? 0 : bytes);
+  connection.limit_work(unknown ? 0 : bytes, /*for_each_statement=*/false);
   return connection;
 }
 
@@ -175,11 +192,12 @@ Connection Connection::from_image(std::string_view image, bool writable, std::st
       SQLITE_DESERIALIZE_FREEONCLOSE | (writable ? SQLITE_DESERIALIZE_RESIZEABLE : SQLITE_DESERIALIZE_READONLY);
   const int code = sqlite3_deserialize(connection.handle(), "main", copy, bytes, bytes, flags);
   if (code != SQLITE_OK) connection.fail(code, "cannot be opened in memory");
-  connection.limit_work(image.size());
+  connection.limit_work(image.size(), /*for_each_statement=*/false);
   return connection;
 }
 
 void Connection::execute(std::string_view sql) {
+  begin_statement();
   const int code = sqlite3_exec(handle(), std::string(sql).c_str(), nullptr, nullptr, nullptr);
   if (code != SQLITE_OK) fail(code, "a statement failed");
 }
@@ -243,6 +261,7 @@ void Connection::fail(int code, std::string_view doing) const {
 void Statement::Finalize::operator()(sqlite3_stmt* statement) const noexcept { sqlite3_finalize(statement); }
 
 Statement::Statement(const Connection& connection, std::string_view sql) : connection_(&connection) {
+  connection.begin_statement();
   sqlite3_stmt* statement = nullptr;
   const int code =
       sqlite3_prepare_v2(connection.handle(), sql.data(), static_cast<int>(sql.size()), &statement, nullptr);
@@ -263,6 +282,7 @@ bool Statement::step() {
 }
 
 void Statement::run() {
+  connection_->begin_statement();
   while (step()) {
   }
   check(sqlite3_reset(statement_.get()));

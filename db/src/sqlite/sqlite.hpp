@@ -82,11 +82,18 @@ class Connection {
   Connection(sqlite3* handle, std::string name) : handle_(handle), name_(std::move(name)) {}
   static Connection open_uri(const std::string& uri, int flags, std::string name);
 
+  /// Calls of the progress handler that are left.
+  struct Work {
+    std::uint64_t left = 0;
+    bool for_each_statement = false;
+  };
   /// Bound the work of everything that is read: pages that point to each other in a circle, or are shared by many
-  /// others, would keep a query busy for ever.
-  void limit_work(std::uint64_t bytes);
+  /// others, would keep a query busy for ever. A writer may run as many statements as it likes, and each is bounded.
+  void limit_work(std::uint64_t bytes, bool for_each_statement);
+  void begin_statement() const;
+  friend class Statement;
 
-  std::unique_ptr<std::uint64_t> budget_;  ///< calls of the progress handler that are left; at a fixed address
+  std::unique_ptr<Work> work_;  ///< at a fixed address
   std::unique_ptr<sqlite3, Close> handle_;
   std::string name_;
 };

@@ -11,6 +11,8 @@
 #include <memory>
 #include <random>
 
+#include "arbiter/generator/whole_files.hpp"
+
 namespace arbiter {
 namespace {
 
@@ -139,26 +141,13 @@ std::optional<std::string> read_trusted_file(const OpenFile& folder, const std::
       !distrust(info).empty())
     return std::nullopt;
   std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t count = read(file.get(), bytes.data() + done, bytes.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return std::nullopt;
-    done += static_cast<std::size_t>(count);
-  }
+  if (!read_all(file.get(), bytes)) return std::nullopt;
   return bytes;
 }
 
 bool write_new_file(const OpenFile& folder, const std::string& name, std::string_view bytes) {
   const OpenFile file(openat(folder.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (!file || fchmod(file.get(), 0600) != 0) return false;
-  while (!bytes.empty()) {
-    const ssize_t count = write(file.get(), bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return false;
-    bytes.remove_prefix(static_cast<std::size_t>(count));
-  }
-  return fsync(file.get()) == 0;
+  return file && fchmod(file.get(), 0600) == 0 && write_all(file.get(), bytes) && fsync(file.get()) == 0;
 }
 
 void remove_known(const OpenFile& parent, const std::string& name, std::initializer_list<const char*> contents) {

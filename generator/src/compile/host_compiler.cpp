@@ -5,6 +5,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
 #include "compile/compile_log.hpp"
 #include "compile/process.hpp"
 #include "text/quote.hpp"

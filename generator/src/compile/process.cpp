@@ -52,12 +52,19 @@ class SpawnPlan {
   SpawnPlan(const SpawnPlan&) = delete;
   SpawnPlan& operator=(const SpawnPlan&) = delete;
 
-  pid_t start(const std::vector<std::string>& arguments) {
+  pid_t start(const std::vector<std::string>& arguments, const fs::path& folder) {
     std::vector<char*> pointers;
     for (const std::string& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
     pointers.push_back(nullptr);
+    // Compilers put what they assemble and link into TMPDIR, where others may be able to swap it.
+    std::string place = "TMPDIR=" + folder.string();
+    std::vector<char*> variables;
+    for (char** variable = environ; variable != nullptr && *variable != nullptr; ++variable)
+      if (!std::string_view(*variable).starts_with("TMPDIR=")) variables.push_back(*variable);
+    variables.push_back(place.data());
+    variables.push_back(nullptr);
     pid_t pid = 0;
-    const int error = posix_spawn(&pid, pointers[0], &actions_, &attributes_, pointers.data(), environ);
+    const int error = posix_spawn(&pid, pointers[0], &actions_, &attributes_, pointers.data(), variables.data());
     if (error != 0) throw Unavailable("could not start " + quote(arguments[0]) + ": " + std::strerror(error));
     return pid;
   }
@@ -95,7 +102,7 @@ std::string read_output(const fs::path& file) {
 
 ProcessResult run_process(const std::vector<std::string>& arguments, const fs::path& folder,
                           std::chrono::milliseconds limit) {
-  const pid_t pid = SpawnPlan(folder).start(arguments);
+  const pid_t pid = SpawnPlan(folder).start(arguments, folder);
   ProcessResult result;
   std::optional<int> status = wait_for(pid, limit);
   if (!status) {
@@ -130,22 +137,6 @@ std::optional<std::string> find_program(const std::string& name) {
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
   return std::nullopt;
-}
-
-TemporaryFolder::TemporaryFolder() {
-  std::error_code error;
-  fs::path base = fs::temp_directory_path(error);
-  if (error) base = "/tmp";
-  std::string pattern = (base / "arbiter-XXXXXX").string();
-  if (mkdtemp(pattern.data()) == nullptr)
-    throw Unavailable("could not create a temporary folder in " + quote(base.string()) + ": " + std::strerror(errno) +
-                      "; set TMPDIR to a folder that can be written");
-  path_ = pattern;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  fs::remove_all(path_, ignored);
 }
 
 }  // namespace arbiter

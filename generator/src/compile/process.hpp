@@ -15,25 +15,12 @@ struct ProcessResult {
   std::string output;      ///< standard output and error together, at most 1 MiB
 };
 
-/// Run `arguments[0]` (an absolute path) in `folder`, which receives a file "output.log" with its output. Standard
-/// input is empty. Throws Unavailable if the program cannot be started.
+/// Run `arguments[0]` (an absolute path) in `folder`, which receives a file "output.log" with its output and is its
+/// TMPDIR. Standard input is empty. Throws Unavailable if the program cannot be started.
 ProcessResult run_process(const std::vector<std::string>& arguments, const std::filesystem::path& folder,
                           std::chrono::milliseconds limit);
 
 /// The absolute path of an executable: `name` itself if it contains a slash, otherwise the first in $PATH.
 std::optional<std::string> find_program(const std::string& name);
-
-/// A new private folder below the system's temporary folder ($TMPDIR), removed with everything in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder();  ///< throws Unavailable naming the place and the reason
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const noexcept { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace arbiter

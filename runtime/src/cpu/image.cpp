@@ -2,64 +2,65 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <stdlib.h>
-#include <unistd.h>
+#include <sys/mman.h>
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
+#include <random>
 #include <string_view>
-#include <vector>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
+#include "arbiter/generator/whole_files.hpp"
+#include "memory/file_descriptor.hpp"
 
 namespace arbiter {
 namespace {
 
-/// A file that exists only while the image is being opened. The loader recognises a library by its path and inode and
-/// hands out the same handle again, so every image needs a file of its own, even if two images are equal.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(std::string_view contents) {
-    std::error_code error;
-    std::filesystem::path folder = std::filesystem::temp_directory_path(error);
-    if (error) folder = "/tmp";
-    const std::string pattern = (folder / ("arbiter-" + std::to_string(::getpid()) + "-XXXXXX.so")).string();
-    path_.assign(pattern.begin(), pattern.end());
-    path_.push_back('\0');
-    const int descriptor = ::mkostemps(path_.data(), 3, O_CLOEXEC);
-    if (descriptor < 0) {
-      throw Unavailable("cannot create '" + pattern + "' for a kernel image: " + std::strerror(errno) +
-                        "; set TMPDIR to a folder that can be written");
-    }
-    const int failed = write_all(descriptor, contents);
-    ::close(descriptor);
-    if (failed != 0) {
-      ::unlink(path_.data());
-      throw Unavailable("cannot write a kernel image to '" + path() + "': " + std::strerror(failed) +
-                        "; set TMPDIR to a folder with more space");
-    }
+/// The loader takes a library for one that it has when the path is the same, and numbers of descriptors come again: the
+/// path spells a random number, as "//" and "/." in front of the part that says something.
+std::string unlike_any_other(const std::string& folder, const std::string& rest) {
+  std::random_device random;
+  std::string path = folder;
+  for (int word = 0; word < 2; ++word) {
+    const unsigned number = random();
+    for (unsigned bit = 0; bit < 32; ++bit) path += (number >> bit & 1U) != 0 ? "/." : "//";
   }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile() { ::unlink(path_.data()); }
-  std::string path() const { return path_.data(); }
+  return path + rest;
+}
 
- private:
-  static int write_all(int descriptor, std::string_view contents) noexcept {
-    while (!contents.empty()) {
-      const ssize_t written = ::write(descriptor, contents.data(), contents.size());
-      if (written < 0 && errno != EINTR) return errno;
-      if (written > 0) contents.remove_prefix(static_cast<std::size_t>(written));
-    }
-    return 0;
+void* open_library(int descriptor, const std::string& name = "") {
+  const std::string path = unlike_any_other("/proc/self", "/fd/" + std::to_string(descriptor) + name);
+  return ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+}
+
+std::string reason_of_the_loader() {
+  const char* reason = ::dlerror();
+  return reason != nullptr ? reason : "unknown reason";
+}
+
+/// From memory that has no name in any folder, so that nobody can swap it. Null if this machine does not run code from
+/// there (vm.memfd_noexec) or has no room.
+void* open_from_memory(std::string_view contents) {
+  const FileDescriptor file(::memfd_create("arbiter-kernel", MFD_CLOEXEC));
+  return file && write_all(file.get(), contents) ? open_library(file.get()) : nullptr;
+}
+
+/// Through the descriptor of a private folder, whatever its name leads to by then.
+void* open_from_folder(std::string_view contents) {
+  const TemporaryFolder folder;
+  const FileDescriptor file(
+      ::openat(folder.descriptor(), "kernel.so", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!file || !write_all(file.get(), contents)) {
+    throw Unavailable("cannot write a kernel image below " + folder.path().string() + ": " + std::strerror(errno) +
+                      "; set TMPDIR to a folder with more space");
   }
-  std::vector<char> path_;
-};
+  return open_library(folder.descriptor(), "/kernel.so");
+}
 
 }  // namespace
 
-CpuImage::CpuImage(const CompiledKernel& compiled, int rank) {
+CpuImage::CpuImage(const CompiledKernel& compiled, int rank, bool run_from_memory) {
   if (compiled.target != "cpu") {
     throw InvalidArgument("an image for '" + compiled.target +
                           "' cannot run on the CPU device; compile the kernel for target 'cpu'");
@@ -70,11 +71,10 @@ CpuImage::CpuImage(const CompiledKernel& compiled, int rank) {
                         "ELF")) {
     throw CompileError("the kernel image is not a shared object; remove it from the kernel cache and compile it again");
   }
-  const TemporaryFile file(compiled.image);
-  handle_ = ::dlopen(file.path().c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (run_from_memory) handle_ = open_from_memory(compiled.image);
+  if (handle_ == nullptr) handle_ = open_from_folder(compiled.image);
   if (handle_ == nullptr) {
-    const char* reason = ::dlerror();
-    throw CompileError(std::string("cannot load a kernel image: ") + (reason != nullptr ? reason : "unknown reason") +
+    throw CompileError("cannot load a kernel image: " + reason_of_the_loader() +
                        "; if the folder does not allow execution, set TMPDIR to one that does");
   }
   const std::string entry = "arbiter_kernel_rank" + std::to_string(rank);

@@ -13,8 +13,9 @@ namespace arbiter {
 class CpuImage {
  public:
   /// Throws InvalidArgument for an image that is not of target "cpu", CompileError for one that cannot be loaded or
-  /// has no entry for `rank`.
-  CpuImage(const CompiledKernel&, int rank);
+  /// has no entry for `rank`. Where `run_from_memory` is false or this machine forbids it, the image is loaded from a
+  /// private folder.
+  CpuImage(const CompiledKernel&, int rank, bool run_from_memory = true);
   CpuImage(const CpuImage&) = delete;
   CpuImage& operator=(const CpuImage&) = delete;
   ~CpuImage();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arbiter/db/json.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
 #include "arbiter/tuner/bench.hpp"
 #include "commands/bench_stages.hpp"
 #include "commands/command.hpp"
@@ -132,23 +133,13 @@ struct Startup {
 };
 
 int run_startup(const SessionOptions& session, bool as_json) {
-  std::string pattern = (std::filesystem::temp_directory_path() / "arbiter-startup-XXXXXX").string();
-  if (mkdtemp(pattern.data()) == nullptr) {
-    throw Unavailable("no directory could be made in " + std::filesystem::temp_directory_path().string());
-  }
-  const std::filesystem::path cache = pattern;
+  const TemporaryFolder cache;
   std::vector<std::string> arguments = session.arguments;
   std::replace(arguments.begin(), arguments.end(), std::string("--startup"), std::string("--startup-probe"));
   std::vector<std::vector<std::string>> outputs;
-  try {
-    for (int run = 0; run < 2; ++run) {
-      outputs.push_back(split_documents(run_self(arguments, {{"ARBITER_CACHE_DIR", cache.string()}})));
-    }
-  } catch (...) {
-    std::filesystem::remove_all(cache);
-    throw;
+  for (int run = 0; run < 2; ++run) {
+    outputs.push_back(split_documents(run_self(arguments, {{"ARBITER_CACHE_DIR", cache.path().string()}})));
   }
-  std::filesystem::remove_all(cache);
   std::vector<Startup> startups;
   for (std::size_t i = 1; i < outputs[0].size() && i < outputs[1].size(); i += 2) {
     const llvm::json::Object empty = parse_document(outputs[0][i]);

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
 #include "ranks/signals.hpp"
 #include "text/numbers.hpp"
 
@@ -27,29 +28,6 @@ namespace {
 
 constexpr int exit_device_lost = 75;  // between workers and their parent only
 constexpr auto grace = std::chrono::seconds(3);
-
-/// A directory of its own below $TMPDIR, removed with everything in it.
-class ScratchDirectory {
- public:
-  ScratchDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "arbiter-XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr) {
-      throw Unavailable("no directory could be made in " + std::filesystem::temp_directory_path().string() + ": " +
-                        std::strerror(errno) + "; set TMPDIR to a directory that can be written");
-    }
-    path_ = pattern;
-  }
-  ~ScratchDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-  const std::filesystem::path& path() const noexcept { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 struct Worker {
   pid_t process = -1;
@@ -181,7 +159,7 @@ Failure describe(const Worker& worker, const std::filesystem::path& directory, i
 }  // namespace
 
 WorkersReport run_workers(Arguments command_line, const WorkersOptions& options, const SignalWatch& signals) {
-  const ScratchDirectory scratch;
+  const TemporaryFolder scratch;
   std::fflush(nullptr);
   WorkersReport report;
   const int processes = options.threads ? 1 : options.world;

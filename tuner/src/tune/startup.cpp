@@ -1,42 +1,17 @@
 #include "arbiter/tuner/startup.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdlib>
+#include <filesystem>
 #include <optional>
-#include <system_error>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
 
 namespace arbiter {
 namespace {
 
 /// A kernel that hangs costs the start one of these.
 constexpr auto deadline_of_a_candidate = std::chrono::seconds(2);
-
-/// A directory for a database that nobody keeps; nothing where there is one to keep.
-class Scratch {
- public:
-  explicit Scratch(bool needed) {
-    if (!needed) return;
-    std::string pattern = (std::filesystem::temp_directory_path() / "arbiter-startup-XXXXXX").string();
-    if (mkdtemp(pattern.data()) != nullptr) path_ = pattern;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  /// In a directory that could not be made, so that opening it says why.
-  std::filesystem::path file() const {
-    return (path_.empty() ? std::filesystem::temp_directory_path() : path_) / "startup.db";
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// What the communicator would load: rank 0's bytes on every rank.
 std::vector<DecisionSet> given_decisions(Bootstrap& bootstrap, const CommunicatorOptions& options,
@@ -116,10 +91,26 @@ StartupTuneResult tune_at_startup(const std::shared_ptr<Bootstrap>& bootstrap, c
   }
   if (result.tuned.empty()) return result;
 
-  const Scratch scratch(options.database.empty() && bootstrap->rank() == 0);
+  std::filesystem::path database = options.database;
+  std::optional<TemporaryFolder> scratch;  // for a database that nobody keeps
+  if (database.empty()) {
+    std::string problem;
+    try {
+      if (bootstrap->rank() == 0) scratch.emplace();
+    } catch (const Unavailable& error) {
+      problem = error.what();
+    }
+    problem = bootstrap->broadcast(problem, 0);
+    if (!problem.empty()) {
+      result.notes.push_back("nothing was tuned: " + problem);
+      result.tuned.clear();
+      return result;
+    }
+    database = bootstrap->broadcast(scratch ? (scratch->path() / "startup.db").string() : "", 0);
+  }
   TuneOptions tuning;
   tuning.families = result.tuned;
-  tuning.database = options.database.empty() ? scratch.file() : options.database;
+  tuning.database = database;
   tuning.resume = true;
   tuning.budget = options.budget;
   tuning.effort = SearchEffort::for_device(device->kind());
