@@ -12,11 +12,11 @@
 namespace arbiter {
 
 FileLock::FileLock(const std::filesystem::path& file, std::chrono::milliseconds limit)
-    : FileLock(
-          OpenFile(open(file.has_parent_path() ? file.parent_path().c_str() : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)),
-          file.filename(), limit) {}
+    : FileLock(FileDescriptor(
+                   open(file.has_parent_path() ? file.parent_path().c_str() : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)),
+               file.filename(), limit) {}
 
-FileLock::FileLock(OpenFile folder, std::string name, std::chrono::milliseconds limit)
+FileLock::FileLock(FileDescriptor folder, std::string name, std::chrono::milliseconds limit)
     : folder_(std::move(folder)), name_(std::move(name)) {
   if (!folder_) return;
   const auto deadline = std::chrono::steady_clock::now() + limit;
@@ -30,7 +30,8 @@ FileLock::FileLock(OpenFile folder, std::string name, std::chrono::milliseconds 
 }
 
 FileLock::State FileLock::try_once() {
-  OpenFile file(openat(folder_.get(), name_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+  FileDescriptor file(
+      openat(folder_.get(), name_.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
   if (!file) return State::impossible;
   if (flock(file.get(), LOCK_EX | LOCK_NB) != 0)
     return errno != EWOULDBLOCK && errno != EINTR ? State::impossible : State::timed_out;

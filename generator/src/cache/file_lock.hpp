@@ -4,7 +4,7 @@
 #include <chrono>
 #include <filesystem>
 
-#include "cache/folder.hpp"
+#include "arbiter/generator/folder.hpp"
 
 namespace arbiter {
 
@@ -15,7 +15,7 @@ class FileLock {
   enum class State { held, timed_out, impossible };  ///< impossible: the file cannot be created or locked
 
   FileLock(const std::filesystem::path& file, std::chrono::milliseconds limit);
-  FileLock(OpenFile folder, std::string name, std::chrono::milliseconds limit);
+  FileLock(FileDescriptor folder, std::string name, std::chrono::milliseconds limit);
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
@@ -24,9 +24,9 @@ class FileLock {
  private:
   State try_once();
 
-  OpenFile folder_;
+  FileDescriptor folder_;
   std::string name_;
-  OpenFile file_;
+  FileDescriptor file_;
   State state_ = State::impossible;
 };
 

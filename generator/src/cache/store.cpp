@@ -87,7 +87,7 @@ Manifest read_manifest(std::string_view text, const std::string& key) {
 
 std::string system_error(const std::string& path) { return quote(path) + ": " + std::strerror(errno); }
 
-void remove_entry(const OpenFile& parent, const std::string& name) {
+void remove_entry(const FileDescriptor& parent, const std::string& name) {
   remove_known(parent, name, {"manifest.json", "image"});
 }
 
@@ -134,7 +134,7 @@ std::optional<std::string> CacheStore::prepare() const {
 }
 
 CacheStore::Loaded CacheStore::load(const std::string& key, Purpose purpose) const {
-  const OpenFile entries = open("entries").folder;
+  const FileDescriptor entries = open("entries").folder;
   struct stat info {};
   const auto is_there = [&] { return fstatat(entries.get(), key.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0; };
   if (!entries || !is_there()) return {};
@@ -168,12 +168,12 @@ CacheStore::Loaded CacheStore::load(const std::string& key, Purpose purpose) con
 
 std::optional<std::string> CacheStore::store(const std::string& key, const std::string& name,
                                              const CompiledKernel& kernel) const {
-  const OpenFile entries = open("entries").folder, temporary = open("temporary").folder;
+  const FileDescriptor entries = open("entries").folder, temporary = open("temporary").folder;
   const std::string place = (directory_ / version_folder).string();
   if (!entries || !temporary) return quote(place) + " is no longer the folder that it was";
   const std::string unique = make_unique_folder(temporary);
   if (unique.empty()) return system_error(place + "/temporary");
-  const OpenFile folder = open_folder(temporary, unique);
+  const FileDescriptor folder = open_folder(temporary, unique);
   std::optional<std::string> failure;
   if (!folder || !write_new_file(folder, "image", kernel.image) ||
       !write_new_file(folder, "manifest.json", manifest_text(key, name.empty() ? "unnamed" : name, kernel))) {
@@ -193,7 +193,7 @@ std::optional<std::string> CacheStore::store(const std::string& key, const std::
 }
 
 void CacheStore::remove(const std::string& key) const {
-  const OpenFile entries = open("entries").folder, temporary = open("temporary").folder;
+  const FileDescriptor entries = open("entries").folder, temporary = open("temporary").folder;
   if (!entries || !is_key(key)) return;
   // Moved away first, so that no reader finds half an entry.
   const std::string unique = temporary ? make_unique_folder(temporary) : "";
@@ -215,11 +215,11 @@ std::vector<std::string> CacheStore::keys() const {
 
 std::vector<CacheEntry> CacheStore::list() const {
   std::vector<CacheEntry> listing;
-  const OpenFile entries = open("entries").folder;
+  const FileDescriptor entries = open("entries").folder;
   for (const std::string& key : keys()) {
     CacheEntry listed;
     listed.key = key;
-    const OpenFile folder = open_folder(entries, key);
+    const FileDescriptor folder = open_folder(entries, key);
     for (const char* file : {"manifest.json", "image"}) {
       struct stat info {};
       if (fstatat(folder.get(), file, &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
@@ -248,11 +248,11 @@ void CacheStore::shrink(std::uint64_t max_bytes, const std::string& keep) const 
   };
   std::vector<Used> used;
   std::uint64_t total = 0;
-  const OpenFile entries = open("entries").folder;
+  const FileDescriptor entries = open("entries").folder;
   for (const std::string& key : keys()) {  // without reading the manifests: this runs after every compile
     struct stat manifest {
     }, image{};
-    const OpenFile folder = open_folder(entries, key);
+    const FileDescriptor folder = open_folder(entries, key);
     if (fstatat(folder.get(), "manifest.json", &manifest, AT_SYMLINK_NOFOLLOW) != 0) manifest = {};
     if (fstatat(folder.get(), "image", &image, AT_SYMLINK_NOFOLLOW) != 0) image = {};
     const auto bytes = static_cast<std::uint64_t>(manifest.st_size + image.st_size);
@@ -271,7 +271,7 @@ void CacheStore::shrink(std::uint64_t max_bytes, const std::string& keep) const 
 }
 
 void CacheStore::sweep() const {
-  const OpenFile temporary = open("temporary").folder;
+  const FileDescriptor temporary = open("temporary").folder;
   const std::time_t hour_ago = std::time(nullptr) - 3600;
   for (const std::string& name : names_in(temporary)) {
     struct stat info {};

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "arbiter/generator/cache.hpp"
+#include "arbiter/generator/folder.hpp"
 #include "cache/file_lock.hpp"
-#include "cache/folder.hpp"
 
 namespace arbiter {
 

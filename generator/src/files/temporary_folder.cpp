@@ -15,8 +15,8 @@
 #include <system_error>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/folder.hpp"
 #include "arbiter/generator/trust.hpp"
-#include "cache/folder.hpp"
 #include "text/quote.hpp"
 
 namespace arbiter {
@@ -34,29 +34,29 @@ bool is_ours_by_name(std::string_view name) {
 }
 
 /// By descriptor, so that a folder that is put in its place in the meantime is left alone.
-void remove_contents(const OpenFile& folder) {
+void remove_contents(const FileDescriptor& folder) {
   for (const std::string& name : names_in(folder)) {
     std::error_code ignored;
     fs::remove_all("/proc/self/fd/" + std::to_string(folder.get()) + "/" + name, ignored);
   }
 }
 
-bool is_private(const OpenFile& folder) {
+bool is_private(const FileDescriptor& folder) {
   struct stat info {};
   return fstat(folder.get(), &info) == 0 && S_ISDIR(info.st_mode) && info.st_uid == geteuid() &&
          (info.st_mode & 077) == 0;
 }
 
-bool has_its_name(const OpenFile& folder) {
+bool has_its_name(const FileDescriptor& folder) {
   struct stat info {};
   return fstat(folder.get(), &info) == 0 && info.st_nlink != 0;
 }
 
 void sweep(const fs::path& place) {
-  const OpenFile parent(open(place.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const FileDescriptor parent(open(place.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   for (const std::string& name : names_in(parent)) {
     if (!is_ours_by_name(name)) continue;
-    const OpenFile folder = open_folder(parent, name);
+    const FileDescriptor folder = open_folder(parent, name);
     if (!folder || !is_private(folder) || flock(folder.get(), LOCK_EX | LOCK_NB) != 0) continue;
     remove_contents(folder);
     unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR);
@@ -90,7 +90,7 @@ TemporaryFolder::TemporaryFolder() {
   for (int attempt = 0; attempt < 100; ++attempt) {
     std::string pattern = (base / (std::string(prefix) + std::string(unique))).string();
     if (mkdtemp(pattern.data()) == nullptr) break;
-    OpenFile folder(open(pattern.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    FileDescriptor folder(open(pattern.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!folder || !is_private(folder)) continue;
     // Another process that sweeps may have found it before it was locked. A filesystem without such locks has none to
     // sweep with either.
@@ -105,7 +105,7 @@ TemporaryFolder::TemporaryFolder() {
 }
 
 TemporaryFolder::~TemporaryFolder() {
-  const OpenFile folder(descriptor_);
+  const FileDescriptor folder(descriptor_);
   remove_contents(folder);
   rmdir(path_.c_str());
 }

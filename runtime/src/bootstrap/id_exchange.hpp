@@ -17,7 +17,7 @@ struct IdExchange {
   int rank = 0;
   int size = 1;
   std::chrono::milliseconds deadline{60'000};
-  std::string secret;  ///< ARBITER_JOB_SECRET; when set, both ends of a TCP connection prove that they know it
+  std::string secret;  ///< job_secret(); when set, both ends of a TCP connection prove that they know it
 };
 
 /// Returns rank 0's `mine` on every rank. Throws InvalidArgument for a malformed rendezvous, Disagreement when a rank
@@ -29,8 +29,9 @@ struct IdExchange {
 /// address of the rendezvous where that is this host's. Strangers do not end the exchange: a connection that does not
 /// get on in two seconds is closed, a rank that was claimed and not taken is free again, their number is bounded, and a
 /// wrong world size is an error only if the ranks are still missing at the deadline (or at once, with the secret).
-/// Files: every rank writes a greeting with a random word; rank 0 answers with a file that repeats all words. A file
-/// left by an earlier run repeats other words, and is ignored. All files are removed at the end.
+/// Files: in a private folder beside the path, every rank writes a greeting with a random word; rank 0 answers with a
+/// file that repeats all words. A file left by an earlier run repeats other words, and is ignored. All files and the
+/// folder are removed at the end.
 NcclId exchange_id(const IdExchange&, const NcclId& mine);
 
 /// The ports that are tried, in order, for the port that a rendezvous names. All are in 1024..65535.

@@ -14,9 +14,9 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/digest.hpp"
+#include "arbiter/generator/file_descriptor.hpp"
 #include "bootstrap/id_exchange.hpp"
 #include "environment/process_identity.hpp"
-#include "memory/file_descriptor.hpp"
 
 namespace arbiter {
 namespace {

@@ -1,6 +1,5 @@
 #include <cuda_runtime_api.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -8,6 +7,7 @@
 #include "arbiter/bootstrap.hpp"
 #include "arbiter/error.hpp"
 #include "bootstrap/id_exchange.hpp"
+#include "bootstrap/job_secret.hpp"
 #include "bootstrap/nccl.hpp"
 #include "cuda/device.hpp"
 #include "nccl/library.hpp"
@@ -62,7 +62,7 @@ std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables& vari
   exchange.rank = variables.rank;
   exchange.size = variables.size;
   exchange.deadline = deadline;
-  if (const char* secret = std::getenv("ARBITER_JOB_SECRET")) exchange.secret = secret;
+  exchange.secret = job_secret();
   id = exchange_id(exchange, id);
   return make_nccl_bootstrap({std::move(library), ordinal, "launcher (" + variables.launcher + ")", deadline}, id,
                              variables.rank, variables.size);

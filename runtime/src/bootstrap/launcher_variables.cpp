@@ -1,4 +1,5 @@
 // What torchrun, Open MPI, Slurm, PMI and `arbiter tune --gpus` put into the environment.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -11,6 +12,8 @@
 
 #include "arbiter/bootstrap.hpp"
 #include "arbiter/error.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
+#include "arbiter/generator/trust.hpp"
 #include "bootstrap/id_exchange.hpp"
 #include "bootstrap/slurm_lists.hpp"
 
@@ -93,9 +96,11 @@ std::string master_rendezvous() {
 
 // For ranks of one host that know nothing but a common name of their run.
 std::string file_rendezvous(const std::string& launcher) {
-  std::error_code error;
-  std::filesystem::path folder = std::filesystem::temp_directory_path(error);
-  if (error) folder = "/tmp";
+  // A folder of this user alone, in which nobody can take the name before; most login sessions have one.
+  std::filesystem::path folder = text("XDG_RUNTIME_DIR");
+  struct stat info {};
+  if (!folder.is_absolute() || stat(folder.c_str(), &info) != 0 || info.st_uid != geteuid() || !distrust(info).empty())
+    folder = TemporaryFolder::place();
   return "file://" + (folder / ("arbiter-" + std::to_string(geteuid()) + "-" + launcher)).string();
 }
 

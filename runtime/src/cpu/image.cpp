@@ -10,9 +10,9 @@
 #include <string_view>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/file_descriptor.hpp"
 #include "arbiter/generator/temporary_folder.hpp"
 #include "arbiter/generator/whole_files.hpp"
-#include "memory/file_descriptor.hpp"
 
 namespace arbiter {
 namespace {

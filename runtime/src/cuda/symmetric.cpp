@@ -56,7 +56,7 @@ std::vector<CudaPeer> introduce(CudaDevice& device, Bootstrap& bootstrap, const 
   const DescriptorMailbox::Address address = mailbox != nullptr ? mailbox->address() : DescriptorMailbox::Address{};
   const std::vector<std::string> all = bootstrap.allgather(
       pack({identity.host, identity.process, identity.network_namespace, std::to_string(device.ordinal()),
-            device.properties().unique_id, address.socket, address.token}));
+            device.properties().unique_id, address.socket, address.token, address.folder}));
   std::vector<CudaPeer> peers;
   for (const std::string& text : all) {
     const std::vector<std::string> fields = unpack(text);
@@ -65,7 +65,7 @@ std::vector<CudaPeer> introduce(CudaDevice& device, Bootstrap& bootstrap, const 
     peer.identity = {fields.at(0), fields.at(1), fields.at(2)};
     peer.ordinal = std::stoi(fields.at(3));
     peer.gpu = fields.at(4);
-    peer.mailbox = {fields.at(5), fields.at(6)};
+    peer.mailbox = {fields.at(5), fields.at(6), fields.at(7)};
     peers.push_back(std::move(peer));
   }
   return peers;

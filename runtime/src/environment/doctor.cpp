@@ -13,8 +13,8 @@
 #include "arbiter/db/database.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
+#include "arbiter/generator/file_descriptor.hpp"
 #include "environment/doctor_cuda.hpp"
-#include "memory/file_descriptor.hpp"
 #include "nccl/library.hpp"
 #include "nccl/tuner_plugin.hpp"
 

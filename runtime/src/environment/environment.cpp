@@ -122,6 +122,8 @@ std::vector<VariableDescription> describe(const EnvironmentVariables& variables)
   add("ARBITER_TIMEOUT_MS", std::to_string(variables.timeout.count()),
       "deadline of every wait for a peer on the device, in milliseconds");
   add("ARBITER_LOG", variables.log, "messages to stderr: trace, debug, info, warn, error, off");
+  add("ARBITER_JOB_SECRET", value_of("ARBITER_JOB_SECRET").empty() ? "" : "(set)",
+      "text that only the ranks of the job know, or file:///path of one; ranks that meet by TCP then prove it");
   add("NCCL_NVLS_ENABLE", std::string(value_of("NCCL_NVLS_ENABLE")),
       "belongs to NCCL; 0 also turns ARBITER_MULTICAST off");
   add("NCCL_TUNER_PLUGIN", std::string(value_of("NCCL_TUNER_PLUGIN")),

@@ -2,20 +2,25 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "memory/file_descriptor.hpp"
+#include "arbiter/generator/file_descriptor.hpp"
+#include "arbiter/generator/temporary_folder.hpp"
 
 namespace arbiter {
 
-/// One rank's mailbox: an abstract Unix datagram socket. Its address is random, but every process of the network
-/// namespace can list it, so a message counts only with the secret token, which travels through the bootstrap alone.
+/// One rank's mailbox: a Unix datagram socket in a private folder, which no other user reaches. Ranks in containers
+/// that share a network but no files use an abstract socket beside it, which every process of the network can list and
+/// keep busy. A message counts only from the own user or root and with the secret token, which travels through the
+/// bootstrap alone.
 class DescriptorMailbox {
  public:
   struct Address {
     std::string socket;  ///< abstract name, without the leading zero byte
     std::string token;   ///< secret that senders must show
+    std::string folder;  ///< where the other socket lies; empty if there was no place for one
   };
 
   /// Throws DeviceError when the socket cannot be made.
@@ -33,6 +38,8 @@ class DescriptorMailbox {
 
  private:
   FileDescriptor socket_;
+  std::optional<TemporaryFolder> folder_;
+  FileDescriptor private_socket_;  ///< in folder_
   Address address_;
 };
 

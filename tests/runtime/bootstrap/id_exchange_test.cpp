@@ -19,7 +19,7 @@
 #include <thread>
 
 #include "arbiter/error.hpp"
-#include "memory/file_descriptor.hpp"
+#include "arbiter/generator/file_descriptor.hpp"
 
 namespace arbiter {
 namespace {
@@ -106,6 +106,19 @@ class IdExchangeTest : public testing::TestWithParam<std::string> {
       codes.push_back(WIFEXITED(status) ? WEXITSTATUS(status) : -1);
     }
     return codes;
+  }
+
+  /// Where the ranks of `exchange` meet.
+  fs::path place_of(const IdExchange& exchange) const {
+    std::array<char, 32> job{};
+    std::snprintf(job.data(), job.size(), "%016llx", static_cast<unsigned long long>(job_number(exchange.job)));
+    return folder_ / ("meet." + std::string(job.data()) + "." + std::to_string(exchange.size));
+  }
+  /// Made by somebody who gets there first.
+  fs::path occupied_place(const IdExchange& exchange) const {
+    fs::create_directories(place_of(exchange));
+    fs::permissions(place_of(exchange), fs::perms::owner_all);
+    return place_of(exchange);
   }
 
   std::size_t files_left() const {
@@ -343,17 +356,13 @@ TEST_P(FileExchangeTest, LeftoversOfACrashedRunAreIgnored) {
     }
     _exit(0);
   }
-  while (files_left() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  const fs::path place = place_of(of(1, 3));
+  while (!fs::exists(place / "rank1")) std::this_thread::sleep_for(std::chrono::milliseconds(2));
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   kill(crashed, SIGKILL);
   waitpid(crashed, nullptr, 0);
   ASSERT_GE(files_left(), 1U);
-  for (const auto& entry : fs::directory_iterator(folder_)) {
-    const std::string path = entry.path().string();
-    if (const std::size_t end = path.rfind(".rank1"); end != std::string::npos) {
-      std::ofstream(path.substr(0, end) + ".id") << "arbiter rendezvous 1\n" << std::string(3 * 32 + 128, 'x');
-    }
-  }
+  std::ofstream(place / "id") << "arbiter rendezvous 2\n" << std::string(3 * 32 + 128, 'x');
   std::vector<int> late;
   std::thread others([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));  // rank 0 has answered the leftover by now
@@ -368,12 +377,10 @@ TEST_P(FileExchangeTest, LeftoversOfACrashedRunAreIgnored) {
 TEST_P(FileExchangeTest, GarbageInTheAnswerIsNoAnswer) {
   base_.deadline = std::chrono::milliseconds(300);
   IdExchange exchange = of(1, 2);
-  std::array<char, 32> job{};
-  std::snprintf(job.data(), job.size(), "%016llx", static_cast<unsigned long long>(job_number(exchange.job)));
-  for (const std::string& content : {std::string(), std::string("arbiter rendezvous 1\n"), std::string(5000, 'z'),
+  for (const std::string& content : {std::string(), std::string("arbiter rendezvous 2\n"), std::string(5000, 'z'),
                                      // complete, but an answer to the ranks of another run
-                                     "arbiter rendezvous 1\n" + std::string(2 * 32 + 128, 'x')}) {
-    std::ofstream((folder_ / ("meet." + std::string(job.data()) + ".2.id")).string()) << content;
+                                     "arbiter rendezvous 2\n" + std::string(2 * 32 + 128, 'x')}) {
+    std::ofstream(occupied_place(exchange) / "id") << content;
     EXPECT_THROW(exchange_id(exchange, {}), Poisoned);
   }
 }
@@ -405,13 +412,39 @@ TEST_P(FolderExchangeTest, AFolderOfOthersIsNoMeetingPlace) {
   EXPECT_THROW(exchange_id(of(1, 2), {}), Unavailable);
 }
 
+TEST_P(FolderExchangeTest, APlaceThatSomebodyElseMadeIsNotUsed) {
+  const fs::path place = place_of(of(0, 2));
+  fs::create_directories(folder_ / "elsewhere");
+  fs::create_directory_symlink(folder_ / "elsewhere", place);
+  EXPECT_THROW(exchange_id(of(0, 2), sample_id()), Unavailable);
+  EXPECT_TRUE(fs::is_empty(folder_ / "elsewhere"));
+  fs::remove(place);
+  occupied_place(of(0, 2));
+  fs::permissions(place, fs::perms::all);
+  EXPECT_THROW(exchange_id(of(0, 2), sample_id()), Unavailable);
+  if (geteuid() != 0) return;
+  fs::permissions(place, fs::perms::owner_all);
+  ASSERT_EQ(chown(place.c_str(), 65534, 65534), 0);
+  EXPECT_THROW(exchange_id(of(1, 2), {}), Unavailable);
+}
+
+TEST_P(FolderExchangeTest, LinksAndFilesOfOthersAreNoMessages) {
+  base_.deadline = std::chrono::milliseconds(300);
+  const fs::path place = occupied_place(of(0, 2));
+  std::ofstream(folder_ / "greeting") << "arbiter rendezvous 2\n" << std::string(32, 'x');
+  fs::create_symlink(folder_ / "greeting", place / "rank1");
+  EXPECT_EQ(run({of(0, 2)}), std::vector<int>{2});
+  EXPECT_TRUE(fs::exists(folder_ / "greeting"));
+  if (geteuid() != 0) return;
+  fs::rename(folder_ / "greeting", occupied_place(of(0, 2)) / "rank1");
+  ASSERT_EQ(chown((place / "rank1").c_str(), 65534, 65534), 0);
+  EXPECT_EQ(run({of(0, 2)}), std::vector<int>{2}) << "a greeting of another user was answered";
+}
+
 TEST_P(FolderExchangeTest, APipeInTheWayDoesNotOutlastTheDeadline) {
   base_.deadline = std::chrono::milliseconds(500);
   const auto begin = std::chrono::steady_clock::now();
-  // What rank 0 looks for while it waits.
-  std::array<char, 32> job{};
-  std::snprintf(job.data(), job.size(), "%016llx", static_cast<unsigned long long>(job_number(base_.job)));
-  ASSERT_EQ(mkfifo((folder_ / ("meet." + std::string(job.data()) + ".2.rank1")).c_str(), 0600), 0);
+  ASSERT_EQ(mkfifo((occupied_place(of(0, 2)) / "rank1").c_str(), 0600), 0);  // rank 0 looks for this while it waits
   EXPECT_EQ(run({of(0, 2)}), std::vector<int>{2});
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
 }

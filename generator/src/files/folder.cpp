@@ -1,4 +1,4 @@
-#include "cache/folder.hpp"
+#include "arbiter/generator/folder.hpp"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -30,22 +30,18 @@ std::string hexadecimal_name() {
 // The umask may have taken even the user's own rights away.
 bool make_ours(int parent, const char* name) {
   if (mkdirat(parent, name, 0700) != 0) return errno == EEXIST;
-  const OpenFile made(openat(parent, name, folder_flags | O_NOFOLLOW));
+  const FileDescriptor made(openat(parent, name, folder_flags | O_NOFOLLOW));
   return !made || fchmod(made.get(), 0700) == 0;
 }
 
-FolderResult checked(OpenFile folder, bool sticky_is_safe) {
+FolderResult checked(FileDescriptor folder, bool sticky_is_safe) {
   struct stat info {};
   if (!folder || fstat(folder.get(), &info) != 0) return {};
-  if (std::string why = distrust(info, sticky_is_safe); !why.empty()) return {OpenFile(), std::move(why)};
+  if (std::string why = distrust(info, sticky_is_safe); !why.empty()) return {FileDescriptor(), std::move(why)};
   return {std::move(folder), ""};
 }
 
 }  // namespace
-
-OpenFile::~OpenFile() {
-  if (descriptor_ >= 0) close(descriptor_);
-}
 
 std::string distrust(const struct stat& info, bool sticky_is_safe) {
   if (info.st_uid != geteuid() && info.st_uid != 0)
@@ -57,8 +53,8 @@ std::string distrust(const struct stat& info, bool sticky_is_safe) {
   return "";
 }
 
-OpenFile open_folder(const OpenFile& parent, const std::string& name) {
-  return OpenFile(openat(parent.get(), name.c_str(), folder_flags | O_NOFOLLOW));
+FileDescriptor open_folder(const FileDescriptor& parent, const std::string& name) {
+  return FileDescriptor(openat(parent.get(), name.c_str(), folder_flags | O_NOFOLLOW));
 }
 
 FolderResult open_trusted_folder(const fs::path& given) {
@@ -66,21 +62,22 @@ FolderResult open_trusted_folder(const fs::path& given) {
   struct stat link {};
   if (lstat(path.c_str(), &link) != 0) return {};
   if (S_ISLNK(link.st_mode) && link.st_uid != geteuid() && link.st_uid != 0)
-    return {OpenFile(), "it is a link of user " + std::to_string(link.st_uid)};
-  return checked(OpenFile(open(path.c_str(), S_ISLNK(link.st_mode) ? folder_flags : folder_flags | O_NOFOLLOW)), true);
+    return {FileDescriptor(), "it is a link of user " + std::to_string(link.st_uid)};
+  return checked(FileDescriptor(open(path.c_str(), S_ISLNK(link.st_mode) ? folder_flags : folder_flags | O_NOFOLLOW)),
+                 true);
 }
 
-FolderResult open_trusted_folder(const OpenFile& parent, const std::string& name) {
-  OpenFile folder = open_folder(parent, name);
+FolderResult open_trusted_folder(const FileDescriptor& parent, const std::string& name) {
+  FileDescriptor folder = open_folder(parent, name);
   struct stat info {};
   if (!folder && fstatat(parent.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(info.st_mode))
-    return {OpenFile(), "'" + name + "' in it is a link, expected a folder"};
+    return {FileDescriptor(), "'" + name + "' in it is a link, expected a folder"};
   FolderResult result = checked(std::move(folder), false);
   if (!result.untrusted.empty()) result.untrusted = "'" + name + "' in it: " + result.untrusted;
   return result;
 }
 
-bool make_private_folder(const OpenFile& parent, const std::string& name) {
+bool make_private_folder(const FileDescriptor& parent, const std::string& name) {
   return make_ours(parent.get(), name.c_str());
 }
 
@@ -99,11 +96,11 @@ bool make_private_folders(const fs::path& path) {
   return true;
 }
 
-std::string make_unique_folder(const OpenFile& parent) {
+std::string make_unique_folder(const FileDescriptor& parent) {
   for (int attempt = 0; attempt < 100; ++attempt) {
     std::string name = hexadecimal_name();
     if (mkdirat(parent.get(), name.c_str(), 0700) == 0) {
-      const OpenFile made = open_folder(parent, name);
+      const FileDescriptor made = open_folder(parent, name);
       if (made) fchmod(made.get(), 0700);
       return name;
     }
@@ -117,7 +114,7 @@ bool is_hexadecimal(std::string_view name, std::size_t digits) noexcept {
          std::all_of(name.begin(), name.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
-std::vector<std::string> names_in(const OpenFile& folder) {
+std::vector<std::string> names_in(const FileDescriptor& folder) {
   std::vector<std::string> names;
   if (!folder) return names;
   const int again = openat(folder.get(), ".", folder_flags);  // fdopendir keeps and moves the descriptor it is given
@@ -133,9 +130,9 @@ std::vector<std::string> names_in(const OpenFile& folder) {
   return names;
 }
 
-std::optional<std::string> read_trusted_file(const OpenFile& folder, const std::string& name) {
+std::optional<std::string> read_trusted_file(const FileDescriptor& folder, const std::string& name) {
   constexpr off_t max_bytes = off_t{1} << 30;
-  const OpenFile file(openat(folder.get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  const FileDescriptor file(openat(folder.get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   struct stat info {};
   if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > max_bytes ||
       !distrust(info).empty())
@@ -145,14 +142,15 @@ std::optional<std::string> read_trusted_file(const OpenFile& folder, const std::
   return bytes;
 }
 
-bool write_new_file(const OpenFile& folder, const std::string& name, std::string_view bytes) {
-  const OpenFile file(openat(folder.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+bool write_new_file(const FileDescriptor& folder, const std::string& name, std::string_view bytes) {
+  const FileDescriptor file(
+      openat(folder.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   return file && fchmod(file.get(), 0600) == 0 && write_all(file.get(), bytes) && fsync(file.get()) == 0;
 }
 
-void remove_known(const OpenFile& parent, const std::string& name, std::initializer_list<const char*> contents) {
+void remove_known(const FileDescriptor& parent, const std::string& name, std::initializer_list<const char*> contents) {
   if (unlinkat(parent.get(), name.c_str(), 0) == 0) return;  // a file, or a link itself
-  const OpenFile folder = open_folder(parent, name);
+  const FileDescriptor folder = open_folder(parent, name);
   if (!folder) return;
   for (const char* file : contents)
     if (unlinkat(folder.get(), file, 0) != 0) unlinkat(folder.get(), file, AT_REMOVEDIR);
