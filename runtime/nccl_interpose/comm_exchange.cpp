@@ -12,8 +12,6 @@
 namespace arbiter::nccl_interpose {
 namespace {
 
-thread_local int host_result = nccl_success;
-
 class CommBootstrap final : public Bootstrap {
  public:
   CommBootstrap(std::shared_ptr<HostComm> host, std::shared_ptr<Device> device)
@@ -68,13 +66,10 @@ class CommBootstrap final : public Bootstrap {
     return static_cast<char*>(memory_.data());
   }
 
-  /// A non-blocking communicator says "in progress" and works on; the next call has to wait for that.
   void finish(const char* call, int result) {
-    while (result == nccl_in_progress) {
-      require_open();
-      const int asked = real_library().comm_get_async_error(host_->comm, &result);
-      if (asked != nccl_success) result = asked;
-      if (result == nccl_in_progress) std::this_thread::sleep_for(std::chrono::microseconds(50));
+    if (result == nccl_in_progress) {
+      host_->nonblocking = true;
+      return host_->settle();
     }
     if (result != nccl_success) throw NcclFailure(call, result);
   }
@@ -93,7 +88,6 @@ class HostNccl final : public NcclCommunicator {
     const int result = real_library().all_reduce(input, output, count, nccl_type(dtype), nccl_sum, host_->comm,
                                                  static_cast<cudaStream_t>(stream));
     if (result != nccl_success && result != nccl_in_progress) throw NcclFailure("ncclAllReduce", result);
-    host_result = result;
   }
   bool all_reduce_forced(const NcclConfiguration&, const void*, void*, std::size_t, Dtype, StreamHandle) override {
     throw Unsupported(forcing_problem());
@@ -116,7 +110,34 @@ class HostNccl final : public NcclCommunicator {
 NcclFailure::NcclFailure(const std::string& call, int result)
     : Error(fmt::format("{} failed: {}", call, real_library().get_error_string(result))), result_(result) {}
 
-int take_host_result() noexcept { return std::exchange(host_result, static_cast<int>(nccl_success)); }
+void HostComm::settle() const {
+  for (int state = nccl_in_progress;; std::this_thread::sleep_for(std::chrono::microseconds(50))) {
+    if (closed) throw Poisoned("the program destroyed or aborted its NCCL communicator");
+    const int asked = real_library().comm_get_async_error(comm, &state);
+    if (asked != nccl_success) state = asked;
+    if (state == nccl_success) return;
+    if (state != nccl_in_progress) throw NcclFailure("ncclCommGetAsyncError", state);
+  }
+}
+
+FollowNccl::FollowNccl(std::shared_ptr<HostComm> host, Device& device) : host_(std::move(host)), memory_(device, 512) {}
+
+void FollowNccl::enqueue(cudaStream_t stream) const {
+  const RealLibrary& real = real_library();
+  char* const from = static_cast<char*>(memory_.data());
+  char* const to = from + memory_.bytes() / 2;
+  const auto check = [](const char* call, int result) {
+    if (result != nccl_success && result != nccl_in_progress) throw NcclFailure(call, result);
+  };
+  check("ncclGroupStart", real.group_start());
+  const int sent = real.send(from, 1, nccl_int8, host_->rank, host_->comm, stream);
+  const int received = real.receive(to, 1, nccl_int8, host_->rank, host_->comm, stream);
+  const int ended = real.group_end();
+  check("ncclSend", sent);
+  check("ncclRecv", received);
+  check("ncclGroupEnd", ended);
+  if (host_->nonblocking) host_->settle();
+}
 
 std::unique_ptr<Bootstrap> make_comm_bootstrap(std::shared_ptr<HostComm> host, std::shared_ptr<Device> device) {
   return std::make_unique<CommBootstrap>(std::move(host), std::move(device));

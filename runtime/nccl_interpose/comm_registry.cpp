@@ -1,5 +1,6 @@
 #include "comm_registry.hpp"
 
+#include <atomic>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
@@ -12,6 +13,7 @@ struct Registry {
   std::mutex mutex;
   std::unordered_map<NcclComm, std::shared_ptr<FollowedComm>> comms;
   std::vector<std::shared_ptr<FollowedComm>> kept;
+  std::atomic<std::uint64_t> changes{1};
 };
 
 // Never destroyed: a process that ends does not free what other ranks may still be using.
@@ -20,21 +22,38 @@ Registry& registry() {
   return *instance;
 }
 
+/// What this thread asked for last, and when: an answer is good until the registry changes. "None" is an answer too.
+struct LastAnswer {
+  NcclComm comm = nullptr;
+  std::uint64_t changes = 0;
+  std::shared_ptr<FollowedComm> entry;
+};
+thread_local LastAnswer last_answer;
+
 }  // namespace
 
 std::shared_ptr<FollowedComm> follow(NcclComm comm) {
+  if (std::shared_ptr<FollowedComm> known = followed(comm)) return known;
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
   std::shared_ptr<FollowedComm>& entry = all.comms[comm];
-  if (!entry) entry = std::make_shared<FollowedComm>(comm);
+  if (!entry) {
+    entry = std::make_shared<FollowedComm>(comm);
+    all.changes.fetch_add(1, std::memory_order_release);
+  }
   return entry;
 }
 
 std::shared_ptr<FollowedComm> followed(NcclComm comm) {
   Registry& all = registry();
+  LastAnswer& last = last_answer;
+  const std::uint64_t changes = all.changes.load(std::memory_order_acquire);
+  if (last.comm == comm && last.changes == changes) return last.entry;
   const std::lock_guard lock(all.mutex);
   const auto found = all.comms.find(comm);
-  return found == all.comms.end() ? nullptr : found->second;
+  // Under the lock nothing changes.
+  last = {comm, all.changes.load(std::memory_order_relaxed), found == all.comms.end() ? nullptr : found->second};
+  return last.entry;
 }
 
 std::shared_ptr<FollowedComm> unfollow(NcclComm comm) {
@@ -44,6 +63,7 @@ std::shared_ptr<FollowedComm> unfollow(NcclComm comm) {
   if (found == all.comms.end()) return nullptr;
   std::shared_ptr<FollowedComm> comm_followed = std::move(found->second);
   all.comms.erase(found);
+  all.changes.fetch_add(1, std::memory_order_release);
   return comm_followed;
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <fstream>
@@ -17,7 +18,7 @@ namespace {
 
 /// Rows of the prepared families: short, so that the choice changes at the message size where it should.
 constexpr int row_bytes = 1024;
-constexpr std::array dtypes{Dtype::bf16, Dtype::fp16, Dtype::fp32};
+constexpr std::array dtypes{Dtype::bf16, Dtype::fp16, Dtype::fp32};  // as the enumeration has them
 
 int asked(int (*ask)(NcclComm, int*), NcclComm comm, const char* call) {
   int value = 0;
@@ -32,13 +33,13 @@ std::string machine() {
   return id;
 }
 
-std::vector<ProblemFamily> families() {
+std::vector<ProblemFamily> families(std::size_t message_bytes) {
   std::vector<ProblemFamily> all;
   for (const Dtype dtype : dtypes) {
     ProblemFamily family;
     family.dtype = dtype;
     family.hidden = row_bytes / static_cast<int>(element_bytes(dtype));
-    family.max_tokens = static_cast<std::int64_t>(settings().message_bytes() / row_bytes);
+    family.max_tokens = static_cast<std::int64_t>(message_bytes / row_bytes);
     family.mode = Mode::graph;  // one mode, so that ranks need not agree on whether a call is captured
     all.push_back(family);
   }
@@ -61,40 +62,42 @@ void report(const std::string& difference, std::int64_t call) {
 
 }  // namespace
 
-FollowedComm::FollowedComm(NcclComm comm) { host_->comm = comm; }
+FollowedComm::FollowedComm(NcclComm comm) : settings_cpu_(settings().cpu_device) { host_->comm = comm; }
 
 void FollowedComm::set_up(cudaStream_t stream) noexcept {
   const std::lock_guard lock(mutex_);
   if (!fresh()) return;
-  if (!settings().cpu_device && is_capturing(stream)) return;
+  if (!settings_cpu_ && is_capturing(stream)) return;
   std::string reason;
+  Phase expected = Phase::fresh;  // another thread may abort it meanwhile
   try {
     set_up_or_throw();
-    phase_.store(Phase::ready, std::memory_order_release);
+    if (!phase_.compare_exchange_strong(expected, Phase::ready, std::memory_order_release)) communicator_->abort();
     return;
   } catch (const std::exception& error) {
     reason = error.what();
   }
-  communicator_.reset();
-  Phase expected = Phase::fresh;
-  phase_.compare_exchange_strong(expected, Phase::forwarded);
+  if (phase_.compare_exchange_strong(expected, Phase::forwarded)) {
+    families_.clear();
+    communicator_.reset();
+  }
   if (host_->rank == 0) log().info(fmt::format("allreduces of this communicator are NCCL's: {}", reason));
 }
 
 void FollowedComm::set_up_or_throw() {
   const RealLibrary& real = real_library();
+  host_->settle();
   host_->size = asked(real.comm_count, host_->comm, "ncclCommCount");
   host_->rank = asked(real.comm_user_rank, host_->comm, "ncclCommUserRank");
   if (host_->size < 2) throw Unsupported("a single rank has nothing to exchange");
   if (host_->size > max_world) {
     throw Unsupported(fmt::format("it has {} ranks, and kernels are for up to {}", host_->size, max_world));
   }
-  const bool cpu = settings().cpu_device;
-  const int ordinal = cpu ? -1 : asked(real.comm_cu_device, host_->comm, "ncclCommCuDevice");
-  const CurrentDevice current(ordinal);
-  const RelaxedCapture relaxed(!cpu);
+  const int device = settings_cpu_ ? -1 : asked(real.comm_cu_device, host_->comm, "ncclCommCuDevice");
+  const CurrentDevice current(device);
+  const RelaxedCapture relaxed(!settings_cpu_);
   const auto started = std::chrono::steady_clock::now();
-  device_ = cpu ? make_cpu_device(host_->rank) : make_cuda_device(ordinal);
+  device_ = settings_cpu_ ? make_cpu_device(host_->rank) : make_cuda_device(device);
   const std::shared_ptr<Bootstrap> bootstrap = make_comm_bootstrap(host_, device_);
 
   // From here on, what fails on one rank fails on all.
@@ -104,7 +107,12 @@ void FollowedComm::set_up_or_throw() {
     options.variables.timeout = std::chrono::milliseconds(0);  // as NCCL: whoever watches the program aborts it
     options.nccl_communicator = make_host_nccl(host_);
     options.check_pointers = false;  // NCCL takes whatever the device can address
-    order_ = make_stream_order(device_->kind());
+    options.pad_messages = true;
+    options.workspace_limit = settings().workspace_bytes;
+    if (!settings_cpu_) {
+      follow_nccl_ = std::make_unique<FollowNccl>(host_, *device_);
+      order_.emplace(make_cuda_stream_calls(), [this](cudaStream_t stream) { follow_nccl_->enqueue(stream); });
+    }
     if (settings().verify_each > 0) verifier_ = std::make_unique<Verifier>(host_, device_, settings().message_bytes());
   };
   everywhere(*bootstrap, "read the environment", read_options);
@@ -115,34 +123,53 @@ void FollowedComm::set_up_or_throw() {
   require_equal(*bootstrap, "set up behind NCCL", {{"ARBITER_NCCL and ARBITER_NCCL_WORKSPACE", settings_text()}});
   communicator_ = std::make_unique<Communicator>(bootstrap, device_, std::move(options));
   const SymmetricProvider provider = communicator_->symmetric_provider();
-  communicator_->prepare(families());
-  if (host_->rank == 0 && communicator_->workspace_bytes() > settings().workspace_bytes) {
-    log().warn(fmt::format("the workspace has {} bytes, more than ARBITER_NCCL_WORKSPACE={}; set a smaller one",
-                           communicator_->workspace_bytes(), settings().workspace_bytes));
-  }
+  prepare();
   if (host_->rank == 0) {
     const auto milliseconds =
         std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started).count();
+    const ProblemFamily& family = families_.front().family();
     log().info(fmt::format(
-        "communicator of {} ranks: allreduces (sum of bf16, fp16, fp32) up to {} bytes are Arbiter's where it chooses "
-        "a "
-        "kernel; {} bytes of device memory ({}), set up in {} ms",
-        host_->size, settings().message_bytes(), communicator_->workspace_bytes(), to_string(provider), milliseconds));
+        "communicator of {} ranks: allreduces (sum of bf16, fp16, fp32) up to {} bytes are Arbiter's where "
+        "it chooses a kernel; {} bytes of device memory ({}), set up in {} ms",
+        host_->size, family.max_tokens * row_bytes, communicator_->workspace_bytes() + communicator_->scratch_bytes(),
+        to_string(provider), milliseconds));
+  }
+}
+
+/// The largest messages whose workspace is allowed. All ranks come to the same.
+void FollowedComm::prepare() {
+  for (std::size_t bytes = settings().message_bytes();; bytes -= std::max<std::size_t>(bytes / 8, 1)) {
+    bytes = bytes / row_bytes * row_bytes;
+    if (bytes == 0) {
+      throw Unsupported(fmt::format("ARBITER_NCCL_WORKSPACE={} is too small for any message; set a larger one",
+                                    settings().workspace_bytes));
+    }
+    const std::vector<ProblemFamily> wanted = families(bytes);
+    try {
+      communicator_->prepare(wanted);
+    } catch (const WorkspaceLimit&) {
+      continue;
+    }
+    for (const ProblemFamily& family : wanted) families_.push_back(communicator_->prepare(family));
+    return;
   }
 }
 
 int FollowedComm::run(const TakenCall& call) noexcept {
   try {
     const std::lock_guard lock(mutex_);
-    const CurrentDevice current(settings().cpu_device ? -1 : device_->properties().ordinal);
-    order_->enter(call.stream);
-    const bool verify =
-        verifier_ && ++calls_ % settings().verify_each == 0 && (settings().cpu_device || !is_capturing(call.stream));
+    const CurrentDevice current(ordinal());
+    // What NCCL has not enqueued yet would run behind this call here, and before it elsewhere.
+    if (host_->nonblocking) host_->settle();
+    const bool captured = order_ && order_->enter(call.stream);
+    const bool verify = verifier_ && !captured && ++calls_ % settings().verify_each == 0;
     if (verify) verifier_->expect(call);
-    communicator_->all_reduce(call.input, call.output, static_cast<std::int64_t>(call.count), call.dtype, call.stream);
-    order_->leave(call.stream);
+    families_[static_cast<std::size_t>(call.dtype)].all_reduce(call.input, call.output,
+                                                               static_cast<std::int64_t>(call.count), call.stream,
+                                                               captured ? Mode::graph : Mode::eager);
+    if (order_) order_->leave(call.stream);
     if (verify) report(verifier_->compare(call), calls_);
-    return take_host_result();
+    return nccl_success;
   } catch (const NcclFailure& failure) {
     return failure.result();
   } catch (const Poisoned&) {
@@ -156,8 +183,19 @@ int FollowedComm::run(const TakenCall& call) noexcept {
   }
 }
 
+void FollowedComm::pass(cudaStream_t stream) noexcept {
+  if (phase_.load(std::memory_order_acquire) != Phase::ready || !order_) return;
+  try {
+    const std::lock_guard lock(mutex_);
+    const CurrentDevice current(ordinal());
+    order_->pass(stream);
+  } catch (const std::exception& error) {  // NCCL will find the same fault, and says so to the program
+    log().error(fmt::format("a stream could not wait for an allreduce of Arbiter's: {}", error.what()));
+  }
+}
+
 int FollowedComm::async_error() const noexcept {
-  if (!ready()) return nccl_success;
+  if (phase_.load(std::memory_order_acquire) != Phase::ready) return nccl_success;
   try {
     communicator_->check();
     return nccl_success;
@@ -173,11 +211,12 @@ void FollowedComm::destroy() noexcept {
     host_->closed = true;
     return;
   }
-  const CurrentDevice current(settings().cpu_device ? -1 : device_->properties().ordinal);
-  order_->finish();
+  const CurrentDevice current(ordinal());
+  if (order_) order_->finish();
   // No rank waits for another here, because NCCL's ranks need not destroy at the same time: memory that peers have
   // mapped stays until they let go of it too. Legacy IPC does not work like that, so that memory is kept.
   host_->closed = true;
+  families_.clear();
   if (communicator_->symmetric_provider() == SymmetricProvider::cuda_ipc) {
     static_cast<void>(communicator_.release());
     return;
@@ -191,7 +230,7 @@ void FollowedComm::abort() noexcept {
   const bool was_ready = phase_.exchange(Phase::closed) == Phase::ready;
   host_->closed = true;
   if (!was_ready) return;
-  const CurrentDevice current(settings().cpu_device ? -1 : device_->properties().ordinal);
+  const CurrentDevice current(ordinal());
   communicator_->abort();
 }
 

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <vector>
 
 #include "arbiter/communicator.hpp"
 #include "comm_exchange.hpp"
@@ -28,17 +30,23 @@ class FollowedComm {
  public:
   explicit FollowedComm(NcclComm comm);
 
-  /// Does Arbiter serve this communicator?
-  bool ready() const noexcept { return phase_.load(std::memory_order_acquire) == Phase::ready; }
-  /// Is it still open whether it does?
+  NcclComm comm() const noexcept { return host_->comm; }
+  /// Is it still open who serves this communicator?
   bool fresh() const noexcept { return phase_.load(std::memory_order_acquire) == Phase::fresh; }
+  /// Does a kernel of Arbiter's serve messages of this size? Equal on all ranks, and quick.
+  bool takes(std::size_t count, Dtype dtype) const noexcept {
+    return phase_.load(std::memory_order_acquire) == Phase::ready &&
+           families_[static_cast<std::size_t>(dtype)].runs_kernel(static_cast<std::int64_t>(count));
+  }
 
   /// Collective over the communicator's ranks, unless `stream` is being captured (then nothing happens): make it ready,
   /// or give it to NCCL for good. Never throws.
   void set_up(cudaStream_t stream) noexcept;
 
-  /// Returns an NCCL result. Only when ready().
+  /// Returns an NCCL result. Only what it takes.
   int run(const TakenCall&) noexcept;
+  /// NCCL is about to do something with this communicator on `stream`: behind what Arbiter did on other streams.
+  void pass(cudaStream_t stream) noexcept;
 
   /// A peer gave up: ncclRemoteError. Else ncclSuccess.
   int async_error() const noexcept;
@@ -52,14 +60,19 @@ class FollowedComm {
   enum class Phase : std::uint8_t { fresh, ready, forwarded, closed };
 
   void set_up_or_throw();
+  void prepare();
+  int ordinal() const { return settings_cpu_ ? -1 : device_->properties().ordinal; }
 
   std::shared_ptr<HostComm> host_ = std::make_shared<HostComm>();
   std::atomic<Phase> phase_{Phase::fresh};
+  bool settings_cpu_;
   std::mutex mutex_;
   std::shared_ptr<Device> device_;
-  std::unique_ptr<StreamOrder> order_;
+  std::unique_ptr<FollowNccl> follow_nccl_;
+  std::optional<StreamOrder> order_;  // none on the CPU device, where every call has run when it returns
   std::unique_ptr<Communicator> communicator_;
-  std::unique_ptr<Verifier> verifier_;  // null unless asked for
+  std::vector<PreparedFamily> families_;  // by dtype
+  std::unique_ptr<Verifier> verifier_;    // null unless asked for
   std::int64_t calls_ = 0;
 };
 

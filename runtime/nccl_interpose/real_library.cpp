@@ -88,6 +88,8 @@ const Opened& opened() {
     load(*result, "ncclAllReduce", library.all_reduce);
     load(*result, "ncclAllGather", library.all_gather);
     load(*result, "ncclBroadcast", library.broadcast);
+    load(*result, "ncclSend", library.send);
+    load(*result, "ncclRecv", library.receive);
     int (*get_version)(int*) = nullptr;
     load(*result, "ncclGetVersion", get_version);
     get_version(&library.version_code);

@@ -33,6 +33,8 @@ struct RealLibrary {
   int (*all_reduce)(const void*, void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
   int (*all_gather)(const void*, void*, std::size_t, int, NcclComm, cudaStream_t) = nullptr;
   int (*broadcast)(const void*, void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
+  int (*send)(const void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
+  int (*receive)(void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
 };
 
 /// Opens it at the first call. A program that calls NCCL cannot go on without one: if there is none, this says where it

@@ -5,10 +5,13 @@
 namespace arbiter::nccl_interpose {
 namespace {
 
-struct ContextFunctions {
+struct DriverFunctions {
   CUresult (*get_current)(CUcontext*) = nullptr;
   CUresult (*set_current)(CUcontext) = nullptr;
   CUresult (*get_device)(CUdevice*) = nullptr;
+  CUresult (*stream_id)(CUstream, unsigned long long*) = nullptr;  // null before CUDA 12
+  CUresult (*capture_info)(CUstream, CUstreamCaptureStatus*, cuuint64_t*, CUgraph*, const CUgraphNode**,
+                           std::size_t*) = nullptr;
 };
 
 template <typename Function>
@@ -22,103 +25,82 @@ void find(const char* name, Function& function) {
   if (cudaGetDriverEntryPoint(name, &pointer, cudaEnableDefault, &found) != cudaSuccess) pointer = nullptr;
 #endif
   if (found == cudaDriverEntryPointSuccess) function = reinterpret_cast<Function>(pointer);
+  cudaGetLastError();  // the program must not find it
 }
 
-const ContextFunctions& functions() {
-  static const ContextFunctions instance = [] {
-    ContextFunctions result;
+/// The driver's own, because the runtime's take several times as long, and every call asks.
+const DriverFunctions& functions() {
+  static const DriverFunctions instance = [] {
+    DriverFunctions result;
     find("cuCtxGetCurrent", result.get_current);
     find("cuCtxSetCurrent", result.set_current);
     find("cuCtxGetDevice", result.get_device);
+    find("cuStreamGetId", result.stream_id);
+    find("cuStreamGetCaptureInfo", result.capture_info);
     return result;
   }();
   return instance;
 }
 
-struct CaptureState {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  unsigned long long id = 0;
-};
-
-CaptureState capture_state(cudaStream_t stream) noexcept {
-  CaptureState state;
-#if CUDART_VERSION >= 13000
-  const cudaError_t error =
-      cudaStreamGetCaptureInfo(stream, &state.status, &state.id, nullptr, nullptr, nullptr, nullptr);
-#else
-  const cudaError_t error = cudaStreamGetCaptureInfo(stream, &state.status, &state.id);
-#endif
-  if (error != cudaSuccess) {
-    cudaGetLastError();  // the program must not find it
-    state = {};
-  }
-  return state;
+/// 0 for a stream that is not captured.
+unsigned long long capture_id(cudaStream_t stream) noexcept {
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  cuuint64_t id = 0;
+  const auto ask = functions().capture_info;
+  if (ask == nullptr || ask(stream, &status, &id, nullptr, nullptr, nullptr) != CUDA_SUCCESS) return 0;
+  return status == CU_STREAM_CAPTURE_STATUS_NONE ? 0 : id;
 }
 
-class CudaStreamOrder final : public StreamOrder {
+class CudaStreamCalls final : public StreamCalls {
  public:
-  CudaStreamOrder() {
-    cuda_check(cudaEventCreateWithFlags(&eager_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
-    cuda_check(cudaEventCreateWithFlags(&captured_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  CudaStreamCalls() {
+    for (cudaEvent_t& event : events_) {
+      cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    }
   }
-  ~CudaStreamOrder() override {
-    if (eager_ != nullptr) cudaEventDestroy(eager_);
-    if (captured_ != nullptr) cudaEventDestroy(captured_);
+  ~CudaStreamCalls() override {
+    for (cudaEvent_t event : events_) {
+      if (event != nullptr) cudaEventDestroy(event);
+    }
     cudaGetLastError();
   }
-  CudaStreamOrder(const CudaStreamOrder&) = delete;
-  CudaStreamOrder& operator=(const CudaStreamOrder&) = delete;
+  CudaStreamCalls(const CudaStreamCalls&) = delete;
+  CudaStreamCalls& operator=(const CudaStreamCalls&) = delete;
 
-  void enter(cudaStream_t stream) override {
-    now_ = capture_state(stream);
-    const bool capturing = now_.status == cudaStreamCaptureStatusActive;
-    if (capturing && now_.id == capture_id_ && stream != capture_stream_) {
-      cuda_check(cudaStreamWaitEvent(stream, captured_, 0), "cudaStreamWaitEvent");
-    } else if (!capturing && used_ && stream != stream_) {
-      cuda_check(cudaStreamWaitEvent(stream, eager_, 0), "cudaStreamWaitEvent");
+  StreamState state(cudaStream_t stream) noexcept override {
+    StreamState state;
+    const auto ask = functions().stream_id;
+    if (ask == nullptr || ask(stream, &state.stream) != CUDA_SUCCESS) {
+      state.stream = static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(stream));
     }
+    state.capture = capture_id(stream);
+    return state;
   }
-
-  void leave(cudaStream_t stream) override {
-    if (now_.status == cudaStreamCaptureStatusActive) {
-      cuda_check(cudaEventRecord(captured_, stream), "cudaEventRecord");
-      capture_id_ = now_.id;
-      capture_stream_ = stream;
-      return;
-    }
-    cuda_check(cudaEventRecord(eager_, stream), "cudaEventRecord");
-    stream_ = stream;
-    used_ = true;
+  void record(Timeline timeline, cudaStream_t stream) override {
+    cuda_check(cudaEventRecord(event(timeline), stream), "cudaEventRecord");
   }
-
-  void finish() noexcept override {
-    if (used_) cudaEventSynchronize(eager_);
-    if (capture_id_ != 0) cudaDeviceSynchronize();  // when replays run is not known here
+  void wait(cudaStream_t stream, Timeline timeline) override {
+    cuda_check(cudaStreamWaitEvent(stream, event(timeline), 0), "cudaStreamWaitEvent");
+  }
+  void wait_for_event() noexcept override {
+    cudaEventSynchronize(event(Timeline::eager));
+    cudaGetLastError();
+  }
+  void wait_for_device() noexcept override {
+    cudaDeviceSynchronize();
     cudaGetLastError();
   }
 
  private:
-  cudaEvent_t eager_ = nullptr;
-  cudaEvent_t captured_ = nullptr;
-  cudaStream_t stream_ = nullptr;
-  bool used_ = false;
-  cudaStream_t capture_stream_ = nullptr;
-  unsigned long long capture_id_ = 0;  // 0 is no capture's
-  CaptureState now_;
-};
-
-class NoStreamOrder final : public StreamOrder {
- public:
-  void enter(cudaStream_t) override {}
-  void leave(cudaStream_t) override {}
-  void finish() noexcept override {}
+  cudaEvent_t event(Timeline timeline) const noexcept { return events_[static_cast<std::size_t>(timeline)]; }
+  cudaEvent_t events_[2] = {nullptr, nullptr};
 };
 
 }  // namespace
 
 CurrentDevice::CurrentDevice(int ordinal) noexcept {
   if (ordinal < 0) return;
-  const ContextFunctions& driver = functions();
+  const DriverFunctions& driver = functions();
   if (driver.get_current == nullptr || driver.set_current == nullptr || driver.get_device == nullptr) return;
   CUdevice device = -1;
   driver.get_current(&previous_);
@@ -131,11 +113,51 @@ CurrentDevice::~CurrentDevice() {
   if (changed_) functions().set_current(previous_);
 }
 
-std::unique_ptr<StreamOrder> make_stream_order(DeviceKind kind) {
-  if (kind == DeviceKind::cpu) return std::make_unique<NoStreamOrder>();
-  return std::make_unique<CudaStreamOrder>();
+std::unique_ptr<StreamCalls> make_cuda_stream_calls() { return std::make_unique<CudaStreamCalls>(); }
+
+StreamOrder::Place& StreamOrder::place(const StreamState& state) {
+  if (state.capture == 0) return eager_;
+  if (state.capture != capture_) captured_ = {};
+  capture_ = state.capture;
+  return captured_;
 }
 
-bool is_capturing(cudaStream_t stream) noexcept { return capture_state(stream).status != cudaStreamCaptureStatusNone; }
+bool StreamOrder::enter(cudaStream_t stream) {
+  now_ = calls_->state(stream);
+  const Place& before = place(now_);
+  const bool captured = now_.capture != 0;
+  if (before.last != Last::none && before.stream != now_.stream) {
+    if (before.last == Last::ours) {
+      calls_->wait(stream, captured ? Timeline::captured : Timeline::eager);
+    } else {
+      follow_nccl_(stream);
+    }
+  }
+  return captured;
+}
+
+void StreamOrder::leave(cudaStream_t stream) {
+  const bool captured = now_.capture != 0;
+  // At once, although the next call is mostly made on the same stream: later, this one may have been destroyed.
+  calls_->record(captured ? Timeline::captured : Timeline::eager, stream);
+  place(now_) = {Last::ours, now_.stream};
+  (captured ? ever_captured_ : ever_eager_) = true;
+}
+
+void StreamOrder::pass(cudaStream_t stream) {
+  const StreamState state = calls_->state(stream);
+  Place& before = place(state);
+  if (before.last == Last::ours && before.stream != state.stream) {
+    calls_->wait(stream, state.capture != 0 ? Timeline::captured : Timeline::eager);
+  }
+  before = {Last::nccl, state.stream};
+}
+
+void StreamOrder::finish() noexcept {
+  if (ever_eager_) calls_->wait_for_event();
+  if (ever_captured_) calls_->wait_for_device();  // when replays run is not known here
+}
+
+bool is_capturing(cudaStream_t stream) noexcept { return capture_id(stream) != 0; }
 
 }  // namespace arbiter::nccl_interpose

@@ -5,9 +5,9 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
+#include <functional>
 #include <memory>
-
-#include "arbiter/device.hpp"
 
 namespace arbiter::nccl_interpose {
 
@@ -43,19 +43,64 @@ class RelaxedCapture {
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
-/// Orders the calls of one communicator. Used under its lock.
+/// Which stream a handle is now (handles of destroyed streams come back), and what it is being captured into.
+struct StreamState {
+  unsigned long long stream = 0;
+  unsigned long long capture = 0;  ///< 0: not captured
+};
+
+/// Eager calls follow each other, and the calls of one capture do. When a graph is replayed is the program's business.
+enum class Timeline : std::uint8_t { eager, captured };
+
+/// What StreamOrder asks of CUDA.
+class StreamCalls {
+ public:
+  virtual ~StreamCalls() = default;
+  virtual StreamState state(cudaStream_t) noexcept = 0;
+  /// One event for each timeline.
+  virtual void record(Timeline, cudaStream_t) = 0;
+  virtual void wait(cudaStream_t, Timeline) = 0;
+  /// On the host: for the event of eager calls, and for the device.
+  virtual void wait_for_event() noexcept = 0;
+  virtual void wait_for_device() noexcept = 0;
+};
+std::unique_ptr<StreamCalls> make_cuda_stream_calls();
+
+/// Orders the calls of one communicator, Arbiter's and those that NCCL does. NCCL keeps its own in order, so nothing
+/// is recorded behind them; a stream waits only where the call before was made on another one. Used under the
+/// communicator's lock.
 class StreamOrder {
  public:
-  virtual ~StreamOrder() = default;
-  /// Before a call on `stream`: wait there for the call before.
-  virtual void enter(cudaStream_t stream) = 0;
-  /// Behind a call on `stream`.
-  virtual void leave(cudaStream_t stream) = 0;
-  /// Wait on the host for the last call.
-  virtual void finish() noexcept = 0;
+  /// `follow_nccl` makes a stream wait for everything that NCCL was given before.
+  StreamOrder(std::unique_ptr<StreamCalls> calls, std::function<void(cudaStream_t)> follow_nccl)
+      : calls_(std::move(calls)), follow_nccl_(std::move(follow_nccl)) {}
+
+  /// Before a call of Arbiter's on `stream`. Returns whether the stream is being captured.
+  bool enter(cudaStream_t stream);
+  /// Behind that call.
+  void leave(cudaStream_t stream);
+  /// Before a call that NCCL does on `stream`.
+  void pass(cudaStream_t stream);
+  /// Wait on the host for everything of Arbiter's.
+  void finish() noexcept;
+
+ private:
+  enum class Last : std::uint8_t { none, ours, nccl };
+  struct Place {
+    Last last = Last::none;
+    unsigned long long stream = 0;
+  };
+  Place& place(const StreamState&);
+
+  std::unique_ptr<StreamCalls> calls_;
+  std::function<void(cudaStream_t)> follow_nccl_;
+  StreamState now_;
+  Place eager_;
+  Place captured_;
+  unsigned long long capture_ = 0;  // which capture captured_ is of
+  bool ever_eager_ = false;
+  bool ever_captured_ = false;
 };
-/// For the CPU device, where every call has run when it returns: does nothing.
-std::unique_ptr<StreamOrder> make_stream_order(DeviceKind);
 
 bool is_capturing(cudaStream_t stream) noexcept;
 

@@ -64,6 +64,11 @@ foreach(subject calls preload symbols)
   add_dependencies(${target} arbiter_nccl nccl_stand_in nccl_preload_program)
 endforeach()
 
+arbiter_add_test(runtime/nccl_interpose/stream_order LINKS arbiter_runtime arbiter::cudart
+  SOURCES ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose/stream_order.cpp)
+target_include_directories(runtime_nccl_interpose_stream_order_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose
+  ${arbiter_runtime_internals})
+
 # The C interface, from libarbiter.so as a host program has it: without the C++ headers and libraries.
 foreach(subject calls errors exports)
   arbiter_add_test(runtime/c/${subject} LINKS arbiter_shared)

@@ -14,6 +14,7 @@
 #include "arbiter/db/database.hpp"
 #include "arbiter/db/records.hpp"
 #include "arbiter/device.hpp"
+#include "arbiter/error.hpp"
 #include "arbiter/generator/cache.hpp"
 #include "arbiter/runtime/environment.hpp"
 #include "arbiter/runtime/symmetric_memory.hpp"
@@ -21,6 +22,12 @@
 namespace arbiter {
 
 class NcclCommunicator;
+
+/// Families that would need more device memory than CommunicatorOptions::workspace_limit.
+class WorkspaceLimit : public Unsupported {
+ public:
+  using Unsupported::Unsupported;
+};
 
 struct CommunicatorOptions {
   EnvironmentVariables variables = EnvironmentVariables::read();
@@ -44,6 +51,12 @@ struct CommunicatorOptions {
   /// Refuse tensors that are not memory of this device. Without it, that is the caller's concern: what the device can
   /// address works (pinned and managed host memory), anything else is a device fault.
   bool check_pointers = true;
+  /// Serve plain messages that are no whole number of 16-byte vectors with a kernel, through an aligned copy, although
+  /// there is NCCL. Without NCCL that is how they are served anyway. Equal on all ranks.
+  bool pad_messages = false;
+  /// Most bytes of device memory that prepare() lets workspace_bytes() and scratch_bytes() grow to together; 0: any.
+  /// Equal on all ranks. Families that need more are refused: WorkspaceLimit, on all ranks, and what is there stays.
+  std::size_t workspace_limit = 0;
   /// Kernel cache shared with other communicators; created from `variables` when null.
   std::shared_ptr<KernelCache> cache;
 };
@@ -143,6 +156,13 @@ class PreparedFamily {
   /// As Communicator::run(), with the family's pattern, dtype and hidden size. `tokens` from 0 to family().max_tokens;
   /// more throws Unsupported. The family's mode says which decisions apply, whether or not `stream` is being captured.
   void run(const CallTensors&, std::int64_t tokens, StreamHandle stream) const;
+  /// Plain families: Communicator::all_reduce() of a message of 0 to family().max_tokens * family().hidden elements,
+  /// whole rows or not; more throws Unsupported. `call_mode` says whether `stream` is being captured, for callers that
+  /// have asked already.
+  void all_reduce(const void* input, void* output, std::int64_t count, StreamHandle stream, Mode call_mode) const;
+  /// Plain families: would all_reduce() run a kernel, neither NCCL nor nothing? False beyond what is prepared. Pure,
+  /// equal on all ranks, and quick.
+  bool runs_kernel(std::int64_t count) const noexcept;
   /// What run() would do with as many tokens, and why.
   Explanation explain(std::int64_t tokens) const;
 
@@ -225,7 +245,9 @@ class Communicator {
   /// One entry for each family, candidate and rule that was prepared or used. From any thread, at any time.
   std::vector<CallCount> call_counts() const;
 
+  /// Device memory for the exchanges between ranks, and for copies of this rank's messages.
   std::size_t workspace_bytes() const noexcept;
+  std::size_t scratch_bytes() const noexcept;
   const Environment& environment() const noexcept;
   /// Throws Unsupported where no symmetric memory is in use (a single rank, or NCCL only).
   SymmetricProvider symmetric_provider() const;

@@ -33,6 +33,8 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                  {"multicast (ARBITER_MULTICAST)", variables.multicast ? "on" : "off"},
                  {"timeout (ARBITER_TIMEOUT_MS)", std::to_string(variables.timeout.count())},
                  {"use of shipped decisions", options.shipped_decisions ? "yes" : "no"},
+                 {"padding of messages", options.pad_messages ? "yes" : "no"},
+                 {"limit of the workspace", std::to_string(options.workspace_limit)},
                  {"use of NCCL", !options.nccl               ? "no"
                                  : options.nccl_communicator ? "the caller's communicator"
                                                              : "yes"},
@@ -188,14 +190,13 @@ void Communicator::Impl::run_plain(const FamilyTable* found, const CallTensors& 
   group->check();
 }
 
-/// In place on an aligned copy whose last vector is filled up with zeros. The copy was reserved by prepare().
+/// In place on an aligned copy, which was reserved by prepare(). What an earlier message left behind the last element
+/// is added up too, and never read.
 void Communicator::Impl::run_staged(const Call& call, RunnableCandidate& candidate, StreamHandle stream) {
   Device& device = group->device();
   const std::size_t bytes = static_cast<std::size_t>(call.tokens) * element_bytes(call.dtype);
   const std::size_t padded = message_vectors(call.tokens, 1, call.dtype) * vector_bytes;
   auto* copy = static_cast<unsigned char*>(group->workspace().scratch());
-  constexpr std::size_t words = vector_bytes / sizeof(std::uint32_t);
-  if (padded != bytes) device.fill_words(copy + padded - vector_bytes, 0, words, stream);
   device.copy(copy, call.input, bytes, stream);
   Call whole = call;
   whole.tokens = static_cast<std::int64_t>(padded / element_bytes(call.dtype));
@@ -239,6 +240,28 @@ void PreparedFamily::run(const CallTensors& tensors, std::int64_t tokens, Stream
   auto& impl = *static_cast<Communicator::Impl*>(impl_);
   impl.group->check();
   impl.run(*table_, tensors, tokens, impl.mode_of(stream), stream);
+}
+void PreparedFamily::all_reduce(const void* input, void* output, std::int64_t count, StreamHandle stream,
+                                Mode call_mode) const {
+  auto& impl = *static_cast<Communicator::Impl*>(impl_);
+  impl.group->check();
+  const ProblemFamily& family = table_->family();
+  if (!table_->plain()) throw InvalidArgument("all_reduce of '" + family.pattern + "'; expected a plain family");
+  if (count < 0) throw InvalidArgument("all_reduce of " + std::to_string(count) + " elements; expected 0 or more");
+  if (count > table_->max_elements()) {
+    throw Unsupported("all_reduce of " + std::to_string(count) + " elements is not prepared: up to " +
+                      std::to_string(table_->max_elements()) + " are. Prepare the family with more max_tokens.");
+  }
+  CallTensors tensors;
+  tensors.input = input;
+  tensors.output = output;
+  impl.run_plain(table_, tensors, family.dtype, count, call_mode, stream);
+}
+bool PreparedFamily::runs_kernel(std::int64_t count) const noexcept {
+  if (!table_->plain() || count <= 0 || count > table_->max_elements()) return false;
+  const auto& impl = *static_cast<const Communicator::Impl*>(impl_);
+  const Route route = impl.route_plain(table_, table_->family().dtype, count);
+  return (route.way == Way::candidate || route.way == Way::padded) && route.candidate->spec().kernel;
 }
 Explanation PreparedFamily::explain(std::int64_t tokens) const {
   return static_cast<const Communicator::Impl*>(impl_)->explain(*table_, tokens);
@@ -285,6 +308,9 @@ std::vector<CallCount> Communicator::call_counts() const {
   return counts;
 }
 std::size_t Communicator::workspace_bytes() const noexcept { return impl_ ? impl_->group->workspace_bytes() : 0; }
+std::size_t Communicator::scratch_bytes() const noexcept {
+  return impl_ ? impl_->group->workspace().scratch_bytes() : 0;
+}
 const Environment& Communicator::environment() const noexcept { return impl_->group->environment(); }
 
 SymmetricProvider Communicator::symmetric_provider() const {

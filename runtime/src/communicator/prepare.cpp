@@ -100,7 +100,7 @@ std::vector<Communicator::Impl::Plan> Communicator::Impl::resolve_and_load(const
           return request.family.max_tokens >= sized.max_tokens && loaded_key(request.spec, request.family) == key;
         });
         if (requested || find_loaded(key, sized.max_tokens) != nullptr) continue;
-        if (any_captured && scratch_bytes(interval.spec, sized) > group->workspace().scratch_bytes()) {
+        if (any_captured && arbiter::scratch_bytes(interval.spec, sized) > group->workspace().scratch_bytes()) {
           refuse_to_move("scratch memory");
         }
         if (any_captured && interval.spec.nccl == "symmetric" &&
@@ -154,6 +154,18 @@ void Communicator::Impl::reserve_memory(const std::vector<Plan>& plans, bool any
     }
   }
   Workspace& workspace = group->workspace();
+  if (options.workspace_limit != 0) {
+    const std::size_t exchange = exchanges ? workspace_layout(std::max(needs.push_bytes, workspace.push_bytes()),
+                                                              std::max(needs.staging_bytes, workspace.staging_bytes()))
+                                                 .total_bytes
+                                           : workspace.bytes();
+    const std::size_t total = exchange + std::max(padding, workspace.scratch_bytes());
+    if (total > options.workspace_limit) {
+      throw WorkspaceLimit("prepare: these families need " + std::to_string(total) +
+                           " bytes of device memory, more than the limit of " +
+                           std::to_string(options.workspace_limit) + "; prepare fewer tokens");
+    }
+  }
   if (any_captured && padding > workspace.scratch_bytes()) refuse_to_move("scratch memory");
   if (any_captured && exchanges && workspace.generation() > 0 &&
       !workspace.fits(needs.push_bytes, needs.staging_bytes)) {

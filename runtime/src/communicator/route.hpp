@@ -12,7 +12,7 @@ enum class Way : std::uint8_t {
   copy,       ///< a single rank
   candidate,  ///< what was prepared for this size
   padded,     ///< the same through a copy whose last vector is filled up: the message is no whole number of vectors
-  nccl        ///< no prepared family covers the size, or (with NCCL) the message is no whole number of vectors
+  nccl        ///< no prepared family covers the size, or the message would be padded, and NCCL takes it as it is
 };
 
 struct Route {

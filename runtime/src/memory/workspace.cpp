@@ -133,6 +133,9 @@ void Workspace::reserve_scratch(std::size_t bytes) {
   if (bytes <= scratch_.bytes()) return;
   device_.synchronize(nullptr);
   scratch_ = DeviceMemory(device_, bytes);
+  // Kernels read whole vectors, the last one of a message beyond its end.
+  device_.fill_words(scratch_.data(), 0, bytes / sizeof(std::uint32_t), stream_);
+  device_.synchronize(stream_);
 }
 
 void Workspace::abort_all() noexcept {

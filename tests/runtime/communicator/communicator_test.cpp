@@ -64,6 +64,49 @@ TEST(Communicator, PlainServesEveryCountAlignmentAndPlace) {
   }
 }
 
+TEST(Communicator, AHandleServesMessagesOfAnyCountItCovers) {
+  run_ranks(2, [](RankContext& context) {
+    Communicator communicator = make(context);
+    const PreparedFamily family = communicator.prepare(plain(64, 4));
+    for (const std::size_t count : {1U, 65U, 256U}) {
+      const Tensor<float> data(*context.device, count);
+      data.fill([&](std::size_t i) { return small_integer(context.rank, i); });
+      EXPECT_TRUE(family.runs_kernel(static_cast<std::int64_t>(count)));
+      family.all_reduce(data.data(), data.data(), static_cast<std::int64_t>(count), nullptr, Mode::eager);
+      for (std::size_t i = 0; i < count; ++i) ASSERT_EQ(data[i], small_integer_sum(2, i));
+    }
+    family.all_reduce(nullptr, nullptr, 0, nullptr, Mode::eager);
+    const Tensor<float> data(*context.device, 257);
+    EXPECT_THROW(family.all_reduce(data.data(), data.data(), 257, nullptr, Mode::eager), Unsupported);
+    EXPECT_THROW(family.all_reduce(data.data(), data.data(), -1, nullptr, Mode::eager), InvalidArgument);
+    for (const std::int64_t count : {-1, 0, 257}) EXPECT_FALSE(family.runs_kernel(count)) << count;
+    const PreparedFamily fused = communicator.prepare({"allreduce_residual_rmsnorm", Dtype::fp32, 64, 4, Mode::graph});
+    EXPECT_THROW(fused.all_reduce(data.data(), data.data(), 64, nullptr, Mode::eager), InvalidArgument);
+    EXPECT_FALSE(fused.runs_kernel(64));
+  });
+}
+
+TEST(Communicator, WhatNeedsMoreThanTheLimitIsRefusedAndWhatIsThereStays) {
+  run_ranks(2, [](RankContext& context) {
+    std::size_t needed = 0;
+    {
+      Communicator communicator = make(context);
+      communicator.prepare(plain(64, 4));
+      needed = communicator.workspace_bytes() + communicator.scratch_bytes();
+    }
+    CommunicatorOptions options = quiet_options();
+    options.workspace_limit = needed;
+    Communicator communicator(context.bootstrap, context.device, options);
+    const std::string message = message_of<WorkspaceLimit>([&] { communicator.prepare(plain(64, 400)); });
+    EXPECT_NE(message.find("more than the limit of " + std::to_string(needed)), std::string::npos) << message;
+    EXPECT_EQ(communicator.workspace_bytes() + communicator.scratch_bytes(), 0U);
+    communicator.prepare(plain(64, 4));
+    EXPECT_EQ(communicator.workspace_bytes() + communicator.scratch_bytes(), needed);
+    EXPECT_THROW(communicator.prepare(plain(64, 400)), WorkspaceLimit);
+    check_plain(communicator, context, 256, 0, false);
+  });
+}
+
 TEST(Communicator, RunAndAllReduceServeTheSameFamilies) {
   run_ranks(2, [](RankContext& context) {
     Communicator communicator = make(context);

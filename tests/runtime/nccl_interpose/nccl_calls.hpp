@@ -18,11 +18,23 @@ struct UniqueId {
   std::array<char, 128> bytes{};
 };
 
+/// The beginning of ncclConfig_t.
+struct Config {
+  std::size_t size = sizeof(Config);
+  unsigned magic = 0xcafebeef;
+  unsigned version = 21400;
+  int blocking = 0;
+};
+
 struct NcclCalls {
   explicit NcclCalls(void* handle) {
     load(handle, "ncclGetUniqueId", get_unique_id);
     load(handle, "ncclCommInitRank", init_rank);
+    load(handle, "ncclCommInitRankConfig", init_rank_config);
+    load(handle, "ncclCommInitRankScalable", init_rank_scalable);
+    load(handle, "ncclCommInitAll", init_all);
     load(handle, "ncclCommSplit", split);
+    load(handle, "ncclCommShrink", shrink);
     load(handle, "ncclCommDestroy", destroy);
     load(handle, "ncclCommAbort", abort);
     load(handle, "ncclCommGetAsyncError", async_error);
@@ -32,7 +44,11 @@ struct NcclCalls {
   }
   int (*get_unique_id)(UniqueId*) = nullptr;
   int (*init_rank)(Comm*, int, UniqueId, int) = nullptr;
+  int (*init_rank_config)(Comm*, int, UniqueId, int, Config*) = nullptr;
+  int (*init_rank_scalable)(Comm*, int, int, int, UniqueId*, Config*) = nullptr;
+  int (*init_all)(Comm*, int, const int*) = nullptr;
   int (*split)(Comm, int, int, Comm*, void*) = nullptr;
+  int (*shrink)(Comm, int*, int, Comm*, void*, int) = nullptr;
   int (*destroy)(Comm) = nullptr;
   int (*abort)(Comm) = nullptr;
   int (*async_error)(Comm, int*) = nullptr;
@@ -53,6 +69,7 @@ inline constexpr int type_fp32 = 7;
 inline constexpr int type_bf16 = 9;
 inline constexpr int type_fp64 = 8;
 inline constexpr int op_sum = 0;
+inline constexpr int result_in_progress = 7;
 inline constexpr int op_max = 2;
 
 /// Small whole numbers: their sums are exact in every dtype.

@@ -53,11 +53,24 @@ TEST(NcclPreload, WhatIsNotUnderstoodTurnsItOff) {
   }
 }
 
-TEST(NcclPreload, ATooSmallWorkspaceLeavesLargeMessagesToNccl) {
-  const Outcome outcome = run("ARBITER_NCCL_WORKSPACE=8K");  // messages up to 1 KiB: exactly the program's
-  EXPECT_TRUE(contains(outcome, "rank 0: 0 wrong, 0 forwarded")) << outcome.text;
-  const Outcome smaller = run("ARBITER_NCCL_WORKSPACE=8191");
-  EXPECT_TRUE(contains(smaller, "rank 0: 0 wrong, 4 forwarded")) << smaller.text;
+/// "..., N bytes of device memory ..."
+long device_memory(const Outcome& outcome) {
+  const std::size_t end = outcome.text.find(" bytes of device memory");
+  if (end == std::string::npos) return -1;
+  return std::atol(outcome.text.c_str() + outcome.text.rfind(' ', end - 1) + 1);
+}
+
+TEST(NcclPreload, TheWorkspaceStaysWithinItsLimit) {
+  for (const long limit : {300'000L, 400'000L, 1'000'000L, 8'000'000L}) {
+    const Outcome outcome = run("ARBITER_NCCL_WORKSPACE=" + std::to_string(limit));
+    EXPECT_TRUE(contains(outcome, "rank 0: 0 wrong, 0 forwarded")) << outcome.text;
+    EXPECT_GT(device_memory(outcome), 0) << outcome.text;
+    EXPECT_LE(device_memory(outcome), limit) << outcome.text;
+  }
+  const Outcome none = run("ARBITER_NCCL_WORKSPACE=64K");
+  EXPECT_EQ(none.status, 0) << none.text;
+  EXPECT_TRUE(contains(none, "ARBITER_NCCL_WORKSPACE=65536 is too small for any message")) << none.text;
+  EXPECT_TRUE(contains(none, "rank 0: 0 wrong, 4 forwarded")) << none.text;
 }
 
 TEST(NcclPreload, VerifyComparesAndReports) {

@@ -21,6 +21,7 @@
 namespace {
 
 constexpr int success = 0;
+constexpr int in_progress = 7;
 constexpr int internal_error = 3;
 constexpr int invalid_argument = 4;
 constexpr int most_ranks = 8;
@@ -101,6 +102,8 @@ struct ncclComm {
   int splits = 0;
   std::string name;
   std::atomic<bool> aborted{false};
+  bool blocking = true;
+  std::atomic<int> unfinished{0};  ///< how often the question whether a call is through is still answered with no
 
   bool barrier() {
     const int round = shared->round.load();
@@ -132,7 +135,7 @@ struct ncclComm {
 
 namespace {
 
-ncclComm* open_comm(const std::string& name, int size, int rank) {
+ncclComm* map_comm(const std::string& name, int size, int rank) {
   const int file = shm_open(name.c_str(), O_CREAT | O_RDWR, 0600);
   if (file < 0 || ftruncate(file, sizeof(Shared)) != 0) return nullptr;
   void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
@@ -143,19 +146,44 @@ ncclComm* open_comm(const std::string& name, int size, int rank) {
   comm->rank = rank;
   comm->size = size;
   comm->name = name;
+  return comm;
+}
+
+ncclComm* open_comm(const std::string& name, int size, int rank) {
+  ncclComm* comm = map_comm(name, size, rank);
+  if (comm == nullptr) return nullptr;
   comm->barrier();
   if (rank == 0) shm_unlink(name.c_str());
   return comm;
 }
 
+struct Grouped {
+  const void* key;  // what belongs to one rank runs in order, everything else at the same time
+  ncclComm* comm;
+  std::function<int()> work;
+};
 thread_local int depth = 0;
-thread_local std::vector<std::function<int()>> grouped;
+thread_local std::vector<Grouped> grouped;
 
-int enqueue(std::function<int()> work) {
-  if (depth == 0) return work();
-  grouped.push_back(std::move(work));
-  return success;
+int enqueue(const void* key, ncclComm* comm, std::function<int()> work) {
+  if (comm != nullptr && comm->unfinished > 0) return invalid_argument;  // as NCCL: ask first whether it is through
+  if (depth > 0) {
+    grouped.push_back({key, comm, std::move(work)});
+    return success;
+  }
+  const int result = work();
+  if (comm == nullptr || comm->blocking || result != success) return result;
+  comm->unfinished = 3;
+  return in_progress;
 }
+int enqueue(ncclComm* comm, std::function<int()> work) { return enqueue(comm, comm, std::move(work)); }
+
+struct Config {
+  std::size_t size;
+  unsigned magic;
+  unsigned version;
+  int blocking;
+};
 
 int all_reduce(const void* send, void* receive, std::size_t count, int type, int operation, ncclComm* comm) {
   ++allreduces;
@@ -199,13 +227,35 @@ STAND_IN_EXPORT int ncclGetUniqueId(UniqueId* id) {
   std::snprintf(id->name, sizeof(id->name), "/arbiter-stand-in-%d-%d", static_cast<int>(getpid()), ++counter);
   return success;
 }
-STAND_IN_EXPORT int ncclCommInitRank(ncclComm** comm, int size, UniqueId id, int rank) {
+STAND_IN_EXPORT int ncclCommInitRankConfig(ncclComm** comm, int size, UniqueId id, int rank, void* config) {
   if (size < 1 || size > most_ranks) return invalid_argument;
-  *comm = open_comm(id.name, size, rank);
-  return *comm == nullptr ? internal_error : success;
+  return enqueue(comm, nullptr, [=] {
+    *comm = open_comm(id.name, size, rank);
+    if (*comm == nullptr) return internal_error;
+    if (config != nullptr) (*comm)->blocking = static_cast<const Config*>(config)->blocking != 0;
+    return success;
+  });
 }
-STAND_IN_EXPORT int ncclCommInitRankConfig(ncclComm** comm, int size, UniqueId id, int rank, void*) {
-  return ncclCommInitRank(comm, size, id, rank);
+STAND_IN_EXPORT int ncclCommInitRank(ncclComm** comm, int size, UniqueId id, int rank) {
+  return ncclCommInitRankConfig(comm, size, id, rank, nullptr);
+}
+STAND_IN_EXPORT int ncclCommInitRankScalable(ncclComm** comm, int size, int rank, int, UniqueId* ids, void* config) {
+  return ncclCommInitRankConfig(comm, size, ids[0], rank, config);
+}
+STAND_IN_EXPORT int ncclCommInitAll(ncclComm** comms, int size, const int*) {
+  UniqueId id;
+  ncclGetUniqueId(&id);
+  for (int rank = 0; rank < size; ++rank) comms[rank] = map_comm(id.name, size, rank);
+  shm_unlink(id.name);
+  return success;
+}
+STAND_IN_EXPORT int ncclCommShrink(ncclComm* comm, int* excluded, int excluded_count, ncclComm** shrunk, void*, int) {
+  const auto before = [&](int rank) {
+    return static_cast<int>(std::count_if(excluded, excluded + excluded_count, [&](int r) { return r < rank; }));
+  };
+  *shrunk = open_comm(comm->name + "-shrunk-" + std::to_string(++comm->splits), comm->size - excluded_count,
+                      comm->rank - before(comm->rank));
+  return *shrunk == nullptr ? internal_error : success;
 }
 STAND_IN_EXPORT int ncclCommSplit(ncclComm* comm, int color, int key, ncclComm** split, void*) {
   struct Wish {
@@ -239,7 +289,8 @@ STAND_IN_EXPORT int ncclCommCuDevice(const ncclComm* comm, int* device) {
   return success;
 }
 STAND_IN_EXPORT int ncclCommGetAsyncError(ncclComm* comm, int* error) {
-  *error = comm->aborted ? internal_error : success;
+  *error = comm->aborted ? internal_error : comm->unfinished > 0 ? in_progress : success;
+  if (comm->unfinished > 0) --comm->unfinished;
   return success;
 }
 STAND_IN_EXPORT int ncclCommDestroy(ncclComm* comm) {
@@ -257,22 +308,36 @@ STAND_IN_EXPORT int ncclGroupStart() {
 }
 STAND_IN_EXPORT int ncclGroupEnd() {
   if (--depth > 0) return success;
-  int result = success;
-  const auto work = std::move(grouped);
+  const std::vector<Grouped> all = std::move(grouped);
   grouped.clear();
-  for (const auto& one : work) {
-    const int returned = one();
-    if (returned != success) result = returned;
+  std::vector<const void*> keys;
+  std::vector<std::thread> threads;
+  std::atomic<int> result{success};
+  for (const Grouped& first : all) {
+    if (std::find(keys.begin(), keys.end(), first.key) != keys.end()) continue;
+    keys.push_back(first.key);
+    threads.emplace_back([&all, &result, key = first.key] {
+      for (const Grouped& one : all) {
+        if (one.key != key) continue;
+        if (const int returned = one.work(); returned != success) result = returned;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const Grouped& one : all) {
+    if (one.comm == nullptr || one.comm->blocking || result != success) continue;
+    one.comm->unfinished = 3;
+    result = in_progress;
   }
   return result;
 }
 STAND_IN_EXPORT int ncclAllReduce(const void* send, void* receive, std::size_t count, int type, int operation,
                                   ncclComm* comm, void*) {
-  return enqueue([=] { return all_reduce(send, receive, count, type, operation, comm); });
+  return enqueue(comm, [=] { return all_reduce(send, receive, count, type, operation, comm); });
 }
 STAND_IN_EXPORT int ncclAllGather(const void* send, void* receive, std::size_t count, int type, ncclComm* comm, void*) {
   const std::size_t all = count * element_bytes(type);
-  return enqueue([=] {
+  return enqueue(comm, [=] {
     return comm->exchange(send, all, [&](int rank, const char* data, std::size_t offset, std::size_t bytes) {
       std::memcpy(static_cast<char*>(receive) + static_cast<std::size_t>(rank) * all + offset, data, bytes);
     });
@@ -280,7 +345,7 @@ STAND_IN_EXPORT int ncclAllGather(const void* send, void* receive, std::size_t c
 }
 STAND_IN_EXPORT int ncclBroadcast(const void* send, void* receive, std::size_t count, int type, int root,
                                   ncclComm* comm, void*) {
-  return enqueue([=] {
+  return enqueue(comm, [=] {
     return comm->exchange(send, count * element_bytes(type),
                           [&](int rank, const char* data, std::size_t offset, std::size_t bytes) {
                             if (rank == root) std::memcpy(static_cast<char*>(receive) + offset, data, bytes);
