@@ -1,0 +1,1 @@
+"""A tensor-parallel transformer's decode step with random weights: what bench/decode.py measures."""

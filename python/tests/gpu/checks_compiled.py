@@ -1,0 +1,73 @@
+"""torch.compile, with and without graph trees."""
+
+from typing import Any, Tuple
+
+import torch
+from harness import HIDDEN, Ranks, check, same
+
+import arbiter.torch as ops
+
+TAIL = (1e-6, 0.0)
+
+
+def _layer(number: int) -> Any:
+    def layer(x: torch.Tensor, residual: torch.Tensor, gamma: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        x = ops.all_reduce(x * 2, number)
+        norm, residual = ops.all_reduce_residual_rmsnorm(x, residual, gamma, *TAIL, number)
+        norm = norm + 1
+        ops.all_reduce_(norm, number)
+        return norm * 0.5, residual
+
+    return layer
+
+
+def _arguments(ranks: Ranks, seed: int, tokens: int) -> Tuple[torch.Tensor, ...]:
+    return (
+        ranks.mine(seed, tokens, HIDDEN),
+        ranks.values(seed + 1, tokens, HIDDEN),
+        ranks.values(seed + 2, HIDDEN),
+    )
+
+
+def _agree(ranks: Ranks, compiled: Any, layer: Any, sizes: Tuple[int, ...]) -> None:
+    for seed, tokens in enumerate(sizes):
+        arguments = _arguments(ranks, seed, tokens)
+        torch.compiler.cudagraph_mark_step_begin()
+        ours = [tensor.clone() for tensor in compiled(*arguments)]
+        for mine, expected in zip(ours, layer(*arguments)):
+            same(mine, expected, f"{tokens} rows")
+
+
+@check
+def compiled_operators_keep_pytorch_s_contract(ranks: Ranks) -> None:
+    number = ops.number(ranks.communicator)
+    x, residual, gamma = _arguments(ranks, 1, 4)
+    checks = ("test_schema", "test_faketensor")
+    with torch.inference_mode(False):
+        x, residual, gamma = x.clone(), residual.clone(), gamma.clone()
+        torch.library.opcheck(ops.all_reduce, (x, number), test_utils=checks)
+        torch.library.opcheck(ops.all_reduce_, (x, number), test_utils=checks)
+        fused = (x, residual, gamma, *TAIL, number)
+        torch.library.opcheck(ops.all_reduce_residual_rmsnorm, fused, test_utils=checks)
+
+
+@check
+def compiled_by_inductor(ranks: Ranks) -> None:
+    layer = _layer(ops.number(ranks.communicator))
+    torch._dynamo.reset()
+    _agree(ranks, torch.compile(layer, fullgraph=True, dynamic=False), layer, (4, 16))
+    torch._dynamo.reset()
+    _agree(ranks, torch.compile(layer, fullgraph=True, dynamic=True), layer, (4, 7, 128, 2))
+
+
+@check(needs_gpu=True)
+def compiled_with_graph_trees(ranks: Ranks) -> dict:
+    """mode="reduce-overhead": several sizes in turns, and nothing that keeps PyTorch from capturing."""
+    layer = _layer(ops.number(ranks.communicator))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(layer, fullgraph=True, mode="reduce-overhead", dynamic=False)
+    _agree(ranks, compiled, layer, (4, 16, 4, 16, 4, 16, 128, 4, 16, 128, 128))
+    skips = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
+    assert skips == 0, f"PyTorch skipped CUDA graphs {skips} times"
+    return {"cudagraph_skips": skips}

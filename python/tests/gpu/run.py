@@ -1,0 +1,50 @@
+"""Checks of the Python package with real GPUs, one rank on each, and what a call costs the host.
+
+    torchrun --nproc-per-node 4 python/tests/gpu/run.py --json checks.json
+    torchrun --nproc-per-node 2 python/tests/gpu/run.py --only captured,compiled
+
+Needs PyTorch and libarbiter.so (ARBITER_LIBRARY). Exit status 1 if a check failed. With --device cpu and one process it
+tries itself without a GPU.
+"""
+
+import argparse
+import datetime
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # an installed package comes first
+
+import harness
+
+SUBJECTS = ("creation", "calls", "graphs", "memory", "compiled", "engines", "cost")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--only", help="checks whose names contain one of these, separated by commas")
+    parser.add_argument("--json", help="write the results here (rank 0)")
+    options = parser.parse_args()
+    cuda = options.device == "cuda"
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(minutes=20))
+    for subject in SUBJECTS:
+        importlib.import_module(f"checks_{subject}")
+    with torch.inference_mode():
+        ranks = harness.Ranks(options.device)
+        failed = harness.run_all(ranks, options.only, options.json)
+        ranks.communicator.close()
+    dist.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(1 if failed else 0)  # some versions of gloo end a process in std::terminate() while it exits
+
+
+if __name__ == "__main__":
+    main()
