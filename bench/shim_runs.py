@@ -1,0 +1,65 @@
+"""Starts a program without and with libarbiter-nccl.so, for the scripts beside this file."""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+SERVED = re.compile(r"\[arbiter-nccl\] info: communicator of (\d+) ranks")
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--library", help="libarbiter-nccl.so")
+    made.add_argument("--ranks", type=int, default=4)
+    made.add_argument("--timeout", type=int, default=600, help="seconds of one run")
+    made.add_argument("--json", help="write the outcome here")
+    made.add_argument("--worker", help=argparse.SUPPRESS)  # the file to write to: this is the program that is started
+    return made
+
+
+def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
+    options = made.parse_args()
+    if not options.worker and not (options.library and os.path.isfile(options.library)):
+        made.error("--library: expected the path of libarbiter-nccl.so")
+    return options
+
+
+def environment(library: str) -> dict:
+    """ARBITER_LOG=info, so that the log says whether Arbiter served anything."""
+    variables = {**os.environ, "ARBITER_LOG": "info"}
+    variables.pop("LD_PRELOAD", None)
+    if library:
+        variables["LD_PRELOAD"] = os.path.abspath(library)
+    return variables
+
+
+def torchrun(ranks: int, script: str, *arguments: str) -> list:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), script,
+            *arguments]
+
+
+def run(command: list, library: str, timeout: int) -> dict:
+    """`served`: communicators that Arbiter set itself up behind."""
+    started = time.monotonic()
+    done = subprocess.run(command, env=environment(library), capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode != 0:
+        print(f"{shlex.join(command)} ended with {done.returncode}:", done.stdout[-3000:], done.stderr[-6000:], sep="\n",
+              file=sys.stderr)
+    return {"status": done.returncode, "seconds": time.monotonic() - started, "stdout": done.stdout,
+            "served": len(SERVED.findall(done.stdout + done.stderr))}
+
+
+def finish(options, outcome: dict, failures: list) -> None:
+    """Prints the outcome as JSON; exits with 1 if there were failures."""
+    outcome = {"schema": 1, "command": shlex.join(["python3", *sys.argv]), **outcome, "failures": failures}
+    text = json.dumps(outcome, indent=1)
+    print(text)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    raise SystemExit(1 if failures else 0)
