@@ -1,7 +1,7 @@
 """Allreduce between GPUs, plain or fused with what follows it, by the fastest proven kernel. See docs/python.md."""
 
-from ._fused import Fused
 from ._library import load as _load
+from ._result import Fused
 from .communicator import Communicator, Family, Ranks
 from .errors import (
     ArbiterError,

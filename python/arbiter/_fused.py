@@ -1,25 +1,16 @@
 """Calls of any pattern: which tensors it needs, what they must look like, and where results go."""
 
 import ctypes
-from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
 from . import _abi, _arrays, _patterns
+from ._result import Fused
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
     from .communicator import Communicator
 
 _SAME = {("output", "x"), ("residual_out", "residual")}
-
-
-class Fused(NamedTuple):
-    """What a call wrote; None for what it did not."""
-
-    output: Any = None
-    residual_out: Any = None
-    norm_out: Any = None
-    quant_out: Any = None
-    scale_out: Any = None
 
 
 def run(
@@ -94,6 +85,7 @@ def run(
     else:
         for name, seen in {**reads, **writes}.items():
             communicator._on_this_gpu(seen, name)
+        communicator._make_quick(x)
         _point(tensors, {name: seen.pointer for name, seen in {**reads, **writes}.items()})
         communicator._require(
             communicator._library.arbiter_run(handle, ctypes.byref(tensors), tokens, communicator._stream(x, stream))

@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 
 from . import _abi, _arrays, _fused, _groups, _library, _options, _staging
 from ._arrays import dtype_name
+from ._result import Fused
 from .errors import InvalidArgument, Unsupported
 
 _MODES = {"graph": _abi.GRAPH, "eager": _abi.EAGER}
@@ -125,6 +126,7 @@ class Communicator:
         self.device = "cpu" if options.device == _abi.DEVICE_CPU else "cuda"
         self.ordinal: int = options.ordinal if self.device == "cuda" else -1
         self._staging = _staging.Staging(self) if self.device == "cpu" else None
+        self._quick: Any = None  # _quick.Quick, from the first call with a PyTorch tensor on a GPU
 
     # ---- Preparing ----------------------------------------------------------------------------------------------
 
@@ -172,6 +174,10 @@ class Communicator:
         """The sum over the ranks, in a new array or in `out`, which may be `x`. Any shape, contiguous, bf16, fp16 or
         fp32. Served by any plain family that was prepared for the dtype with room for so many elements, else by NCCL;
         Unsupported names what to prepare. Returns the sum."""
+        if self._quick is not None:
+            done = self._quick.all_reduce(x, out, stream)
+            if done is not None:
+                return done
         if out is None:
             out = _arrays.empty(x, tuple(x.shape))
         source = _arrays.view(x, "x")
@@ -192,6 +198,7 @@ class Communicator:
         else:
             self._on_this_gpu(source, "x")
             self._on_this_gpu(target, "out")
+            self._make_quick(x)
             self._require(
                 self._library.arbiter_all_reduce(
                     pointer, source.pointer, target.pointer, source.elements, code, self._stream(x, stream)
@@ -206,8 +213,14 @@ class Communicator:
         pattern: str = "allreduce_residual_rmsnorm",
         stream: Any = None,
         mode: Optional[str] = None,
+        residual: Any = None,
+        gamma: Any = None,
+        eps: float = 1e-6,
+        weight_bias: float = 0.0,
+        residual_out: Any = None,
+        norm_out: Any = None,
         **arguments: Any,
-    ) -> "_fused.Fused":
+    ) -> Fused:
         """Allreduce and what follows it, in one kernel where that is faster. x: [..., hidden]; moe_reduce: [experts,
         tokens, hidden]; moe_finalize: [rows, hidden].
 
@@ -219,7 +232,24 @@ class Communicator:
 
         Returns what it wrote, by name, None for the rest. Errors: InvalidArgument names the tensor; Unsupported says what
         to prepare; Poisoned."""
-        return _fused.run(self, x, pattern, stream, mode, **arguments)
+        if self._quick is not None and mode is None and not arguments:
+            done = self._quick.fused(pattern, x, residual, gamma, eps, weight_bias, residual_out, norm_out, stream)
+            if done is not None:
+                return done
+        return _fused.run(
+            self,
+            x,
+            pattern,
+            stream,
+            mode,
+            residual=residual,
+            gamma=gamma,
+            eps=eps,
+            weight_bias=weight_bias,
+            residual_out=residual_out,
+            norm_out=norm_out,
+            **arguments,
+        )
 
     # ---- Asking -------------------------------------------------------------------------------------------------
 
@@ -270,6 +300,7 @@ class Communicator:
             return
         if self._staging is not None:
             self._staging.release(pointer)
+        self._quick = None
         self._handles.clear()
         self._library.arbiter_destroy(pointer)
         self._keep.clear()  # the program's process group must not outlive its own end because of us
@@ -313,6 +344,12 @@ class Communicator:
             if cause is not None:
                 raise error from cause
             raise
+
+    def _make_quick(self, x: Any) -> None:
+        if self._quick is None and _arrays.is_torch(x):
+            from . import _quick
+
+            self._quick = _quick.Quick(self)
 
     def _on_this_gpu(self, seen: _arrays.View, name: str) -> None:
         if seen.device != "cuda":
