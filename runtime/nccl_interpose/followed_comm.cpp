@@ -78,8 +78,8 @@ void FollowedComm::set_up(cudaStream_t stream) noexcept {
     reason = error.what();
   }
   if (phase_.compare_exchange_strong(expected, Phase::forwarded)) {
-    families_.clear();
-    communicator_.reset();
+    const CurrentDevice current(device_ ? ordinal() : -1);
+    release();
   }
   if (host_->rank == 0) log().info(fmt::format("allreduces of this communicator are NCCL's: {}", reason));
 }
@@ -111,7 +111,7 @@ void FollowedComm::set_up_or_throw() {
     options.workspace_limit = settings().workspace_bytes;
     if (!settings_cpu_) {
       follow_nccl_ = std::make_unique<FollowNccl>(host_, *device_);
-      order_.emplace(make_cuda_stream_calls(), [this](cudaStream_t stream) { follow_nccl_->enqueue(stream); });
+      order_.emplace(make_cuda_stream_calls(device), [this](cudaStream_t stream) { follow_nccl_->enqueue(stream); });
     }
     if (settings().verify_each > 0) verifier_ = std::make_unique<Verifier>(host_, device_, settings().message_bytes());
   };
@@ -187,7 +187,9 @@ void FollowedComm::pass(cudaStream_t stream) noexcept {
   if (phase_.load(std::memory_order_acquire) != Phase::ready || !order_) return;
   try {
     const std::lock_guard lock(mutex_);
-    const CurrentDevice current(ordinal());
+    // The default streams' handles are the same on all devices; every other handle says where it belongs.
+    const bool default_stream = reinterpret_cast<std::uintptr_t>(stream) <= 2;
+    const CurrentDevice current(default_stream ? ordinal() : -1);
     order_->pass(stream);
   } catch (const std::exception& error) {  // NCCL will find the same fault, and says so to the program
     log().error(fmt::format("a stream could not wait for an allreduce of Arbiter's: {}", error.what()));
@@ -216,13 +218,17 @@ void FollowedComm::destroy() noexcept {
   // No rank waits for another here, because NCCL's ranks need not destroy at the same time: memory that peers have
   // mapped stays until they let go of it too. Legacy IPC does not work like that, so that memory is kept.
   host_->closed = true;
+  if (communicator_->symmetric_provider() == SymmetricProvider::cuda_ipc) static_cast<void>(communicator_.release());
+  release();
+}
+
+/// While the device is current, and not when the last thread forgets this object.
+void FollowedComm::release() noexcept {
   families_.clear();
-  if (communicator_->symmetric_provider() == SymmetricProvider::cuda_ipc) {
-    static_cast<void>(communicator_.release());
-    return;
-  }
   communicator_.reset();
+  verifier_.reset();
   order_.reset();
+  follow_nccl_.reset();
 }
 
 void FollowedComm::abort() noexcept {

@@ -61,6 +61,7 @@ class FollowedComm {
 
   void set_up_or_throw();
   void prepare();
+  void release() noexcept;
   int ordinal() const { return settings_cpu_ ? -1 : device_->properties().ordinal; }
 
   std::shared_ptr<HostComm> host_ = std::make_shared<HostComm>();

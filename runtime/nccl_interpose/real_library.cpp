@@ -2,10 +2,13 @@
 
 #include <dlfcn.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cstdio>
 #include <cstdlib>
 
+#include "arbiter/error.hpp"
+#include "exported_names.hpp"
 #include "settings.hpp"
 
 namespace arbiter::nccl_interpose {
@@ -40,26 +43,33 @@ bool try_open(const LibraryCandidate& candidate, Opened& opened, std::string& tr
   return false;
 }
 
+/// This library's function of that name, and no other library's.
+void* own_function(const char* name) {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<const void*>(&own_function), &info) == 0) return nullptr;
+  static void* const handle = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+  return handle == nullptr ? nullptr : dlsym(handle, name);
+}
+
 [[noreturn]] void give_up(const std::string& what) {
   std::fputs(fmt::format("arbiter: {}\n", what).c_str(), stderr);
   std::abort();
 }
 
-Opened open_real() {
+/// Throws Unavailable, saying what was tried.
+Opened find_real() {
   Opened opened;
   std::string tried;
   const char* wanted = std::getenv("ARBITER_NCCL_LIBRARY");
   if (wanted != nullptr && *wanted != '\0') {
-    if (!try_open({wanted, "ARBITER_NCCL_LIBRARY"}, opened, tried)) {
-      give_up("ARBITER_NCCL_LIBRARY does not name an NCCL library; expected the path of a libnccl.so.2. Tried:" +
-              tried);
-    }
-    return opened;
+    if (try_open({wanted, "ARBITER_NCCL_LIBRARY"}, opened, tried)) return opened;
+    throw Unavailable(
+        "ARBITER_NCCL_LIBRARY does not name an NCCL library; expected the path of a libnccl.so.2. Tried:" + tried);
   }
   for (const LibraryCandidate& candidate : library_candidates()) {
     if (try_open(candidate, opened, tried)) return opened;
   }
-  give_up(
+  throw Unavailable(
       "libarbiter-nccl.so found no NCCL to pass calls on to; set ARBITER_NCCL_LIBRARY to the path of libnccl.so.2. "
       "Tried:" +
       (tried.empty() ? std::string(" nothing, because there is no such file") : tried));
@@ -68,13 +78,15 @@ Opened open_real() {
 template <typename Function>
 void load(const Opened& opened, const char* name, Function& slot) {
   slot = reinterpret_cast<Function>(dlsym(opened.handle, name));
-  if (slot == nullptr) give_up(fmt::format("'{}' has no {}; NCCL 2.18 or newer is needed", opened.library.path, name));
+  if (slot != nullptr) return;
+  throw Unavailable(fmt::format("'{}' has no {}; NCCL 2.18 or newer is needed", opened.library.path, name));
 }
 
-const Opened& opened() {
+/// Throws Unavailable.
+const Opened& try_opened() {
   // Never destroyed: other threads may call NCCL while the process ends.
   static const Opened* const instance = [] {
-    auto* result = new Opened(open_real());
+    auto* result = new Opened(find_real());
     RealLibrary& library = result->library;
     load(*result, "ncclGetErrorString", library.get_error_string);
     load(*result, "ncclCommCount", library.comm_count);
@@ -93,19 +105,39 @@ const Opened& opened() {
     int (*get_version)(int*) = nullptr;
     load(*result, "ncclGetVersion", get_version);
     get_version(&library.version_code);
-    const int code = library.version_code;
-    log().info(fmt::format("NCCL {}.{}.{} is behind this library: {} ({})", code / 10000, code / 100 % 100, code % 100,
-                           library.path, library.found_by));
+    log().info(
+        fmt::format("NCCL {} is behind this library: {} ({})", library.version(), library.path, library.found_by));
+    library.unknown_names = exported_names(result->handle);
+    std::erase_if(library.unknown_names, [](const std::string& name) { return own_function(name.c_str()) != nullptr; });
+    if (!library.unknown_names.empty()) {
+      log().warn(fmt::format(
+          "'{}' has functions that this library does not know: {}. Programs that are linked to NCCL find them there; "
+          "those that open this library by path do not",
+          library.path, fmt::join(library.unknown_names, ", ")));
+    }
     return result;
   }();
   return *instance;
+}
+
+const Opened& opened() {
+  try {
+    return try_opened();
+  } catch (const std::exception& error) {
+    give_up(error.what());
+  }
 }
 
 int missing_function() { return nccl_invalid_usage; }
 
 }  // namespace
 
+std::string RealLibrary::version() const {
+  return fmt::format("{}.{}.{}", version_code / 10000, version_code / 100 % 100, version_code % 100);
+}
+
 const RealLibrary& real_library() { return opened().library; }
+const RealLibrary& try_real_library() { return try_opened().library; }
 
 void* resolve(const char* name) noexcept {
   if (void* function = dlsym(opened().handle, name)) return function;

@@ -18,8 +18,10 @@ inline constexpr int nccl_int8 = 0;
 /// The functions that this library calls itself. All of them are older than NCCL 2.18.
 struct RealLibrary {
   std::string path;
-  std::string found_by;  ///< "ARBITER_NCCL_LIBRARY", "loaded by the program", ...
-  int version_code = 0;  ///< 22803 for 2.28.3
+  std::string found_by;                    ///< "ARBITER_NCCL_LIBRARY", "loaded by the program", ...
+  int version_code = 0;                    ///< 22803 for 2.28.3
+  std::vector<std::string> unknown_names;  ///< of functions that this library has not: it is newer
+  std::string version() const;             ///< "2.28.3"
 
   const char* (*get_error_string)(int) = nullptr;
   int (*comm_count)(NcclComm, int*) = nullptr;
@@ -40,6 +42,8 @@ struct RealLibrary {
 /// Opens it at the first call. A program that calls NCCL cannot go on without one: if there is none, this says where it
 /// was looked for and ends the process, as the loader does for a library that is missing.
 const RealLibrary& real_library();
+/// The same, for those who can go on without: throws Unavailable.
+const RealLibrary& try_real_library();
 
 /// The real function of this name. If the loaded NCCL has none (it is too old, or too new), a function that says so and
 /// returns ncclInvalidUsage.

@@ -53,7 +53,7 @@ unsigned long long capture_id(cudaStream_t stream) noexcept {
 
 class CudaStreamCalls final : public StreamCalls {
  public:
-  CudaStreamCalls() {
+  explicit CudaStreamCalls(int ordinal) : ordinal_(ordinal) {
     for (cudaEvent_t& event : events_) {
       cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
     }
@@ -80,6 +80,7 @@ class CudaStreamCalls final : public StreamCalls {
     cuda_check(cudaEventRecord(event(timeline), stream), "cudaEventRecord");
   }
   void wait(cudaStream_t stream, Timeline timeline) override {
+    const CurrentDevice current(ordinal_);
     cuda_check(cudaStreamWaitEvent(stream, event(timeline), 0), "cudaStreamWaitEvent");
   }
   void wait_for_event() noexcept override {
@@ -93,6 +94,7 @@ class CudaStreamCalls final : public StreamCalls {
 
  private:
   cudaEvent_t event(Timeline timeline) const noexcept { return events_[static_cast<std::size_t>(timeline)]; }
+  int ordinal_;
   cudaEvent_t events_[2] = {nullptr, nullptr};
 };
 
@@ -113,7 +115,7 @@ CurrentDevice::~CurrentDevice() {
   if (changed_) functions().set_current(previous_);
 }
 
-std::unique_ptr<StreamCalls> make_cuda_stream_calls() { return std::make_unique<CudaStreamCalls>(); }
+std::unique_ptr<StreamCalls> make_cuda_stream_calls(int ordinal) { return std::make_unique<CudaStreamCalls>(ordinal); }
 
 StreamOrder::Place& StreamOrder::place(const StreamState& state) {
   if (state.capture == 0) return eager_;

@@ -64,7 +64,8 @@ class StreamCalls {
   virtual void wait_for_event() noexcept = 0;
   virtual void wait_for_device() noexcept = 0;
 };
-std::unique_ptr<StreamCalls> make_cuda_stream_calls();
+/// `ordinal` is the device that is current, where the events will be.
+std::unique_ptr<StreamCalls> make_cuda_stream_calls(int ordinal);
 
 /// Orders the calls of one communicator, Arbiter's and those that NCCL does. NCCL keeps its own in order, so nothing
 /// is recorded behind them; a stream waits only where the call before was made on another one. Used under the

@@ -54,14 +54,28 @@ target_link_libraries(nccl_preload_program PRIVATE nccl_stand_in arbiter_options
 target_compile_definitions(nccl_preload_program PRIVATE STAND_IN="$<TARGET_FILE:nccl_stand_in>")
 set_target_properties(nccl_preload_program PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests
   BUILD_RPATH "$<TARGET_FILE_DIR:nccl_stand_in>")  # not where an NCCL may be
-foreach(subject calls preload symbols)
+# The same, without what came after NCCL 2.18, and with what is not there yet.
+foreach(version older newer)
+  set(rest)
+  if(version STREQUAL newer)
+    set(rest ${CMAKE_CURRENT_SOURCE_DIR}/runtime/nccl_interpose/stand_in_rest.cpp
+      ${CMAKE_CURRENT_SOURCE_DIR}/runtime/nccl_interpose/stand_in_newer.cpp)
+  endif()
+  add_library(nccl_stand_in_${version} SHARED ${CMAKE_CURRENT_SOURCE_DIR}/runtime/nccl_interpose/stand_in.cpp ${rest})
+  target_include_directories(nccl_stand_in_${version} PRIVATE ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose)
+  target_link_libraries(nccl_stand_in_${version} PRIVATE arbiter_options)
+  set_target_properties(nccl_stand_in_${version} PROPERTIES OUTPUT_NAME nccl SOVERSION 2
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/nccl_stand_in_${version})
+endforeach()
+foreach(subject calls preload symbols versions)
   arbiter_add_test(runtime/nccl_interpose/${subject} LINKS ${CMAKE_DL_LIBS})
   set(target runtime_nccl_interpose_${subject}_test)
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose)
   target_compile_definitions(${target} PRIVATE ARBITER_NCCL="$<TARGET_FILE:arbiter_nccl>"
     STAND_IN="$<TARGET_FILE:nccl_stand_in>" STAND_IN_FOLDER="$<TARGET_FILE_DIR:nccl_stand_in>"
-    PROGRAM="$<TARGET_FILE:nccl_preload_program>")
-  add_dependencies(${target} arbiter_nccl nccl_stand_in nccl_preload_program)
+    PROGRAM="$<TARGET_FILE:nccl_preload_program>" STAND_IN_OLDER="$<TARGET_FILE:nccl_stand_in_older>"
+    STAND_IN_NEWER="$<TARGET_FILE:nccl_stand_in_newer>")
+  add_dependencies(${target} arbiter_nccl nccl_stand_in nccl_stand_in_older nccl_stand_in_newer nccl_preload_program)
 endforeach()
 
 arbiter_add_test(runtime/nccl_interpose/stream_order LINKS arbiter_runtime arbiter::cudart

@@ -19,6 +19,12 @@ foreach(subject text terminal_plot worker_processes nccl_tuner_plugin compile_co
   arbiter_add_test(tools/${subject} LINKS arbiter_cli)
 endforeach()
 
+# The drop-in library, in front of the stand-in for NCCL.
+arbiter_add_test(tools/nccl_drop_in LINKS arbiter_tools_testing arbiter_runtime)
+target_compile_definitions(tools_nccl_drop_in_test PRIVATE STAND_IN="$<TARGET_FILE:nccl_stand_in>"
+  STAND_IN_NEWER="$<TARGET_FILE:nccl_stand_in_newer>")
+add_dependencies(tools_nccl_drop_in_test arbiter_nccl nccl_stand_in nccl_stand_in_newer)
+
 # Databases are made by the tests themselves.
 arbiter_add_test(tools/data LINKS arbiter_tools_testing arbiter_db)
 

@@ -128,6 +128,13 @@ std::vector<VariableDescription> describe(const EnvironmentVariables& variables)
       "belongs to NCCL; 0 also turns ARBITER_MULTICAST off");
   add("NCCL_TUNER_PLUGIN", std::string(value_of("NCCL_TUNER_PLUGIN")),
       "belongs to NCCL; path of libarbiter-nccl-tuner.so lets decisions force NCCL's algorithm, protocol and channels");
+  add("ARBITER_NCCL", std::string(value_of("ARBITER_NCCL").empty() ? "on" : value_of("ARBITER_NCCL")),
+      "read by libarbiter-nccl.so: on, off, or verify:N (every N-th allreduce is compared with NCCL's)");
+  add("ARBITER_NCCL_LIBRARY", std::string(value_of("ARBITER_NCCL_LIBRARY")),
+      "read by libarbiter-nccl.so: path of the NCCL behind it; empty: the program's");
+  add("ARBITER_NCCL_WORKSPACE",
+      std::string(value_of("ARBITER_NCCL_WORKSPACE").empty() ? "80M" : value_of("ARBITER_NCCL_WORKSPACE")),
+      "read by libarbiter-nccl.so: most bytes of device memory for one communicator");
   add("ARBITER_ENVIRONMENT", std::string(value_of("ARBITER_ENVIRONMENT")),
       "read by libarbiter-nccl-tuner.so: start of the key of the environment to serve from ARBITER_DB");
   return list;

@@ -93,6 +93,14 @@ TEST(NcclPreload, TheNcclIsTheOneThatTheLoaderWouldHaveTaken) {
   EXPECT_TRUE(contains(outcome, "is behind this library: " + copy + "/libnccl.so.2 (LD_LIBRARY_PATH)")) << outcome.text;
 }
 
+TEST(NcclPreload, FunctionsOfANewerNcclThatOursLacksAreNamed) {
+  const Outcome outcome = run("ARBITER_NCCL_LIBRARY=" STAND_IN_NEWER " ARBITER_LOG=warn");
+  EXPECT_EQ(outcome.status, 0) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "does not know: ncclInTheFuture, pncclInTheFuture")) << outcome.text;
+  const Outcome known = run("ARBITER_LOG=warn");
+  EXPECT_FALSE(contains(known, "does not know")) << known.text;
+}
+
 TEST(NcclPreload, ALibraryThatIsNotNcclIsRefused) {
   const Outcome outcome = run("ARBITER_NCCL_LIBRARY=" ARBITER_NCCL);
   EXPECT_NE(outcome.status, 0);

@@ -11,6 +11,7 @@
 #include "arbiter/vocabulary.hpp"
 #include "commands/command.hpp"
 #include "options/options.hpp"
+#include "ranks/nccl_drop_in.hpp"
 #include "text/json.hpp"
 #include "text/text.hpp"
 
@@ -80,7 +81,7 @@ Options doctor_options() {
                   "every environment variable that Arbiter reads. Tries things for real where that is safe.",
                   "arbiter doctor\narbiter doctor --require cuda --require nccl && arbiter tune");
   options.list("require", "NAME", "fail (exit status 1) unless this capability is there; cuda means any GPU")
-      .choices({"cuda", "driver", "peer_access", "topology", "nvrtc", "nccl", "nccl_tuner_plugin",
+      .choices({"cuda", "driver", "peer_access", "topology", "nvrtc", "nccl", "nccl_tuner_plugin", "nccl_drop_in",
                 "symmetric_memory_vmm", "symmetric_memory_cuda_ipc", "multicast", "host_compiler"})
       .flag("json", "for programs; see docs/cli.md");
   return options;
@@ -88,7 +89,8 @@ Options doctor_options() {
 
 int run_doctor(const Options& options) {
   const EnvironmentVariables variables = EnvironmentVariables::read();
-  const std::vector<Capability> capabilities = probe_capabilities(variables);
+  std::vector<Capability> capabilities = probe_capabilities(variables);
+  capabilities.push_back(probe_nccl_drop_in(capabilities));
   std::vector<std::string> missing;
   for (const std::string& required : options.texts("require")) {
     if (!has_capability(capabilities, required)) missing.push_back(required);

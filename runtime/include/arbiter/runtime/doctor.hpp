@@ -16,11 +16,11 @@ struct Capability {
   bool operator==(const Capability&) const = default;
 };
 
-/// Every capability, always in the same order: driver, cuda_devices, cuda_device_<n> of each, peer_access, topology,
-/// nvrtc, nccl, nccl_tuner_plugin, symmetric_memory_vmm, symmetric_memory_cuda_ipc, multicast, host_compiler,
-/// cache_directory, database. Symmetric memory is tried for real, with one thread per visible GPU. Multicast only where
-/// ARBITER_MULTICAST=on allows it: no multicast object is created otherwise.
-/// Never throws; takes up to a few seconds with GPUs.
+/// Every capability that the runtime knows, always in the same order: driver, cuda_devices, cuda_device_<n> of each,
+/// peer_access, topology, nvrtc, nccl, nccl_tuner_plugin, symmetric_memory_vmm, symmetric_memory_cuda_ipc, multicast,
+/// host_compiler, cache_directory, database. Symmetric memory is tried for real, with one thread per visible GPU.
+/// Multicast only where ARBITER_MULTICAST=on allows it: no multicast object is created otherwise. Never throws; takes
+/// up to a few seconds with GPUs.
 std::vector<Capability> probe_capabilities(const EnvironmentVariables&);
 
 }  // namespace arbiter
