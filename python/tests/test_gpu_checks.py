@@ -25,36 +25,41 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run(tmp_path, *before, only):
+    """With two ranks, as processes on the CPU device."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(arbiter.__file__).parents[1]),
-        "RANK": "0",
-        "WORLD_SIZE": "1",
-        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(20000 + (os.getpid() + 7) % 20000),
     }
-    done = subprocess.run(
-        [sys.executable, *before, RUN, "--device", "cpu", "--only", only, "--json", tmp_path / "out.json"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [sys.executable, *before, RUN, "--device", "cpu", "--only", only, "--json", tmp_path / "out.json"]
+    ranks = [
+        subprocess.Popen(
+            command,
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    texts = [process.communicate(timeout=300)[0] for process in ranks]
     checks = json.loads((tmp_path / "out.json").read_text())["checks"]
-    return done, {check["check"]: check["status"] for check in checks}
+    return ranks[0].returncode, "".join(texts), {check["check"]: check["status"] for check in checks}
 
 
 def test_they_pass(tmp_path):
-    done, status = run(tmp_path, only="creation,eager,refused,engine,captured")
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, text, status = run(tmp_path, only="creation,eager,refused,engine,captured")
+    assert code == 0, text
     assert set(status.values()) == {"passed", "skipped"}
     assert status["eager_fused"] == status["creation_from_callbacks"] == status["engine_vllm"] == "passed"
+    assert status["backend_eager"] == "passed"
     assert status["captured_methods"] == "skipped"
 
 
 def test_a_wrong_sum_fails(tmp_path):
     (tmp_path / "broken.py").write_text(BROKEN)
-    done, status = run(tmp_path, tmp_path / "broken.py", only="eager_plain,eager_in_place")
-    assert done.returncode == 1, done.stdout + done.stderr
+    code, text, status = run(tmp_path, tmp_path / "broken.py", only="eager_plain,eager_in_place")
+    assert code == 1, text
     assert status == {"eager_plain": "failed", "eager_in_place_and_into_given_places": "passed"}

@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # an installed packag
 
 import harness
 
-SUBJECTS = ("creation", "calls", "graphs", "memory", "compiled", "engines", "cost")
+SUBJECTS = ("creation", "calls", "graphs", "memory", "compiled", "backend", "engines", "cost")
 
 
 def main() -> None:
