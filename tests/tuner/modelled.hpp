@@ -180,6 +180,7 @@ class Modelled : public RunnableCandidate {
 /// The runtime's candidates of plain allreduce, modelled.
 inline CandidateSource modelled_source(Board& board, CostOf cost) {
   CandidateSource source = CandidateSource::runtime();
+  source.compile = nullptr;
   source.load = [&board, cost = std::move(cost)](Group& group, const CandidateSpec& spec, const ProblemFamily& family) {
     return LoadResult{std::make_unique<Modelled>(group, board, spec, family, cost), ""};
   };

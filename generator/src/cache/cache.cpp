@@ -110,6 +110,8 @@ CompiledKernel KernelCache::get(const Source& source, const Compiler& compiler, 
   return kernel;
 }
 
+bool KernelCache::keeps() const noexcept { return counters_->writable && options_.compile_on_miss; }
+
 std::vector<CacheEntry> KernelCache::list() const {
   if (options_.directory.empty()) return {};
   return CacheStore(options_.directory).list();

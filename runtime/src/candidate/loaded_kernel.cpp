@@ -45,9 +45,11 @@ void locate(const SharedBuffers& buffers, const void* tensor, std::uint64_t byte
   *place.number = buffer->number << offset_bits | offset;
 }
 
-std::unique_ptr<Kernel> load_kernel(Group& group, const Variant& variant) {
-  // The stand-alone epilogue talks to nobody: it has one rank, which is 0 everywhere.
-  const int rank = variant.world == 1 ? 0 : group.rank();
+/// The stand-alone epilogue talks to nobody: it has one rank, which is 0 everywhere.
+int compiled_rank(const Group& group, const Variant& variant) { return variant.world == 1 ? 0 : group.rank(); }
+
+CompiledKernel compiled(Group& group, const Variant& variant) {
+  const int rank = compiled_rank(group, variant);
   const Source source = render_for(group, variant, rank);
   Device& device = group.device();
   const std::string name = variant.full_name() + " rank=" + std::to_string(rank);
@@ -56,12 +58,14 @@ std::unique_ptr<Kernel> load_kernel(Group& group, const Variant& variant) {
   const int capability = device.properties().compute_capability;
   const std::string native = "sm_" + std::to_string(capability) + (capability >= 90 ? "a" : "");
   for (const std::string& target : {device.properties().compile_target, native}) {
-    if (const CompiledKernel* stored = group.stored_kernels().find(source, target)) return device.load(*stored, rank);
+    if (const CompiledKernel* stored = group.stored_kernels().find(source, target)) return *stored;
   }
-  return device.load(group.cache().get(source, *compiler_for(device), name), rank);
+  return group.cache().get(source, *compiler_for(device), name);
 }
 
 }  // namespace
+
+void compile_kernel(Group& group, const Variant& variant) { compiled(group, variant); }
 
 LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
     : group_(group),
@@ -88,7 +92,7 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
                       std::to_string(properties.shared_bytes_per_block));
   }
   device_.activate();
-  kernel_ = load_kernel(group, variant);
+  kernel_ = device_.load(compiled(group, variant), compiled_rank(group, variant));
   launch_.threads = shape_.threads;
   launch_.cluster = shape_.cluster;
   launch_.shared_bytes = shape_.shared_bytes;

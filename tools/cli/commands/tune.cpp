@@ -68,6 +68,14 @@ std::string result_documents(const Group& group, const TuneResult& result) {
                            json.attribute("budget_spent", result.budget_spent);
                            json.attribute("cancelled", result.cancelled);
                            write_number(json, "seconds", result.seconds);
+                           json.attributeObject("times", [&] {
+                             write_number(json, "load", result.times.load);
+                             write_number(json, "compile", result.times.compile);
+                             write_number(json, "tensors", result.times.tensors);
+                             write_number(json, "verify", result.times.verify);
+                             write_number(json, "measure", result.times.measure);
+                             write_number(json, "record", result.times.record);
+                           });
                            json.attributeArray("notes", [&] {
                              for (const std::string& note : result.notes) json.value(llvm::json::fixUTF8(note));
                            });
@@ -113,6 +121,23 @@ std::string model_text(const llvm::json::Object& run) {
          " came within 2% of the best";
 }
 
+/// "31 s waiting for kernels (96 s compiled beside the rest), 4 s ..."
+std::string times_text(const llvm::json::Object& run) {
+  const llvm::json::Object* times = run.getObject("times");
+  if (times == nullptr) return {};
+  double left = run.getNumber("seconds").value_or(0);
+  const auto part = [&](const char* key) {
+    const double seconds = times->getNumber(key).value_or(0);
+    left -= seconds;
+    return format_seconds(seconds);
+  };
+  const std::string load = part("load"), tensors = part("tensors"), verify = part("verify"), measure = part("measure"),
+                    record = part("record");
+  return "the time: " + load + " waiting for kernels (" + format_seconds(times->getNumber("compile").value_or(0)) +
+         " of compiling beside the rest), " + verify + " verifying, " + measure + " measuring, " + tensors +
+         " allocating, " + record + " recording and agreeing, " + format_seconds(std::max(left, 0.0)) + " searching";
+}
+
 void print_tables(const Runs& runs, const std::string& database) {
   Table table({"ranks", "problems", "measured", "resumed", "trials", "wrong", "failed", "screened out", "pruned",
                "never tried", "time"});
@@ -124,6 +149,7 @@ void print_tables(const Runs& runs, const std::string& database) {
                number("wrong"), number("failed"), number("pruned"), number("model_pruned"), number("never_tried"),
                format_seconds(run.getNumber("seconds").value_or(0))});
     if (std::string said = model_text(run); !said.empty()) notes.push_back(number("world") + " ranks: " + said);
+    if (std::string said = times_text(run); !said.empty()) notes.push_back(number("world") + " ranks: " + said);
     if (run.getBoolean("budget_spent").value_or(false)) {
       notes.push_back(number("world") + " ranks: the budget is spent; go on with --resume");
     }

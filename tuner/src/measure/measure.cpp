@@ -10,6 +10,7 @@
 #include "measure/stream.hpp"
 #include "oracle/random.hpp"
 #include "tune/outcome.hpp"
+#include "tune/stopwatch.hpp"
 #include "verify/expectation.hpp"
 #include "verify/tensors.hpp"
 
@@ -79,7 +80,8 @@ struct Timing::Impl {
   MeasureSettings settings;
   Verifier* verifier;
   Stream stream;
-  Inputs inputs;        ///< of every set, while samples are taken
+  Inputs inputs;  ///< of every set, while samples are taken
+  bool usual_inputs = true;
   VerifyRequest usual;  ///< what the calls leave out
   std::vector<std::unique_ptr<Tensors>> sets;
   std::vector<Call> calls;
@@ -133,15 +135,22 @@ struct Timing::Impl {
                            launch(entry, index);
                            group.device().synchronize(stream);
                          }};
-    Verification verification = verifier->verify_timed(work);
-    if (!verification.ok()) return verification;
-    // The samples are of the usual inputs, whatever the verification needed.
+    usual_inputs = false;
+    return verifier->verify_timed(work);
+  }
+
+  /// Collective: the samples are of the usual inputs, whatever the verifications needed.
+  Outcome restore_inputs(std::span<const Subject* const> subjects) {
+    if (usual_inputs) return {};
     const Outcome outcome = together(group, stream, [&]() -> Outcome {
-      for (std::size_t i = 0; i < used; ++i) sets[i]->load(inputs, tokens, stream);
-      if (entry.subject.import_input) entry.subject.import_input(calls.front(), stream);
+      for (const auto& set : sets) set->load(inputs, tokens, stream);
+      for (const Subject* subject : subjects) {
+        if (subject->import_input) subject->import_input(calls.front(), stream);
+      }
       return {};
     });
-    return {status_of(outcome.severity), outcome.reason};
+    usual_inputs = outcome.ok();
+    return outcome;
   }
 
   /// One block: a discarded replay, then one sample per replay.
@@ -215,8 +224,9 @@ void Timing::leave_out(std::size_t index, TrialStatus status, std::string reason
 
 /// Of a subject that still takes part.
 void Timing::verify(std::size_t index, std::uint64_t seed, const char* when) {
-  const Entry& entry = entries_.at(index);
+  Entry& entry = entries_.at(index);
   if (impl_->verifier == nullptr || !entry.ok()) return;
+  const Stopwatch watch(verify_seconds_);
   Verification verification;
   try {
     verification = impl_->verify(entry, index, seed);
@@ -224,6 +234,7 @@ void Timing::verify(std::size_t index, std::uint64_t seed, const char* when) {
     leave_out(index, TrialStatus::crashed, error.what());
     throw;
   }
+  entry.verified = true;
   if (verification.ok()) return;
   const char* what = impl_->family.mode == Mode::graph ? "the captured graph, replayed with new inputs "
                                                        : "the timed burst of calls, issued with new inputs ";
@@ -245,13 +256,27 @@ void Timing::capture(std::size_t index) {
   }
 }
 
-void Timing::sample(std::span<const std::size_t> which, int rounds, std::uint64_t seed) {
+void Timing::restore_inputs(std::span<const std::size_t> which) {
+  const Stopwatch watch(verify_seconds_);
+  std::vector<const Subject*> subjects;
+  for (const std::size_t index : which) {
+    if (entries_.at(index).ok()) subjects.push_back(&entries_.at(index).subject);
+  }
+  const Outcome outcome = impl_->restore_inputs(subjects);
+  if (outcome.ok()) return;
+  for (const std::size_t index : which) {
+    if (entries_.at(index).ok()) leave_out(index, status_of(outcome.severity), outcome.reason);
+  }
+}
+
+void Timing::sample(std::span<const std::size_t> which, int rounds, std::uint64_t seed, Recheck recheck) {
   Random random(seed);
   const auto replays = static_cast<std::size_t>(impl_->settings.replays);
   for (const std::size_t index : which) {
     capture(index);
-    verify(index, seed_before, "before");
+    if (!entries_.at(index).verified) verify(index, seed_before, "before");
   }
+  restore_inputs(which);
   for (int round = 0; round < rounds; ++round) {
     std::vector<std::size_t> order;
     for (const std::size_t index : which) {
@@ -297,10 +322,14 @@ void Timing::sample(std::span<const std::size_t> which, int rounds, std::uint64_
       --round;  // the others still get their samples; every repetition removes one subject, so this ends
     }
   }
+  if (recheck == Recheck::no) return;
   for (const std::size_t index : which) verify(index, seed_after, "after");
 }
 
-void Timing::release(std::size_t index) { impl_->graphs.erase(index); }
+void Timing::release(std::size_t index) {
+  impl_->graphs.erase(index);
+  entries_.at(index).verified = false;  // the next graph is another one
+}
 
 std::vector<double> Timing::take_samples(std::size_t index) { return std::exchange(entries_.at(index).samples_us, {}); }
 

@@ -5,6 +5,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/tuner/nccl_choices.hpp"
+#include "tune/stopwatch.hpp"
 #include "tune/wire.hpp"
 
 namespace arbiter::tuning {
@@ -88,6 +89,7 @@ void Ledger::watch_clocks() {
 }
 
 void Ledger::on_root(const std::function<void()>& action) {
+  const Stopwatch watch(seconds_);
   std::string failure;
   if (group_.rank() == 0) {
     try {
@@ -160,6 +162,7 @@ void Ledger::store(const std::vector<Decision>& decisions, const std::vector<Pro
 }
 
 Signals Ledger::signals() {
+  const Stopwatch watch(seconds_);
   struct Message {
     double elapsed_s;
     double cancelled;

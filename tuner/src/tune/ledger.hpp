@@ -43,6 +43,8 @@ class Ledger {
   void watch_clocks();
   /// Closes the run. Returns what to say about clocks or power that fell during it; empty if they did not.
   std::string finish_run();
+  /// Spent in all of this so far: rank 0's commits, and the ranks' waiting for each other.
+  double seconds() const noexcept { return seconds_; }
 
  private:
   void on_root(const std::function<void()>& action);
@@ -57,6 +59,7 @@ class Ledger {
   bool open_ = false;
   int highest_clock_mhz_ = 0, lowest_clock_mhz_ = 0;  ///< lowest since the highest
   double looked_at_s_ = 0;
+  double seconds_ = 0;
   std::vector<Decision> previous_decisions_;
 };
 

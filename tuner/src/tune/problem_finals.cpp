@@ -25,7 +25,7 @@ bool ProblemTuner::ensure_timed(std::size_t index) {
   TrialStatus status = TrialStatus::failed;
   const Subject subject = candidate == nullptr ? Subject{} : subject_of(*candidate);
   if (failure.empty() && state_.verified.count({tokens_, index}) == 0) {
-    const Verification verification = verifier_.verify_before_timing(subject, tokens_);
+    const Verification verification = verify(subject);
     if (!verification.ok()) {
       status = verification.status;
       failure = verification.reason;
@@ -34,7 +34,7 @@ bool ProblemTuner::ensure_timed(std::size_t index) {
     }
   }
   if (failure.empty()) {
-    const std::size_t entry = timing_->add(subject);
+    const std::size_t entry = time(subject, 0);
     if (timing_->entry(entry).ok()) {
       entries_[index] = entry;
       return true;
@@ -69,7 +69,7 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
       which.push_back(entries_.at(index));
       looked_at.push_back(index);
     }
-    timing_->sample(which, second_look_rounds, seed_of(problem_, context_.options.seed));
+    sample(which, second_look_rounds, seed_of(problem_, context_.options.seed), Timing::Recheck::no);
     for (const std::size_t index : looked_at) {
       timing_->release(entries_.at(index));
       std::vector<double> samples = timing_->take_samples(entries_.at(index));
@@ -135,8 +135,8 @@ void ProblemTuner::settle_near_ties(const std::vector<std::size_t>& which, int s
     if (round == 0) ++context_.result.near_ties;
     std::vector<std::size_t> again;
     for (const std::size_t each : near) again.push_back(entries[each]);
-    timing_->sample(again, std::max(1, (samples + replays - 1) / replays),
-                    seed_of(problem_, context_.options.seed + 2 + static_cast<std::uint64_t>(round)));
+    sample(again, std::max(1, (samples + replays - 1) / replays),
+           seed_of(problem_, context_.options.seed + 2 + static_cast<std::uint64_t>(round)), Timing::Recheck::yes);
   }
 }
 
@@ -180,8 +180,8 @@ void ProblemTuner::measure_finalists(std::vector<std::size_t> chosen, int sample
   }
   const int replays = std::max(context_.options.measure.replays, 1);
   try {
-    timing_->sample(which, std::max(1, (samples + replays - 1) / replays),
-                    seed_of(problem_, context_.options.seed + 1));
+    sample(which, std::max(1, (samples + replays - 1) / replays), seed_of(problem_, context_.options.seed + 1),
+           Timing::Recheck::yes);
     settle_near_ties(which, samples);
   } catch (const DeviceError&) {
     blame_lost_device(chosen);

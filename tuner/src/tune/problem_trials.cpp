@@ -6,6 +6,7 @@
 #include "arbiter/error.hpp"
 #include "tune/outcome.hpp"
 #include "tune/problem_tuner.hpp"
+#include "tune/stopwatch.hpp"
 
 namespace arbiter::tuning {
 namespace {
@@ -37,6 +38,8 @@ RunnableCandidate* ProblemTuner::load(std::size_t index) {
   if (state_.kernels_loaded >= static_cast<std::size_t>(context_.options.effort.compiles)) return nullptr;
   ++state_.kernels_loaded;
   ++context_.result.kernels_loaded;
+  const Stopwatch watch(context_.result.times.load);
+  context_.ahead.now(state_.space.spec(index));
   LoadResult result = context_.options.source.load(context_.group, state_.space.spec(index), state_.family);
   if (!result.candidate) {
     state_.broken.insert(index);
@@ -141,9 +144,31 @@ void ProblemTuner::screen_known(std::size_t index, const Trial& trial) {
                                   " did not survive it or found it wrong");
 }
 
+Verification ProblemTuner::verify(const Subject& subject) {
+  const Stopwatch watch(context_.result.times.verify);
+  return verifier_.verify_before_timing(subject, tokens_);
+}
+
+std::size_t ProblemTuner::time(Subject subject, double give_up_us) {
+  const Stopwatch watch(context_.result.times.measure);
+  return timing_->add(std::move(subject), give_up_us);
+}
+
+void ProblemTuner::sample(std::span<const std::size_t> entries, int rounds, std::uint64_t seed,
+                          Timing::Recheck recheck) {
+  TuneTimes& times = context_.result.times;
+  const double verified = timing_->verify_seconds();
+  {
+    const Stopwatch watch(times.measure);
+    timing_->sample(entries, rounds, seed, recheck);
+  }
+  times.measure -= timing_->verify_seconds() - verified;
+  times.verify += timing_->verify_seconds() - verified;
+}
+
 void ProblemTuner::measure_screened(std::size_t index, RunnableCandidate& candidate) {
   const Subject subject = subject_of(candidate);
-  const Verification verification = verifier_.verify_before_timing(subject, tokens_);
+  const Verification verification = verify(subject);
   if (!verification.ok()) {
     exclude(index, verification.reason);
     return decide_screened(index, verification.status, verification.reason, infinity);
@@ -153,10 +178,11 @@ void ProblemTuner::measure_screened(std::size_t index, RunnableCandidate& candid
   const double best = leaders.empty() ? 0 : screened_.at(leaders.front());
   const bool comparable = best > launch_bound_us && !is_nccl(state_.space.spec(index));
   const double give_up = comparable ? context_.options.effort.give_up * best : 0;
-  const std::size_t entry = timing_->add(subject, give_up);
+  const std::size_t entry = time(subject, give_up);
   entries_[index] = entry;
   const bool too_slow = !timing_->entry(entry).ok() && give_up > 0 && timing_->entry(entry).estimate_us > give_up;
-  if (!too_slow) timing_->sample({&entry, 1}, 1, context_.options.seed);
+  // Once more behind the samples only for those that may win: they are sampled again.
+  if (!too_slow) sample({&entry, 1}, 1, context_.options.seed, Timing::Recheck::no);
   timing_->release(entry);
   const Timing::Entry& timed = timing_->entry(entry);
   if (too_slow) return decide_screened(index, TrialStatus::pruned, timed.failure, infinity);

@@ -10,6 +10,7 @@
 #include "oracle/random.hpp"
 #include "oracle/seed.hpp"
 #include "tune/outcome.hpp"
+#include "tune/stopwatch.hpp"
 
 namespace arbiter::tuning {
 namespace {
@@ -123,6 +124,7 @@ void ProblemTuner::measure_again(int times) {
 
 /// False, on every rank, if one has no memory for this size: it is left out, and the others are measured.
 bool ProblemTuner::make_tensors() {
+  const Stopwatch watch(context_.result.times.tensors);
   try {
     timing_.emplace(context_.group, state_.family, tokens_, context_.options.measure, &verifier_);
     return true;
@@ -304,6 +306,7 @@ void ProblemTuner::search(const std::vector<std::size_t>& order, std::size_t lim
     state_.cut_short.insert(tokens_);
     return false;
   };
+  compile_soon(order, limit);
   for (const std::size_t index : order) {
     if (climb && pruned_by_model(index)) continue;
     if (!may_go_on()) return;
@@ -314,12 +317,28 @@ void ProblemTuner::search(const std::vector<std::size_t>& order, std::size_t lim
     const std::vector<std::size_t> leaders = best_screened(1);
     if (leaders.empty() || screened_.at(leaders.front()) > 0.99 * best) return;
     best = screened_.at(leaders.front());
-    for (const std::size_t index : state_.space.adjacent(leaders.front())) {
+    const std::vector<std::size_t> adjacent = state_.space.adjacent(leaders.front());
+    compile_soon(adjacent, limit - std::min(limit, tried_));
+    for (const std::size_t index : adjacent) {
       if (screened_.count(index) != 0 || pruned_by_model(index)) continue;
       if (!may_go_on()) return;
       screen(index);
     }
   }
+}
+
+/// The first `limit` of these that are not loaded yet, before whatever else waits to be compiled.
+void ProblemTuner::compile_soon(std::span<const std::size_t> order, std::size_t limit) {
+  std::vector<CandidateSpec> specs;
+  for (const std::size_t index : order) {
+    if (specs.size() >= limit) break;
+    const bool loaded = std::any_of(state_.loaded.begin(), state_.loaded.end(),
+                                    [&](const auto& candidate) { return candidate.first == index; });
+    if (!loaded && screened_.count(index) == 0 && state_.broken.count(index) == 0) {
+      specs.push_back(state_.space.spec(index));
+    }
+  }
+  context_.ahead.soon(specs);
 }
 
 std::vector<std::size_t> ProblemTuner::best_screened(std::size_t count) const {

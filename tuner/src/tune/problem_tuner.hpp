@@ -6,12 +6,14 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "arbiter/tuner/measure.hpp"
 #include "arbiter/tuner/tune.hpp"
 #include "arbiter/tuner/verify.hpp"
+#include "tune/compile_ahead.hpp"
 #include "tune/family_state.hpp"
 #include "tune/ledger.hpp"
 
@@ -23,6 +25,7 @@ struct TuneContext {
   const TuneOptions& options;
   Ledger& ledger;
   TuneResult& result;
+  CompileAhead& ahead;
   /// Tells the watcher what is being done: candidate name, best so far. May be empty.
   std::function<void(const std::string&, const std::string&, double)> report;
   /// Between two candidates: what the ranks agreed on.
@@ -64,6 +67,7 @@ class ProblemTuner {
   std::vector<std::size_t> incumbents() const;
   bool is_protected(std::size_t index) const;
   bool pruned_by_model(std::size_t index);
+  void compile_soon(std::span<const std::size_t> order, std::size_t limit);
 
   void screen(std::size_t index);
   void screen_known(std::size_t index, const Trial&);
@@ -75,6 +79,10 @@ class ProblemTuner {
   const Trial* known(const Candidate&) const;
   void remember(const Trial&);
   std::vector<std::size_t> best_screened(std::size_t count) const;
+
+  Verification verify(const Subject&);
+  std::size_t time(Subject, double give_up_us);
+  void sample(std::span<const std::size_t> entries, int rounds, std::uint64_t seed, Timing::Recheck);
 
   bool ensure_timed(std::size_t index);
   std::vector<std::size_t> finalists(std::vector<Trial>& also_measured);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "arbiter/error.hpp"
 #include "oracle/seed.hpp"
@@ -12,6 +13,15 @@ namespace {
 
 constexpr double unlimited = 1e18;
 constexpr int most_repeats = 2;  // of a close call: each has twice the samples of the one before
+
+int threads_of(Group& group, const TuneOptions& options) {
+  const DeviceKind kind = group.device().kind();
+  if (!group.cache().keeps()) return 0;
+  if (kind == DeviceKind::cpu && group.rank() != 0) return 0;  // one source holds the kernels of all its ranks
+  if (options.compile_threads) return *options.compile_threads;
+  return compile_threads(kind, static_cast<int>(std::thread::hardware_concurrency()),
+                         group.environment().ranks_per_node);
+}
 
 }  // namespace
 
@@ -23,7 +33,12 @@ TuneRun::TuneRun(Group& group, const TuneOptions& options, std::vector<std::uniq
       sink_(sink),
       ledger_(group, options),
       watchdog_(options.stuck_after, options.on_stuck),
-      context_{group, options, ledger_, result_, {}, {}},
+      ahead_(threads_of(group, options), options.source.compile
+                                             ? CompileAhead::Compile([&group, &options](const Variant& variant) {
+                                                 options.source.compile(group, variant);
+                                               })
+                                             : CompileAhead::Compile()),
+      context_{group, options, ledger_, result_, ahead_, {}, {}},
       verifiers_(states_.size()) {
   for (const auto& state : states_) plain_.push_back(!group.catalogue().pattern(state->family.pattern).rows);
   steps_ = grid_steps(states_, plain_);
@@ -37,20 +52,37 @@ TuneRun::TuneRun(Group& group, const TuneOptions& options, std::vector<std::uniq
 }
 
 TuneResult TuneRun::run() {
+  compile_first_kernels();
   measure_grid();
   search_on();
   bisect();
   settle_close_calls();
+  ahead_.stop();
   result_.decisions = decide_all();
   if (const std::string reason = group_.nccl_forcing_reason(); group_.nccl() != nullptr && !reason.empty()) {
     result_.notes.push_back("NCCL was measured only as it chooses: " + reason);
   }
   if (const std::string dropped = ledger_.finish_run(); !dropped.empty()) result_.notes.push_back(dropped);
   result_.seconds = ledger_.signals().elapsed_s;
+  result_.times.record = ledger_.seconds();
+  result_.times.compile = ahead_.seconds();
   progress_.doing.clear();
   done_ = result_.measured + result_.resumed;
   report("", "", 0);
   return std::move(result_);
+}
+
+/// At the first size of a family nothing is known yet, and most of what is tried there is not compiled.
+void TuneRun::compile_first_kernels() {
+  std::set<std::size_t> families;
+  for (const Step& step : steps_) {
+    if (!families.insert(step.family).second) continue;
+    const SearchSpace& space = states_[step.family]->space;
+    std::vector<std::size_t> order = space.spread();
+    const auto limit = static_cast<std::size_t>(std::max(options_.effort.anchor_candidates, 0));
+    if (order.size() > limit) order.resize(limit);
+    for (const std::size_t index : order) ahead_.later(space.spec(index));
+  }
 }
 
 void TuneRun::measure_grid() {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "tune/compile_ahead.hpp"
 #include "tune/family_state.hpp"
 #include "tune/ledger.hpp"
 #include "tune/problem_tuner.hpp"
@@ -18,6 +19,7 @@ class TuneRun {
   TuneResult run();
 
  private:
+  void compile_first_kernels();
   void measure_grid();
   void search_on();
   void bisect();
@@ -46,6 +48,7 @@ class TuneRun {
   TuneResult result_;
   Ledger ledger_;
   Watchdog watchdog_;
+  CompileAhead ahead_;
   double budget_s_ = 0;  ///< 0: none
   double finals_s_ = 0;  ///< what a problem takes at least, once it was begun
   Signals signals_;

@@ -47,6 +47,7 @@ CandidateSource CandidateSource::runtime() {
     const LoadRequest request{spec, family};
     return std::move(load_on_all_ranks(group, {&request, 1}).front());
   };
+  source.compile = [](Group& group, const Variant& variant) { compile_kernel(group, variant); };
   return source;
 }
 

@@ -51,6 +51,8 @@ class KernelCache {
   std::size_t verify();
   void clear();
   CacheStatistics statistics() const;
+  /// Is what get() compiles found by the next one, in this process or in another?
+  bool keeps() const noexcept;
   const CacheOptions& options() const noexcept { return options_; }
 
   static std::string key(const Source&, const Compiler&);

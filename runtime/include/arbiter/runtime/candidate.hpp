@@ -152,6 +152,10 @@ class RunnableCandidate {
 /// only after agree(): a grid that differs between ranks would hang.
 std::unique_ptr<RunnableCandidate> load_candidate(Group&, const CandidateSpec&, const ProblemFamily&);
 
+/// Local, from any thread: compiles one of the kernels of a candidate into the group's cache, where load_candidate will
+/// find it. Throws CompileError.
+void compile_kernel(Group&, const Variant&);
+
 /// Collective. Every rank passes its own instance of the same candidate, or null where loading failed. Fixes the grid
 /// limit to the smallest of all ranks. Returns false on every rank if any rank passed null.
 /// Throws Disagreement if the ranks' source hashes differ.

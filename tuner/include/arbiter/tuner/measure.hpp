@@ -59,6 +59,7 @@ class Timing {
     std::vector<double> samples_us;
     std::string failure;                     ///< why it is left out; empty while it takes part
     TrialStatus status = TrialStatus::done;  ///< `wrong` or `failed` when it is left out
+    bool verified = false;                   ///< since its graph was captured
     bool ok() const noexcept { return failure.empty(); }
   };
 
@@ -66,24 +67,30 @@ class Timing {
   /// enough. Marked as failed, with a reason, if the estimate exceeds `give_up_us`, when that is positive.
   std::size_t add(Subject, double give_up_us = 0);
 
-  /// Verifies what will be timed, then adds `rounds` blocks of samples to every entry in `which`, interleaved: each
-  /// round visits all of them in an order that is drawn from `seed` (equal on all ranks). Captures graphs where there
-  /// is none. Verifies again: a subject that is wrong by then has no samples.
-  void sample(std::span<const std::size_t> which, int rounds, std::uint64_t seed);
+  enum class Recheck { no, yes };
+  /// Verifies what will be timed, unless that was done since its graph was captured, then adds `rounds` blocks of
+  /// samples to every entry in `which`, interleaved: each round visits all of them in an order that is drawn from
+  /// `seed` (equal on all ranks). Captures graphs where there is none. Verifies again, unless `no`: a subject that is
+  /// wrong by then has no samples. Without that, samples only say who is worth measuring again.
+  void sample(std::span<const std::size_t> which, int rounds, std::uint64_t seed, Recheck = Recheck::yes);
 
   const Entry& entry(std::size_t index) const { return entries_.at(index); }
   /// The samples, which the entry then no longer has.
   std::vector<double> take_samples(std::size_t index);
   /// Drops the graph. Required of all entries before the workspace may grow: a captured call keeps its addresses.
   void release(std::size_t index);
+  /// Of sample(), what verifying took.
+  double verify_seconds() const noexcept { return verify_seconds_; }
 
  private:
   struct Impl;
   void capture(std::size_t index);
   void verify(std::size_t index, std::uint64_t seed, const char* when);
+  void restore_inputs(std::span<const std::size_t> which);
   void leave_out(std::size_t index, TrialStatus, std::string reason);
   std::vector<Entry> entries_;
   std::unique_ptr<Impl> impl_;
+  double verify_seconds_ = 0;
 };
 
 }  // namespace arbiter

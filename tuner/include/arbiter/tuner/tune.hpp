@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ struct CandidateSource {
   std::function<std::vector<CandidateSpec>(Group&, const ProblemFamily&, std::span<const CandidateSpec> best_plain)>
       enumerate;
   std::function<LoadResult(Group&, const CandidateSpec&, const ProblemFamily&)> load;
+  /// Not collective, from any thread: makes the kernel, so that load() finds it made. Empty: load() makes it.
+  std::function<void(Group&, const Variant&)> compile = {};
 
   /// The catalogue and the runtime.
   static CandidateSource runtime();
@@ -64,6 +67,9 @@ struct TuneOptions {
   MeasureSettings measure;
   ChoiceRules rules;
   CandidateSource source = CandidateSource::runtime();
+  /// Threads of this process that compile what is about to be tried, while something else is measured. Empty: up to 4
+  /// on GPUs, for which half of the rank's share of the processors is used. 0: none.
+  std::optional<int> compile_threads;
   std::function<ClockSample()> clocks;        ///< sampled at start and end on rank 0; empty: sample_clocks()
   std::string command;                        ///< provenance
   std::string host;                           ///< provenance
@@ -73,6 +79,16 @@ struct TuneOptions {
   /// should be ended then, and started again with `resume` and `restarted`.
   std::chrono::milliseconds stuck_after{0};
   std::function<void(const std::string&)> on_stuck;
+};
+
+/// Where the time of a tune went, in seconds of rank 0. What is missing to the whole is the search itself.
+struct TuneTimes {
+  double load = 0;     ///< waiting until kernels are compiled and loaded on every rank
+  double compile = 0;  ///< of the threads that compile ahead: beside everything else
+  double tensors = 0;  ///< allocating and filling what calls read and write
+  double verify = 0;
+  double measure = 0;  ///< estimates, captures and samples
+  double record = 0;   ///< writing to the database, agreeing with the other ranks
 };
 
 struct TuneResult {
@@ -98,6 +114,7 @@ struct TuneResult {
   bool budget_spent = false;
   bool cancelled = false;
   double seconds = 0;
+  TuneTimes times;
   std::vector<std::string> notes;  ///< one sentence each: wrong and failed candidates, dropped clocks or power, skipped
                                    ///< families
 };

@@ -121,7 +121,8 @@ class Verifier {
   /// rank if a device is lost.
   Verification verify(const Subject&, const VerifyRequest&);
 
-  /// What the tuner asks before it times: `mixed` for the class rank_order_fp32, `integers` and `random` for others.
+  /// What the tuner asks before it times: `mixed` for the class rank_order_fp32, `integers` and `random` for others;
+  /// every output is asked for. Timing verifies the call as it is timed, which leaves out what nobody needs.
   Verification verify_before_timing(const Subject&, std::int64_t tokens);
 
   /// Collective. The very thing that is timed: fills all sets with new inputs, poisons their outputs, launches once and
