@@ -3,9 +3,10 @@
 from typing import Any, Tuple
 
 import torch
-from harness import HIDDEN, Ranks, check, same
+from harness import HIDDEN, NORM, Ranks, check, close, same
 
 import arbiter.torch as ops
+from arbiter.inductor import Fusion
 
 TAIL = (1e-6, 0.0)
 
@@ -71,3 +72,30 @@ def compiled_with_graph_trees(ranks: Ranks) -> dict:
     skips = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
     assert skips == 0, f"PyTorch skipped CUDA graphs {skips} times"
     return {"cudagraph_skips": skips}
+
+
+@check
+def compiled_with_the_fusing_pass(ranks: Ranks) -> dict:
+    """Two layers' allreduces, additions and norms, written as separate steps, become two calls; results stay close."""
+    number = ops.number(ranks.communicator)
+
+    def layer(
+        x: torch.Tensor, residual: torch.Tensor, gamma: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        for _ in range(2):
+            residual = residual + ops.all_reduce(x, number)
+            x = torch.nn.functional.rms_norm(residual, (HIDDEN,), gamma, 1e-6)
+        return x, residual
+
+    torch._dynamo.reset()
+    fusion = Fusion(ranks.communicator)
+    with torch._inductor.config.patch(force_disable_caches=True, **({"triton.cudagraphs": True} if ranks.cuda else {})):
+        compiled = torch.compile(layer, fullgraph=True, options={"post_grad_custom_pre_pass": fusion})
+        for seed in range(4):
+            arguments = _arguments(ranks, seed, 16)
+            torch.compiler.cudagraph_mark_step_begin()
+            ours = [tensor.clone() for tensor in compiled(*arguments)]
+            for mine, expected in zip(ours, layer(*arguments)):
+                close(mine, expected, 3e-2)
+    assert fusion.replaced == {NORM: 2}, fusion.replaced
+    return dict(fusion.replaced)
