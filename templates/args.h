@@ -15,7 +15,7 @@ struct FaultRecord {
   unsigned waited_for;    // for whom
   unsigned block;
   unsigned thread;
-  unsigned phase;         // 1: data of a peer, 2: result of a peer, 3: barrier
+  unsigned phase;  // 1: data of a peer, 2: result of a peer, 3: barrier
   unsigned epoch;
   unsigned reserved;
 };
@@ -26,13 +26,13 @@ struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
   unsigned reserved[30];
-  unsigned push_epoch[max_blocks];                  // push protocol: epochs issued so far
-  unsigned barrier_epoch[max_blocks];               // barriers passed so far
-  unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
-  unsigned chunk_epoch[max_blocks];                 // chunks of the chunked algorithm so far
-  unsigned chunk_flag[2][max_world][max_blocks];    // written by peer [r]: chunks stored here; data, then results
-  unsigned long long place[2][max_world];           // written by peer [r]: where its input and its output lie (pull.h),
-  unsigned place_epoch[max_world];                  // and in which epoch of the barriers it said so
+  unsigned push_epoch[max_blocks];                // push protocol: epochs issued so far
+  unsigned barrier_epoch[max_blocks];             // barriers passed so far
+  unsigned barrier_flag[max_world][max_blocks];   // written by peer [r]: its barrier_epoch for this block
+  unsigned chunk_epoch[max_blocks];               // chunks of the chunked algorithm so far
+  unsigned chunk_flag[2][max_world][max_blocks];  // written by peer [r]: chunks stored here; data, then results
+  unsigned long long place[2][max_world];         // written by peer [r]: where its input and its output lie (pull.h),
+  unsigned place_epoch[max_world];                // and in which epoch of the barriers it said so
 };
 
 // Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
@@ -43,44 +43,44 @@ constexpr unsigned sentinel_word = 0x80000000u;
 
 // Tensors are null where the pattern has none, and where the caller leaves out an optional one.
 struct Arguments {
-  const void* input;         // [rows, hidden] or a flat message, activation dtype; MoE: see prologues/
-  void* output;              // the sum; may be input
-  const void* residual_in;   // [rows, hidden]
-  void* residual_out;        // [rows, hidden]
-  const void* gamma;         // [hidden]
-  void* norm_out;            // [rows, hidden]
-  void* quant_out;           // [rows, hidden] bytes, or half of it
-  const float* scale_in;     // one number
-  void* scale_out;           // as the quantisation lays its scales out
-  const void* moe_weights;   // [experts, rows] or [rows, top_k]
-  const int* moe_row_map;    // [rows, top_k]: which row of input; -1 for none
-  const void* moe_shared;    // [rows, hidden]: added last
+  const void* input;        // [rows, hidden] or a flat message, activation dtype; MoE: see prologues/
+  void* output;             // the sum; may be input
+  const void* residual_in;  // [rows, hidden]
+  void* residual_out;       // [rows, hidden]
+  const void* gamma;        // [hidden]
+  void* norm_out;           // [rows, hidden]
+  void* quant_out;          // [rows, hidden] bytes, or half of it
+  const float* scale_in;    // one number
+  void* scale_out;          // as the quantisation lays its scales out
+  const void* moe_weights;  // [experts, rows] or [rows, top_k]
+  const int* moe_row_map;   // [rows, top_k]: which row of input; -1 for none
+  const void* moe_shared;   // [rows, hidden]: added last
   float epsilon;
-  float weight_bias;         // the norm multiplies by (gamma + weight_bias)
-  unsigned gamma_fp32;       // not 0: gamma is fp32, whatever the activation dtype
-  unsigned moe_weights_fp32; // not 0: moe_weights is fp32
-  unsigned moe_count;        // experts, or top_k
-  unsigned moe_rows;         // rows of input that moe_row_map may name
-  unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
-  unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
-  unsigned vectors;                      // 16-byte vectors of the message: at most 64 GiB - 16
-  unsigned push_epochs;                  // epochs this launch uses: iterations / push_iterations, rounded up
-  unsigned char* workspace[max_world];   // every rank's workspace as this rank addresses it; [rank] is local
-  unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
-  unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
-  unsigned push_iterations;              // iterations side by side in a rotating buffer: all, or at least 2
-  unsigned long long staging_offset;     // data on the way to a sum; first half of the staging area
-  unsigned long long results_offset;     // sums on the way to all; second half
-  unsigned long long timeout_ns;         // deadline of one wait; 0 means none
+  float weight_bias;          // the norm multiplies by (gamma + weight_bias)
+  unsigned gamma_fp32;        // not 0: gamma is fp32, whatever the activation dtype
+  unsigned moe_weights_fp32;  // not 0: moe_weights is fp32
+  unsigned moe_count;         // experts, or top_k
+  unsigned moe_rows;          // rows of input that moe_row_map may name
+  unsigned rows;              // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
+  unsigned iterations;        // tiles of one cluster, equal for all clusters of the grid
+  unsigned vectors;           // 16-byte vectors of the message: at most 64 GiB - 16
+  unsigned push_epochs;       // epochs this launch uses: iterations / push_iterations, rounded up
+  unsigned char* workspace[max_world];  // every rank's workspace as this rank addresses it; [rank] is local
+  unsigned long long push_offset;       // first rotating buffer, bytes from the start of the workspace
+  unsigned push_stride;                 // bytes of one rotating buffer, < 4 GiB
+  unsigned push_iterations;             // iterations side by side in a rotating buffer: all, or at least 2
+  unsigned long long staging_offset;    // data on the way to a sum; first half of the staging area
+  unsigned long long results_offset;    // sums on the way to all; second half
+  unsigned long long timeout_ns;        // deadline of one wait; 0 means none
   FaultRecord* fault;
   unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
   unsigned char* input_at[max_world];      // null where no peer can
   unsigned char* output_at[max_world];
   // Multicast memory: a store goes to the same place on all ranks, a load adds up what is there.
-  unsigned char* multicast;         // all workspaces; null without multicast
-  unsigned char* multicast_input;   // null where the tensor does not lie in multicast memory
+  unsigned char* multicast;        // all workspaces; null without multicast
+  unsigned char* multicast_input;  // null where the tensor does not lie in multicast memory
   unsigned char* multicast_output;
-  unsigned long long input_id;      // equal on two ranks if their tensors lie at the same place; 0: not in multicast memory
+  unsigned long long input_id;  // equal on two ranks if their tensors lie at the same place; 0: not in multicast memory
   unsigned long long output_id;
 };
 

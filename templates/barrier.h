@@ -1,5 +1,5 @@
-// Barriers between the ranks. Blocks with the same index work on the same vectors on every rank, so a barrier joins only
-// those. An epoch counts the barriers that a block has passed; a flag holds a peer's epoch.
+// Barriers between the ranks. Blocks with the same index work on the same vectors on every rank, so a barrier joins
+// only those. An epoch counts the barriers that a block has passed; a flag holds a peer's epoch.
 template <unsigned kRank>
 struct Barrier {
   const Arguments& constants;

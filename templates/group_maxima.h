@@ -2,8 +2,9 @@
 // - within a vector: no exchange;
 // - within the 32 consecutive vectors of a warp, aligned: shuffles;
 // - over whole warps: partial maxima in shared memory, as for a row;
-// - anywhere else: a maximum in shared memory for every group (not over the blocks of a cluster: such variants are excluded).
-constexpr unsigned group = {{group}};
+// - anywhere else: a maximum in shared memory for every group (not over the blocks of a cluster: such variants are
+// excluded).
+constexpr unsigned group = config::group;
 constexpr unsigned group_vectors = group < elements ? 1 : group / elements;  // of a group, where they are whole
 constexpr bool vectors_whole = group % elements == 0;
 constexpr bool group_in_vector = elements % group == 0;
@@ -61,7 +62,8 @@ ARBITER_DEVICE void group_maxima(const Arguments& arguments, const unsigned (&ro
 #pragma unroll
       for (unsigned k = 0; k < config::vectors; ++k) warp_peak[i][k] = warp_max(peak[i][k].at[0]);
     }
-    const float* leaves = share_partials<kRows, config::vectors>(round, [&](unsigned i, unsigned k) { return bits_to_float(warp_peak[i][k]); });
+    const float* leaves = share_partials<kRows, config::vectors>(
+        round, [&](unsigned i, unsigned k) { return bits_to_float(warp_peak[i][k]); });
 #pragma unroll
     for (unsigned i = 0; i < kRows; ++i) {
 #pragma unroll

@@ -2,22 +2,22 @@
 // dependency is waited for, it costs nothing.
 ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
   Arguments a = arguments;
-  a.input = pinned(arguments.input);
-  a.output = pinned(arguments.output);
-  a.vectors = pinned(arguments.vectors);
-  a.rows = pinned(arguments.rows);
-  a.iterations = pinned(arguments.iterations);
+  a.input = in_register(arguments.input);
+  a.output = in_register(arguments.output);
+  a.vectors = in_register(arguments.vectors);
+  a.rows = in_register(arguments.rows);
+  a.iterations = in_register(arguments.iterations);
 #pragma unroll
-  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = pinned(arguments.workspace[r]);
+  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = in_register(arguments.workspace[r]);
   if (config::row_vectors != 0) {
-    a.residual_in = pinned(arguments.residual_in);
-    a.residual_out = pinned(arguments.residual_out);
-    a.gamma = pinned(arguments.gamma);
-    a.norm_out = pinned(arguments.norm_out);
+    a.residual_in = in_register(arguments.residual_in);
+    a.residual_out = in_register(arguments.residual_out);
+    a.gamma = in_register(arguments.gamma);
+    a.norm_out = in_register(arguments.norm_out);
   }
   if (config::quantised) {
-    a.quant_out = pinned(arguments.quant_out);
-    a.scale_out = pinned(arguments.scale_out);
+    a.quant_out = in_register(arguments.quant_out);
+    a.scale_out = in_register(arguments.scale_out);
   }
   return a;
 }
@@ -30,6 +30,12 @@ constexpr unsigned cluster_width = config::threads * config::vectors * config::c
 ARBITER_DEVICE unsigned rank_in_cluster() { return config::cluster == 1 ? 0u : cluster_rank(); }
 ARBITER_DEVICE unsigned cluster_index() { return block_index() / config::cluster; }
 ARBITER_DEVICE unsigned grid_clusters() { return grid_blocks() / config::cluster; }
+
+// A tile is what a cluster handles in one iteration: kRows rows. This is the r-th of them.
+template <unsigned kRows>
+ARBITER_DEVICE unsigned tile_row(unsigned iteration, unsigned r) {
+  return (cluster_index() + iteration * grid_clusters()) * kRows + r;
+}
 
 // Column of this thread's k-th vector within a row. 32 consecutive columns always belong to one warp.
 ARBITER_DEVICE unsigned column(unsigned k) {
@@ -47,8 +53,18 @@ ARBITER_DEVICE bool in_message(const Arguments& arguments, unsigned row, unsigne
   return vector_index(row, col) < arguments.vectors;
 }
 
+// body(k) for every vector of the row that this thread has.
+template <class Body>
+ARBITER_DEVICE void each_vector(const Arguments& arguments, unsigned row, const Body& body) {
+#pragma unroll
+  for (unsigned k = 0; k < config::vectors; ++k) {
+    if (in_message(arguments, row, column(k))) body(k);
+  }
+}
+
 ARBITER_DEVICE const void* vector_at(const void* base, unsigned row, unsigned col) {
-  return static_cast<const unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
+  return static_cast<const unsigned char*>(base) +
+         static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
 }
 ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
   return static_cast<unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);

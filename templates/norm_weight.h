@@ -1,5 +1,5 @@
-// gamma, in the dtype of the message or in fp32. It is requested before the wait for the peers and kept as one vector; of
-// an fp32 gamma with two vectors that is the first, and the other one is in the cache by the time it is needed.
+// gamma, in the dtype of the message or in fp32. It is requested before the wait for the peers and kept as one vector;
+// of an fp32 gamma with two vectors that is the first, and the other one is in the cache by the time it is needed.
 struct Weight {
   Vector gamma[config::vectors];
 

@@ -20,22 +20,13 @@ struct PlacesOf {
   }
 
   // Behind the first barrier. A peer that has not come in time has said nothing: 0.
-  static ARBITER_DEVICE unsigned long long find(const Arguments& constants, const Barrier<kRank>& barrier, unsigned what,
-                                                unsigned r) {
+  static ARBITER_DEVICE unsigned long long find(const Arguments& constants, const Barrier<kRank>& barrier,
+                                                unsigned what, unsigned r) {
     const Control* control = control_of(constants, kRank);
     const unsigned long long place = load_relaxed(&control->place[what][r]);
     return load_relaxed(&control->place_epoch[r]) == barrier.epoch ? place : 0;
   }
 };
-
-// Copies one row of the contribution to the workspace.
-ARBITER_DEVICE void stage_row(const Arguments& arguments, unsigned char* copy, unsigned row) {
-#pragma unroll
-  for (unsigned k = 0; k < config::vectors; ++k) {
-    if (!in_message(arguments, row, column(k))) continue;
-    store_shared_vector(vector_at(copy, row, column(k)), contribution(arguments, row, column(k)));
-  }
-}
 
 template <unsigned kRank>
 struct Pull {
@@ -43,7 +34,7 @@ struct Pull {
 
   const Arguments& arguments;  // in registers
   const Arguments& constants;
-  const bool staged;           // the contribution is a copy
+  const bool staged;  // the contribution is a copy
 
   // `overwritten`: the kernel writes its input before all peers have read it. What a prologue makes lies nowhere yet.
   ARBITER_DEVICE Pull(const Arguments& a, const Arguments& constants_, bool overwritten)
@@ -52,18 +43,22 @@ struct Pull {
         staged(config::prologue || constants_.input_at[kRank] == nullptr || overwritten) {}
 
   ARBITER_DEVICE unsigned char* own_copy() const { return arguments.workspace[kRank] + constants.staging_offset; }
-  ARBITER_DEVICE unsigned char* results_of(unsigned r) const { return arguments.workspace[r] + constants.results_offset; }
+  ARBITER_DEVICE unsigned char* results_of(unsigned r) const {
+    return arguments.workspace[r] + constants.results_offset;
+  }
 
-  // One row of the contribution, if it has to be copied.
-  ARBITER_DEVICE void stage(unsigned row) const {
-    if (staged) stage_row(arguments, own_copy(), row);
+  // The contribution, if it has to be copied.
+  template <unsigned kRows>
+  ARBITER_DEVICE void stage(unsigned iterations) const {
+    if (staged) stage_tiles<kRows>(arguments, own_copy(), iterations);
   }
 
   ARBITER_DEVICE void publish(const Barrier<kRank>& barrier) const {
     Places::publish(
         constants, barrier,
         [&](unsigned peer) {
-          return address_bits(staged ? constants.workspace_at[peer] + constants.staging_offset : constants.input_at[peer]);
+          return address_bits(staged ? constants.workspace_at[peer] + constants.staging_offset
+                                     : constants.input_at[peer]);
         },
         [&](unsigned peer) { return address_bits(constants.output_at[peer]); });
   }
@@ -82,8 +77,8 @@ struct Pull {
   ARBITER_DEVICE void find_outputs(const Barrier<kRank>& barrier, unsigned char* (&output)[config::world]) const {
 #pragma unroll
     for (unsigned r = 0; r < config::world; ++r) {
-      output[r] = r == kRank ? constants.output_at[kRank]
-                             : address_of(Places::find(constants, barrier, Places::output, r));
+      output[r] =
+          r == kRank ? constants.output_at[kRank] : address_of(Places::find(constants, barrier, Places::output, r));
       if (output[r] == nullptr) output[r] = results_of(r);
     }
   }

@@ -1,6 +1,6 @@
-// Reductions over a row. Sums are taken in an order that depends on nothing but the hidden size: first the elements of a vector, then 32
-// consecutive vectors (one warp) as a binary tree, then those partial sums as a binary tree. Batch, block, cluster and
-// algorithm do not change a bit.
+// Reductions over a row. Sums are taken in an order that depends on nothing but the hidden size: first the elements of
+// a vector, then 32 consecutive vectors (one warp) as a binary tree, then those partial sums as a binary tree. Batch,
+// block, cluster and algorithm do not change a bit.
 
 constexpr unsigned partials = (config::row_vectors + 31) / 32;
 constexpr unsigned warps = config::threads / 32;
@@ -44,11 +44,11 @@ constexpr unsigned partial_stride = (partials + 3) / 4 * 4;
 // Floats of shared memory for reductions of kRows rows, the gather's included.
 constexpr unsigned reduction_floats(unsigned rows) { return gather_bytes / 4 + 2 * rows * partial_stride; }
 
-// Makes the warps' partial results known to every thread of the cluster: partial(row, k), equal in all threads of a warp,
-// for its first kParts vectors. Returns where row 0's are; row i's lie i * partial_stride behind, in order of columns.
-// Every thread of the cluster calls this; `round` counts the calls of the launch. Dynamic shared memory: gather_bytes if a
-// row is spread over a cluster, then two buffers of kRows rows, used in turn: whoever writes to one again has passed the
-// other one's barrier, so everybody has read it.
+// Makes the warps' partial results known to every thread of the cluster: partial(row, k), equal in all threads of a
+// warp, for its first kParts vectors. Returns where row 0's are; row i's lie i * partial_stride behind, in order of
+// columns. Every thread of the cluster calls this; `round` counts the calls of the launch. Dynamic shared memory:
+// gather_bytes if a row is spread over a cluster, then two buffers of kRows rows, used in turn: whoever writes to one
+// again has passed the other one's barrier, so everybody has read it.
 template <unsigned kRows, unsigned kParts, class Partial>
 ARBITER_DEVICE const float* share_partials(unsigned round, const Partial& partial) {
   constexpr unsigned most = kParts * warps * config::cluster, shared = partials < most ? partials : most;

@@ -117,8 +117,8 @@ ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long lon
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
 ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
-// Between what a thread does to memory through its multicast address and what anybody does through another address of it,
-// on both sides of the synchronisation between them.
+// Between what a thread does to memory through its multicast address and what anybody does through another address of
+// it, on both sides of the synchronisation between them.
 ARBITER_DEVICE void fence_aliases() { asm volatile("fence.proxy.alias;" ::: "memory"); }
 // Multicast memory (SM 90 and an NVLink switch). A store that peers poll, to the same place on all ranks. Bits are
 // stored as they are: the type only says how wide a vector is.
@@ -135,7 +135,10 @@ ARBITER_DEVICE Vector load_reduced_fp32(const void* address) {
                : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])
                : "l"(address)
                : "memory");
-  return Vector{ {__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]), __float_as_uint(x[3])} };
+  Vector v;
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) v.word[i] = __float_as_uint(x[i]);
+  return v;
 }
 ARBITER_DEVICE Vector load_reduced_bf16(const void* address) {
   Vector v;
@@ -155,17 +158,17 @@ ARBITER_DEVICE Vector load_reduced_fp16(const void* address) {
 }
 
 // The value, computed by now: the compiler may not move the work behind the next wait.
-ARBITER_DEVICE unsigned pinned(unsigned v) {
+ARBITER_DEVICE unsigned in_register(unsigned v) {
   asm volatile("" : "+r"(v));
   return v;
 }
-ARBITER_DEVICE unsigned long long pinned(unsigned long long v) {
+ARBITER_DEVICE unsigned long long in_register(unsigned long long v) {
   asm volatile("" : "+l"(v));
   return v;
 }
 template <class T>
-ARBITER_DEVICE T* pinned(T* address) {
-  return reinterpret_cast<T*>(pinned(reinterpret_cast<unsigned long long>(address)));
+ARBITER_DEVICE T* in_register(T* address) {
+  return reinterpret_cast<T*>(in_register(reinterpret_cast<unsigned long long>(address)));
 }
 
 // --- order between kernels --------------------------------------------------------------------------------------
@@ -289,51 +292,6 @@ ARBITER_DEVICE unsigned pack_fp16(float lo, float hi) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(hi), "f"(lo));
   return word;
 }
-{{#quantised}}
-
-// --- small floats -----------------------------------------------------------------------------------------------
-// Four bytes of two words, each named by a hexadecimal digit of `which`, the lowest byte first: 0 to 3 are a's, 4 to 7 b's.
+// Four bytes of two words, each named by a hexadecimal digit of `which`, the lowest byte first: 0 to 3 are a's, 4 to 7
+// b's.
 ARBITER_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) { return __byte_perm(a, b, which); }
-{{> device/small_floats.h}}
-
-// Two e4m3 in the low half of a word; `lo` is the one with the smaller index.
-ARBITER_DEVICE unsigned pack_e4m3(float lo, float hi) {
-#if __CUDA_ARCH__ >= 890
-  unsigned short pair;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(hi), "f"(lo));
-  return pair;
-#else
-  return e4m3_bits(lo) | e4m3_bits(hi) << 8;
-#endif
-}
-// The larger of each pair of 16-bit halves.
-ARBITER_DEVICE unsigned larger_halves(unsigned a, unsigned b) {
-#if __CUDA_ARCH__ >= 900
-  unsigned word;
-  asm("max.u16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
-  return word;
-#else
-  return __vmaxu2(a, b);
-#endif
-}
-// Eight e2m1. The instruction exists only in code for one architecture or one family.
-#if __CUDA_ARCH__ >= 1000 && (defined(__CUDA_ARCH_SPECIFIC__) || defined(__CUDA_ARCH_FAMILY_SPECIFIC__))
-constexpr bool converts_to_e2m1 = true;
-#else
-constexpr bool converts_to_e2m1 = false;
-#endif
-ARBITER_DEVICE unsigned pack_e2m1([[maybe_unused]] const float (&x)[8]) {
-#if __CUDA_ARCH__ >= 1000 && (defined(__CUDA_ARCH_SPECIFIC__) || defined(__CUDA_ARCH_FAMILY_SPECIFIC__))
-  unsigned word;
-  asm("{.reg .b8 a, b, c, d;"
-      "cvt.rn.satfinite.e2m1x2.f32 a, %2, %1; cvt.rn.satfinite.e2m1x2.f32 b, %4, %3;"
-      "cvt.rn.satfinite.e2m1x2.f32 c, %6, %5; cvt.rn.satfinite.e2m1x2.f32 d, %8, %7;"
-      "mov.b32 %0, {a, b, c, d};}"
-      : "=r"(word)
-      : "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]), "f"(x[4]), "f"(x[5]), "f"(x[6]), "f"(x[7]));
-  return word;
-#else
-  return 0;  // nobody asks
-#endif
-}
-{{/quantised}}

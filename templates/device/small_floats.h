@@ -4,14 +4,15 @@ ARBITER_DEVICE unsigned e4m3_bits(float x) {
   const unsigned bits = float_to_bits(x), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return 0x7fu;
   if (magnitude >= 0x43e00000u) return sign | 0x7eu;  // 448 and above
-  if (magnitude < 0x3c800000u) {                      // below 2^-6: a multiple of 2^-9, rounded by adding and removing 2^14
+  if (magnitude < 0x3c800000u) {  // below 2^-6: a multiple of 2^-9, rounded by adding and removing 2^14
     return sign | (float_to_bits(add(bits_to_float(magnitude), 16384.0f)) - 0x46800000u);
   }
   return sign | ((magnitude - 0x3c000000u + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20);
 }
 
-// The e2m1 code of a magnitude of at most 6.9 in the lowest 3 bits; above them 20 zeros, then anything. Adding 2^22 times the
-// power of two at or below it (at least 1) leaves the rounded fraction there, and two for every power come with it.
+// The e2m1 code of a magnitude of at most 6.9 in the lowest 3 bits; above them 20 zeros, then anything. Adding 2^22
+// times the power of two at or below it (at least 1) leaves the rounded fraction there, and two for every power come
+// with it.
 ARBITER_DEVICE unsigned e2m1_code(float magnitude) {
   const unsigned bits = float_to_bits(magnitude), least = bits > 0x3f800000u ? bits : 0x3f800000u;
   return float_to_bits(add(magnitude, bits_to_float((least >> 23) * 0x800002u + ((22u << 23) - 254u))));
@@ -49,15 +50,15 @@ ARBITER_DEVICE float plain_quotient(float x, float divisor) {
   return multiply_add(multiply_add(-divisor, quotient, x), inverse, quotient);
 }
 
-// The least power of two not below bits / 448, as the exponent of UE8M0, for the bits of a magnitude. It is 2^(k - 8) up to
-// 1.75 * 2^k; no rounding of the quotient crosses that. 1e-10 and less give 2^-33, infinity and NaN 255.
+// The least power of two not below bits / 448, as the exponent of UE8M0, for the bits of a magnitude. It is 2^(k - 8)
+// up to 1.75 * 2^k; no rounding of the quotient crosses that. 1e-10 and less give 2^-33, infinity and NaN 255.
 ARBITER_DEVICE unsigned ue8m0_of_448th(unsigned magnitude) {
   const unsigned up = (magnitude + 0x1fffffu) >> 23;
   return magnitude >= 0x7f800000u ? 255u : (up > 102u ? up : 102u) - 8u;
 }
 
-// x / 448, correctly rounded where that is not subnormal: an estimate and one correction, without the special cases that a
-// division has. x is not negative.
+// x / 448, correctly rounded where that is not subnormal: an estimate and one correction, without the special cases
+// that a division has. x is not negative.
 ARBITER_DEVICE float over_448(float x) {
   constexpr float inverse = 1.0f / 448.0f;
   const float estimate = multiply(x, inverse);

@@ -1,7 +1,5 @@
 // The device primitives for the CPU device: the same names as device/primitives.cuh, on top of the fiber executor.
 
-{{> host/executor.h}}
-
 #define ARBITER_DEVICE inline __attribute__((always_inline))
 #define ARBITER_COLD __attribute__((noinline))
 
@@ -104,7 +102,7 @@ ARBITER_DEVICE void store_multicast(void* address, const Vector& v) {
 }
 
 template <class T>
-ARBITER_DEVICE T pinned(T v) {
+ARBITER_DEVICE T in_register(T v) {
   return v;
 }
 
@@ -184,7 +182,7 @@ ARBITER_DEVICE float fp16_value(unsigned half) {
 }
 ARBITER_DEVICE unsigned fp16_bits(float x) {
   const unsigned bits = float_to_bits(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return 0x7fffu;  // the NaN that cvt.rn.f16 returns
+  if (magnitude > 0x7f800000u) return 0x7fffu;          // the NaN that cvt.rn.f16 returns
   if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // 65520 and above round to infinity
   if (magnitude < 0x38800000u) {  // below 2^-14: a multiple of 2^-24, rounded by adding and removing 0.5
     return sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u);
@@ -231,22 +229,10 @@ struct AddFp16 {
 ARBITER_DEVICE Vector load_reduced_fp32(const void* address) { return load_reduced(address, AddFp32{}); }
 ARBITER_DEVICE Vector load_reduced_bf16(const void* address) { return load_reduced(address, AddBf16{}); }
 ARBITER_DEVICE Vector load_reduced_fp16(const void* address) { return load_reduced(address, AddFp16{}); }
-{{#quantised}}
-
-// --- small floats -----------------------------------------------------------------------------------------------
 ARBITER_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) {
   const unsigned long long all = static_cast<unsigned long long>(b) << 32 | a;
   unsigned word = 0;
-  for (unsigned i = 0; i < 4; ++i) word |= static_cast<unsigned>(all >> (8 * (which >> (4 * i) & 7u)) & 0xffu) << (8 * i);
+  for (unsigned i = 0; i < 4; ++i)
+    word |= static_cast<unsigned>(all >> (8 * (which >> (4 * i) & 7u)) & 0xffu) << (8 * i);
   return word;
 }
-{{> device/small_floats.h}}
-
-ARBITER_DEVICE unsigned larger_halves(unsigned a, unsigned b) {
-  const unsigned hi = (a & 0xffff0000u) > (b & 0xffff0000u) ? a : b, lo = (a & 0xffffu) > (b & 0xffffu) ? a : b;
-  return (hi & 0xffff0000u) | (lo & 0xffffu);
-}
-ARBITER_DEVICE unsigned pack_e4m3(float lo, float hi) { return e4m3_bits(lo) | e4m3_bits(hi) << 8; }
-constexpr bool converts_to_e2m1 = false;
-ARBITER_DEVICE unsigned pack_e2m1(const float (&)[8]) { return 0; }  // nobody asks
-{{/quantised}}

@@ -18,7 +18,7 @@ TEST(Catalogue, ReadsEveryField) {
   const Catalogue catalogue = parse(sample_json);
   ASSERT_EQ(catalogue.algorithms().size(), 3u);
   const AlgorithmEntry& push = catalogue.algorithm(Backend::trtllm, "push");
-  EXPECT_EQ(push.template_name, "algorithms/push");
+  EXPECT_EQ(push.template_name, "algorithms/push.mustache");
   EXPECT_EQ(push.summary, "Pushes.");
   EXPECT_EQ(push.numerics, Numerics::rank_order_fp32);
   EXPECT_TRUE(push.exchange);
@@ -45,7 +45,7 @@ TEST(Catalogue, ReadsEveryField) {
   const PartEntry& group = catalogue.parts()[4];
   EXPECT_EQ(group.kind, PartKind::quantisation);
   EXPECT_EQ(group.parameter, "group");
-  EXPECT_EQ(group.template_name, "stages/fp8");
+  EXPECT_EQ(group.template_name, "stages/fp8.mustache");
   EXPECT_EQ(group.writes, (std::vector<Tensor>{Tensor::quant_out, Tensor::scale_out}));
   EXPECT_EQ(group.problem, (std::vector<Constraint>{{"hidden % group == 0", "the group must divide the row"}}));
   EXPECT_EQ(group.constraints.size(), 1u);
@@ -78,9 +78,9 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
       {"\"trtllm\"", "7", {"algorithms[0].backend", "expected a string", "the number 7"}},
       {"\"push\"", "\"Push\"", {"algorithms[0].name", "[a-z][a-z0-9_]*", "'Push'"}},
       {"\"push\"", "\"\"", {"algorithms[0].name", "not empty"}},
-      {"algorithms/push", "../secret", {"algorithms[0].template", "'../secret'"}},
+      {"algorithms/push.mustache", "../secret", {"algorithms[0].template", "'../secret'"}},
       {"algorithms/push", "/etc/passwd", {"algorithms[0].template"}},
-      {"algorithms/push", "a.mustache", {"algorithms[0].template", "without '.mustache'"}},
+      {"algorithms/push.mustache", "algorithms/push", {"algorithms[0].template", "with its suffix"}},
       {"\"summary\": \"Pushes.\",", "", {"algorithms[0]", "'summary' is missing"}},
       {"\"transport\": \"push\", ", "", {"algorithms[0]", "needs 'transport'", "push, pull, staged or multicast"}},
       {"\"transport\": \"push\"", "\"transport\": \"pusch\"", {"algorithms[0].transport", "did you mean 'push'?"}},

@@ -12,7 +12,7 @@ inline constexpr std::string_view sample_json = R"({
   "schema": 2,
   "algorithms": [
     {
-      "backend": "trtllm", "name": "push", "template": "algorithms/push", "summary": "Pushes.",
+      "backend": "trtllm", "name": "push", "template": "algorithms/push.mustache", "summary": "Pushes.",
       "numerics": "rank_order_fp32", "transport": "push", "exchange": true, "worlds": [2, 4], "capabilities": [],
       "axes": [
         {"name": "threads", "values": [128, 256]},
@@ -27,28 +27,28 @@ inline constexpr std::string_view sample_json = R"({
       "tile_rows": "1", "push_slots": "2 * world", "staging_copies": "0", "shared_bytes": "4 * partials"
     },
     {
-      "backend": "nvls", "name": "multimem", "template": "algorithms/multimem", "summary": "Switch.",
+      "backend": "nvls", "name": "multimem", "template": "algorithms/multimem.mustache", "summary": "Switch.",
       "numerics": "multimem", "transport": "multicast", "worlds": [2, 4], "capabilities": ["multicast"],
       "axes": [{"name": "threads", "values": [512]}]
     },
     {
-      "backend": "custom", "name": "epilogue", "template": "algorithms/standalone", "summary": "Alone.",
+      "backend": "custom", "name": "epilogue", "template": "algorithms/standalone.mustache", "summary": "Alone.",
       "numerics": "rank_order_fp32", "exchange": false, "worlds": [1],
       "axes": [{"name": "threads", "values": [64]}]
     }
   ],
   "prologues": [
-    {"name": "moe", "template": "prologues/moe", "summary": "Gathers.", "reads": ["moe_weights"],
+    {"name": "moe", "template": "prologues/moe.mustache", "summary": "Gathers.", "reads": ["moe_weights"],
      "optional": ["moe_shared"]}
   ],
   "stages": [
-    {"kind": "residual", "name": "residual", "template": "stages/residual", "summary": "Adds.",
+    {"kind": "residual", "name": "residual", "template": "stages/residual.mustache", "summary": "Adds.",
      "reads": ["residual_in"], "writes": ["residual_out"]},
-    {"kind": "norm", "name": "norm", "template": "stages/norm", "summary": "Norm.",
+    {"kind": "norm", "name": "norm", "template": "stages/norm.mustache", "summary": "Norm.",
      "reads": ["gamma"], "writes": ["norm_out"], "constants": {"centred": 1}},
-    {"kind": "quantisation", "name": "fp8", "template": "stages/fp8", "summary": "One scale.",
+    {"kind": "quantisation", "name": "fp8", "template": "stages/fp8.mustache", "summary": "One scale.",
      "reads": ["scale_in"], "writes": ["quant_out"], "quant_bits": 8},
-    {"kind": "quantisation", "name": "fp8_group{group}", "template": "stages/fp8", "summary": "Groups.",
+    {"kind": "quantisation", "name": "fp8_group{group}", "template": "stages/fp8.mustache", "summary": "Groups.",
      "writes": ["quant_out", "scale_out"], "quant_bits": 8, "scale_layout": "packed_columns",
      "problem": [{"require": "hidden % group == 0", "reason": "the group must divide the row"}],
      "constraints": [{"require": "threads * elements * cluster >= group", "reason": "a group does not fit"}],
@@ -64,14 +64,14 @@ inline const TemplateMap& sample_templates() {
        "{{#ranks}}\nkernel rank={{rank}}{{#host}} host{{/host}}\n{{/ranks}}\n"},
       {"device/primitives.cuh", "device {{dtype}}\n"},
       {"host/primitives.h", "host {{dtype}}\n"},
-      {"epilogues/sum.mustache", "sum {{centred}}\n"},
-      {"epilogues/composed.mustache",
+      {"epilogues/sum.cuh", "sum {{centred}}\n"},
+      {"epilogues/composed.cuh",
        "{{> @residual}}{{> @norm}}{{> @quantisation}}hidden={{hidden}} row_vectors={{row_vectors}} rows={{rows}}\n"},
-      {"prologues/plain.mustache", "plain\n"},
+      {"prologues/plain.cuh", "plain\n"},
       {"prologues/moe.mustache", "moe\n"},
-      {"stages/no_residual.mustache", "no residual\n"},
-      {"stages/no_norm.mustache", "no norm\n"},
-      {"stages/no_quantisation.mustache", "no quantisation\n"},
+      {"stages/no_residual.cuh", "no residual\n"},
+      {"stages/no_norm.cuh", "no norm\n"},
+      {"stages/no_quantisation.cuh", "no quantisation\n"},
       {"stages/residual.mustache", "residual optional={{residual_out_optional}}\n"},
       {"stages/norm.mustache", "norm {{centred}}\n"},
       {"stages/fp8.mustache", "fp8 group={{group}}\n"},

@@ -17,7 +17,7 @@ namespace arbiter {
 using NameSet = std::set<std::string, std::less<>>;
 
 std::string read_identifier(const JsonNode&);
-/// A path below templates/ without ".mustache".
+/// The path of a file below templates/, with its suffix.
 std::string read_template(const JsonNode&);
 std::string read_expression(const JsonNode&, const NameSet&);
 std::vector<Constraint> read_constraints(const JsonNode&, const NameSet&);

@@ -7,7 +7,7 @@
 namespace arbiter {
 
 /// Set by render_kernel for every kernel; axes and constants of parts must not take these names.
-inline constexpr std::array<std::string_view, 25> reserved_keys{"arbiter_version",
+inline constexpr std::array<std::string_view, 28> reserved_keys{"arbiter_version",
                                                                 "variant_name",
                                                                 "backend",
                                                                 "algorithm",
@@ -23,6 +23,9 @@ inline constexpr std::array<std::string_view, 25> reserved_keys{"arbiter_version
                                                                 "rows",
                                                                 "rank",
                                                                 "ranks",
+                                                                "parameters",
+                                                                "parameter",
+                                                                "value",
                                                                 "cuda",
                                                                 "host",
                                                                 "prologue",
@@ -34,11 +37,10 @@ inline constexpr std::array<std::string_view, 25> reserved_keys{"arbiter_version
                                                                 "norm_out_optional"};
 
 /// Templates that no entry of the catalogue names.
-inline constexpr std::array<std::string_view, 8> fixed_templates{
-    "device/primitives.cuh",       "host/primitives.h",
-    "prologues/plain.mustache",    "epilogues/sum.mustache",
-    "stages/no_norm.mustache",     "epilogues/composed.mustache",
-    "stages/no_residual.mustache", "stages/no_quantisation.mustache"};
+inline constexpr std::array<std::string_view, 10> fixed_templates{
+    "device/primitives.cuh",  "device/quantisation.cuh",   "host/primitives.h",  "host/quantisation.h",
+    "prologues/plain.cuh",    "epilogues/sum.cuh",         "stages/no_norm.cuh", "epilogues/composed.cuh",
+    "stages/no_residual.cuh", "stages/no_quantisation.cuh"};
 
 /// Names that expressions may use besides the axes; see Bindings.
 inline constexpr std::array<std::string_view, 10> binding_names{

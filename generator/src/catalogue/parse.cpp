@@ -21,7 +21,7 @@ std::vector<int> read_integers(const JsonNode& node) {
 }
 
 std::string read_capability(const JsonNode& node) {
-  static constexpr std::array<std::string_view, 2> known{"multicast", "registered_input"};
+  static constexpr std::array<std::string_view, 1> known{"multicast"};
   std::string name = node.text();
   if (std::find(known.begin(), known.end(), name) == known.end())
     node.fail(unknown_name_message("capability", name, known));
@@ -128,8 +128,8 @@ std::string read_identifier(const JsonNode& node) {
 std::string read_template(const JsonNode& node) {
   std::string path = node.text();
   const bool odd = path.front() == '/' || path.find("..") != std::string::npos || path.find("//") != std::string::npos;
-  if (odd || path.ends_with(".mustache"))
-    node.fail("expected a path below templates/ without '.mustache', found '" + path + "'");
+  if (odd || path.find('.') == std::string::npos)
+    node.fail("expected the path of a file below templates/, with its suffix, found '" + path + "'");
   return path;
 }
 

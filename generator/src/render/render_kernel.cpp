@@ -7,6 +7,21 @@
 namespace arbiter {
 namespace {
 
+// Every number that the catalogue gives a kernel: the axes of its algorithm, what all algorithms have, and the numbers
+// of the parts.
+std::vector<Keys> parameters_of(const AlgorithmEntry& algorithm, const Pattern& pattern, const Variant& variant) {
+  std::vector<Keys> parameters;
+  const auto add = [&](const std::string& name, int value) {
+    parameters.push_back({{"parameter", name}, {"value", std::to_string(value)}});
+  };
+  for (const Axis& axis : algorithm.axes)
+    if (!axis.launch) add(axis.name, variant.parameter(axis.name));
+  for (const auto& [name, value] : {std::pair("vectors", 1), std::pair("cluster", 1), std::pair("early_trigger", 0)})
+    if (algorithm.axis(name) == nullptr) add(name, value);
+  for (const auto& [name, value] : pattern.constants) add(name, value);
+  return parameters;
+}
+
 Keys variant_keys(const AlgorithmEntry& algorithm, const Pattern& pattern, const Variant& variant) {
   const auto flag = [](bool value) { return std::string(value ? "1" : ""); };
   const auto number = [](bool value) { return std::string(value ? "1" : "0"); };
@@ -32,15 +47,15 @@ Keys variant_keys(const AlgorithmEntry& algorithm, const Pattern& pattern, const
             {"output_optional", number(!pattern.needs(Tensor::output))},
             {"residual_out_optional", number(!pattern.needs(Tensor::residual_out))},
             {"norm_out_optional", number(!pattern.needs(Tensor::norm_out))}};
-  for (const Axis& axis : algorithm.axes)
-    if (!axis.launch) keys.emplace(axis.name, std::to_string(variant.parameter(axis.name)));
-  for (const auto& [name, value] : pattern.constants) keys.emplace(name, std::to_string(value));
+  for (const Keys& parameter : parameters_of(algorithm, pattern, variant))
+    keys.emplace(parameter.at("parameter"), parameter.at("value"));
+  keys.emplace("group", std::to_string(pattern.group));
   return keys;
 }
 
 std::string template_of(const Pattern& pattern, PartKind kind, const char* otherwise) {
   const PartEntry* part = pattern.part(kind);
-  return (part == nullptr ? std::string(otherwise) : part->template_name) + ".mustache";
+  return part == nullptr ? otherwise : part->template_name;
 }
 
 }  // namespace
@@ -62,6 +77,7 @@ Source render_kernel(const Catalogue& catalogue, const Variant& variant, int ran
   context.keys = variant_keys(algorithm, pattern, variant);
   context.keys["cuda"] = cuda ? "1" : "";
   context.keys["host"] = cuda ? "" : "1";
+  context.lists["parameters"] = parameters_of(algorithm, pattern, variant);
   std::vector<Keys>& ranks = context.lists["ranks"];
   if (cuda) {
     context.keys["rank"] = std::to_string(rank);
@@ -70,12 +86,13 @@ Source render_kernel(const Catalogue& catalogue, const Variant& variant, int ran
     for (int r = 0; r < variant.world; ++r) ranks.push_back({{"rank", std::to_string(r)}});
   }
   context.aliases = {{"primitives", cuda ? "device/primitives.cuh" : "host/primitives.h"},
-                     {"algorithm", algorithm.template_name + ".mustache"},
-                     {"prologue", template_of(pattern, PartKind::prologue, "prologues/plain")},
-                     {"residual", template_of(pattern, PartKind::residual, "stages/no_residual")},
-                     {"norm", template_of(pattern, PartKind::norm, "stages/no_norm")},
-                     {"quantisation", template_of(pattern, PartKind::quantisation, "stages/no_quantisation")},
-                     {"epilogue", pattern.has_stages() ? "epilogues/composed.mustache" : "epilogues/sum.mustache"}};
+                     {"quantisation_primitives", cuda ? "device/quantisation.cuh" : "host/quantisation.h"},
+                     {"algorithm", algorithm.template_name},
+                     {"prologue", template_of(pattern, PartKind::prologue, "prologues/plain.cuh")},
+                     {"residual", template_of(pattern, PartKind::residual, "stages/no_residual.cuh")},
+                     {"norm", template_of(pattern, PartKind::norm, "stages/no_norm.cuh")},
+                     {"quantisation", template_of(pattern, PartKind::quantisation, "stages/no_quantisation.cuh")},
+                     {"epilogue", pattern.has_stages() ? "epilogues/composed.cuh" : "epilogues/sum.cuh"}};
 
   Source source;
   source.text = render("kernel", context, templates);

@@ -114,8 +114,8 @@ std::vector<Tag> scan_template(std::string_view path, std::string_view text) {
 
 std::string hash_templates(std::string_view json, const Catalogue& catalogue, const TemplateMap& templates) {
   std::vector<std::string> pending{"kernel.mustache"};
-  for (const AlgorithmEntry& entry : catalogue.algorithms()) pending.push_back(entry.template_name + ".mustache");
-  for (const PartEntry& entry : catalogue.parts()) pending.push_back(entry.template_name + ".mustache");
+  for (const AlgorithmEntry& entry : catalogue.algorithms()) pending.push_back(entry.template_name);
+  for (const PartEntry& entry : catalogue.parts()) pending.push_back(entry.template_name);
   for (const std::string_view path : fixed_templates) pending.emplace_back(path);
   std::set<std::string> reached;
   while (!pending.empty()) {

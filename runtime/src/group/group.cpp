@@ -74,7 +74,6 @@ Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, const C
         std::max(result.ranks_on_device, static_cast<int>(std::count(devices.begin(), devices.end(), one)));
   }
   choose_provider(device, bootstrap, result);
-  if (result.provider) result.limits.capabilities.emplace_back("registered_input");
   return result;
 }
 

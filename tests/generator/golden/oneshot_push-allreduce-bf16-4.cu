@@ -19,7 +19,7 @@ struct FaultRecord {
   unsigned waited_for;    // for whom
   unsigned block;
   unsigned thread;
-  unsigned phase;         // 1: data of a peer, 2: result of a peer, 3: barrier
+  unsigned phase;  // 1: data of a peer, 2: result of a peer, 3: barrier
   unsigned epoch;
   unsigned reserved;
 };
@@ -30,13 +30,13 @@ struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
   unsigned reserved[30];
-  unsigned push_epoch[max_blocks];                  // push protocol: epochs issued so far
-  unsigned barrier_epoch[max_blocks];               // barriers passed so far
-  unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
-  unsigned chunk_epoch[max_blocks];                 // chunks of the chunked algorithm so far
-  unsigned chunk_flag[2][max_world][max_blocks];    // written by peer [r]: chunks stored here; data, then results
-  unsigned long long place[2][max_world];           // written by peer [r]: where its input and its output lie (pull.h),
-  unsigned place_epoch[max_world];                  // and in which epoch of the barriers it said so
+  unsigned push_epoch[max_blocks];                // push protocol: epochs issued so far
+  unsigned barrier_epoch[max_blocks];             // barriers passed so far
+  unsigned barrier_flag[max_world][max_blocks];   // written by peer [r]: its barrier_epoch for this block
+  unsigned chunk_epoch[max_blocks];               // chunks of the chunked algorithm so far
+  unsigned chunk_flag[2][max_world][max_blocks];  // written by peer [r]: chunks stored here; data, then results
+  unsigned long long place[2][max_world];         // written by peer [r]: where its input and its output lie (pull.h),
+  unsigned place_epoch[max_world];                // and in which epoch of the barriers it said so
 };
 
 // Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
@@ -47,44 +47,44 @@ constexpr unsigned sentinel_word = 0x80000000u;
 
 // Tensors are null where the pattern has none, and where the caller leaves out an optional one.
 struct Arguments {
-  const void* input;         // [rows, hidden] or a flat message, activation dtype; MoE: see prologues/
-  void* output;              // the sum; may be input
-  const void* residual_in;   // [rows, hidden]
-  void* residual_out;        // [rows, hidden]
-  const void* gamma;         // [hidden]
-  void* norm_out;            // [rows, hidden]
-  void* quant_out;           // [rows, hidden] bytes, or half of it
-  const float* scale_in;     // one number
-  void* scale_out;           // as the quantisation lays its scales out
-  const void* moe_weights;   // [experts, rows] or [rows, top_k]
-  const int* moe_row_map;    // [rows, top_k]: which row of input; -1 for none
-  const void* moe_shared;    // [rows, hidden]: added last
+  const void* input;        // [rows, hidden] or a flat message, activation dtype; MoE: see prologues/
+  void* output;             // the sum; may be input
+  const void* residual_in;  // [rows, hidden]
+  void* residual_out;       // [rows, hidden]
+  const void* gamma;        // [hidden]
+  void* norm_out;           // [rows, hidden]
+  void* quant_out;          // [rows, hidden] bytes, or half of it
+  const float* scale_in;    // one number
+  void* scale_out;          // as the quantisation lays its scales out
+  const void* moe_weights;  // [experts, rows] or [rows, top_k]
+  const int* moe_row_map;   // [rows, top_k]: which row of input; -1 for none
+  const void* moe_shared;   // [rows, hidden]: added last
   float epsilon;
-  float weight_bias;         // the norm multiplies by (gamma + weight_bias)
-  unsigned gamma_fp32;       // not 0: gamma is fp32, whatever the activation dtype
-  unsigned moe_weights_fp32; // not 0: moe_weights is fp32
-  unsigned moe_count;        // experts, or top_k
-  unsigned moe_rows;         // rows of input that moe_row_map may name
-  unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
-  unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
-  unsigned vectors;                      // 16-byte vectors of the message: at most 64 GiB - 16
-  unsigned push_epochs;                  // epochs this launch uses: iterations / push_iterations, rounded up
-  unsigned char* workspace[max_world];   // every rank's workspace as this rank addresses it; [rank] is local
-  unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
-  unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
-  unsigned push_iterations;              // iterations side by side in a rotating buffer: all, or at least 2
-  unsigned long long staging_offset;     // data on the way to a sum; first half of the staging area
-  unsigned long long results_offset;     // sums on the way to all; second half
-  unsigned long long timeout_ns;         // deadline of one wait; 0 means none
+  float weight_bias;          // the norm multiplies by (gamma + weight_bias)
+  unsigned gamma_fp32;        // not 0: gamma is fp32, whatever the activation dtype
+  unsigned moe_weights_fp32;  // not 0: moe_weights is fp32
+  unsigned moe_count;         // experts, or top_k
+  unsigned moe_rows;          // rows of input that moe_row_map may name
+  unsigned rows;              // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
+  unsigned iterations;        // tiles of one cluster, equal for all clusters of the grid
+  unsigned vectors;           // 16-byte vectors of the message: at most 64 GiB - 16
+  unsigned push_epochs;       // epochs this launch uses: iterations / push_iterations, rounded up
+  unsigned char* workspace[max_world];  // every rank's workspace as this rank addresses it; [rank] is local
+  unsigned long long push_offset;       // first rotating buffer, bytes from the start of the workspace
+  unsigned push_stride;                 // bytes of one rotating buffer, < 4 GiB
+  unsigned push_iterations;             // iterations side by side in a rotating buffer: all, or at least 2
+  unsigned long long staging_offset;    // data on the way to a sum; first half of the staging area
+  unsigned long long results_offset;    // sums on the way to all; second half
+  unsigned long long timeout_ns;        // deadline of one wait; 0 means none
   FaultRecord* fault;
   unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
   unsigned char* input_at[max_world];      // null where no peer can
   unsigned char* output_at[max_world];
   // Multicast memory: a store goes to the same place on all ranks, a load adds up what is there.
-  unsigned char* multicast;         // all workspaces; null without multicast
-  unsigned char* multicast_input;   // null where the tensor does not lie in multicast memory
+  unsigned char* multicast;        // all workspaces; null without multicast
+  unsigned char* multicast_input;  // null where the tensor does not lie in multicast memory
   unsigned char* multicast_output;
-  unsigned long long input_id;      // equal on two ranks if their tensors lie at the same place; 0: not in multicast memory
+  unsigned long long input_id;  // equal on two ranks if their tensors lie at the same place; 0: not in multicast memory
   unsigned long long output_id;
 };
 
@@ -209,8 +209,8 @@ ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long lon
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
 ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
-// Between what a thread does to memory through its multicast address and what anybody does through another address of it,
-// on both sides of the synchronisation between them.
+// Between what a thread does to memory through its multicast address and what anybody does through another address of
+// it, on both sides of the synchronisation between them.
 ARBITER_DEVICE void fence_aliases() { asm volatile("fence.proxy.alias;" ::: "memory"); }
 // Multicast memory (SM 90 and an NVLink switch). A store that peers poll, to the same place on all ranks. Bits are
 // stored as they are: the type only says how wide a vector is.
@@ -227,7 +227,10 @@ ARBITER_DEVICE Vector load_reduced_fp32(const void* address) {
                : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])
                : "l"(address)
                : "memory");
-  return Vector{ {__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]), __float_as_uint(x[3])} };
+  Vector v;
+#pragma unroll
+  for (unsigned i = 0; i < 4; ++i) v.word[i] = __float_as_uint(x[i]);
+  return v;
 }
 ARBITER_DEVICE Vector load_reduced_bf16(const void* address) {
   Vector v;
@@ -247,17 +250,17 @@ ARBITER_DEVICE Vector load_reduced_fp16(const void* address) {
 }
 
 // The value, computed by now: the compiler may not move the work behind the next wait.
-ARBITER_DEVICE unsigned pinned(unsigned v) {
+ARBITER_DEVICE unsigned in_register(unsigned v) {
   asm volatile("" : "+r"(v));
   return v;
 }
-ARBITER_DEVICE unsigned long long pinned(unsigned long long v) {
+ARBITER_DEVICE unsigned long long in_register(unsigned long long v) {
   asm volatile("" : "+l"(v));
   return v;
 }
 template <class T>
-ARBITER_DEVICE T* pinned(T* address) {
-  return reinterpret_cast<T*>(pinned(reinterpret_cast<unsigned long long>(address)));
+ARBITER_DEVICE T* in_register(T* address) {
+  return reinterpret_cast<T*>(in_register(reinterpret_cast<unsigned long long>(address)));
 }
 
 // --- order between kernels --------------------------------------------------------------------------------------
@@ -381,20 +384,31 @@ ARBITER_DEVICE unsigned pack_fp16(float lo, float hi) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(hi), "f"(lo));
   return word;
 }
+// Four bytes of two words, each named by a hexadecimal digit of `which`, the lowest byte first: 0 to 3 are a's, 4 to 7
+// b's.
+ARBITER_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) { return __byte_perm(a, b, which); }
 
 using namespace arbiter_abi;
 
 namespace config {
 constexpr unsigned world = 4;
-constexpr unsigned threads = 256;         // per block
-constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
-constexpr unsigned cluster = 1;         // blocks that share a row
-constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait themselves): 0 at the end,
-                                                       // 1 once the inputs are ready, 2 at once
-constexpr unsigned hidden = 0;           // elements of a row; 0 if the message is flat
-constexpr unsigned row_vectors = 0;      // vectors of a row; 0 if the message is flat
-constexpr bool prologue = 0;     // a rank contributes something else than its input
+constexpr unsigned hidden = 0;       // elements of a row; 0 if the message is flat
+constexpr unsigned row_vectors = 0;  // 16-byte vectors of a row; 0 if the message is flat
+constexpr bool prologue = 0;         // a rank contributes something else than its input
 constexpr bool quantised = 0;
+// What the caller may leave out.
+constexpr bool output_optional = 0, residual_out_optional = 1, norm_out_optional = 1;
+// Axes of the algorithm and numbers of the pattern's parts. All algorithms have `threads` (per block), `vectors` (per thread
+// and row), `cluster` (blocks that share a row) and `early_trigger` (dependents may launch once the inputs are ready, not
+// only at the end; they wait themselves).
+constexpr unsigned threads = 256;
+constexpr unsigned vectors = 1;
+constexpr unsigned cluster = 1;
+constexpr unsigned early_trigger = 1;
+constexpr unsigned multicast = 0;
+constexpr unsigned group = 0;
+constexpr unsigned power_of_two = 0;
+constexpr unsigned scale_tile_rows = 0;
 // Code is fetched anew in every launch. Kernels that work on rows are long, so a launch of one iteration gets a path
 // without the loop (0.1 us at one token on H200); it would only cost compile time elsewhere.
 constexpr bool single_path = row_vectors != 0;
@@ -457,28 +471,37 @@ ARBITER_DEVICE bool arrived(const Vector& v) {
 }
 ARBITER_DEVICE Vector sentinel() { return Vector{ {sentinel_word, sentinel_word, sentinel_word, sentinel_word} }; }
 
-// The sum as every algorithm returns it: fp32 in rank order starting from +0, rounded once, sanitised.
-ARBITER_DEVICE Vector rounded_sum(const Values& sum) { return sanitised(pack(sum)); }
+// The sum as every algorithm returns it, and the numerics class rank_order_fp32: fp32 in rank order starting from +0,
+// rounded once, sanitised.
+ARBITER_DEVICE Vector rank_order_sum(const Vector (&of_rank)[config::world]) {
+  Values total = zero();
+#pragma unroll
+  for (unsigned r = 0; r < config::world; ++r) total = plus(total, unpack(of_rank[r]));
+  return sanitised(pack(total));
+}
+
+// The sum of another class: in fp32 in the order of the switch, rounded once.
+ARBITER_DEVICE Vector load_reduced(const void* multicast_address) { return load_reduced_bf16(multicast_address); }
 // The arguments in registers. Reading them is a miss of the constant cache in every launch; done before the grid
 // dependency is waited for, it costs nothing.
 ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
   Arguments a = arguments;
-  a.input = pinned(arguments.input);
-  a.output = pinned(arguments.output);
-  a.vectors = pinned(arguments.vectors);
-  a.rows = pinned(arguments.rows);
-  a.iterations = pinned(arguments.iterations);
+  a.input = in_register(arguments.input);
+  a.output = in_register(arguments.output);
+  a.vectors = in_register(arguments.vectors);
+  a.rows = in_register(arguments.rows);
+  a.iterations = in_register(arguments.iterations);
 #pragma unroll
-  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = pinned(arguments.workspace[r]);
+  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = in_register(arguments.workspace[r]);
   if (config::row_vectors != 0) {
-    a.residual_in = pinned(arguments.residual_in);
-    a.residual_out = pinned(arguments.residual_out);
-    a.gamma = pinned(arguments.gamma);
-    a.norm_out = pinned(arguments.norm_out);
+    a.residual_in = in_register(arguments.residual_in);
+    a.residual_out = in_register(arguments.residual_out);
+    a.gamma = in_register(arguments.gamma);
+    a.norm_out = in_register(arguments.norm_out);
   }
   if (config::quantised) {
-    a.quant_out = pinned(arguments.quant_out);
-    a.scale_out = pinned(arguments.scale_out);
+    a.quant_out = in_register(arguments.quant_out);
+    a.scale_out = in_register(arguments.scale_out);
   }
   return a;
 }
@@ -491,6 +514,12 @@ constexpr unsigned cluster_width = config::threads * config::vectors * config::c
 ARBITER_DEVICE unsigned rank_in_cluster() { return config::cluster == 1 ? 0u : cluster_rank(); }
 ARBITER_DEVICE unsigned cluster_index() { return block_index() / config::cluster; }
 ARBITER_DEVICE unsigned grid_clusters() { return grid_blocks() / config::cluster; }
+
+// A tile is what a cluster handles in one iteration: kRows rows. This is the r-th of them.
+template <unsigned kRows>
+ARBITER_DEVICE unsigned tile_row(unsigned iteration, unsigned r) {
+  return (cluster_index() + iteration * grid_clusters()) * kRows + r;
+}
 
 // Column of this thread's k-th vector within a row. 32 consecutive columns always belong to one warp.
 ARBITER_DEVICE unsigned column(unsigned k) {
@@ -508,8 +537,18 @@ ARBITER_DEVICE bool in_message(const Arguments& arguments, unsigned row, unsigne
   return vector_index(row, col) < arguments.vectors;
 }
 
+// body(k) for every vector of the row that this thread has.
+template <class Body>
+ARBITER_DEVICE void each_vector(const Arguments& arguments, unsigned row, const Body& body) {
+#pragma unroll
+  for (unsigned k = 0; k < config::vectors; ++k) {
+    if (in_message(arguments, row, column(k))) body(k);
+  }
+}
+
 ARBITER_DEVICE const void* vector_at(const void* base, unsigned row, unsigned col) {
-  return static_cast<const unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
+  return static_cast<const unsigned char*>(base) +
+         static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
 }
 ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
   return static_cast<unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
@@ -582,18 +621,116 @@ ARBITER_DEVICE bool expired(const Arguments& arguments, Wait& wait, unsigned wai
   wait.given_up = give_up<kRank>(arguments, waited_for, phase, epoch, now - wait.started);
   return wait.given_up;
 }
+
+// --- what a rank contributes -------------------------------------------------------------------------------------
+// What this rank contributes to the sum: its input.
+ARBITER_DEVICE Vector contribution(const Arguments& arguments, unsigned row, unsigned col) {
+  return load(vector_at(arguments.input, row, col));
+}
+
+// --- what follows the sum ----------------------------------------------------------------------------------------
+// The sum itself.
+template <unsigned kRows>
+struct Epilogue {
+  ARBITER_DEVICE void begin() {}
+  ARBITER_DEVICE void prepare(const Arguments&) {}
+  ARBITER_DEVICE void prefetch(const Arguments&, const unsigned (&)[kRows]) {}
+
+  ARBITER_DEVICE void apply(const Arguments& arguments, const unsigned (&row)[kRows],
+                            const Vector (&sum)[kRows][config::vectors], unsigned) {
+#pragma unroll
+    for (unsigned i = 0; i < kRows; ++i) {
+#pragma unroll
+      for (unsigned k = 0; k < config::vectors; ++k) {
+        if (in_message(arguments, row[i], column(k))) store(vector_at(arguments.output, row[i], column(k)), sum[i][k]);
+      }
+    }
+  }
+};
+
+// --- how the ranks exchange data ----------------------------------------------------------------------------------
+// What algorithms do with whole tiles.
+
+template <unsigned kRows>
+ARBITER_DEVICE void tile_rows(unsigned iteration, unsigned (&row)[kRows]) {
+#pragma unroll
+  for (unsigned r = 0; r < kRows; ++r) row[r] = tile_row<kRows>(iteration, r);
+}
+
+// What this rank contributes to a tile.
+template <unsigned kRows>
+ARBITER_DEVICE void read_tile(const Arguments& arguments, unsigned iteration, Vector (&tile)[config::vectors][kRows]) {
+#pragma unroll
+  for (unsigned r = 0; r < kRows; ++r) {
+    const unsigned row = tile_row<kRows>(iteration, r);
+    each_vector(arguments, row, [&](unsigned k) { tile[k][r] = contribution(arguments, row, column(k)); });
+  }
+}
+
+// Copies what this rank contributes to where peers can load it.
+template <unsigned kRows>
+ARBITER_DEVICE void stage_tiles(const Arguments& arguments, unsigned char* copy, unsigned iterations) {
+  for (unsigned iteration = 0; iteration < iterations; ++iteration) {
+    for (unsigned r = 0; r < kRows; ++r) {
+      const unsigned row = tile_row<kRows>(iteration, r);
+      each_vector(arguments, row, [&](unsigned k) {
+        store_shared_vector(vector_at(copy, row, column(k)), contribution(arguments, row, column(k)));
+      });
+    }
+  }
+}
+
+// The sum of a vector of which rank r's part lies in from(r).
+template <class From>
+ARBITER_DEVICE Vector load_and_sum(const From& from, unsigned row, unsigned col) {
+  Vector of_rank[config::world];
+#pragma unroll
+  for (unsigned r = 0; r < config::world; ++r) of_rank[r] = load(vector_at(from(r), row, col));
+  return rank_order_sum(of_rank);
+}
+
+// A vector to to(r) of every rank, from the own one on, so that the ranks do not all store to the same one.
+template <unsigned kRank, class To>
+ARBITER_DEVICE void store_to_all(const To& to, unsigned row, unsigned col, const Vector& v) {
+#pragma unroll
+  for (unsigned distance = 0; distance < config::world; ++distance)
+    store_shared_vector(vector_at(to((kRank + distance) % config::world), row, col), v);
+}
+
+// What follows the sum, for iterations first to end - 1 of tiles with a row per rank whose sums lie at `results`: as
+// many rows at once as the epilogue takes.
+template <unsigned kRows>
+ARBITER_DEVICE void finish_tiles(const Arguments& arguments, Epilogue<kRows>& epilogue, const unsigned char* results,
+                                 unsigned first, unsigned end) {
+  constexpr unsigned steps = config::world / kRows;
+  for (unsigned iteration = first; iteration < end; ++iteration) {
+    for (unsigned step = 0; step < steps; ++step) {
+      unsigned row[kRows];
+      Vector sum[kRows][config::vectors];
+#pragma unroll
+      for (unsigned i = 0; i < kRows; ++i) row[i] = tile_row<config::world>(iteration, step * kRows + i);
+      epilogue.prefetch(arguments, row);
+#pragma unroll
+      for (unsigned i = 0; i < kRows; ++i)
+        each_vector(arguments, row[i], [&](unsigned k) { sum[i][k] = load(vector_at(results, row[i], column(k))); });
+      epilogue.apply(arguments, row, sum, iteration * steps + step);
+    }
+  }
+}
 // The push protocol: data is its own flag. A rank stores vectors into slots of a peer's rotating buffer; the owner of
 // the slot polls its local copy until no word is the sentinel, takes the vector, and puts the sentinel back.
 //
 // An epoch is what goes through one rotating buffer: the iterations of a launch, up to `push_iterations` side by side.
 // Nothing else is needed, because a slot is read and re-armed by one thread, and is stored to again only when the peer
 // knows that this has happened:
-// - Within a launch, a fence at the first store of an epoch orders everything re-armed so far before it. It waits for the
+// - Within a launch, a fence at the first store of an epoch orders everything re-armed so far before it. It waits for
+// the
 //   links and is expensive, so there is one an epoch and not one an iteration. Between launches the end of the kernel
 //   does the same.
-// - A rank sends iteration i + 1 before it takes iteration i, so it may be two iterations ahead of a peer. An epoch of a
-//   launch with several of them holds at least two iterations: a rank that enters the next one knows of its peers' entry
-//   into this launch.
+// - A rank sends iteration i + 1 before it takes iteration i, so it may be two iterations ahead of a peer. An epoch of
+// a
+//   launch with several of them holds at least two iterations: a rank that enters the next one knows of its peers'
+//   entry into this launch.
 // - What a peer may still hold dirty when a launch begins are the last epochs of its launch before: the one in which it
 //   waits; the one before, where its re-arming is not yet ordered; and, because the last rows of a message leave some
 //   threads without work, one more. Hence four buffers. (With three of
@@ -610,33 +747,37 @@ struct Push {
   static constexpr unsigned leg_slots = (config::world - 1) * config::vectors;
   static constexpr unsigned iteration_slots = kLegs * leg_slots + (kMulticast ? config::vectors : 0);
 
-  const Arguments& arguments;       // in registers
-  const Arguments& constants;       // the kernel's parameter, for the slow path
-  unsigned slot_stride;             // bytes between two slots of one thread
+  const Arguments& arguments;  // in registers
+  const Arguments& constants;  // the kernel's parameter, for the slow path
+  unsigned* epochs;            // one per block: what the next launch begins with
+  unsigned slot_stride;        // bytes between two slots of one thread
   unsigned buffer_stride;
   unsigned iterations_per_epoch;
-  unsigned long long first_place;   // of this thread's slot 0 in buffer 0, from the start of the workspace
-  unsigned long long place;         // the same for the current iteration
-  unsigned char* multicast;         // all workspaces; only with kMulticast
+  unsigned long long first_place;  // of this thread's slot 0 in buffer 0, from the start of the workspace
+  unsigned long long place;        // the same for the current iteration
+  unsigned char* multicast;        // all workspaces; only with kMulticast
   unsigned epoch;
-  unsigned in_epoch = 0;            // iterations of this epoch behind us
+  unsigned in_epoch = 0;  // iterations of this epoch behind us
 
   // Everything that does not depend on the epoch is computed here, while the previous kernel still runs.
   ARBITER_DEVICE Push(const Arguments& a, const Arguments& constants_) : arguments(a), constants(constants_) {
-    slot_stride = pinned(grid_blocks() * config::threads * static_cast<unsigned>(sizeof(Vector)));
-    buffer_stride = pinned(a.push_stride);
-    iterations_per_epoch = pinned(a.push_iterations);
-    first_place = pinned(a.push_offset + (block_index() * config::threads + thread_index()) *
-                                             static_cast<unsigned>(sizeof(Vector)));
-    if (kMulticast) multicast = pinned(a.multicast);
+    epochs = in_register(&control_of(a, kRank)->push_epoch[0]);
+    slot_stride = in_register(grid_blocks() * config::threads * static_cast<unsigned>(sizeof(Vector)));
+    buffer_stride = in_register(a.push_stride);
+    iterations_per_epoch = in_register(a.push_iterations);
+    first_place = in_register(a.push_offset + (block_index() * config::threads + thread_index()) *
+                                                  static_cast<unsigned>(sizeof(Vector)));
+    if (kMulticast) multicast = in_register(a.multicast);
   }
 
+  // The epoch that this launch begins with.
+  ARBITER_DEVICE unsigned first_epoch() const { return load_word(&epochs[block_index()]); }
   ARBITER_DEVICE void begin(unsigned first) {
     epoch = first;
     place = first_place + static_cast<unsigned long long>(first % push_buffers) * buffer_stride;
   }
-  // The epoch that the next launch begins with.
-  ARBITER_DEVICE unsigned behind(unsigned first) const { return first + constants.push_epochs; }
+  // Once a launch, when all threads of the block have read the epoch: what the next launch begins with.
+  ARBITER_DEVICE void end(unsigned first) const { advance_epochs(epochs, first + constants.push_epochs); }
   // The next iteration's slots. With a new epoch comes the fence.
   ARBITER_DEVICE void advance() {
     if (++in_epoch == iterations_per_epoch) {
@@ -682,7 +823,8 @@ struct Push {
   }
 
   // Fill data[r] with what peer r has sent, for every peer that is wanted, and re-arm those slots; the own rank is left
-  // alone unless its vector comes by multicast. All slots are polled together, so that the wait is one round trip and not one per peer.
+  // alone unless its vector comes by multicast. All slots are polled together, so that the wait is one round trip and
+  // not one per peer.
   ARBITER_DEVICE void receive(unsigned leg, unsigned k, const bool (&wanted)[config::world],
                               Vector (&data)[config::world], Wait& wait) const {
     unsigned waited_for = 0;
@@ -713,115 +855,245 @@ struct Push {
       store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
     }
   }
-};
-
-// --- what a rank contributes -------------------------------------------------------------------------------------
-// What this rank contributes to the sum: its input.
-ARBITER_DEVICE Vector contribution(const Arguments& arguments, unsigned row, unsigned col) {
-  return load(vector_at(arguments.input, row, col));
-}
-
-// --- what follows the sum ----------------------------------------------------------------------------------------
-// The sum itself.
-template <unsigned kRows>
-struct Epilogue {
-  ARBITER_DEVICE void begin() {}
-  ARBITER_DEVICE void prepare(const Arguments&) {}
-  ARBITER_DEVICE void prefetch(const Arguments&, const unsigned (&)[kRows]) {}
-
-  ARBITER_DEVICE void apply(const Arguments& arguments, const unsigned (&row)[kRows],
-                            const Vector (&sum)[kRows][config::vectors], unsigned) {
+  // The same from every peer.
+  ARBITER_DEVICE void receive_all(unsigned leg, unsigned k, Vector (&data)[config::world], Wait& wait) const {
+    bool wanted[config::world];
 #pragma unroll
-    for (unsigned i = 0; i < kRows; ++i) {
-#pragma unroll
-      for (unsigned k = 0; k < config::vectors; ++k) {
-        if (in_message(arguments, row[i], column(k))) store(vector_at(arguments.output, row[i], column(k)), sum[i][k]);
-      }
-    }
+    for (unsigned r = 0; r < config::world; ++r) wanted[r] = true;
+    receive(leg, k, wanted, data, wait);
   }
 };
 
-// --- how the ranks exchange data ----------------------------------------------------------------------------------
-// Every rank stores its vectors into a slot of every peer; every rank sums all of them in rank order. The next rows
-// leave before these arrive, so that the links never rest.
-constexpr bool multicast = 0 != 0;
-
-template <unsigned kRank, bool kSingle>
-ARBITER_DEVICE void exchange(const Arguments& arguments, const Arguments& constants) {
-  constexpr unsigned world = config::world, vectors = config::vectors;
-  unsigned* const epoch_state = pinned(&control_of(arguments, kRank)->push_epoch[0]);
-  Epilogue<1> epilogue;
-  Push<kRank, 1, multicast> push(arguments, constants);
+// The loop of the push algorithms. The next tile leaves before this one is waited for, so that the links never rest.
+// They differ in what they send where:
+//   legs                                    their Push;
+//   send(to, iteration, tile)               the first leg; this rank contributes tile[k][r] to the r-th row;
+//   forwards, forward(to, iteration, ...)   whether something must leave before the next tile does, and what;
+//   collect(from, row, tile, sum, wait)     the sums of all rows of the tile.
+template <class Algorithm>
+ARBITER_DEVICE void push_tiles(Algorithm& algorithm, Epilogue<Algorithm::rows>& epilogue, unsigned iterations) {
+  constexpr unsigned rows = Algorithm::rows, vectors = config::vectors;
+  auto& legs = algorithm.legs;
+  const Arguments& arguments = legs.arguments;
   Wait wait;
-
-  const auto row_of = [&](unsigned iteration) { return cluster_index() + iteration * grid_clusters(); };
-  const auto read = [&](unsigned iteration, Vector(&data)[vectors]) {
-#pragma unroll
-    for (unsigned k = 0; k < vectors; ++k) {
-      const unsigned row = row_of(iteration);
-      if (in_message(arguments, row, column(k))) data[k] = contribution(arguments, row, column(k));
-    }
-  };
-  const auto send = [&](const Push<kRank, 1, multicast>& to, unsigned iteration, const Vector(&data)[vectors]) {
-#pragma unroll
-    for (unsigned k = 0; k < vectors; ++k) {
-      if (!in_message(arguments, row_of(iteration), column(k))) continue;
-      to.broadcast(k, sanitised(data[k]));
-    }
-  };
-
-  epilogue.begin();
-  if (config::early_trigger == 2) grid_dependency_trigger();
-  grid_dependency_wait();
-  if (config::early_trigger == 1) grid_dependency_trigger();
-  const unsigned epoch = load_word(&epoch_state[block_index()]);
-  Vector mine[vectors];
-  read(0, mine);
-  push.begin(epoch);
-  send(push, 0, mine);
+  const unsigned first = legs.first_epoch();
+  Vector mine[vectors][rows];
+  read_tile(arguments, 0, mine);
+  legs.begin(first);
+  algorithm.send(legs, 0, mine);
   epilogue.prepare(arguments);
   block_barrier();  // every thread of the block has read the epoch
-  advance_epochs(epoch_state, push.behind(epoch));
+  legs.end(first);
 
-  const unsigned iterations = kSingle ? 1 : arguments.iterations;
   for (unsigned iteration = 0; iteration < iterations; ++iteration) {
-    Vector following[vectors];
-    Push<kRank, 1, multicast> next = push;
-    if (iteration + 1 < iterations) {
-      read(iteration + 1, following);
+    const bool more = iteration + 1 < iterations;
+    Vector following[vectors][rows], sum[rows][vectors];
+    if constexpr (Algorithm::forwards) {
+      if (more) read_tile(arguments, iteration + 1, following);
+      algorithm.forward(legs, iteration, mine, sum, wait);
+    }
+    auto next = legs;
+    if (more) {
+      if constexpr (!Algorithm::forwards) read_tile(arguments, iteration + 1, following);
       next.advance();
-      send(next, iteration + 1, following);
+      algorithm.send(next, iteration + 1, following);
     }
-
-    const unsigned row[1] = {row_of(iteration)};
+    unsigned row[rows];
+    tile_rows(iteration, row);
     epilogue.prefetch(arguments, row);
-    Vector sum[1][vectors];
-#pragma unroll
-    for (unsigned k = 0; k < vectors; ++k) {
-      if (!in_message(arguments, row[0], column(k))) continue;
-      Vector data[world];
-      bool wanted[world];
-#pragma unroll
-      for (unsigned r = 0; r < world; ++r) wanted[r] = true;
-      data[kRank] = mine[k];
-      push.receive(0, k, wanted, data, wait);
-      Values total = zero();
-#pragma unroll
-      for (unsigned r = 0; r < world; ++r) total = plus(total, unpack(data[r]));
-      sum[0][k] = rounded_sum(total);
-    }
+    algorithm.collect(legs, row, mine, sum, wait);
     epilogue.apply(arguments, row, sum, iteration);
 
-    push.step_to(next);
+    legs.step_to(next);
 #pragma unroll
-    for (unsigned k = 0; k < vectors; ++k) mine[k] = following[k];
+    for (unsigned k = 0; k < vectors; ++k) {
+#pragma unroll
+      for (unsigned r = 0; r < rows; ++r) mine[k][r] = following[k][r];
+    }
   }
+}
+// Barriers between the ranks. Blocks with the same index work on the same vectors on every rank, so a barrier joins
+// only those. An epoch counts the barriers that a block has passed; a flag holds a peer's epoch.
+template <unsigned kRank>
+struct Barrier {
+  const Arguments& constants;
+  unsigned epoch;
+
+  ARBITER_DEVICE explicit Barrier(const Arguments& constants_)
+      : constants(constants_), epoch(load_word(&control_of(constants_, kRank)->barrier_epoch[block_index()])) {}
+
+  // Everything that any thread of this block stored before is visible to the same block of every peer afterwards.
+  ARBITER_DEVICE void pass(Wait& wait) {
+    ++epoch;
+    block_barrier();
+    const unsigned peer = thread_index();
+    if (peer < config::world && peer != kRank) {
+      fence_system();
+      store_release(&control_of(constants, peer)->barrier_flag[kRank][block_index()], epoch);
+      const unsigned* flag = &control_of(constants, kRank)->barrier_flag[peer][block_index()];
+      wait.polls = 0;
+      while (static_cast<int>(load_acquire(flag) - epoch) < 0) {
+        if (wait.given_up || expired<kRank>(constants, wait, peer, phase_barrier, epoch)) break;
+      }
+    }
+    block_barrier();
+  }
+
+  // Once a launch, between its first barrier and its last: what the next launch begins with, when `left` more barriers
+  // follow here. Blocks that do not run advance too, and so do the flags that peers would have raised for them: a flag
+  // that stands still would look like one of the future when the epoch has gone half around. No peer stores to those
+  // flags now: all of them are in this launch until this block arrives at the last barrier.
+  ARBITER_DEVICE void advance(unsigned left) const {
+    Control* control = control_of(constants, kRank);
+    advance_epochs(control->barrier_epoch, epoch + left);
+    for (unsigned r = 0; r < config::world; ++r) {
+      for (unsigned block = block_index() + grid_blocks() * (thread_index() + 1); block < max_blocks;
+           block += grid_blocks() * config::threads)
+        store_word(&control->barrier_flag[r][block], epoch + left);
+    }
+  }
+};
+// How a rank finds the tensors of its peers. A rank says with its first barrier where its contribution of this call
+// lies, as the peer addresses it: the input itself, if peers can address that (zero copy), or a copy in its workspace.
+// Every rank decides for itself and the others read what it said, so it does not matter whether they decide alike.
+
+// What a rank says: two numbers, and for which epoch of the barriers they hold.
+template <unsigned kRank>
+struct PlacesOf {
+  enum : unsigned { input, output };
+
+  // Before the first barrier. Every block says the same; only its own barrier makes it known to the peer's block.
+  template <class Input, class Output>
+  static ARBITER_DEVICE void publish(const Arguments& constants, const Barrier<kRank>& barrier, const Input& input_for,
+                                     const Output& output_for) {
+    const unsigned peer = thread_index();
+    if (peer >= config::world || peer == kRank) return;
+    Control* theirs = control_of(constants, peer);
+    store_relaxed(&theirs->place[input][kRank], input_for(peer));
+    store_relaxed(&theirs->place[output][kRank], output_for(peer));
+    store_relaxed(&theirs->place_epoch[kRank], barrier.epoch + 1);
+  }
+
+  // Behind the first barrier. A peer that has not come in time has said nothing: 0.
+  static ARBITER_DEVICE unsigned long long find(const Arguments& constants, const Barrier<kRank>& barrier,
+                                                unsigned what, unsigned r) {
+    const Control* control = control_of(constants, kRank);
+    const unsigned long long place = load_relaxed(&control->place[what][r]);
+    return load_relaxed(&control->place_epoch[r]) == barrier.epoch ? place : 0;
+  }
+};
+
+template <unsigned kRank>
+struct Pull {
+  using Places = PlacesOf<kRank>;
+
+  const Arguments& arguments;  // in registers
+  const Arguments& constants;
+  const bool staged;  // the contribution is a copy
+
+  // `overwritten`: the kernel writes its input before all peers have read it. What a prologue makes lies nowhere yet.
+  ARBITER_DEVICE Pull(const Arguments& a, const Arguments& constants_, bool overwritten)
+      : arguments(a),
+        constants(constants_),
+        staged(config::prologue || constants_.input_at[kRank] == nullptr || overwritten) {}
+
+  ARBITER_DEVICE unsigned char* own_copy() const { return arguments.workspace[kRank] + constants.staging_offset; }
+  ARBITER_DEVICE unsigned char* results_of(unsigned r) const {
+    return arguments.workspace[r] + constants.results_offset;
+  }
+
+  // The contribution, if it has to be copied.
+  template <unsigned kRows>
+  ARBITER_DEVICE void stage(unsigned iterations) const {
+    if (staged) stage_tiles<kRows>(arguments, own_copy(), iterations);
+  }
+
+  ARBITER_DEVICE void publish(const Barrier<kRank>& barrier) const {
+    Places::publish(
+        constants, barrier,
+        [&](unsigned peer) {
+          return address_bits(staged ? constants.workspace_at[peer] + constants.staging_offset
+                                     : constants.input_at[peer]);
+        },
+        [&](unsigned peer) { return address_bits(constants.output_at[peer]); });
+  }
+
+  // The contributions of all ranks; the own one for a peer that has said nothing, because nobody needs the sum then.
+  ARBITER_DEVICE void find_inputs(const Barrier<kRank>& barrier, const unsigned char* (&input)[config::world]) const {
+    const unsigned char* mine = staged ? own_copy() : static_cast<const unsigned char*>(arguments.input);
+#pragma unroll
+    for (unsigned r = 0; r < config::world; ++r) {
+      const unsigned char* theirs = r == kRank ? mine : address_of(Places::find(constants, barrier, Places::input, r));
+      input[r] = theirs == nullptr ? mine : theirs;
+    }
+  }
+
+  // Where each rank wants a plain sum: in its output, if this rank can address that, or in its workspace.
+  ARBITER_DEVICE void find_outputs(const Barrier<kRank>& barrier, unsigned char* (&output)[config::world]) const {
+#pragma unroll
+    for (unsigned r = 0; r < config::world; ++r) {
+      output[r] =
+          r == kRank ? constants.output_at[kRank] : address_of(Places::find(constants, barrier, Places::output, r));
+      if (output[r] == nullptr) output[r] = results_of(r);
+    }
+  }
+};
+// One-shot, by pushing. Every rank stores its row into a slot of every peer; every rank waits for the rows of all
+// others in its own memory and sums them in rank order. Data is its own flag (push.h), so there is no barrier: the
+// result is there one hop after the last rank has come. Every rank receives N - 1 times the message, so this is for few
+// bytes, or for two ranks, where two-shot would move as many in more steps.
+//
+// A row is handled by a cluster of blocks, on all ranks by the same one. The row of the next iteration leaves before
+// this one is waited for. A rank that takes iteration i has every peer's row of it, and each of those left before its
+// sender took i - 1: so a rank is at most two iterations ahead of a peer, as push.h allows. With multicast the switch
+// makes the copies.
+template <unsigned kRank>
+struct Algorithm {
+  static constexpr unsigned rows = 1;
+  static constexpr bool forwards = false;
+  static constexpr bool single_path = true;
+  using Legs = Push<kRank, 1, config::multicast != 0>;
+  Legs legs;
+
+  ARBITER_DEVICE Algorithm(const Arguments& arguments, const Arguments& constants) : legs(arguments, constants) {}
+
+  ARBITER_DEVICE void run(Epilogue<rows>& epilogue, unsigned iterations) { push_tiles(*this, epilogue, iterations); }
+
+  ARBITER_DEVICE void send(const Legs& to, unsigned iteration, const Vector (&tile)[config::vectors][1]) const {
+    each_vector(to.arguments, tile_row<1>(iteration, 0), [&](unsigned k) { to.broadcast(k, sanitised(tile[k][0])); });
+  }
+
+  ARBITER_DEVICE void collect(const Legs& from, const unsigned (&row)[1], const Vector (&tile)[config::vectors][1],
+                              Vector (&sum)[1][config::vectors], Wait& wait) const {
+    each_vector(from.arguments, row[0], [&](unsigned k) {
+      Vector of_rank[config::world];
+      of_rank[kRank] = tile[k][0];
+      from.receive_all(0, k, of_rank, wait);
+      sum[0][k] = rank_order_sum(of_rank);
+    });
+  }
+};
+
+// The beginning of every kernel. An algorithm is a struct that says what comes then:
+//   rows           of a tile that what follows the sum takes at once;
+//   single_path    whether a launch of one iteration is worth code of its own;
+//   Algorithm(arguments, constants)   what can be computed while the previous kernel still runs: it touches no memory;
+//   run(epilogue, iterations)         the rest, when inputs may be read and outputs written.
+// `arguments` are those in registers; `constants` are the kernel's parameter, for what is used late or never.
+template <unsigned kRank, bool kSingle>
+ARBITER_DEVICE void exchange(const Arguments& arguments, const Arguments& constants) {
+  Algorithm<kRank> algorithm(arguments, constants);
+  Epilogue<Algorithm<kRank>::rows> epilogue;
+  epilogue.begin();
+  grid_dependency_wait();
+  if (config::early_trigger != 0) grid_dependency_trigger();
+  algorithm.run(epilogue, kSingle ? 1 : arguments.iterations);
 }
 
 template <unsigned kRank>
 ARBITER_DEVICE void run(const Arguments& constants) {
   const Arguments arguments = in_registers(constants);
-  if (config::single_path && arguments.iterations == 1) {
+  if (config::single_path && Algorithm<kRank>::single_path && arguments.iterations == 1) {
     exchange<kRank, true>(arguments, constants);
   } else {
     exchange<kRank, false>(arguments, constants);

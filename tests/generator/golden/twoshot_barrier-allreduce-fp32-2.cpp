@@ -19,7 +19,7 @@ struct FaultRecord {
   unsigned waited_for;    // for whom
   unsigned block;
   unsigned thread;
-  unsigned phase;         // 1: data of a peer, 2: result of a peer, 3: barrier
+  unsigned phase;  // 1: data of a peer, 2: result of a peer, 3: barrier
   unsigned epoch;
   unsigned reserved;
 };
@@ -30,13 +30,13 @@ struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
   unsigned reserved[30];
-  unsigned push_epoch[max_blocks];                  // push protocol: epochs issued so far
-  unsigned barrier_epoch[max_blocks];               // barriers passed so far
-  unsigned barrier_flag[max_world][max_blocks];     // written by peer [r]: its barrier_epoch for this block
-  unsigned chunk_epoch[max_blocks];                 // chunks of the chunked algorithm so far
-  unsigned chunk_flag[2][max_world][max_blocks];    // written by peer [r]: chunks stored here; data, then results
-  unsigned long long place[2][max_world];           // written by peer [r]: where its input and its output lie (pull.h),
-  unsigned place_epoch[max_world];                  // and in which epoch of the barriers it said so
+  unsigned push_epoch[max_blocks];                // push protocol: epochs issued so far
+  unsigned barrier_epoch[max_blocks];             // barriers passed so far
+  unsigned barrier_flag[max_world][max_blocks];   // written by peer [r]: its barrier_epoch for this block
+  unsigned chunk_epoch[max_blocks];               // chunks of the chunked algorithm so far
+  unsigned chunk_flag[2][max_world][max_blocks];  // written by peer [r]: chunks stored here; data, then results
+  unsigned long long place[2][max_world];         // written by peer [r]: where its input and its output lie (pull.h),
+  unsigned place_epoch[max_world];                // and in which epoch of the barriers it said so
 };
 
 // Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
@@ -47,50 +47,48 @@ constexpr unsigned sentinel_word = 0x80000000u;
 
 // Tensors are null where the pattern has none, and where the caller leaves out an optional one.
 struct Arguments {
-  const void* input;         // [rows, hidden] or a flat message, activation dtype; MoE: see prologues/
-  void* output;              // the sum; may be input
-  const void* residual_in;   // [rows, hidden]
-  void* residual_out;        // [rows, hidden]
-  const void* gamma;         // [hidden]
-  void* norm_out;            // [rows, hidden]
-  void* quant_out;           // [rows, hidden] bytes, or half of it
-  const float* scale_in;     // one number
-  void* scale_out;           // as the quantisation lays its scales out
-  const void* moe_weights;   // [experts, rows] or [rows, top_k]
-  const int* moe_row_map;    // [rows, top_k]: which row of input; -1 for none
-  const void* moe_shared;    // [rows, hidden]: added last
+  const void* input;        // [rows, hidden] or a flat message, activation dtype; MoE: see prologues/
+  void* output;             // the sum; may be input
+  const void* residual_in;  // [rows, hidden]
+  void* residual_out;       // [rows, hidden]
+  const void* gamma;        // [hidden]
+  void* norm_out;           // [rows, hidden]
+  void* quant_out;          // [rows, hidden] bytes, or half of it
+  const float* scale_in;    // one number
+  void* scale_out;          // as the quantisation lays its scales out
+  const void* moe_weights;  // [experts, rows] or [rows, top_k]
+  const int* moe_row_map;   // [rows, top_k]: which row of input; -1 for none
+  const void* moe_shared;   // [rows, hidden]: added last
   float epsilon;
-  float weight_bias;         // the norm multiplies by (gamma + weight_bias)
-  unsigned gamma_fp32;       // not 0: gamma is fp32, whatever the activation dtype
-  unsigned moe_weights_fp32; // not 0: moe_weights is fp32
-  unsigned moe_count;        // experts, or top_k
-  unsigned moe_rows;         // rows of input that moe_row_map may name
-  unsigned rows;             // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
-  unsigned iterations;       // tiles of one cluster, equal for all clusters of the grid
-  unsigned vectors;                      // 16-byte vectors of the message: at most 64 GiB - 16
-  unsigned push_epochs;                  // epochs this launch uses: iterations / push_iterations, rounded up
-  unsigned char* workspace[max_world];   // every rank's workspace as this rank addresses it; [rank] is local
-  unsigned long long push_offset;        // first rotating buffer, bytes from the start of the workspace
-  unsigned push_stride;                  // bytes of one rotating buffer, < 4 GiB
-  unsigned push_iterations;              // iterations side by side in a rotating buffer: all, or at least 2
-  unsigned long long staging_offset;     // data on the way to a sum; first half of the staging area
-  unsigned long long results_offset;     // sums on the way to all; second half
-  unsigned long long timeout_ns;         // deadline of one wait; 0 means none
+  float weight_bias;          // the norm multiplies by (gamma + weight_bias)
+  unsigned gamma_fp32;        // not 0: gamma is fp32, whatever the activation dtype
+  unsigned moe_weights_fp32;  // not 0: moe_weights is fp32
+  unsigned moe_count;         // experts, or top_k
+  unsigned moe_rows;          // rows of input that moe_row_map may name
+  unsigned rows;              // tokens for row patterns; rows of `row_vectors` (last one partial) for flat ones
+  unsigned iterations;        // tiles of one cluster, equal for all clusters of the grid
+  unsigned vectors;           // 16-byte vectors of the message: at most 64 GiB - 16
+  unsigned push_epochs;       // epochs this launch uses: iterations / push_iterations, rounded up
+  unsigned char* workspace[max_world];  // every rank's workspace as this rank addresses it; [rank] is local
+  unsigned long long push_offset;       // first rotating buffer, bytes from the start of the workspace
+  unsigned push_stride;                 // bytes of one rotating buffer, < 4 GiB
+  unsigned push_iterations;             // iterations side by side in a rotating buffer: all, or at least 2
+  unsigned long long staging_offset;    // data on the way to a sum; first half of the staging area
+  unsigned long long results_offset;    // sums on the way to all; second half
+  unsigned long long timeout_ns;        // deadline of one wait; 0 means none
   FaultRecord* fault;
   unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
   unsigned char* input_at[max_world];      // null where no peer can
   unsigned char* output_at[max_world];
   // Multicast memory: a store goes to the same place on all ranks, a load adds up what is there.
-  unsigned char* multicast;         // all workspaces; null without multicast
-  unsigned char* multicast_input;   // null where the tensor does not lie in multicast memory
+  unsigned char* multicast;        // all workspaces; null without multicast
+  unsigned char* multicast_input;  // null where the tensor does not lie in multicast memory
   unsigned char* multicast_output;
-  unsigned long long input_id;      // equal on two ranks if their tensors lie at the same place; 0: not in multicast memory
+  unsigned long long input_id;  // equal on two ranks if their tensors lie at the same place; 0: not in multicast memory
   unsigned long long output_id;
 };
 
 }  // namespace arbiter_abi
-
-// The device primitives for the CPU device: the same names as device/primitives.cuh, on top of the fiber executor.
 
 // The contract between a kernel compiled for the CPU device and the fiber executor that runs it.
 // Compiled into both sides, so it includes nothing.
@@ -108,11 +106,11 @@ extern "C" {
 
 struct arbiter_thread {
   // Where this CUDA thread is.
-  unsigned thread_index, block_threads;      // threadIdx.x, blockDim.x
-  unsigned block_index, grid_blocks;         // blockIdx.x, gridDim.x
-  unsigned cluster_rank, cluster_blocks;     // rank of this block in its cluster; 0 and 1 without clusters
-  void* shared;                              // dynamic shared memory of this block
-  void* const* cluster_shared;               // [cluster_blocks] shared memory of every block of the cluster
+  unsigned thread_index, block_threads;   // threadIdx.x, blockDim.x
+  unsigned block_index, grid_blocks;      // blockIdx.x, gridDim.x
+  unsigned cluster_rank, cluster_blocks;  // rank of this block in its cluster; 0 and 1 without clusters
+  void* shared;                           // dynamic shared memory of this block
+  void* const* cluster_shared;            // [cluster_blocks] shared memory of every block of the cluster
 
   // Services of the executor. All may switch to other fibers.
   void (*yield)(arbiter_thread*);            // called between two polls
@@ -121,11 +119,12 @@ struct arbiter_thread {
   // Exchange within the warp of 32 consecutive threads (all of them call it): the value of lane ^ mask.
   unsigned (*shuffle_xor)(arbiter_thread*, unsigned value, unsigned mask);
   unsigned long long (*now_ns)(arbiter_thread*);
-  // A store of 4, 8 or 16 bytes to memory of a device. release != 0: whoever acquires it sees what this thread stored or
-  // observed earlier.
+  // A store of 4, 8 or 16 bytes to memory of a device. release != 0: whoever acquires it sees what this thread stored
+  // or observed earlier.
   void (*store_symmetric)(arbiter_thread*, void* destination, const unsigned* words, unsigned count, int release);
-  // A load of 4, 8 or 16 bytes from memory of a device. order: 0 plain, 1 relaxed, 2 acquire. Null: memory may be read (and
-  // written, except with release) directly; otherwise whatever another thread may store has to be loaded with this.
+  // A load of 4, 8 or 16 bytes from memory of a device. order: 0 plain, 1 relaxed, 2 acquire. Null: memory may be read
+  // (and written, except with release) directly; otherwise whatever another thread may store has to be loaded with
+  // this.
   void (*load_symmetric)(arbiter_thread*, const void* source, unsigned* words, unsigned count, int order);
   // The same store to the memory of all ranks, given an address in multicast memory.
   void (*store_multicast)(arbiter_thread*, void* destination, const unsigned* words, unsigned count);
@@ -135,9 +134,11 @@ struct arbiter_thread {
   void (*grid_dependency_wait)(arbiter_thread*);
   void (*grid_dependency_trigger)(arbiter_thread*);
 
-  void* executor;                            // for the executor alone
+  void* executor;  // for the executor alone
 };
 }
+
+// The device primitives for the CPU device: the same names as device/primitives.cuh, on top of the fiber executor.
 
 #define ARBITER_DEVICE inline __attribute__((always_inline))
 #define ARBITER_COLD __attribute__((noinline))
@@ -241,7 +242,7 @@ ARBITER_DEVICE void store_multicast(void* address, const Vector& v) {
 }
 
 template <class T>
-ARBITER_DEVICE T pinned(T v) {
+ARBITER_DEVICE T in_register(T v) {
   return v;
 }
 
@@ -321,7 +322,7 @@ ARBITER_DEVICE float fp16_value(unsigned half) {
 }
 ARBITER_DEVICE unsigned fp16_bits(float x) {
   const unsigned bits = float_to_bits(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return 0x7fffu;  // the NaN that cvt.rn.f16 returns
+  if (magnitude > 0x7f800000u) return 0x7fffu;          // the NaN that cvt.rn.f16 returns
   if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // 65520 and above round to infinity
   if (magnitude < 0x38800000u) {  // below 2^-14: a multiple of 2^-24, rounded by adding and removing 0.5
     return sign | (float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u);
@@ -368,20 +369,35 @@ struct AddFp16 {
 ARBITER_DEVICE Vector load_reduced_fp32(const void* address) { return load_reduced(address, AddFp32{}); }
 ARBITER_DEVICE Vector load_reduced_bf16(const void* address) { return load_reduced(address, AddBf16{}); }
 ARBITER_DEVICE Vector load_reduced_fp16(const void* address) { return load_reduced(address, AddFp16{}); }
+ARBITER_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) {
+  const unsigned long long all = static_cast<unsigned long long>(b) << 32 | a;
+  unsigned word = 0;
+  for (unsigned i = 0; i < 4; ++i)
+    word |= static_cast<unsigned>(all >> (8 * (which >> (4 * i) & 7u)) & 0xffu) << (8 * i);
+  return word;
+}
 
 using namespace arbiter_abi;
 
 namespace config {
 constexpr unsigned world = 2;
-constexpr unsigned threads = 512;         // per block
-constexpr unsigned vectors = 1;         // 16-byte vectors per thread and row
-constexpr unsigned cluster = 1;         // blocks that share a row
-constexpr unsigned early_trigger = 1;  // when dependents may launch (they wait themselves): 0 at the end,
-                                                       // 1 once the inputs are ready, 2 at once
-constexpr unsigned hidden = 0;           // elements of a row; 0 if the message is flat
-constexpr unsigned row_vectors = 0;      // vectors of a row; 0 if the message is flat
-constexpr bool prologue = 0;     // a rank contributes something else than its input
+constexpr unsigned hidden = 0;       // elements of a row; 0 if the message is flat
+constexpr unsigned row_vectors = 0;  // 16-byte vectors of a row; 0 if the message is flat
+constexpr bool prologue = 0;         // a rank contributes something else than its input
 constexpr bool quantised = 0;
+// What the caller may leave out.
+constexpr bool output_optional = 0, residual_out_optional = 1, norm_out_optional = 1;
+// Axes of the algorithm and numbers of the pattern's parts. All algorithms have `threads` (per block), `vectors` (per thread
+// and row), `cluster` (blocks that share a row) and `early_trigger` (dependents may launch once the inputs are ready, not
+// only at the end; they wait themselves).
+constexpr unsigned threads = 512;
+constexpr unsigned vectors = 1;
+constexpr unsigned cluster = 1;
+constexpr unsigned early_trigger = 1;
+constexpr unsigned multicast = 0;
+constexpr unsigned group = 0;
+constexpr unsigned power_of_two = 0;
+constexpr unsigned scale_tile_rows = 0;
 // Code is fetched anew in every launch. Kernels that work on rows are long, so a launch of one iteration gets a path
 // without the loop (0.1 us at one token on H200); it would only cost compile time elsewhere.
 constexpr bool single_path = false;
@@ -443,28 +459,37 @@ ARBITER_DEVICE bool arrived(const Vector& v) {
 }
 ARBITER_DEVICE Vector sentinel() { return Vector{ {sentinel_word, sentinel_word, sentinel_word, sentinel_word} }; }
 
-// The sum as every algorithm returns it: fp32 in rank order starting from +0, rounded once, sanitised.
-ARBITER_DEVICE Vector rounded_sum(const Values& sum) { return sanitised(pack(sum)); }
+// The sum as every algorithm returns it, and the numerics class rank_order_fp32: fp32 in rank order starting from +0,
+// rounded once, sanitised.
+ARBITER_DEVICE Vector rank_order_sum(const Vector (&of_rank)[config::world]) {
+  Values total = zero();
+#pragma unroll
+  for (unsigned r = 0; r < config::world; ++r) total = plus(total, unpack(of_rank[r]));
+  return sanitised(pack(total));
+}
+
+// The sum of another class: in fp32 in the order of the switch, rounded once.
+ARBITER_DEVICE Vector load_reduced(const void* multicast_address) { return load_reduced_fp32(multicast_address); }
 // The arguments in registers. Reading them is a miss of the constant cache in every launch; done before the grid
 // dependency is waited for, it costs nothing.
 ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
   Arguments a = arguments;
-  a.input = pinned(arguments.input);
-  a.output = pinned(arguments.output);
-  a.vectors = pinned(arguments.vectors);
-  a.rows = pinned(arguments.rows);
-  a.iterations = pinned(arguments.iterations);
+  a.input = in_register(arguments.input);
+  a.output = in_register(arguments.output);
+  a.vectors = in_register(arguments.vectors);
+  a.rows = in_register(arguments.rows);
+  a.iterations = in_register(arguments.iterations);
 #pragma unroll
-  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = pinned(arguments.workspace[r]);
+  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = in_register(arguments.workspace[r]);
   if (config::row_vectors != 0) {
-    a.residual_in = pinned(arguments.residual_in);
-    a.residual_out = pinned(arguments.residual_out);
-    a.gamma = pinned(arguments.gamma);
-    a.norm_out = pinned(arguments.norm_out);
+    a.residual_in = in_register(arguments.residual_in);
+    a.residual_out = in_register(arguments.residual_out);
+    a.gamma = in_register(arguments.gamma);
+    a.norm_out = in_register(arguments.norm_out);
   }
   if (config::quantised) {
-    a.quant_out = pinned(arguments.quant_out);
-    a.scale_out = pinned(arguments.scale_out);
+    a.quant_out = in_register(arguments.quant_out);
+    a.scale_out = in_register(arguments.scale_out);
   }
   return a;
 }
@@ -477,6 +502,12 @@ constexpr unsigned cluster_width = config::threads * config::vectors * config::c
 ARBITER_DEVICE unsigned rank_in_cluster() { return config::cluster == 1 ? 0u : cluster_rank(); }
 ARBITER_DEVICE unsigned cluster_index() { return block_index() / config::cluster; }
 ARBITER_DEVICE unsigned grid_clusters() { return grid_blocks() / config::cluster; }
+
+// A tile is what a cluster handles in one iteration: kRows rows. This is the r-th of them.
+template <unsigned kRows>
+ARBITER_DEVICE unsigned tile_row(unsigned iteration, unsigned r) {
+  return (cluster_index() + iteration * grid_clusters()) * kRows + r;
+}
 
 // Column of this thread's k-th vector within a row. 32 consecutive columns always belong to one warp.
 ARBITER_DEVICE unsigned column(unsigned k) {
@@ -494,8 +525,18 @@ ARBITER_DEVICE bool in_message(const Arguments& arguments, unsigned row, unsigne
   return vector_index(row, col) < arguments.vectors;
 }
 
+// body(k) for every vector of the row that this thread has.
+template <class Body>
+ARBITER_DEVICE void each_vector(const Arguments& arguments, unsigned row, const Body& body) {
+#pragma unroll
+  for (unsigned k = 0; k < config::vectors; ++k) {
+    if (in_message(arguments, row, column(k))) body(k);
+  }
+}
+
 ARBITER_DEVICE const void* vector_at(const void* base, unsigned row, unsigned col) {
-  return static_cast<const unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
+  return static_cast<const unsigned char*>(base) +
+         static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
 }
 ARBITER_DEVICE void* vector_at(void* base, unsigned row, unsigned col) {
   return static_cast<unsigned char*>(base) + static_cast<unsigned long long>(vector_index(row, col)) * sizeof(Vector);
@@ -568,18 +609,116 @@ ARBITER_DEVICE bool expired(const Arguments& arguments, Wait& wait, unsigned wai
   wait.given_up = give_up<kRank>(arguments, waited_for, phase, epoch, now - wait.started);
   return wait.given_up;
 }
+
+// --- what a rank contributes -------------------------------------------------------------------------------------
+// What this rank contributes to the sum: its input.
+ARBITER_DEVICE Vector contribution(const Arguments& arguments, unsigned row, unsigned col) {
+  return load(vector_at(arguments.input, row, col));
+}
+
+// --- what follows the sum ----------------------------------------------------------------------------------------
+// The sum itself.
+template <unsigned kRows>
+struct Epilogue {
+  ARBITER_DEVICE void begin() {}
+  ARBITER_DEVICE void prepare(const Arguments&) {}
+  ARBITER_DEVICE void prefetch(const Arguments&, const unsigned (&)[kRows]) {}
+
+  ARBITER_DEVICE void apply(const Arguments& arguments, const unsigned (&row)[kRows],
+                            const Vector (&sum)[kRows][config::vectors], unsigned) {
+#pragma unroll
+    for (unsigned i = 0; i < kRows; ++i) {
+#pragma unroll
+      for (unsigned k = 0; k < config::vectors; ++k) {
+        if (in_message(arguments, row[i], column(k))) store(vector_at(arguments.output, row[i], column(k)), sum[i][k]);
+      }
+    }
+  }
+};
+
+// --- how the ranks exchange data ----------------------------------------------------------------------------------
+// What algorithms do with whole tiles.
+
+template <unsigned kRows>
+ARBITER_DEVICE void tile_rows(unsigned iteration, unsigned (&row)[kRows]) {
+#pragma unroll
+  for (unsigned r = 0; r < kRows; ++r) row[r] = tile_row<kRows>(iteration, r);
+}
+
+// What this rank contributes to a tile.
+template <unsigned kRows>
+ARBITER_DEVICE void read_tile(const Arguments& arguments, unsigned iteration, Vector (&tile)[config::vectors][kRows]) {
+#pragma unroll
+  for (unsigned r = 0; r < kRows; ++r) {
+    const unsigned row = tile_row<kRows>(iteration, r);
+    each_vector(arguments, row, [&](unsigned k) { tile[k][r] = contribution(arguments, row, column(k)); });
+  }
+}
+
+// Copies what this rank contributes to where peers can load it.
+template <unsigned kRows>
+ARBITER_DEVICE void stage_tiles(const Arguments& arguments, unsigned char* copy, unsigned iterations) {
+  for (unsigned iteration = 0; iteration < iterations; ++iteration) {
+    for (unsigned r = 0; r < kRows; ++r) {
+      const unsigned row = tile_row<kRows>(iteration, r);
+      each_vector(arguments, row, [&](unsigned k) {
+        store_shared_vector(vector_at(copy, row, column(k)), contribution(arguments, row, column(k)));
+      });
+    }
+  }
+}
+
+// The sum of a vector of which rank r's part lies in from(r).
+template <class From>
+ARBITER_DEVICE Vector load_and_sum(const From& from, unsigned row, unsigned col) {
+  Vector of_rank[config::world];
+#pragma unroll
+  for (unsigned r = 0; r < config::world; ++r) of_rank[r] = load(vector_at(from(r), row, col));
+  return rank_order_sum(of_rank);
+}
+
+// A vector to to(r) of every rank, from the own one on, so that the ranks do not all store to the same one.
+template <unsigned kRank, class To>
+ARBITER_DEVICE void store_to_all(const To& to, unsigned row, unsigned col, const Vector& v) {
+#pragma unroll
+  for (unsigned distance = 0; distance < config::world; ++distance)
+    store_shared_vector(vector_at(to((kRank + distance) % config::world), row, col), v);
+}
+
+// What follows the sum, for iterations first to end - 1 of tiles with a row per rank whose sums lie at `results`: as
+// many rows at once as the epilogue takes.
+template <unsigned kRows>
+ARBITER_DEVICE void finish_tiles(const Arguments& arguments, Epilogue<kRows>& epilogue, const unsigned char* results,
+                                 unsigned first, unsigned end) {
+  constexpr unsigned steps = config::world / kRows;
+  for (unsigned iteration = first; iteration < end; ++iteration) {
+    for (unsigned step = 0; step < steps; ++step) {
+      unsigned row[kRows];
+      Vector sum[kRows][config::vectors];
+#pragma unroll
+      for (unsigned i = 0; i < kRows; ++i) row[i] = tile_row<config::world>(iteration, step * kRows + i);
+      epilogue.prefetch(arguments, row);
+#pragma unroll
+      for (unsigned i = 0; i < kRows; ++i)
+        each_vector(arguments, row[i], [&](unsigned k) { sum[i][k] = load(vector_at(results, row[i], column(k))); });
+      epilogue.apply(arguments, row, sum, iteration * steps + step);
+    }
+  }
+}
 // The push protocol: data is its own flag. A rank stores vectors into slots of a peer's rotating buffer; the owner of
 // the slot polls its local copy until no word is the sentinel, takes the vector, and puts the sentinel back.
 //
 // An epoch is what goes through one rotating buffer: the iterations of a launch, up to `push_iterations` side by side.
 // Nothing else is needed, because a slot is read and re-armed by one thread, and is stored to again only when the peer
 // knows that this has happened:
-// - Within a launch, a fence at the first store of an epoch orders everything re-armed so far before it. It waits for the
+// - Within a launch, a fence at the first store of an epoch orders everything re-armed so far before it. It waits for
+// the
 //   links and is expensive, so there is one an epoch and not one an iteration. Between launches the end of the kernel
 //   does the same.
-// - A rank sends iteration i + 1 before it takes iteration i, so it may be two iterations ahead of a peer. An epoch of a
-//   launch with several of them holds at least two iterations: a rank that enters the next one knows of its peers' entry
-//   into this launch.
+// - A rank sends iteration i + 1 before it takes iteration i, so it may be two iterations ahead of a peer. An epoch of
+// a
+//   launch with several of them holds at least two iterations: a rank that enters the next one knows of its peers'
+//   entry into this launch.
 // - What a peer may still hold dirty when a launch begins are the last epochs of its launch before: the one in which it
 //   waits; the one before, where its re-arming is not yet ordered; and, because the last rows of a message leave some
 //   threads without work, one more. Hence four buffers. (With three of
@@ -596,33 +735,37 @@ struct Push {
   static constexpr unsigned leg_slots = (config::world - 1) * config::vectors;
   static constexpr unsigned iteration_slots = kLegs * leg_slots + (kMulticast ? config::vectors : 0);
 
-  const Arguments& arguments;       // in registers
-  const Arguments& constants;       // the kernel's parameter, for the slow path
-  unsigned slot_stride;             // bytes between two slots of one thread
+  const Arguments& arguments;  // in registers
+  const Arguments& constants;  // the kernel's parameter, for the slow path
+  unsigned* epochs;            // one per block: what the next launch begins with
+  unsigned slot_stride;        // bytes between two slots of one thread
   unsigned buffer_stride;
   unsigned iterations_per_epoch;
-  unsigned long long first_place;   // of this thread's slot 0 in buffer 0, from the start of the workspace
-  unsigned long long place;         // the same for the current iteration
-  unsigned char* multicast;         // all workspaces; only with kMulticast
+  unsigned long long first_place;  // of this thread's slot 0 in buffer 0, from the start of the workspace
+  unsigned long long place;        // the same for the current iteration
+  unsigned char* multicast;        // all workspaces; only with kMulticast
   unsigned epoch;
-  unsigned in_epoch = 0;            // iterations of this epoch behind us
+  unsigned in_epoch = 0;  // iterations of this epoch behind us
 
   // Everything that does not depend on the epoch is computed here, while the previous kernel still runs.
   ARBITER_DEVICE Push(const Arguments& a, const Arguments& constants_) : arguments(a), constants(constants_) {
-    slot_stride = pinned(grid_blocks() * config::threads * static_cast<unsigned>(sizeof(Vector)));
-    buffer_stride = pinned(a.push_stride);
-    iterations_per_epoch = pinned(a.push_iterations);
-    first_place = pinned(a.push_offset + (block_index() * config::threads + thread_index()) *
-                                             static_cast<unsigned>(sizeof(Vector)));
-    if (kMulticast) multicast = pinned(a.multicast);
+    epochs = in_register(&control_of(a, kRank)->push_epoch[0]);
+    slot_stride = in_register(grid_blocks() * config::threads * static_cast<unsigned>(sizeof(Vector)));
+    buffer_stride = in_register(a.push_stride);
+    iterations_per_epoch = in_register(a.push_iterations);
+    first_place = in_register(a.push_offset + (block_index() * config::threads + thread_index()) *
+                                                  static_cast<unsigned>(sizeof(Vector)));
+    if (kMulticast) multicast = in_register(a.multicast);
   }
 
+  // The epoch that this launch begins with.
+  ARBITER_DEVICE unsigned first_epoch() const { return load_word(&epochs[block_index()]); }
   ARBITER_DEVICE void begin(unsigned first) {
     epoch = first;
     place = first_place + static_cast<unsigned long long>(first % push_buffers) * buffer_stride;
   }
-  // The epoch that the next launch begins with.
-  ARBITER_DEVICE unsigned behind(unsigned first) const { return first + constants.push_epochs; }
+  // Once a launch, when all threads of the block have read the epoch: what the next launch begins with.
+  ARBITER_DEVICE void end(unsigned first) const { advance_epochs(epochs, first + constants.push_epochs); }
   // The next iteration's slots. With a new epoch comes the fence.
   ARBITER_DEVICE void advance() {
     if (++in_epoch == iterations_per_epoch) {
@@ -668,7 +811,8 @@ struct Push {
   }
 
   // Fill data[r] with what peer r has sent, for every peer that is wanted, and re-arm those slots; the own rank is left
-  // alone unless its vector comes by multicast. All slots are polled together, so that the wait is one round trip and not one per peer.
+  // alone unless its vector comes by multicast. All slots are polled together, so that the wait is one round trip and
+  // not one per peer.
   ARBITER_DEVICE void receive(unsigned leg, unsigned k, const bool (&wanted)[config::world],
                               Vector (&data)[config::world], Wait& wait) const {
     unsigned waited_for = 0;
@@ -699,39 +843,65 @@ struct Push {
       store_symmetric_local(arguments.workspace[kRank] + slot(leg, kRank, r, k), sentinel());
     }
   }
-};
-
-// --- what a rank contributes -------------------------------------------------------------------------------------
-// What this rank contributes to the sum: its input.
-ARBITER_DEVICE Vector contribution(const Arguments& arguments, unsigned row, unsigned col) {
-  return load(vector_at(arguments.input, row, col));
-}
-
-// --- what follows the sum ----------------------------------------------------------------------------------------
-// The sum itself.
-template <unsigned kRows>
-struct Epilogue {
-  ARBITER_DEVICE void begin() {}
-  ARBITER_DEVICE void prepare(const Arguments&) {}
-  ARBITER_DEVICE void prefetch(const Arguments&, const unsigned (&)[kRows]) {}
-
-  ARBITER_DEVICE void apply(const Arguments& arguments, const unsigned (&row)[kRows],
-                            const Vector (&sum)[kRows][config::vectors], unsigned) {
+  // The same from every peer.
+  ARBITER_DEVICE void receive_all(unsigned leg, unsigned k, Vector (&data)[config::world], Wait& wait) const {
+    bool wanted[config::world];
 #pragma unroll
-    for (unsigned i = 0; i < kRows; ++i) {
-#pragma unroll
-      for (unsigned k = 0; k < config::vectors; ++k) {
-        if (in_message(arguments, row[i], column(k))) store(vector_at(arguments.output, row[i], column(k)), sum[i][k]);
-      }
-    }
+    for (unsigned r = 0; r < config::world; ++r) wanted[r] = true;
+    receive(leg, k, wanted, data, wait);
   }
 };
 
-// --- how the ranks exchange data ----------------------------------------------------------------------------------
-// Copy to the own staging area, barrier, sum every world-th row by reading the peers, store the result to all, barrier.
-// With multicast the result is stored once, and the switch delivers it to all.
-// Barriers between the ranks. Blocks with the same index work on the same vectors on every rank, so a barrier joins only
-// those. An epoch counts the barriers that a block has passed; a flag holds a peer's epoch.
+// The loop of the push algorithms. The next tile leaves before this one is waited for, so that the links never rest.
+// They differ in what they send where:
+//   legs                                    their Push;
+//   send(to, iteration, tile)               the first leg; this rank contributes tile[k][r] to the r-th row;
+//   forwards, forward(to, iteration, ...)   whether something must leave before the next tile does, and what;
+//   collect(from, row, tile, sum, wait)     the sums of all rows of the tile.
+template <class Algorithm>
+ARBITER_DEVICE void push_tiles(Algorithm& algorithm, Epilogue<Algorithm::rows>& epilogue, unsigned iterations) {
+  constexpr unsigned rows = Algorithm::rows, vectors = config::vectors;
+  auto& legs = algorithm.legs;
+  const Arguments& arguments = legs.arguments;
+  Wait wait;
+  const unsigned first = legs.first_epoch();
+  Vector mine[vectors][rows];
+  read_tile(arguments, 0, mine);
+  legs.begin(first);
+  algorithm.send(legs, 0, mine);
+  epilogue.prepare(arguments);
+  block_barrier();  // every thread of the block has read the epoch
+  legs.end(first);
+
+  for (unsigned iteration = 0; iteration < iterations; ++iteration) {
+    const bool more = iteration + 1 < iterations;
+    Vector following[vectors][rows], sum[rows][vectors];
+    if constexpr (Algorithm::forwards) {
+      if (more) read_tile(arguments, iteration + 1, following);
+      algorithm.forward(legs, iteration, mine, sum, wait);
+    }
+    auto next = legs;
+    if (more) {
+      if constexpr (!Algorithm::forwards) read_tile(arguments, iteration + 1, following);
+      next.advance();
+      algorithm.send(next, iteration + 1, following);
+    }
+    unsigned row[rows];
+    tile_rows(iteration, row);
+    epilogue.prefetch(arguments, row);
+    algorithm.collect(legs, row, mine, sum, wait);
+    epilogue.apply(arguments, row, sum, iteration);
+
+    legs.step_to(next);
+#pragma unroll
+    for (unsigned k = 0; k < vectors; ++k) {
+#pragma unroll
+      for (unsigned r = 0; r < rows; ++r) mine[k][r] = following[k][r];
+    }
+  }
+}
+// Barriers between the ranks. Blocks with the same index work on the same vectors on every rank, so a barrier joins
+// only those. An epoch counts the barriers that a block has passed; a flag holds a peer's epoch.
 template <unsigned kRank>
 struct Barrier {
   const Arguments& constants;
@@ -771,88 +941,160 @@ struct Barrier {
     }
   }
 };
+// How a rank finds the tensors of its peers. A rank says with its first barrier where its contribution of this call
+// lies, as the peer addresses it: the input itself, if peers can address that (zero copy), or a copy in its workspace.
+// Every rank decides for itself and the others read what it said, so it does not matter whether they decide alike.
 
-constexpr bool multicast = 0 != 0;
+// What a rank says: two numbers, and for which epoch of the barriers they hold.
+template <unsigned kRank>
+struct PlacesOf {
+  enum : unsigned { input, output };
+
+  // Before the first barrier. Every block says the same; only its own barrier makes it known to the peer's block.
+  template <class Input, class Output>
+  static ARBITER_DEVICE void publish(const Arguments& constants, const Barrier<kRank>& barrier, const Input& input_for,
+                                     const Output& output_for) {
+    const unsigned peer = thread_index();
+    if (peer >= config::world || peer == kRank) return;
+    Control* theirs = control_of(constants, peer);
+    store_relaxed(&theirs->place[input][kRank], input_for(peer));
+    store_relaxed(&theirs->place[output][kRank], output_for(peer));
+    store_relaxed(&theirs->place_epoch[kRank], barrier.epoch + 1);
+  }
+
+  // Behind the first barrier. A peer that has not come in time has said nothing: 0.
+  static ARBITER_DEVICE unsigned long long find(const Arguments& constants, const Barrier<kRank>& barrier,
+                                                unsigned what, unsigned r) {
+    const Control* control = control_of(constants, kRank);
+    const unsigned long long place = load_relaxed(&control->place[what][r]);
+    return load_relaxed(&control->place_epoch[r]) == barrier.epoch ? place : 0;
+  }
+};
+
+template <unsigned kRank>
+struct Pull {
+  using Places = PlacesOf<kRank>;
+
+  const Arguments& arguments;  // in registers
+  const Arguments& constants;
+  const bool staged;  // the contribution is a copy
+
+  // `overwritten`: the kernel writes its input before all peers have read it. What a prologue makes lies nowhere yet.
+  ARBITER_DEVICE Pull(const Arguments& a, const Arguments& constants_, bool overwritten)
+      : arguments(a),
+        constants(constants_),
+        staged(config::prologue || constants_.input_at[kRank] == nullptr || overwritten) {}
+
+  ARBITER_DEVICE unsigned char* own_copy() const { return arguments.workspace[kRank] + constants.staging_offset; }
+  ARBITER_DEVICE unsigned char* results_of(unsigned r) const {
+    return arguments.workspace[r] + constants.results_offset;
+  }
+
+  // The contribution, if it has to be copied.
+  template <unsigned kRows>
+  ARBITER_DEVICE void stage(unsigned iterations) const {
+    if (staged) stage_tiles<kRows>(arguments, own_copy(), iterations);
+  }
+
+  ARBITER_DEVICE void publish(const Barrier<kRank>& barrier) const {
+    Places::publish(
+        constants, barrier,
+        [&](unsigned peer) {
+          return address_bits(staged ? constants.workspace_at[peer] + constants.staging_offset
+                                     : constants.input_at[peer]);
+        },
+        [&](unsigned peer) { return address_bits(constants.output_at[peer]); });
+  }
+
+  // The contributions of all ranks; the own one for a peer that has said nothing, because nobody needs the sum then.
+  ARBITER_DEVICE void find_inputs(const Barrier<kRank>& barrier, const unsigned char* (&input)[config::world]) const {
+    const unsigned char* mine = staged ? own_copy() : static_cast<const unsigned char*>(arguments.input);
+#pragma unroll
+    for (unsigned r = 0; r < config::world; ++r) {
+      const unsigned char* theirs = r == kRank ? mine : address_of(Places::find(constants, barrier, Places::input, r));
+      input[r] = theirs == nullptr ? mine : theirs;
+    }
+  }
+
+  // Where each rank wants a plain sum: in its output, if this rank can address that, or in its workspace.
+  ARBITER_DEVICE void find_outputs(const Barrier<kRank>& barrier, unsigned char* (&output)[config::world]) const {
+#pragma unroll
+    for (unsigned r = 0; r < config::world; ++r) {
+      output[r] =
+          r == kRank ? constants.output_at[kRank] : address_of(Places::find(constants, barrier, Places::output, r));
+      if (output[r] == nullptr) output[r] = results_of(r);
+    }
+  }
+};
+// Two-shot, staged: copy to the own workspace, barrier, sum every N-th row by reading the peers' copies, store the
+// result to all workspaces, barrier, go on with the own one. Everything is in place before anybody looks, so nothing is
+// polled but the flags of the barriers, and the input is free once it is copied.
+//
+// The workspace has a place for every row, so nothing is overwritten within a launch. The copies may be overwritten by
+// the next launch because all peers have read them before they arrive at the second barrier; results, because a peer
+// stores them only behind the first barrier, when this rank has entered that launch too. With multicast a result is
+// stored once, and the switch delivers it to all.
+template <unsigned kRank>
+struct Algorithm {
+  static constexpr unsigned rows = config::world;
+  static constexpr bool single_path = false;
+  static constexpr bool multicast = config::multicast != 0;
+  const Arguments& arguments;
+  const Arguments& constants;
+
+  ARBITER_DEVICE Algorithm(const Arguments& a, const Arguments& c) : arguments(a), constants(c) {}
+
+  ARBITER_DEVICE void run(Epilogue<rows>& epilogue, unsigned iterations) {
+    const auto data_of = [&](unsigned r) { return arguments.workspace[r] + constants.staging_offset; };
+    const auto results_of = [&](unsigned r) { return arguments.workspace[r] + constants.results_offset; };
+    Wait wait;
+    Barrier<kRank> barrier(constants);
+    stage_tiles<config::world>(arguments, data_of(kRank), iterations);
+    barrier.pass(wait);
+    barrier.advance(1);
+    for (unsigned iteration = 0; iteration < iterations; ++iteration) {
+      const unsigned row = tile_row<config::world>(iteration, kRank);
+      each_vector(arguments, row, [&](unsigned k) {
+        const Vector sum = load_and_sum(data_of, row, column(k));
+        if (multicast) {
+          store_multicast(vector_at(constants.multicast + constants.results_offset, row, column(k)), sum);
+        } else {
+          store_to_all<kRank>(results_of, row, column(k), sum);
+        }
+      });
+    }
+    if (multicast) fence_aliases();
+    barrier.pass(wait);
+    if (multicast) fence_aliases();
+
+    epilogue.prepare(arguments);
+    finish_tiles(arguments, epilogue, results_of(kRank), 0, iterations);
+  }
+};
+
+// The beginning of every kernel. An algorithm is a struct that says what comes then:
+//   rows           of a tile that what follows the sum takes at once;
+//   single_path    whether a launch of one iteration is worth code of its own;
+//   Algorithm(arguments, constants)   what can be computed while the previous kernel still runs: it touches no memory;
+//   run(epilogue, iterations)         the rest, when inputs may be read and outputs written.
+// `arguments` are those in registers; `constants` are the kernel's parameter, for what is used late or never.
+template <unsigned kRank, bool kSingle>
+ARBITER_DEVICE void exchange(const Arguments& arguments, const Arguments& constants) {
+  Algorithm<kRank> algorithm(arguments, constants);
+  Epilogue<Algorithm<kRank>::rows> epilogue;
+  epilogue.begin();
+  grid_dependency_wait();
+  if (config::early_trigger != 0) grid_dependency_trigger();
+  algorithm.run(epilogue, kSingle ? 1 : arguments.iterations);
+}
 
 template <unsigned kRank>
 ARBITER_DEVICE void run(const Arguments& constants) {
   const Arguments arguments = in_registers(constants);
-  constexpr unsigned world = config::world, vectors = config::vectors;
-  Epilogue<world> epilogue;
-  Wait wait;
-
-  epilogue.begin();
-  if (config::early_trigger == 2) grid_dependency_trigger();
-  grid_dependency_wait();
-  if (config::early_trigger == 1) grid_dependency_trigger();
-  Barrier<kRank> barrier(constants);
-
-  const auto data_at = [&](unsigned rank, unsigned row, unsigned col) {
-    return vector_at(arguments.workspace[rank] + constants.staging_offset, row, col);
-  };
-  const auto result_at = [&](unsigned rank, unsigned row, unsigned col) {
-    return vector_at(arguments.workspace[rank] + constants.results_offset, row, col);
-  };
-  const auto row_of = [&](unsigned iteration, unsigned r) {
-    return (cluster_index() + iteration * grid_clusters()) * world + r;
-  };
-
-  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
-#pragma unroll
-    for (unsigned r = 0; r < world; ++r) {
-      const unsigned row = row_of(iteration, r);
-#pragma unroll
-      for (unsigned k = 0; k < vectors; ++k) {
-        if (in_message(arguments, row, column(k))) {
-          const Vector mine = contribution(arguments, row, column(k));
-          store_shared_vector(data_at(kRank, row, column(k)), mine);
-        }
-      }
-    }
-  }
-  barrier.pass(wait);
-  barrier.advance(1);
-  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
-    const unsigned row = row_of(iteration, kRank);
-#pragma unroll
-    for (unsigned k = 0; k < vectors; ++k) {
-      if (!in_message(arguments, row, column(k))) continue;
-      Vector contribution[world];
-#pragma unroll
-      for (unsigned r = 0; r < world; ++r) contribution[r] = load(data_at(r, row, column(k)));
-      Values total = zero();
-#pragma unroll
-      for (unsigned r = 0; r < world; ++r) total = plus(total, unpack(contribution[r]));
-      const Vector sum = rounded_sum(total);
-      if (multicast) {
-        store_multicast(vector_at(constants.multicast + constants.results_offset, row, column(k)), sum);
-        continue;
-      }
-#pragma unroll
-      for (unsigned distance = 0; distance < world; ++distance) {
-        store_shared_vector(result_at((kRank + distance) % world, row, column(k)), sum);
-      }
-    }
-  }
-  if (multicast) fence_aliases();
-  barrier.pass(wait);
-  if (multicast) fence_aliases();
-
-  epilogue.prepare(arguments);
-  for (unsigned iteration = 0; iteration < arguments.iterations; ++iteration) {
-    unsigned row[world];
-    Vector sum[world][vectors];
-#pragma unroll
-    for (unsigned r = 0; r < world; ++r) row[r] = row_of(iteration, r);
-    epilogue.prefetch(arguments, row);
-#pragma unroll
-    for (unsigned r = 0; r < world; ++r) {
-#pragma unroll
-      for (unsigned k = 0; k < vectors; ++k) {
-        if (in_message(arguments, row[r], column(k))) sum[r][k] = load(result_at(kRank, row[r], column(k)));
-      }
-    }
-    epilogue.apply(arguments, row, sum, iteration);
+  if (config::single_path && Algorithm<kRank>::single_path && arguments.iterations == 1) {
+    exchange<kRank, true>(arguments, constants);
+  } else {
+    exchange<kRank, false>(arguments, constants);
   }
 }
 

@@ -17,7 +17,7 @@
 namespace arbiter::cli {
 namespace {
 
-constexpr std::string_view capabilities[] = {"registered_input", "multicast"};
+constexpr std::string_view capabilities[] = {"multicast"};
 
 /// Where the kernels would run.
 struct Target {
@@ -40,7 +40,7 @@ Target read_target(const Options& options) {
   }
   target.limits = limits_of(target.name);
   if (!options.has("target")) {
-    target.limits.capabilities = {"registered_input"};
+    target.limits.capabilities.clear();
     if (EnvironmentVariables::read().multicast) target.limits.capabilities.emplace_back("multicast");
   }
   if (options.has("with")) {
@@ -264,9 +264,9 @@ Options catalogue_options() {
       .value("target", "NAME", "count for this target instead of this device: sm_90a, compute_XX, cpu, ...")
       .choices(target_names())
       .list("with", "NAME",
-            "what is proven there beyond peer stores: registered_input, multicast, or nothing\n"
-            "(default: both; without --target multicast only if ARBITER_MULTICAST is on)")
-      .choices({"registered_input", "multicast", "nothing"})
+            "what is proven there beyond peer stores: multicast or nothing\n"
+            "(default: multicast; without --target only if ARBITER_MULTICAST is on)")
+      .choices({"multicast", "nothing"})
       .flag("explain", "why variants, algorithms and problems are not available")
       .flag("json", "for programs; see docs/cli.md");
   return options;

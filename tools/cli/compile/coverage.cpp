@@ -108,7 +108,7 @@ void draw_problem(const Catalogue& catalogue, const std::vector<int>& worlds, co
                   std::uint64_t number, std::vector<CompileTask>& tasks) {
   std::mt19937_64 random(20261124 + number);
   TargetLimits limits = limits_of(target);
-  limits.capabilities = {"multicast", "registered_input"};  // a compiler does not care whether a machine has them
+  limits.capabilities = {"multicast"};  // a compiler does not care whether a machine has them
   const std::string pattern = draw_pattern(catalogue, random);
   const Dtype dtype = dtypes[random() % std::size(dtypes)];
   const int hidden = hiddens[random() % std::size(hiddens)];

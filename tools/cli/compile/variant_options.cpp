@@ -97,7 +97,7 @@ std::string check_target(const std::string& target) {
 
 TargetLimits limits_of(const std::string& target) {
   TargetLimits limits;
-  limits.capabilities = {"multicast", "registered_input"};  // whether a machine has them is not the compiler's business
+  limits.capabilities = {"multicast"};  // whether a machine has them is not the compiler's business
   if (target == "cpu") {
     limits.max_threads = CpuDeviceOptions{}.max_threads_per_block;
     return limits;

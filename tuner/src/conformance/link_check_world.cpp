@@ -122,7 +122,7 @@ LinkWorld::LinkWorld(const LinkCheckOptions& options, std::uint64_t push_buffer_
   const auto catalogue = std::make_shared<const Catalogue>(Catalogue::builtin().with_axis("threads", {threads}));
   family_ = {flat_pattern, Dtype::fp16, flat_hidden, flat_tokens, Mode::graph};
   TargetLimits limits;
-  limits.capabilities = {"multicast", "registered_input"};  // what the group really has is asked when it loads
+  limits.capabilities = {"multicast"};  // what the group really has is asked when it loads
   const AlgorithmEntry& entry = catalogue->algorithm(options.backend, options.algorithm);
   const std::vector<Variant> found =
       enumerate(*catalogue, family_.pattern, family_.dtype, options.world, family_.hidden, limits, options.backend)

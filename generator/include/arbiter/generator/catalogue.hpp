@@ -37,13 +37,13 @@ Transport parse_transport(std::string_view);
 struct AlgorithmEntry {
   Backend backend{};
   std::string name;           ///< "oneshot_push"
-  std::string template_name;  ///< path below templates/ without ".mustache": "algorithms/oneshot_push"
+  std::string template_name;  ///< path below templates/: "algorithms/oneshot_push.cuh"
   std::string summary;        ///< one sentence for people
   Numerics numerics{};
   std::optional<Transport> transport;     ///< of an exchange; none without one
   bool exchange = true;                   ///< false: the stand-alone epilogue kernel, which talks to nobody
   std::vector<int> worlds;                ///< world sizes it is built for
-  std::vector<std::string> capabilities;  ///< what it needs beyond peer stores: "multicast", "registered_input"
+  std::vector<std::string> capabilities;  ///< what it needs beyond peer stores: "multicast"
   std::vector<Axis> axes;
   std::vector<Constraint> constraints;
   // Geometry, as expressions over Bindings (evaluate() below):

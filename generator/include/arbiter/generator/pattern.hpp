@@ -61,7 +61,7 @@ struct PartEntry {
   PartKind kind{};
   std::string name;           ///< "rmsnorm", "fp8_group{group}_ue8m0": how pattern names spell it
   std::string parameter;      ///< the number within the name ("group"); empty if there is none
-  std::string template_name;  ///< path below templates/ without ".mustache": "stages/rmsnorm"
+  std::string template_name;  ///< path below templates/: "stages/rmsnorm.cuh"
   std::string summary;
   std::vector<Tensor> reads;             ///< must be given
   std::vector<Tensor> optional;          ///< may be given

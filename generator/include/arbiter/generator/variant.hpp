@@ -35,7 +35,7 @@ struct Variant {
 struct TargetLimits {
   int sm = 0;                             ///< 80, 86, 89, 90, 100, 103, 120; 0 for the CPU device
   int max_threads = 1024;                 ///< per block
-  std::vector<std::string> capabilities;  ///< proven here: "multicast", "registered_input"
+  std::vector<std::string> capabilities;  ///< proven here: "multicast"
 };
 
 /// A combination the catalogue names that cannot be built here, and why.

@@ -21,7 +21,7 @@ ARBITER_DEVICE void add_residual(const Arguments& arguments, const unsigned (&ro
     for (unsigned k = 0; k < config::vectors; ++k) {
       if (!in_message(arguments, row[i], column(k))) continue;
       x[i][k] = pack(plus(unpack(sum[i][k]), unpack(x[i][k])));
-      if (wanted<{{residual_out_optional}}>(arguments.residual_out))
+      if (wanted<config::residual_out_optional>(arguments.residual_out))
         store(vector_at(arguments.residual_out, row[i], column(k)), x[i][k]);
     }
   }

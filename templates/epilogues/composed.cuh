@@ -1,5 +1,5 @@
-// What follows the sum, stage by stage: residual, norm, quantisation. A row goes from one to the next as vectors that are
-// rounded as if they had been written and read back, so the result is that of the separate operations.
+// What follows the sum, stage by stage: residual, norm, quantisation. A row goes from one to the next as vectors that
+// are rounded as if they had been written and read back, so the result is that of the separate operations.
 template <unsigned kRows>
 struct Epilogue {
   // Reductions over a row in one iteration, in order of execution: they share two buffers in turn.

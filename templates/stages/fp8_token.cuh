@@ -21,7 +21,8 @@ struct Quantisation {
         if (in_message(arguments, row[i], column(k)))
           store_e4m3(arguments, row[i], column(k), scaled(unpack(x[i][k]), inverse));
       }
-      if (column(0) == 0 && row[i] < arguments.rows) store_float(static_cast<float*>(arguments.scale_out) + row[i], scale);
+      if (column(0) == 0 && row[i] < arguments.rows)
+        store_float(static_cast<float*>(arguments.scale_out) + row[i], scale);
     }
   }
 };

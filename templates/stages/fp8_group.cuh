@@ -1,9 +1,7 @@
-// FP8 with a scale for every group of elements. No scale is below 1e-10. As UE8M0 it is rounded up to a power of two whose
-// exponent is stored, four groups to an int32, the int32s in columns of all rows.
-{{> group_maxima.h}}
-
+// FP8 with a scale for every group of elements. No scale is below 1e-10. As UE8M0 it is rounded up to a power of two
+// whose exponent is stored, four groups to an int32, the int32s in columns of all rows.
 struct Quantisation {
-  static constexpr bool power_of_two = {{power_of_two}};
+  static constexpr bool power_of_two = config::power_of_two != 0;
   static constexpr unsigned groups = config::hidden / group;
   static constexpr unsigned reductions = group_reductions;
 
@@ -27,11 +25,13 @@ struct Quantisation {
 
   // Exponents that one thread stores, from as many groups of its warp: stores of many rows that meet in one sector of
   // memory wait for each other.
-  static constexpr unsigned together =
-      !power_of_two || !vectors_whole || !group_in_warp ? 1 : 32 / group_vectors > 4 ? 4 : 32 / group_vectors;
+  static constexpr unsigned together = !power_of_two || !vectors_whole || !group_in_warp ? 1
+                                       : 32 / group_vectors > 4                          ? 4
+                                                                                         : 32 / group_vectors;
 
   // By all threads of a warp: with the exponent of its group, 0 where there is none.
-  ARBITER_DEVICE static void store_together(const Arguments& arguments, unsigned row, unsigned col, unsigned exponents, bool here) {
+  ARBITER_DEVICE static void store_together(const Arguments& arguments, unsigned row, unsigned col, unsigned exponents,
+                                            bool here) {
 #pragma unroll
     for (unsigned n = 1; n < together; n *= 2) exponents |= shuffle_xor(exponents, n * group_vectors) << (8 * n);
     if (!here || col % (together * group_vectors) != 0) return;
@@ -66,7 +66,8 @@ struct Quantisation {
       return inverse_of(exponent);
     }
     const float quotient = over_448(bits_to_float(peak)), scale = quotient < 1e-10f ? 1e-10f : quotient;
-    if (here) store_float(static_cast<float*>(arguments.scale_out) + static_cast<unsigned long long>(row) * groups + g, scale);
+    if (here)
+      store_float(static_cast<float*>(arguments.scale_out) + static_cast<unsigned long long>(row) * groups + g, scale);
     return reciprocal(scale);
   }
 
@@ -94,7 +95,8 @@ struct Quantisation {
           const unsigned g = (first + e) / group;
           const bool starts = (first + e) % group == 0;
           // Where whole groups lie in a vector, or whole vectors in a group, this is known when compiling.
-          if (together == 1 && e % group_step == 0) inverse = use(arguments, row[i], g, peak[i][k].at[e / group_step], starts);
+          if (together == 1 && e % group_step == 0)
+            inverse = use(arguments, row[i], g, peak[i][k].at[e / group_step], starts);
           v.at[e] = multiply(v.at[e], inverse);
         }
         store_e4m3(arguments, row[i], column(k), v);

@@ -1,7 +1,5 @@
 // What this rank contributes: the sum over the top k permuted rows of a token of weight * row, then the optional shared
 // expert. A map entry that names no row (-1) is skipped.
-{{> moe.h}}
-
 ARBITER_DEVICE Vector contribution(const Arguments& arguments, unsigned row, unsigned col) {
   const auto place = [&](unsigned j) { return row * arguments.moe_count + j; };
   const auto source = [&](unsigned j) {

@@ -1,4 +1,5 @@
-// norm_out = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) * (gamma + weight_bias), computed in fp32 and rounded once.
+// norm_out = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) * (gamma + weight_bias), computed in fp32 and
+// rounded once.
 struct Norm {
   static constexpr unsigned reductions = 2;
   Weight weight;
@@ -45,7 +46,7 @@ struct Norm {
             v.at[e] = multiply(multiply(distance, scale), add(w.at[e], arguments.weight_bias));
           }
           x[i][k] = pack(v);
-          if (wanted<{{norm_out_optional}}>(arguments.norm_out))
+          if (wanted<config::norm_out_optional>(arguments.norm_out))
             store(vector_at(arguments.norm_out, row[i], column(k)), x[i][k]);
         });
       }

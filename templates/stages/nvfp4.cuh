@@ -1,9 +1,10 @@
-// NVFP4: e2m1 with an e4m3 scale for every 16 elements (two vectors of neighbouring threads), relative to a global scale.
+// NVFP4: e2m1 with an e4m3 scale for every 16 elements (two vectors of neighbouring threads), relative to a global
+// scale.
 struct Quantisation {
   static constexpr unsigned reductions = 0;
-  static constexpr unsigned columns = config::hidden / {{group}};     // scales of a row
-  static constexpr unsigned padded_columns = (columns + 3) / 4 * 4;   // in tiles
-  static constexpr unsigned tile_rows = {{scale_tile_rows}};          // 1: no tiles
+  static constexpr unsigned columns = config::hidden / config::group;  // scales of a row
+  static constexpr unsigned padded_columns = (columns + 3) / 4 * 4;    // in tiles
+  static constexpr unsigned tile_rows = config::scale_tile_rows;       // 1: no tiles
   float global_scale;
   bool plain;  // the global scale is of a size that needs no care
 
@@ -38,7 +39,8 @@ struct Quantisation {
 
   ARBITER_DEVICE static void store_scale(const Arguments& arguments, unsigned row, unsigned c, unsigned scale) {
     if (tile_rows == 1) {
-      store_byte(static_cast<unsigned char*>(arguments.scale_out) + static_cast<unsigned long long>(row) * columns + c, scale);
+      store_byte(static_cast<unsigned char*>(arguments.scale_out) + static_cast<unsigned long long>(row) * columns + c,
+                 scale);
       return;
     }
     unsigned char* place = tile_place(arguments, row, c / 4 * 4);
@@ -82,7 +84,8 @@ struct Quantisation {
       for (unsigned k = 0; k < config::vectors; ++k) {
         const unsigned largest = larger(peak[i][k], shuffle_xor(peak[i][k], 1));
         if (!in_message(arguments, row[i], column(k))) continue;
-        const unsigned scale = pack_e4m3(multiply(global_scale, multiply(bits_to_float(largest), 1.0f / 6.0f)), 0.0f) & 0xffu;
+        const unsigned scale =
+            pack_e4m3(multiply(global_scale, multiply(bits_to_float(largest), 1.0f / 6.0f)), 0.0f) & 0xffu;
         const unsigned col = column(k);
         store_word(static_cast<unsigned*>(arguments.quant_out) + vector_index(row[i], col),
                    quantised(x[i][k], inverse_of(scale), largest));

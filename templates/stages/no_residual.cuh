@@ -1,6 +1,7 @@
 // No residual: the sum goes on as it is.
 template <unsigned kRows>
-ARBITER_DEVICE void prefetch_residual(const Arguments&, const unsigned (&)[kRows], Vector (&x)[kRows][config::vectors]) {
+ARBITER_DEVICE void prefetch_residual(const Arguments&, const unsigned (&)[kRows],
+                                      Vector (&x)[kRows][config::vectors]) {
 #pragma unroll
   for (unsigned i = 0; i < kRows; ++i) {
 #pragma unroll
@@ -17,7 +18,8 @@ ARBITER_DEVICE void add_residual(const Arguments& arguments, const unsigned (&ro
     for (unsigned k = 0; k < config::vectors; ++k) {
       if (!in_message(arguments, row[i], column(k))) continue;
       x[i][k] = sum[i][k];
-      if (wanted<{{output_optional}}>(arguments.output)) store(vector_at(arguments.output, row[i], column(k)), x[i][k]);
+      if (wanted<config::output_optional>(arguments.output))
+        store(vector_at(arguments.output, row[i], column(k)), x[i][k]);
     }
   }
 }

@@ -35,7 +35,7 @@ struct Norm {
             v.at[e] = multiply(multiply(v.at[e], scale), add(w.at[e], arguments.weight_bias));
           }
           x[i][k] = pack(v);
-          if (wanted<{{norm_out_optional}}>(arguments.norm_out))
+          if (wanted<config::norm_out_optional>(arguments.norm_out))
             store(vector_at(arguments.norm_out, row[i], column(k)), x[i][k]);
         });
       }
