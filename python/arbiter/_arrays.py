@@ -1,10 +1,11 @@
 """NumPy arrays, PyTorch tensors and other CUDA arrays, seen the same way. Neither package is imported here."""
 
+import math
 import sys
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
-from . import _abi
+from . import _abi, _dlpack
 from .errors import InvalidArgument
 
 CODES = {"bf16": _abi.BF16, "fp16": _abi.FP16, "fp32": _abi.FP32}
@@ -27,10 +28,7 @@ class View:
 
     @property
     def elements(self) -> int:
-        count = 1
-        for extent in self.shape:
-            count *= extent
-        return count
+        return math.prod(self.shape)
 
 
 def dtype_name(dtype: Any) -> str:
@@ -61,12 +59,14 @@ def view(x: Any, name: str, strided: bool = False) -> View:
                 "pass numpy.ascontiguousarray(...)"
             )
         return View(x.ctypes.data, x.shape, _SHORT.get(x.dtype.name, x.dtype.name), x.nbytes, "cpu", -1, x.nbytes)
+    if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
+        return _of_dlpack(x, name, strided)
     interface = getattr(x, "__cuda_array_interface__", None)
     if interface is not None:
         return _of_cuda_array(interface, name)
     raise InvalidArgument(
         f"{name} is a {type(x).__module__}.{type(x).__qualname__}; expected a NumPy array, a PyTorch tensor, or an "
-        "array with __cuda_array_interface__"
+        "array with __dlpack__ or __cuda_array_interface__"
     )
 
 
@@ -107,23 +107,30 @@ def _of_torch(x: Any, name: str, strided: bool) -> View:
     )
 
 
+def _of_dlpack(x: Any, name: str, strided: bool) -> View:
+    seen = _dlpack.look(x, name)
+    _require_contiguous(name, seen.shape, None if strided else seen.strides, 1)
+    count = math.prod(seen.shape)
+    size = count * seen.size
+    return View(seen.pointer, seen.shape, seen.dtype, size, seen.device, seen.index, size)
+
+
+def _require_contiguous(name: str, shape: Sequence[int], strides: Optional[Sequence[int]], unit: int) -> None:
+    """`strides`: in steps of which an element takes `unit`; None: it is contiguous."""
+    expected = unit
+    for extent, stride in zip(reversed(shape), reversed(strides or ())):
+        if extent > 1 and stride != expected:
+            raise InvalidArgument(f"{name} is not contiguous (shape {tuple(shape)}, strides {tuple(strides or ())})")
+        expected *= extent
+
+
 def _of_cuda_array(interface: Any, name: str) -> View:
-    pointer, read_only = interface["data"]
     kind = interface["typestr"]
     dtype = {"<f2": "fp16", "<f4": "fp32", "<i4": "int32", "|u1": "uint8"}.get(kind, kind)
-    size = int(kind[2:])
-    count = 1
-    for extent in interface["shape"]:
-        count *= extent
-    strides = interface.get("strides")
-    if strides is not None:
-        expected = size
-        for extent, stride in zip(reversed(interface["shape"]), reversed(strides)):
-            if extent > 1 and stride != expected:
-                raise InvalidArgument(f"{name} is not contiguous (shape {interface['shape']}, strides {strides} bytes)")
-            expected *= extent
-    del read_only
-    return View(pointer or 0, tuple(interface["shape"]), dtype, count * size, "cuda", -1, count * size)
+    size, shape = int(kind[2:]), tuple(interface["shape"])
+    _require_contiguous(name, shape, interface.get("strides"), size)
+    count = math.prod(shape)
+    return View(interface["data"][0] or 0, shape, dtype, count * size, "cuda", -1, count * size)
 
 
 def empty(like: Any, shape: Tuple[int, ...], dtype: Optional[str] = None) -> Any:

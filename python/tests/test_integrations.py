@@ -1,10 +1,13 @@
 """The engines' own call signatures, from small stand-ins of their calling sites."""
 
+import sys
 import types
 
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from processes import run  # noqa: E402
 
 import arbiter  # noqa: E402
 from arbiter import Communicator, Family  # noqa: E402
@@ -305,6 +308,106 @@ def test_sglang_before_and_after_it_is_configured():
         assert sglang.flashinfer_allreduce_residual_rmsnorm(x, residual, gamma, max_token_num=2) == (None, None)
         sglang.shutdown()
     assert sglang.all_reduce(x) is None
+
+
+PROCESSES = """
+import os, sys, torch, torch.distributed as dist
+from arbiter.integrations import flashinfer, sglang
+rank, size, file = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+dist.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=size)
+H, T, bf16 = 128, 6, torch.bfloat16
+x = torch.full((T, H), float(rank + 1)).to(bf16)
+residual, gamma = torch.ones(T, H).to(bf16), torch.ones(H).to(bf16)
+NORM = "allreduce_residual_rmsnorm"
+
+def kind(communicator):
+    return communicator.explain(NORM, bf16, H, T)["algorithm"].split("_")[0]
+
+def count(communicator):
+    return sum(call["count"] for call in communicator.stats()["calls"])
+"""
+END = """
+dist.barrier()
+print("done", flush=True)
+os._exit(0)  # some versions of gloo end a process in std::terminate() while it exits
+"""
+
+FLASHINFER = """
+workspace = flashinfer.create_allreduce_fusion_workspace(
+    world_size=size, rank=rank, max_token_num=8, hidden_dim=H, dtype=bf16, force_oneshot_support=True)
+for use_oneshot, expected in ((True, "oneshot"), (False, "twoshot")):
+    into = torch.empty_like(x)
+    flashinfer.allreduce_fusion(x, workspace, 1, residual_in=residual, residual_out=into, rms_gamma=gamma,
+                                use_oneshot=use_oneshot)
+    assert (into == 4).all() and kind(workspace.of(use_oneshot)) == expected
+    assert (flashinfer.allreduce_fusion(x, workspace, 0, use_oneshot=use_oneshot) == 3).all()
+    assert count(workspace.of(use_oneshot)) == 2
+assert count(workspace.communicator) == 0
+flashinfer.allreduce_fusion(x, workspace, 1, residual_in=residual, rms_gamma=gamma, moe_finalize_backend="trtllm")
+assert count(workspace.communicator) == 1
+try:
+    flashinfer.allreduce_fusion(x, workspace, 0, use_two_shot=True)
+except TypeError as error:
+    assert "use_two_shot" in str(error)
+else:
+    raise AssertionError("an unknown argument was taken")
+workspace.destroy()
+"""
+
+SGLANG = """
+made = sglang.configure(hidden_dim=H, max_token_num=8, dtype=bf16, backend="trtllm", fused_backend="mnnvl")
+assert made.plain is not made.fused and made.plain.explain("allreduce", bf16, H, T)["backend"] == "trtllm"
+assert made.fused.explain(NORM, bf16, H, T)["backend"] == "mnnvl"
+call = lambda tensor, **more: sglang.flashinfer_allreduce_residual_rmsnorm(tensor, residual, gamma, **more)
+assert (call(x)[1] == 4).all() and (sglang.all_reduce(x) == 3).all() and count(made.fused) == 1
+
+# What was made is used again; what is missing is prepared outside capture, and declined inside it.
+assert made.is_buffer_size_sufficient(8, H, bf16) and not made.is_buffer_size_sufficient(9, H, bf16)
+assert sglang.ensure_workspace_initialized(8, H, dtype=bf16) and made is sglang._groups[True]
+sglang.capturing = flashinfer.capturing = lambda: True
+assert not sglang.ensure_workspace_initialized(64, H, dtype=bf16)
+assert call(x, use_oneshot=True) == (None, None)
+sglang.capturing = flashinfer.capturing = lambda: False
+assert sglang.ensure_workspace_initialized(64, H, dtype=bf16) and made.is_buffer_size_sufficient(64, H, bf16)
+assert not sglang.is_flashinfer_allreduce_unavailable()
+
+for use_oneshot, expected in ((False, "twoshot"), (True, "oneshot")):
+    assert (call(x, use_oneshot=use_oneshot)[1] == 4).all()
+    assert kind(made.workspace.of(use_oneshot)) == expected
+sglang.pre_initialize_workspaces(64, H, bf16, use_oneshot=True)
+assert sglang._groups[False] is made
+sglang.cleanup_flashinfer_workspace()
+assert call(x) == (None, None) and not sglang.ensure_workspace_initialized(8, H)
+
+# A group of its own for the MoE layers; a stand-alone path that is not wanted.
+pair = dist.new_group([0, 1])
+sglang.configure(moe_group=pair, hidden_dim=H, max_token_num=8, dtype=bf16, backend=None)
+assert sglang._groups[False] is not sglang._groups[True] and sglang.all_reduce(x) is None
+assert (call(x, use_attn_tp_group=False)[1] == 4).all() and count(sglang._groups[False].fused) == 1
+sglang.shutdown()
+"""
+
+
+@pytest.mark.parametrize("program", [FLASHINFER, SGLANG], ids=["flashinfer", "sglang"])
+def test_kinds_and_backends_of_two_ranks(tmp_path, program):
+    assert run(PROCESSES + program + END, 2, tmp_path) == "done\n"
+
+
+def test_sglang_is_patched_wherever_it_was_imported_by_name(monkeypatch):
+    theirs = [lambda: name for name in sglang._NAMES]
+    layers, user, stranger = (types.ModuleType(name) for name in ("engine.fusion", "engine.communicator", "other"))
+    for name, function in zip(sglang._NAMES, theirs):
+        setattr(layers, name, function)
+    user.flashinfer_allreduce_residual_rmsnorm = stranger.flashinfer_allreduce_residual_rmsnorm = theirs[0]
+    for module in (layers, user, stranger):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    replaced = sglang.patch(layers)
+    ours = sglang.flashinfer_allreduce_residual_rmsnorm
+    assert "engine.communicator.flashinfer_allreduce_residual_rmsnorm" in replaced
+    assert layers.flashinfer_allreduce_residual_rmsnorm is user.flashinfer_allreduce_residual_rmsnorm is ours
+    assert stranger.flashinfer_allreduce_residual_rmsnorm is theirs[0]
+    assert all(getattr(layers, name) is getattr(sglang, name) for name in sglang._NAMES)
+    assert sglang.patch(layers) == []
 
 
 def test_vllm_custom_allreduce():

@@ -106,12 +106,14 @@ typedef struct arbiter_communicator_options {
   const char* decisions_path;
   const void* decisions_data; /**< read during creation only */
   size_t decisions_bytes;
-  const char* backend;   /**< "auto", "trtllm", "mnnvl", "custom", "nvls", "nccl"; NULL: ARBITER_BACKEND */
-  const char* numerics;  /**< "any", or "strict": bit-identical results in rank order; NULL: ARBITER_NUMERICS */
-  const char* candidate; /**< the one candidate to use wherever it can ("custom/oneshot_push/b8t512"); NULL: choose */
-  const char* cache_dir; /**< folder of compiled kernels; NULL: ARBITER_CACHE_DIR, ~/.cache/arbiter */
-  int64_t timeout_ms;    /**< deadline of every wait for a peer on the device; 0: ARBITER_TIMEOUT_MS */
-  const char* log_level; /**< "trace" ... "error", "off"; NULL: ARBITER_LOG */
+  const char* backend;  /**< "auto", "trtllm", "mnnvl", "custom", "nvls", "nccl"; NULL: ARBITER_BACKEND */
+  const char* numerics; /**< "any", or "strict": bit-identical results in rank order; NULL: ARBITER_NUMERICS */
+  /** The one candidate to use wherever it can ("custom/oneshot_push/b8t512"), or "oneshot" or "twoshot": the built-in
+   * choice among the kernels of that kind. NULL: choose. */
+  const char* candidate;
+  const char* cache_dir;    /**< folder of compiled kernels; NULL: ARBITER_CACHE_DIR, ~/.cache/arbiter */
+  int64_t timeout_ms;       /**< deadline of every wait for a peer on the device; 0: ARBITER_TIMEOUT_MS */
+  const char* log_level;    /**< "trace" ... "error", "off"; NULL: ARBITER_LOG */
   arbiter_log_callback log; /**< NULL: standard error */
   void* log_user;
 } arbiter_communicator_options;

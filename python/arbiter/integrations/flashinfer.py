@@ -1,6 +1,6 @@
 """FlashInfer's unified allreduce interface (flashinfer.comm), served by Arbiter. FlashInfer itself is not needed."""
 
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
 
@@ -72,8 +72,12 @@ def pattern_name(code: int, layout_code: Optional[int] = None, group_size: Optio
     return names[code]
 
 
+Maker = Callable[[Optional[str]], Communicator]
+
+
 class Workspace:
-    """What allreduce_fusion() works with: a communicator, and how much was asked for."""
+    """What allreduce_fusion() works with: a communicator, and how much was asked for. `make`: makes another one of the same
+    group and options that is pinned to "oneshot" or "twoshot"; None where the communicator was lent."""
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class Workspace:
         max_token_num: int,
         hidden_dim: int,
         dtype: torch.dtype,
-        owned: bool,
+        make: Optional[Maker] = None,
     ) -> None:
         self.communicator = communicator
         self.world_size = communicator.size
@@ -91,7 +95,8 @@ class Workspace:
         self.max_token_num = max_token_num
         self.hidden_dim = hidden_dim
         self.dtype = dtype
-        self._owned = owned
+        self._make = make
+        self._kinds: Dict[bool, Communicator] = {}
         self._destroyed = False
         self._scales: Dict[Tuple[float, Any], torch.Tensor] = {}
 
@@ -103,13 +108,31 @@ class Workspace:
             return False
         return num_tokens * hidden_dim * dtype.itemsize <= self.max_token_num * self.hidden_dim * self.dtype.itemsize
 
-    def prepare(self, pattern: str, dtype: torch.dtype, hidden: int, tokens: int) -> None:
-        """Collective unless it was done before; refused in capture."""
+    def of(self, use_oneshot: Optional[bool]) -> Communicator:
+        """None: the one that chooses. Collective when a kind is asked for the first time; refused in capture. A lent
+        communicator serves all: how it was made decides."""
         if self._destroyed:
             raise InvalidArgument("the workspace is destroyed")
-        if self.communicator.prepared(pattern, dtype, hidden, tokens):
-            return
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        if use_oneshot is None or self._make is None:
+            return self.communicator
+        kind = bool(use_oneshot)
+        if kind not in self._kinds:
+            if capturing():
+                raise Unsupported(
+                    f"use_oneshot={kind} is new, and a graph is being captured; call once before capture on all ranks"
+                    + (", or create the workspace with force_oneshot_support=True" if kind else "")
+                )
+            self._kinds[kind] = self._make("oneshot" if kind else "twoshot")
+        return self._kinds[kind]
+
+    def prepare(
+        self, pattern: str, dtype: torch.dtype, hidden: int, tokens: int, use_oneshot: Optional[bool] = None
+    ) -> Communicator:
+        """The communicator, prepared: collective unless it was done before; refused in capture."""
+        communicator = self.of(use_oneshot)
+        if communicator.prepared(pattern, dtype, hidden, tokens):
+            return communicator
+        if capturing():
             raise Unsupported(
                 f"'{pattern}' for {tokens} tokens of {hidden} was not prepared, and a graph is being captured; name its code "
                 "in create_allreduce_fusion_workspace(patterns=...), or call it once before capture on all ranks"
@@ -120,13 +143,14 @@ class Workspace:
                 f"{tokens} tokens of {hidden} {dtype} do not fit a workspace of {self.max_token_num} tokens of "
                 f"{self.hidden_dim} {self.dtype}; ask is_buffer_size_sufficient() first"
             )
-        self.communicator.prepare(Family(pattern, dtype, hidden, room))
+        communicator.prepare(Family(pattern, dtype, hidden, room))
+        return communicator
 
     def scale(self, value: float, like: torch.Tensor) -> torch.Tensor:
         """The number in device memory, from a cache."""
         key = (value, like.device)
         if key not in self._scales:
-            if like.is_cuda and torch.cuda.is_current_stream_capturing():
+            if like.is_cuda and capturing():
                 raise Unsupported(
                     f"scale_factor {value} is new, and a graph is being captured; pass a tensor, or call "
                     "once before capture"
@@ -140,8 +164,14 @@ class Workspace:
             return
         self._destroyed = True
         self._scales.clear()
-        if self._owned:
+        for kind in sorted(self._kinds):
+            self._kinds.pop(kind).close()
+        if self._make is not None:
             self.communicator.close()
+
+
+def capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def create_allreduce_fusion_workspace(
@@ -160,27 +190,35 @@ def create_allreduce_fusion_workspace(
     communicator: Optional[Communicator] = None,
     **options: Any,
 ) -> Workspace:
-    """Collective. As flashinfer.comm's; gpus_per_node, comm_backend and force_oneshot_support are ignored. `patterns`:
-    codes to prepare now (others: at their first call, outside capture). `communicator`: use this one, and leave it open
-    at destroy(). Further options are those of Communicator. Raises what Communicator raises; InvalidArgument when
-    world_size or rank contradict the group."""
-    del gpus_per_node, comm_backend, force_oneshot_support
+    """Collective. As flashinfer.comm's; gpus_per_node and comm_backend are ignored. force_oneshot_support: prepares the
+    codes for use_oneshot=True too. `patterns`: codes to prepare now (others: at their first call, outside capture).
+    `communicator`: use this one, and leave it open at destroy(); use_oneshot is ignored then. Further options are those
+    of Communicator. Raises what Communicator raises; InvalidArgument when world_size or rank contradict the group."""
+    del gpus_per_node, comm_backend
     if max_token_num is None or hidden_dim is None or dtype is None:
         raise InvalidArgument("max_token_num, hidden_dim and dtype are needed")
+
+    def make(candidate: Optional[str]) -> Communicator:
+        return Communicator.from_torch(group, backend=backend, **{"candidate": candidate, **options})
+
     owned = communicator is None
     if communicator is None:
-        communicator = Communicator.from_torch(group, backend=backend, **options)
+        communicator = make(None)
+    workspace = None
     try:
         for name, given, actual in (("world_size", world_size, communicator.size), ("rank", rank, communicator.rank)):
             if given is not None and given != actual:
                 raise InvalidArgument(f"{name} is {given}, but the group says {actual}; pass the group that reduces")
-        workspace = Workspace(communicator, backend, max_token_num, hidden_dim, dtype, owned)
+        workspace = Workspace(communicator, backend, max_token_num, hidden_dim, dtype, make if owned else None)
         for code in patterns:
             workspace.prepare(pattern_name(code), dtype, hidden_dim, max_token_num)
+            if force_oneshot_support:
+                workspace.prepare(pattern_name(code), dtype, hidden_dim, max_token_num, True)
     except BaseException:
         if owned:
-            communicator.abort()
-            communicator.close()
+            for each in [communicator, *(workspace._kinds.values() if workspace else ())]:
+                each.abort()
+                each.close()
         raise
     return workspace
 
@@ -212,11 +250,17 @@ def allreduce_fusion(
     shared_expert_output: Optional[torch.Tensor] = None,
     block_quant_group_size: Optional[int] = None,
     weight_bias: float = 0.0,
+    **ignored: Any,
 ) -> torch.Tensor:
-    """As flashinfer.comm's. launch_with_pdl, trigger_completion_at_end, use_oneshot and fp32_acc are ignored: the
-    candidate that was measured fastest decides, and sums are always in fp32. Returns quant_out for codes that quantise,
-    output for 0, else norm_out. InvalidArgument: a tensor is wrong; `output` with a residual, which no kernel writes."""
-    del launch_with_pdl, trigger_completion_at_end, use_oneshot, fp32_acc
+    """As flashinfer.comm's. use_oneshot: True or False takes the best of Arbiter's one-shot or two-shot kernels where there
+    is one for the pattern, None what was measured fastest. launch_with_pdl, trigger_completion_at_end, fp32_acc and
+    moe_finalize_backend are ignored: kernels start early where that is right, and sums are always in fp32. Returns
+    quant_out for codes that quantise, output for 0, else norm_out. InvalidArgument: a tensor is wrong; `output` with a
+    residual, which no kernel writes."""
+    del launch_with_pdl, trigger_completion_at_end, fp32_acc
+    unknown = ignored.keys() - {"moe_finalize_backend"}
+    if unknown:
+        raise TypeError(f"allreduce_fusion() got an unexpected keyword argument '{min(unknown)}'")
     name = pattern_name(pattern, layout_code, block_quant_group_size)
     if pattern != 0 and output is not None:
         raise InvalidArgument(
@@ -262,10 +306,10 @@ def allreduce_fusion(
         )
     hidden = x.shape[-1]
     tokens = (residual_in if residual_in is not None and pattern in (6, 7) else x).numel() // hidden
-    workspace.prepare(name, x.dtype, hidden, tokens)
+    communicator = workspace.prepare(name, x.dtype, hidden, tokens, use_oneshot)
     if pattern == 0:
-        return workspace.communicator.all_reduce(x, out=output)
-    done = workspace.communicator.all_reduce_fused(x, pattern=name, **arguments)
+        return communicator.all_reduce(x, out=output)
+    done = communicator.all_reduce_fused(x, pattern=name, **arguments)
     return done.quant_out if done.quant_out is not None else done.norm_out
 
 

@@ -160,11 +160,19 @@ def dlpack_and_cuda_array_interface(ranks: Ranks) -> None:
     class Interface:
         def __init__(self, tensor: torch.Tensor) -> None:
             self.__cuda_array_interface__ = tensor.__cuda_array_interface__
-            self.shape = tuple(tensor.shape)
 
-    x = ranks.mine(6, 4, HIDDEN, dtype=torch.float32)
-    expected = ranks.total(6, 4, HIDDEN, dtype=torch.float32)
-    shown = Interface(x)
-    stream = torch.cuda.current_stream()
-    ranks.communicator.all_reduce(shown, out=shown, stream=stream)
-    same(x, expected)
+    class Package:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            self.__dlpack__, self.__dlpack_device__ = tensor.__dlpack__, tensor.__dlpack_device__
+
+    for kind, dtype in ((Interface, torch.float32), (Package, torch.float32), (Package, torch.bfloat16)):
+        x = ranks.mine(6, 4, HIDDEN, dtype=dtype)
+        shown = kind(x)
+        ranks.communicator.all_reduce(shown, out=shown, stream=torch.cuda.current_stream())
+        same(x, ranks.total(6, 4, HIDDEN, dtype=dtype), f"{kind.__name__} {dtype}")
+        try:
+            ranks.communicator.all_reduce(shown, out=shown)
+        except arbiter.InvalidArgument as error:
+            assert "stream" in str(error), error
+        else:
+            raise AssertionError("without a stream: not refused")

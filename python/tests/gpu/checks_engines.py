@@ -62,6 +62,14 @@ def engine_flashinfer(ranks: Ranks) -> None:
         ),
         look,
     )
+    for use_oneshot in (True, False):
+
+        def forced(use_oneshot: bool = use_oneshot) -> torch.Tensor:
+            return flashinfer.allreduce_fusion(x, workspace, Pattern.kAllReduce, use_oneshot=use_oneshot)
+
+        _both_ways(ranks, forced, lambda ours: same(ours, summed))
+        kind = workspace.of(use_oneshot).explain("allreduce", x.dtype, HIDDEN, TOKENS)["algorithm"]
+        assert ranks.size == 1 or kind.startswith("oneshot" if use_oneshot else "twoshot"), kind
     ranks.synchronize()
     workspace.destroy()
 

@@ -37,7 +37,8 @@ struct CommunicatorOptions {
   std::string decisions_data;
   /// Refuse to start (DatabaseError) when the file or the bytes cannot be used, instead of warning. Rank 0's counts.
   bool require_decisions = false;
-  /// The candidate to use wherever it can, as Candidate::name spells it; empty: none. Equal on all ranks.
+  /// The candidate to use wherever it can, as Candidate::name spells it; "oneshot" or "twoshot": the built-in choice
+  /// among kernels of that kind; empty: none. Equal on all ranks.
   std::string candidate;
   /// Where messages go; empty: standard error. `variables.log` says from which level.
   LogSink log;

@@ -251,27 +251,51 @@ Numerics numerics_of(const Catalogue& catalogue, const CandidateSpec& spec) {
   return spec.nccl.empty() ? Numerics::rank_order_fp32 : Numerics::nccl;
 }
 
+/// Names that pin a way to exchange data instead of one candidate.
+bool is_kind(std::string_view name) { return name == "oneshot" || name == "twoshot"; }
+
 }  // namespace
+
+/// The built-in choice among the kernels of a kind, for every size.
+Resolver::Layer Resolver::kind_layer(const ProblemFamily& family, const Refusals& refusals,
+                                     std::string* why_not) const {
+  const std::string& kind = policy_.candidate;
+  const auto usable = [&](const CandidateSpec& spec) {
+    return spec.kernel && spec.kernel->algorithm.starts_with(kind) && !refusals.contains(refusal_key(spec, family));
+  };
+  const std::vector<HeuristicStep> steps = heuristic_steps(group_, family, policy_, usable, why_not);
+  Layer layer;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const std::int64_t last = i + 1 < steps.size() ? steps[i + 1].tokens_min - 1 : family.max_tokens;
+    layer.push_back({steps[i].tokens_min, last, steps[i].spec, Rule::pinned, "'" + kind + "' is pinned", std::nullopt});
+  }
+  return layer;
+}
 
 /// The pinned candidate for every size, if it can serve the family.
 Resolver::Layer Resolver::pinned_layer(const ProblemFamily& family, const Refusals& refusals) {
   const std::string& name = policy_.candidate;
   if (name.empty()) return {};
   std::string reason;
-  try {
-    const CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), name, family, group_.size());
-    reason = obstacle(spec);
-    if (policy_.numerics == NumericsPolicy::strict &&
-        numerics_of(group_.catalogue(), spec) != Numerics::rank_order_fp32) {
-      reason = "its numerics are not those of 'strict'";
+  if (is_kind(name)) {
+    Layer layer = kind_layer(family, refusals, &reason);
+    if (!layer.empty()) return layer;
+  } else {
+    try {
+      const CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), name, family, group_.size());
+      reason = obstacle(spec);
+      if (policy_.numerics == NumericsPolicy::strict &&
+          numerics_of(group_.catalogue(), spec) != Numerics::rank_order_fp32) {
+        reason = "its numerics are not those of 'strict'";
+      }
+      const auto refused = refusals.find(refusal_key(spec, family));
+      if (refused != refusals.end()) reason = refused->second;
+      if (reason.empty()) {
+        return {{1, family.max_tokens, spec, Rule::pinned, "candidate '" + name + "' is pinned", std::nullopt}};
+      }
+    } catch (const Error& error) {
+      reason = error.what();
     }
-    const auto refused = refusals.find(refusal_key(spec, family));
-    if (refused != refusals.end()) reason = refused->second;
-    if (reason.empty()) {
-      return {{1, family.max_tokens, spec, Rule::pinned, "candidate '" + name + "' is pinned", std::nullopt}};
-    }
-  } catch (const Error& error) {
-    reason = error.what();
   }
   const std::string text = "pinned candidate '" + name + "' for " + family.pattern;
   for (const IgnoredDecision& known : ignored_) {

@@ -84,6 +84,7 @@ class Resolver {
   /// Why this device, build or group cannot run it; empty if it can.
   std::string obstacle(const CandidateSpec&) const;
   Layer pinned_layer(const ProblemFamily&, const Refusals&);
+  Layer kind_layer(const ProblemFamily&, const Refusals&, std::string* why_not) const;
   Layer heuristic_layer(const ProblemFamily&, const Refusals&, std::string* why_not) const;
   void ignore(const Decision&, const std::string& reason);
 

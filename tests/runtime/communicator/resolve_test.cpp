@@ -353,6 +353,29 @@ TEST(Resolve, APinnedBackendIsKeptWhereItCanServe) {
   });
 }
 
+TEST(Resolve, AKindOfExchangeCanBePinned) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family();
+    const std::vector<DecisionSet> sets = {{group.environment(), {decision(group, family, 1, 64, "twoshot_push")}}};
+    Resolver oneshot(group, sets, {Backend::automatic, NumericsPolicy::any, "oneshot"});
+    EXPECT_EQ(text(oneshot.plan(family, {})), "1-64 pinned oneshot_push");
+    Resolver twoshot(group, sets, {Backend::mnnvl, NumericsPolicy::any, "twoshot"});
+    std::int64_t covered = 0;
+    for (const PlannedInterval& interval : twoshot.plan(family, {})) {
+      EXPECT_EQ(interval.rule, Rule::pinned);
+      EXPECT_TRUE(interval.spec.kernel && interval.spec.kernel->backend == Backend::mnnvl &&
+                  interval.spec.kernel->algorithm.starts_with("twoshot"))
+          << interval.spec.name();
+      EXPECT_EQ(interval.tokens_min, covered + 1);
+      covered = interval.tokens_max;
+    }
+    EXPECT_EQ(covered, family.max_tokens);
+    // Where there is none of the kind, everything else serves: NVLink multicast, which a group of threads lacks.
+    Resolver nvls(group, sets, {Backend::nvls, NumericsPolicy::any, "oneshot"});
+    EXPECT_EQ(text(nvls.plan(family, {})), "1-64 decision twoshot_push");
+  });
+}
+
 TEST(Resolve, StrictNumericsLeavesOtherClassesOut) {
   with_group([](Group& group) {
     const ProblemFamily family = plain_family();
