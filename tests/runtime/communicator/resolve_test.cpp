@@ -370,9 +370,9 @@ TEST(Resolve, AKindOfExchangeCanBePinned) {
       covered = interval.tokens_max;
     }
     EXPECT_EQ(covered, family.max_tokens);
-    // Where there is none of the kind, everything else serves: NVLink multicast, which a group of threads lacks.
+    // Where there is none of the kind, it is as if none was pinned.
     Resolver nvls(group, sets, {Backend::nvls, NumericsPolicy::any, "oneshot"});
-    EXPECT_EQ(text(nvls.plan(family, {})), "1-64 decision twoshot_push");
+    EXPECT_EQ(text(nvls.plan(family, {})), "1-64 fallback oneshot_push");
   });
 }
 
