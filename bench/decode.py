@@ -301,6 +301,7 @@ def main() -> None:
         if model not in MODELS:
             parser.error(f"no model '{model}'; expected of {', '.join(MODELS)}")
     cuda = options.device == "cuda"
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # NVLink multicast is opt-in, for NCCL too
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(minutes=30))
@@ -325,6 +326,7 @@ def main() -> None:
             "gpu": torch.cuda.get_device_name() if cuda else "cpu",
             "torch": torch.__version__,
             "nccl": ".".join(map(str, torch.cuda.nccl.version())) if cuda else "",
+            "nccl_nvls_enable": os.environ["NCCL_NVLS_ENABLE"],
             "arbiter": arbiter.library_version(),
             "seconds": round(time.monotonic() - started, 1),
         }

@@ -84,10 +84,10 @@ class Arbiter:
 
 
 class FlashInfer:
-    """FlashInfer's `trtllm` kernels, with a workspace of CUDA IPC memory. Raises RuntimeError where its version cannot be
-    kept from symmetric device memory, which makes an NVLink multicast object."""
+    """FlashInfer's kernels; those of `trtllm` with a workspace of CUDA IPC memory, the others make an NVLink multicast
+    object. Raises RuntimeError where its version cannot be kept from that."""
 
-    def __init__(self, context: Context, hidden: int, tokens: int) -> None:
+    def __init__(self, context: Context, hidden: int, tokens: int, backend: str = "trtllm") -> None:
         import flashinfer.comm as comm
 
         self.comm = comm
@@ -96,9 +96,9 @@ class FlashInfer:
             where["group"] = context.group
         elif context.size != dist.get_world_size():
             raise RuntimeError("this FlashInfer makes workspaces for all ranks only, and the group has fewer")
-        with _without_symmetric_memory():
+        with _without_symmetric_memory() if backend == "trtllm" else contextlib.nullcontext():
             self.workspace = comm.create_allreduce_fusion_workspace(
-                backend="trtllm",
+                backend=backend,
                 world_size=context.size,
                 rank=context.rank,
                 max_token_num=max(tokens, 16),

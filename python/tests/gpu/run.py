@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--json", help="write the results here (rank 0)")
     options = parser.parse_args()
     cuda = options.device == "cuda"
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # NVLink multicast is opt-in, for NCCL too
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(minutes=20))

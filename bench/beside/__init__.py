@@ -1,0 +1,1 @@
+"""Allreduces of several libraries under one harness: what bench/peers.py measures."""
