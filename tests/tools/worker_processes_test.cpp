@@ -7,12 +7,14 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "arbiter/error.hpp"
 #include "options/options.hpp"
+#include "ranks/launcher_restarts.hpp"
 #include "ranks/session.hpp"
 
 namespace arbiter::cli {
@@ -30,6 +32,11 @@ namespace {
   if (what == "usage" && odd_one) fail_worker(place, "too many of these", true, false, false);
   if (what == "lost" && odd_one) fail_worker(place, "the device is lost", false, true, false);
   if (what == "echo") fail_worker(place, odd_one ? "the cause" : "rank 1 did not arrive", false, false, !odd_one);
+  if (what == "stops" && odd_one) raise(SIGSTOP);
+  while (what == "stops always" && odd_one) raise(SIGSTOP);
+  if (what == "stops always") {
+    for (;;) pause();
+  }
   if (what == "hangs" || what == "killed" || what == "lost" || what == "usage" || what == "exits") {
     for (;;) pause();
   }
@@ -62,6 +69,37 @@ TEST(WorkerProcesses, RankZerosResultComesBack) {
 
 TEST(WorkerProcesses, OneThatIsKilledEndsTheOthersAndIsNamed) {
   const WorkersReport report = run("killed");
+  EXPECT_EQ(report.outcome, WorkersOutcome::died);
+  EXPECT_NE(report.message.find("rank 1 of 3: ended by signal 9"), std::string::npos) << report.message;
+}
+
+TEST(LauncherRestarts, TorchrunSaysHowOften) {
+  unsetenv("TORCHELASTIC_RESTART_COUNT");
+  EXPECT_EQ(launcher_restarts(), 0);
+  setenv("TORCHELASTIC_RESTART_COUNT", "2", 1);
+  EXPECT_EQ(launcher_restarts(), 2);
+  setenv("TORCHELASTIC_RESTART_COUNT", "often", 1);
+  EXPECT_THROW(launcher_restarts(), UsageError);
+  unsetenv("TORCHELASTIC_RESTART_COUNT");
+}
+
+TEST(LauncherRestarts, WhenAProcessWasStarted) {
+  const std::int64_t mine = process_started(getpid());
+  const std::int64_t now = time(nullptr);
+  EXPECT_LE(mine, now + 1);
+  EXPECT_GE(mine, now - 3600);
+  EXPECT_LE(process_started(getppid()), mine);
+  EXPECT_EQ(process_started(-1), 0);
+}
+
+TEST(WorkerProcesses, OneThatIsStoppedIsToldToGoOn) {
+  const WorkersReport report = run("stops");
+  EXPECT_EQ(report.outcome, WorkersOutcome::succeeded);
+  EXPECT_EQ(report.result, "from rank 0 after 2");
+}
+
+TEST(WorkerProcesses, OneThatIsStoppedAgainAndAgainIsEnded) {
+  const WorkersReport report = run("stops always");
   EXPECT_EQ(report.outcome, WorkersOutcome::died);
   EXPECT_NE(report.message.find("rank 1 of 3: ended by signal 9"), std::string::npos) << report.message;
 }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +27,11 @@ class ClockworkDevice : public Device {
   /// The next call takes this long; in a capture, every replay of it.
   void take(std::int64_t ns) { (capturing_ ? captured_ns_ : now_ns_) += ns; }
   bool in_capture() const noexcept { return capturing_; }
+  /// From here on, every replay takes a little longer or shorter, drawn from `seed`, by at most about `relative`.
+  void shake(double relative, std::uint64_t seed) {
+    shake_ = relative;
+    random_.seed(seed);
+  }
   /// From here on, there is no memory for more than this at once.
   void limit(std::size_t bytes) { most_bytes_ = bytes; }
   /// From here on, waiting for the device fails, as it does after a kernel has faulted.
@@ -87,7 +93,7 @@ class ClockworkDevice : public Device {
     Replay(ClockworkDevice& the_device, std::int64_t the_ns, Work the_work)
         : device(the_device), ns(the_ns), work(std::move(the_work)) {}
     void launch(StreamHandle) override {
-      device.now_ns_ += ns;
+      device.now_ns_ += device.shaken(ns);
       // Hundreds of tunes take seconds: what nobody overwrote since is still there.
       if (done_for == device.poisoned_) return;
       for (const auto& [output, each] : work) each();
@@ -108,7 +114,17 @@ class ClockworkDevice : public Device {
     std::int64_t at_ns = 0;
   };
 
+  std::int64_t shaken(std::int64_t ns) {
+    if (shake_ == 0) return ns;
+    // The sum of a few is nearly normal. Not a distribution of <random>, which differs between libraries.
+    double sum = 0;
+    for (int i = 0; i < 4; ++i) sum += static_cast<double>(random_() % 2001) / 1000 - 1;
+    return static_cast<std::int64_t>(static_cast<double>(ns) * (1 + shake_ * sum / 2));
+  }
+
   std::shared_ptr<Device> real_;
+  double shake_ = 0;
+  std::mt19937_64 random_;
   bool capturing_ = false, lost_ = false, empty_graphs_ = false;
   std::size_t graphs_ = 0, poisoned_ = 0;
   Work captured_;

@@ -130,6 +130,29 @@ TEST(Boundary, LiesBetweenTheMeasuredSizes) {
   }
 }
 
+TEST(Reaches, NoFartherThanWhatWasMeasured) {
+  using Ranges = std::vector<TokenRange>;
+  const auto of = [](const std::vector<std::int64_t>& measured) { return reaches(measured); };
+  EXPECT_EQ(of({}), Ranges{});
+  EXPECT_EQ(of({1}), (Ranges{{1, 1}})) << "one size";
+  EXPECT_EQ(of({64}), (Ranges{{16, 64}})) << "smaller ones are alike, larger ones are not";
+  EXPECT_EQ(of({1, 2, 3}), (Ranges{{1, 1}, {2, 2}, {3, 3}}));
+  EXPECT_EQ(of({1, 4, 64}), (Ranges{{1, 2}, {3, 16}, {17, 64}})) << "up to 16 times apart without a gap";
+  EXPECT_EQ(of({1, 128, 8192}), (Ranges{{1, 4}, {32, 512}, {2048, 8192}})) << "a tune that was cut off";
+  EXPECT_EQ(of({INT64_MAX / 2, INT64_MAX}).back().last, INT64_MAX);
+  // Every grid is covered from its first to its last size.
+  for (const std::int64_t most : {1, 2, 7, 100, 8192}) {
+    const std::vector<std::int64_t> grid = token_grid(most);
+    const Ranges ranges = reaches(grid);
+    std::int64_t next = 1;
+    for (const TokenRange& range : ranges) {
+      EXPECT_EQ(range.first, next);
+      next = range.last + 1;
+    }
+    EXPECT_EQ(next, most + 1);
+  }
+}
+
 ProblemFamily family() { return {"allreduce", Dtype::bf16, 8192, 100, Mode::graph}; }
 
 void expect_covers(const std::vector<Decision>& decisions, std::int64_t last) {
@@ -142,13 +165,13 @@ void expect_covers(const std::vector<Decision>& decisions, std::int64_t last) {
   EXPECT_EQ(next, last + 1);
 }
 
-TEST(Decide, MergesEqualWinnersAndCoversEverySize) {
+TEST(Decide, MergesEqualWinnersAndEndsWhereMeasuringEnded) {
   const std::vector<SizeResult> sizes{{64, {measured("a", 9.0), measured("b", 5.0)}},
                                       {1, {measured("a", 2.0), measured("b", 3.0)}},
                                       {4, {measured("a", 2.5), measured("b", 3.0)}}};
   const std::vector<Decision> decisions = decide(family(), 2, sizes, {});
   ASSERT_EQ(decisions.size(), 2U);
-  expect_covers(decisions, 100);
+  expect_covers(decisions, 64);
   EXPECT_EQ(decisions[0].candidate.name, "a");
   EXPECT_EQ(decisions[0].tokens_max, 16);  // sqrt(4 * 64)
   EXPECT_DOUBLE_EQ(decisions[0].median_us, 2.5) << "at the largest measured size of the interval";
@@ -156,7 +179,7 @@ TEST(Decide, MergesEqualWinnersAndCoversEverySize) {
   EXPECT_EQ(decisions[0].runner_up->name, "b");
   EXPECT_DOUBLE_EQ(decisions[0].runner_up_median_us, 3.0);
   EXPECT_EQ(decisions[1].candidate.name, "b");
-  EXPECT_EQ(decisions[1].tokens_max, 100) << "the last winner keeps what was not measured";
+  EXPECT_EQ(decisions[1].tokens_max, 64) << "not 100, which was asked for";
 }
 
 TEST(Decide, WinnersNeedNotBeMonotonic) {
@@ -165,8 +188,20 @@ TEST(Decide, WinnersNeedNotBeMonotonic) {
                                       {4, {measured("a", 2.0), measured("b", 3.0)}}};
   const std::vector<Decision> decisions = decide(family(), 2, sizes, {});
   ASSERT_EQ(decisions.size(), 3U);
-  expect_covers(decisions, 100);
+  expect_covers(decisions, 4);
   EXPECT_EQ(decisions[2].candidate.name, "a");
+}
+
+TEST(Decide, FarApartTheSameWinnerIsTwoDecisionsWithNothingBetween) {
+  const std::vector<SizeResult> sizes{{1, {measured("a", 2.0)}},
+                                      {8192, {measured("a", 1164.0), measured("b", 2000.0)}}};
+  const std::vector<Decision> decisions = decide(family(), 2, sizes, {});
+  ASSERT_EQ(decisions.size(), 2U);
+  EXPECT_EQ(decisions[0].tokens_max, 4);
+  EXPECT_DOUBLE_EQ(decisions[0].median_us, 2.0);
+  EXPECT_FALSE(decisions[0].runner_up.has_value());
+  EXPECT_EQ(decisions[1].tokens_min, 2048);
+  EXPECT_EQ(decisions[1].tokens_max, 8192);
 }
 
 TEST(Decide, NeighbourWinnerIsTheIncumbent) {
@@ -199,11 +234,12 @@ TEST(Decide, PreviousDecisionComesBeforeTheNeighbour) {
   EXPECT_EQ(decide(family(), 2, sizes, {&previous, 1}).size(), 1U) << "then the neighbour is the incumbent";
 }
 
-TEST(Decide, SizesWithoutCandidatesAreCoveredByTheirNeighbours) {
+TEST(Decide, SizesWithoutCandidatesWereNotMeasured) {
   const std::vector<SizeResult> sizes{{1, {}}, {8, {measured("a", 2.0)}}, {64, {}}};
   const std::vector<Decision> decisions = decide(family(), 2, sizes, {});
   ASSERT_EQ(decisions.size(), 1U);
-  expect_covers(decisions, 100);
+  EXPECT_EQ(decisions[0].tokens_min, 2);
+  EXPECT_EQ(decisions[0].tokens_max, 8);
   EXPECT_FALSE(decisions[0].runner_up.has_value());
   EXPECT_TRUE(decide(family(), 2, {}, {}).empty());
 }

@@ -1,10 +1,13 @@
 // A second tune of the same file: it adds to what is known, and takes nothing away.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <fstream>
 #include <iterator>
 
+#include "arbiter/db/contents.hpp"
 #include "arbiter/db/database.hpp"
+#include "arbiter/tuner/recompute.hpp"
 #include "tuner/modelled_tune.hpp"
 
 namespace arbiter {
@@ -46,16 +49,65 @@ TEST(TuneAgain, AFewSizesKeepTheDecisionsOfAllOthers) {
   EXPECT_EQ(stored(options.database), before) << "a smaller max_tokens";
 }
 
-TEST(TuneAgain, DecisionsReachAsFarAsTheyDid) {
+TEST(TuneAgain, DecisionsEndWhereMeasuringEndedAndGrowWithIt) {
   const TemporaryFolder folder;
   TuneOptions options = modelled_options(folder / "q.db");
-  options.families = {small_family(100)};
-  options.tokens = {1, 8};  // the second stands for all up to 100
-  const TuneResult first = modelled_tune(options, two_lines(4));
-  ASSERT_EQ(first.decisions.back().tokens_max, 100);
+  options.families = {small_family(8192)};
+  options.tokens = {1};
+  EXPECT_EQ(modelled_tune(options, two_lines(4)).decisions.back().tokens_max, 1) << "nothing is known of 8192";
+  options.tokens = {8, 100};
+  const TuneResult grown = modelled_tune(options, two_lines(4));
+  EXPECT_EQ(grown.decisions.front().tokens_min, 1);
+  EXPECT_EQ(grown.decisions.back().tokens_max, 100);
+  // What an earlier version stored beyond that goes.
+  {
+    WorkDatabase database = WorkDatabase::open(options.database);
+    std::vector<Decision> decisions = grown.decisions;
+    decisions.back().tokens_max = 8192;
+    database.replace_decisions(database.environments().front(), decisions);
+  }
   options.families = {small_family(1)};
   options.tokens = {1};
-  EXPECT_EQ(modelled_tune(options, two_lines(4)).decisions, first.decisions);
+  EXPECT_EQ(modelled_tune(options, two_lines(4)).decisions, grown.decisions);
+}
+
+TEST(TuneAgain, WhatWasCutOffDecidesOnlyWhatItMeasured) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "q.db");
+  options.families = {small_family(8192)};
+  options.effort.bisections = 0;
+  std::atomic<bool> stop{false};
+  struct Stopper : ProgressSink {
+    explicit Stopper(std::atomic<bool>& the_stop) : stop(the_stop) {}
+    void update(const Progress& progress) override {
+      if (progress.done == 1) stop = true;
+    }
+    std::atomic<bool>& stop;
+  } stopper(stop);
+  options.cancel = &stop;
+  // One-shot is best at the first size, and the worst there is at the last.
+  const TuneResult cut = modelled_tune(options, two_lines(64), {}, &stopper);
+  ASSERT_TRUE(cut.cancelled);
+  ASSERT_FALSE(cut.decisions.empty());
+  std::int64_t last = 0;
+  const WorkDatabase database = WorkDatabase::open(options.database);
+  for (const Problem& problem : database.problems(database.environments().front())) {
+    last = database.deciding_trials(database.environments().front(), problem).empty() ? last : problem.tokens;
+  }
+  ASSERT_LT(last, 8192);
+  EXPECT_EQ(cut.decisions.back().tokens_max, last);
+}
+
+TEST(TuneAgain, MergingATuneChangesNoneOfItsIntervals) {
+  const TemporaryFolder folder;
+  TuneOptions options = modelled_options(folder / "q.db");
+  options.families = {small_family(300)};
+  options.tokens = {1, 8, 100};
+  const std::vector<Decision> tuned = modelled_tune(options, two_lines(30)).decisions;
+  ASSERT_GE(tuned.size(), 2U);
+  merge(folder / "merged.db", {options.database},
+        [](WorkDatabase& file, const Environment& environment) { recompute_decisions(file, environment); });
+  EXPECT_EQ(read_decisions(folder / "merged.db").front().decisions, tuned);
 }
 
 TEST(TuneAgain, WhatIsMeasuredAgainIsDecidedAnew) {

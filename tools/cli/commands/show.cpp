@@ -165,6 +165,9 @@ void print_as_tables(const std::vector<DecisionSet>& sets) {
       std::printf("no decisions\n");
     } else {
       table.print();
+      std::printf(
+          "\nother sizes were not measured: the nearest tuned hidden size, what is shipped and the heuristic "
+          "decide there\n");
     }
     print_nccl_choices(set);
   }

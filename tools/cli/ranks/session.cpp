@@ -1,6 +1,8 @@
 #include "ranks/session.hpp"
+#include "ranks/launcher_restarts.hpp"
 
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -305,6 +307,9 @@ SessionResult run_session(const SessionOptions& session, const RankBody& body) {
     } else if (session.in_process) {
       result.results.push_back(run_threads(session, world, place, body, cancel));
     } else {
+      // Its agent is the living parent that saw a rank die, and the command is what the agent was started for.
+      place.restarts = launcher_restarts();
+      if (const std::int64_t agent = process_started(getppid()); place.restarts > 0 && agent > 0) place.started = agent;
       result.printer = launcher.rank == 0;
       result.results.push_back(run_launched(session, launcher, place, body, cancel));
     }

@@ -15,6 +15,7 @@
 #include <iterator>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/temporary_folder.hpp"
@@ -29,10 +30,15 @@ namespace {
 constexpr int exit_device_lost = 75;  // between workers and their parent only
 constexpr auto grace = std::chrono::seconds(3);
 
+constexpr int most_continued = 4;
+
 struct Worker {
   pid_t process = -1;
   bool running = false;
   int status = 0;
+  bool stopped = false;       ///< by a signal; it does not run, and does not end
+  bool seen_stopped = false;  ///< when this process last looked, which then ran itself
+  int continued = 0;
 };
 
 std::filesystem::path file_of(const std::filesystem::path& directory, const char* what, int rank) {
@@ -104,7 +110,37 @@ pid_t start(Arguments command_line, const std::filesystem::path& directory, int 
 
 void reap(std::vector<Worker>& workers) {
   for (Worker& worker : workers) {
-    if (worker.running && waitpid(worker.process, &worker.status, WNOHANG) == worker.process) worker.running = false;
+    int status = 0;
+    if (!worker.running || waitpid(worker.process, &status, WNOHANG | WUNTRACED | WCONTINUED) != worker.process) {
+      continue;
+    }
+    if (WIFSTOPPED(status) || WIFCONTINUED(status)) {
+      worker.stopped = WIFSTOPPED(status);
+      worker.seen_stopped = false;
+      continue;
+    }
+    worker.running = false;
+    worker.status = status;
+  }
+}
+
+/// A worker that was stopped lets all others wait for ever. Somebody who suspends this job stops this process too: what
+/// is stopped while this one runs on is continued, at the second look, and ended if that does not help.
+void continue_stopped(std::vector<Worker>& workers) {
+  for (std::size_t rank = 0; rank < workers.size(); ++rank) {
+    Worker& worker = workers[rank];
+    if (!worker.running || !worker.stopped) continue;
+    if (!std::exchange(worker.seen_stopped, true)) continue;
+    if (worker.continued == most_continued) {
+      std::fprintf(stderr, "\nrank %zu is stopped by a signal again and again; it is ended\n", rank);
+      kill(worker.process, SIGKILL);
+    } else {
+      if (worker.continued++ == 0) {
+        std::fprintf(stderr, "\nrank %zu was stopped by a signal; it is told to go on\n", rank);
+      }
+      kill(worker.process, SIGCONT);
+    }
+    worker.seen_stopped = false;
   }
 }
 
@@ -184,6 +220,7 @@ WorkersReport run_workers(Arguments command_line, const WorkersOptions& options,
       end_interrupted(signal, options.on_interrupt);
     }
     reap(workers);
+    continue_stopped(workers);
     const auto ended = [](const Worker& worker) { return !worker.running; };
     const auto bad = [](const Worker& worker) { return !worker.running && !ended_well(worker); };
     if (std::all_of(workers.begin(), workers.end(), ended) || std::any_of(workers.begin(), workers.end(), bad)) break;

@@ -37,7 +37,7 @@ struct WorkersOptions {
 /// Starts the workers, waits for all, and forwards nothing: rank 0 shares this process's terminal. When one fails,
 /// the others are stopped. SIGINT and SIGTERM stop all workers and then this process, after printing `on_interrupt`;
 /// if the workers are `cancellable`, the first one asks them to come to an end. They start with SIGTERM blocked: they
-/// wait for it.
+/// wait for it. One that somebody stopped (SIGSTOP) is told to go on, and ended if it is stopped again and again.
 WorkersReport run_workers(Arguments command_line, const WorkersOptions& options, const SignalWatch& signals);
 
 /// In a worker: where its result and its error go, and what its parent knows.

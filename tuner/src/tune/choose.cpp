@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <tuple>
 
 #include "arbiter/error.hpp"
 
 namespace arbiter {
 namespace {
+
+constexpr std::int64_t reach = 4;
 
 /// A total order, so that nothing depends on the order of the measurements.
 bool faster(const Measured& a, const Measured& b) {
@@ -147,29 +150,48 @@ std::vector<SizeWinner> winners(const ProblemFamily& family, int world, std::spa
   return winners;
 }
 
+std::vector<TokenRange> reaches(std::span<const std::int64_t> measured) {
+  std::vector<TokenRange> ranges;
+  for (std::size_t i = 0; i < measured.size(); ++i) {
+    const std::int64_t tokens = measured[i];
+    TokenRange range{std::max<std::int64_t>((tokens + reach - 1) / reach, 1), tokens};
+    if (i > 0) range.first = std::max(range.first, boundary(measured[i - 1], tokens) + 1);
+    if (i + 1 < measured.size()) {
+      const std::int64_t farthest = tokens > INT64_MAX / reach ? INT64_MAX : tokens * reach;
+      range.last = std::min(boundary(tokens, measured[i + 1]), farthest);
+    }
+    ranges.push_back(range);
+  }
+  return ranges;
+}
+
 std::vector<Decision> decide(const ProblemFamily& family, int world, std::span<const SizeResult> sizes,
                              std::span<const Decision> previous, const ChoiceRules& rules) {
   const std::vector<SizeWinner> winners = arbiter::winners(family, world, sizes, previous, rules);
+  std::vector<std::int64_t> measured;
+  for (const SizeWinner& winner : winners) measured.push_back(winner.tokens);
+  const std::vector<TokenRange> ranges = reaches(measured);
   std::vector<Decision> decisions;
   for (std::size_t i = 0; i < winners.size(); ++i) {
     const SizeWinner& winner = winners[i];
-    const bool last = i + 1 == winners.size();
-    if (!last && winners[i + 1].measured().candidate.name == winner.measured().candidate.name) continue;
-    Decision decision;
+    const bool continues = !decisions.empty() && decisions.back().tokens_max + 1 == ranges[i].first &&
+                           winners[i - 1].measured().candidate.name == winner.measured().candidate.name;
+    if (!continues) {
+      decisions.emplace_back();
+      decisions.back().tokens_min = ranges[i].first;
+    }
+    Decision& decision = decisions.back();
     decision.pattern = family.pattern;
     decision.dtype = family.dtype;
     decision.hidden = family.hidden;
     decision.world = world;
     decision.mode = family.mode;
-    decision.tokens_min = decisions.empty() ? 1 : decisions.back().tokens_max + 1;
-    decision.tokens_max = last ? family.max_tokens : boundary(winner.tokens, winners[i + 1].tokens);
+    decision.tokens_max = ranges[i].last;
     decision.candidate = winner.measured().candidate;
     decision.median_us = winner.measured().summary.median_us;
-    if (const Measured* second = runner_up(winner)) {
-      decision.runner_up = second->candidate;
-      decision.runner_up_median_us = second->summary.median_us;
-    }
-    decisions.push_back(std::move(decision));
+    const Measured* const second = runner_up(winner);
+    decision.runner_up = second != nullptr ? std::optional(second->candidate) : std::nullopt;
+    decision.runner_up_median_us = second != nullptr ? second->summary.median_us : 0;
   }
   return decisions;
 }

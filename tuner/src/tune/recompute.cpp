@@ -32,12 +32,9 @@ void recompute_decisions(WorkDatabase& database, const Environment& environment,
   std::vector<Decision> decisions;
   for (const auto& [key, problems] : families) {
     const Problem& any = problems.front();
-    ProblemFamily family{any.pattern, any.dtype, any.hidden, 0, any.mode};
+    const ProblemFamily family{any.pattern, any.dtype, any.hidden, 1, any.mode};
     std::vector<SizeResult> sizes;
-    for (const Problem& problem : problems) {
-      family.max_tokens = std::max(family.max_tokens, problem.tokens);
-      sizes.push_back(measured_at(database, environment, problem));
-    }
+    for (const Problem& problem : problems) sizes.push_back(measured_at(database, environment, problem));
     const std::vector<Decision> decided = decide(family, any.world, sizes, {}, rules);
     decisions.insert(decisions.end(), decided.begin(), decided.end());
   }

@@ -161,13 +161,8 @@ std::vector<Decision> TuneRun::decide_all() {
   std::vector<Decision> all;
   for (const auto& state : states_) {
     const std::vector<SizeResult> sizes = results_with_file(*state);
-    ProblemFamily whole = state->family;
-    for (const SizeResult& size : sizes) whole.max_tokens = std::max(whole.max_tokens, size.tokens);
-    // What was asked for before may reach beyond the largest size that was measured.
-    for (const Decision& decision : ledger_.previous_decisions()) {
-      if (belongs(decision, whole, group_.size())) whole.max_tokens = std::max(whole.max_tokens, decision.tokens_max);
-    }
-    std::vector<Decision> decisions = decide(whole, group_.size(), sizes, ledger_.previous_decisions(), options_.rules);
+    const std::vector<Decision> decisions =
+        decide(state->family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules);
     if (decisions.empty()) {
       result_.undecided.push_back(why_undecided(*state));
       continue;

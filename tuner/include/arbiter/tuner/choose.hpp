@@ -55,6 +55,17 @@ std::vector<std::int64_t> token_grid(std::int64_t max_tokens);
 /// the smaller one, floor(sqrt(below * above)). No time is interpolated to find it.
 std::int64_t boundary(std::int64_t below, std::int64_t above);
 
+/// First and last token count.
+struct TokenRange {
+  std::int64_t first = 0, last = 0;
+  bool operator==(const TokenRange&) const = default;
+};
+
+/// For which sizes each of the measured ones, ascending, speaks. Up to the boundary with its neighbour, but never for
+/// sizes that are more than four times smaller or larger: there nothing is known. None speaks for a size above the
+/// largest, where algorithms that send everything to everybody become slow without a warning.
+std::vector<TokenRange> reaches(std::span<const std::int64_t> measured);
+
 /// What was measured at one size.
 struct SizeResult {
   std::int64_t tokens = 0;
@@ -73,9 +84,10 @@ struct SizeWinner {
 std::vector<SizeWinner> winners(const ProblemFamily&, int world, std::span<const SizeResult> sizes,
                                 std::span<const Decision> previous, const ChoiceRules& = {});
 
-/// Decisions that cover 1..family.max_tokens without gaps; empty if nothing was measured. `sizes` in any order. The
-/// incumbent at a size is the candidate of the decision in `previous` (same family and world) that covers it, if it was
-/// measured again; else the winner of the next smaller size.
+/// Decisions for the sizes that the measured ones speak for (reaches()); empty if nothing was measured. The same
+/// measurements give the same intervals, whatever was asked for. `sizes` in any order. The incumbent at a size is the
+/// candidate of the decision in `previous` (same family and world) that covers it, if it was measured again; else the
+/// winner of the next smaller size.
 std::vector<Decision> decide(const ProblemFamily&, int world, std::span<const SizeResult> sizes,
                              std::span<const Decision> previous, const ChoiceRules& = {});
 
