@@ -1,6 +1,7 @@
 """One decode step of a transformer with random weights, tensor-parallel, in a CUDA graph: whose allreduce is fastest.
 
     torchrun --nproc-per-node 4 bench/decode.py --json decode.json                 # the whole matrix, TP 2 and 4
+    torchrun --nproc-per-node 4 bench/decode.py --quick --rows auto_fusion,flashinfer --json decode.json
     torchrun --nproc-per-node 2 bench/decode.py --models qwen3-32b --batches 1 --decisions table.jsonl
 
 Needs PyTorch and libarbiter.so (ARBITER_LIBRARY), nothing else. The models have the layers, widths, heads, experts and
@@ -8,6 +9,9 @@ vocabulary of the real ones; they leave out what every row would share anyway (r
 in memory, `--distinct-layers` of them have weights of their own, and the others use these again in turns (0: every layer
 has its own); together they are far larger than the L2 cache. Attention reads a full ring of `--context` positions, where
 each step replaces one. With fewer ranks in a group than there are GPUs, the groups share the cases and run at once.
+
+Experts of MoE models are chosen by token and layer: a router of random weights is all near ties, and the last bit of a sum
+would choose another model.
 
 Rows: how a layer's two allreduces, residual additions and RMSNorms are done, and the allreduce after the embedding.
   nccl                       NCCL, torch add, torch rms_norm
@@ -56,8 +60,7 @@ def captured(context: Context, model: Model, row: Row) -> Step:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(3):
-            model.step(row)
+        model.step(row)
     torch.cuda.synchronize()
     context.barrier()
     graph = torch.cuda.CUDAGraph()
@@ -175,7 +178,7 @@ def run_case(
     rows = [
         row
         for row in make_rows(context, communicators, shape.hidden, batch)
-        if options.rows is None or row.name == "nccl" or row.name in options.rows.split(",")
+        if options.rows is None or row.name == "nccl" or set(options.rows.split(",")) & row.names()
     ]
     beside = trace(model, captured(context, model, reference(context)), options.check_steps)
     largest = context.slowest(beside.logits[0].abs().max().item())
@@ -212,7 +215,7 @@ def run_case(
         "tp": context.size,
         "batch": batch,
         "largest_logit": largest,
-        "grouped_mm": model.grouped,
+        "expert_kernels": model.kernels_why_not or model.kernels,
         "candidates": {
             backend: {
                 pattern: communicator.explain(pattern, context.dtype, shape.hidden, batch)["candidate"]
@@ -229,7 +232,7 @@ def run_case(
 def table(case: Dict[str, Any]) -> str:
     lines = [
         f"\n{case['model']}, TP {case['tp']}, batch {case['batch']}"
-        + ("" if case["grouped_mm"] or not case["shape"]["experts"] else ", expert weights copied (no grouped_mm)"),
+        + (f", expert weights are copied: {case['expert_kernels']}" if isinstance(case["expert_kernels"], str) else ""),
         f"  {'row':<36}{'TPOT us':>10}{'tokens/s':>11}{'speedup':>9}{'gap':>9}  equal tokens",
     ]
     for result in case["rows"]:
@@ -286,17 +289,21 @@ def main() -> None:
     parser.add_argument("--models", default="qwen3-30b-a3b,qwen3-32b,llama-70b", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--tp", default="2,4", help="sizes of groups; what does not divide the ranks is left out")
     parser.add_argument("--batches", default="1,16")
-    parser.add_argument("--rows", help="only these, and nccl")
+    parser.add_argument("--rows", help="nccl and these: auto_fusion, flashinfer, 'arbiter mnnvl_allreduce', trtllm, ...")
+    parser.add_argument("--quick", action="store_true", help="64 steps checked, 3 rounds of 20: the matrix in 4 minutes")
     parser.add_argument("--context", type=int, default=1024, help="positions that attention reads")
     parser.add_argument("--distinct-layers", type=int, default=8, help="layers with weights of their own; 0: all")
-    parser.add_argument("--steps", type=int, default=30, help="replays of a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--check-steps", type=int, default=256)
+    parser.add_argument("--steps", type=int, help="replays of a round (30)")
+    parser.add_argument("--rounds", type=int, help="rounds (5)")
+    parser.add_argument("--check-steps", type=int, help="greedy steps that are compared (256)")
     parser.add_argument("--minutes", type=float, default=8, help="no case begins later; what is left out is listed")
     parser.add_argument("--decisions", default="", help="what `arbiter tune` wrote; default: ARBITER_DB")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: one rank, to try the program")
     parser.add_argument("--json", help="write the results here (rank 0)")
     options = parser.parse_args()
+    for name, usual, quick in (("steps", 30, 20), ("rounds", 5, 3), ("check_steps", 256, 64)):
+        if getattr(options, name) is None:
+            setattr(options, name, quick if options.quick else usual)
     for model in options.models.split(","):
         if model not in MODELS:
             parser.error(f"no model '{model}'; expected of {', '.join(MODELS)}")
@@ -330,7 +337,7 @@ def main() -> None:
             "arbiter": arbiter.library_version(),
             "seconds": round(time.monotonic() - started, 1),
         }
-        arguments = {name: getattr(options, name) for name in ("context", "distinct_layers", "steps", "rounds")}
+        arguments = {name: getattr(options, name) for name in ("context", "distinct_layers", "steps", "rounds", "check_steps")}
         text = json.dumps({**head, **arguments, "cases": [*kept, *cases], "left_out": left_out}, indent=2)
         Path(options.json).write_text(text + "\n")
 

@@ -1,12 +1,13 @@
 """The model: one rank's shard of the weights, and the state of a decode."""
 
 from dataclasses import dataclass
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from . import experts
 from .context import Context
 
 
@@ -58,8 +59,11 @@ class Model:
         self.tokens = self._start.clone()
         self.position = torch.zeros(1, dtype=torch.long, device=context.device)
         self.logits = torch.zeros(batch, self.rows, device=context.device, dtype=torch.float32)
+        if shape.experts:
+            order = torch.randperm(shape.experts, generator=torch.Generator().manual_seed(3))
+            self._offsets = order[: shape.top_k].to(context.device)
         self._wide_head = self._wide_head_works()
-        self.grouped = self._grouped_works() if shape.experts else False
+        self.kernels, self.kernels_why_not = self._kernels_work() if shape.experts else (False, None)
 
     def _weight(self, *extent: int, fan_in: int, replicated: bool = False) -> torch.Tensor:
         made = torch.empty(extent, device=self.context.device, dtype=self.context.dtype)
@@ -100,7 +104,8 @@ class Model:
             layer = self.layers[index % len(self.layers)]
             after = self.layers[(index + 1) % len(self.layers)]
             x = row.fused(self._attention(x, layer, self.ring[index % len(self.layers)]), residual, layer["norm2"])
-            x = row.fused(self._experts(x, layer) if shape.experts else self._dense(x, layer), residual, after["norm1"])
+            x = self._experts(x, layer, index) if shape.experts else self._dense(x, layer)
+            x = row.fused(x, residual, after["norm1"])
         self.logits.copy_(self._logits(x))
         best, which = self.logits.max(-1)
         mine = torch.stack([best, (which + self.context.rank * self.rows).float()], -1)
@@ -139,37 +144,15 @@ class Model:
     def _dense(self, x: torch.Tensor, layer: Dict[str, torch.Tensor]) -> torch.Tensor:
         return F.linear(self._gated(F.linear(x, layer["up"])), layer["down"])
 
-    def _experts(self, x: torch.Tensor, layer: Dict[str, torch.Tensor]) -> torch.Tensor:
-        weights, chosen = F.linear(x, layer["router"]).float().softmax(-1).topk(self.shape.top_k, -1)
-        weights = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
-        rows = self._grouped(x, layer, chosen) if self.grouped else self._copied(x, layer, chosen)
-        return (rows * weights[:, :, None]).sum(1)
+    def _experts(self, x: torch.Tensor, layer: Dict[str, torch.Tensor], index: int) -> torch.Tensor:
+        chosen = experts.choose(self.tokens, index, self._offsets, self.shape.experts)
+        scores = F.linear(x, layer["router"]).float().gather(1, chosen).softmax(-1)
+        multiply = experts.by_kernels if self.kernels else experts.copied
+        return multiply(x, layer["up"], layer["down"], chosen, scores.to(x.dtype))
 
-    def _copied(self, x: torch.Tensor, layer: Dict[str, torch.Tensor], chosen: torch.Tensor) -> torch.Tensor:
-        hidden = self._gated(torch.matmul(x[:, None, None, :], layer["up"][chosen]))
-        return torch.matmul(hidden, layer["down"][chosen]).squeeze(2)
-
-    def _grouped(self, x: torch.Tensor, layer: Dict[str, torch.Tensor], chosen: torch.Tensor) -> torch.Tensor:
-        experts, top_k = self.shape.experts, self.shape.top_k
-        order = chosen.view(-1).argsort(stable=True)
-        counts = (chosen.view(-1, 1) == torch.arange(experts, device=x.device)).sum(0)
-        ends = counts.cumsum(0).to(torch.int32)
-        rows = x[order // top_k]
-        rows = torch._grouped_mm(self._gated(torch._grouped_mm(rows, layer["up"], offs=ends)), layer["down"], offs=ends)
-        out = torch.empty_like(rows)
-        out[order] = rows
-        return out.view(-1, top_k, self.shape.hidden)
-
-    def _grouped_works(self) -> bool:
-        """Does this PyTorch multiply rows by experts without copying their weights, and get it right?"""
-        good = False
-        if hasattr(torch, "_grouped_mm"):
-            x, layer = self.embedding[: self.batch], self.layers[0]
-            try:
-                chosen = F.linear(x, layer["router"]).float().topk(self.shape.top_k, -1).indices
-                expected = self._copied(x, layer, chosen).float()
-                gap = (self._grouped(x, layer, chosen).float() - expected).abs().max()
-                good = bool(gap <= 0.02 * expected.abs().max())
-            except (RuntimeError, NotImplementedError):
-                good = False
-        return self.context.slowest(0.0 if good else 1.0) == 0.0
+    def _kernels_work(self) -> Tuple[bool, Optional[str]]:
+        layer = self.layers[0]
+        x = self.embedding[: self.batch]
+        works, reason = experts.kernels_work(x, layer["up"], layer["down"], self.shape.top_k)
+        reason = self.context.failure(None if works else reason)
+        return reason is None, reason

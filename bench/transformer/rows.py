@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Union
 
 import torch
 import torch.distributed as dist
@@ -30,6 +30,10 @@ class Row:
     plain: Any = None
     fused: Any = None
     unavailable: Optional[str] = None
+
+    def names(self) -> Set[str]:
+        """What selects it: the whole name, the part behind who it is, who, the backend."""
+        return {self.name, self.name.split(" ")[-1], self.who, self.backend}
 
     def describe(self) -> Dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,42 @@ def test_a_wrong_sum_fails(tmp_path):
     code, text, status = run(tmp_path, tmp_path / "broken.py", only="eager_plain,eager_in_place")
     assert code == 1, text
     assert status == {"eager_plain": "failed", "eager_in_place_and_into_given_places": "passed"}
+
+
+# A check in which rank 1 never calls, one that fails on rank 0 alone while rank 1 waits in a kernel, and one that works.
+HANGS = """
+import runpy, sys, time
+sys.argv = sys.argv[1:]
+sys.path[:0] = [sys.argv[0].rsplit("/", 1)[0], sys.argv[0].rsplit("/", 3)[0]]
+import harness, torch
+harness.CHECKS.clear()
+
+@harness.check(seconds=1)
+def eager_hangs(ranks):
+    if ranks.rank == 0:
+        ranks.communicator.all_reduce(torch.ones(4, harness.HIDDEN))
+
+@harness.check(seconds=30)
+def eager_fails_on_one(ranks):
+    assert ranks.rank == 1
+    ranks.communicator.all_reduce(torch.ones(4, harness.HIDDEN))
+
+@harness.check
+def eager_works(ranks):
+    assert (ranks.communicator.all_reduce(torch.ones(4, harness.HIDDEN)) == 2).all()
+
+harness.FAMILIES[:] = [("allreduce", torch.float32)]
+import types
+for name in ("creation", "calls", "graphs", "memory", "compiled", "backend", "engines", "cost"):
+    sys.modules[f"checks_{name}"] = types.ModuleType(name)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_hang_ends_its_own_check_only(tmp_path):
+    (tmp_path / "hangs.py").write_text(HANGS)
+    began = time.monotonic()
+    code, text, status = run(tmp_path, tmp_path / "hangs.py", only="eager")
+    assert code == 1, text
+    assert status == {"eager_hangs": "failed", "eager_fails_on_one": "failed", "eager_works": "passed"}, text
+    assert time.monotonic() - began < 100 and "told to give up" in text

@@ -58,7 +58,7 @@ def backend_captured(ranks: Ranks) -> None:
     dist.destroy_process_group(group)
 
 
-@check
+@check(seconds=40)
 def backend_compiled(ranks: Ranks) -> None:
     group = _group(ranks)
     torch._dynamo.reset()

@@ -82,7 +82,7 @@ def eager_operators(ranks: Ranks) -> None:
     same(x, ranks.total(4, 16, HIDDEN))
 
 
-@check
+@check(risky=True)
 def eager_addresses_of_one_rank_are_its_own_matter(ranks: Ranks) -> None:
     """Rank 0's tensors begin at odd elements; the others' are aligned."""
     for seed, tokens in enumerate(TOKENS):

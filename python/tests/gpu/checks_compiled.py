@@ -39,7 +39,7 @@ def _agree(ranks: Ranks, compiled: Any, layer: Any, sizes: Tuple[int, ...]) -> N
             same(mine, expected, f"{tokens} rows")
 
 
-@check
+@check(seconds=40)
 def compiled_operators_keep_pytorch_s_contract(ranks: Ranks) -> None:
     number = ops.number(ranks.communicator)
     x, residual, gamma = _arguments(ranks, 1, 4)
@@ -52,7 +52,7 @@ def compiled_operators_keep_pytorch_s_contract(ranks: Ranks) -> None:
         torch.library.opcheck(ops.all_reduce_residual_rmsnorm, fused, test_utils=checks)
 
 
-@check
+@check(seconds=40)
 def compiled_by_inductor(ranks: Ranks) -> None:
     layer = _layer(ops.number(ranks.communicator))
     torch._dynamo.reset()
@@ -61,7 +61,7 @@ def compiled_by_inductor(ranks: Ranks) -> None:
     _agree(ranks, torch.compile(layer, fullgraph=True, dynamic=True), layer, (4, 7, 128, 2))
 
 
-@check(needs_gpu=True)
+@check(needs_gpu=True, seconds=40)
 def compiled_with_graph_trees(ranks: Ranks) -> dict:
     """mode="reduce-overhead": several sizes in turns, and nothing that keeps PyTorch from capturing."""
     layer = _layer(ops.number(ranks.communicator))
@@ -74,7 +74,7 @@ def compiled_with_graph_trees(ranks: Ranks) -> dict:
     return {"cudagraph_skips": skips}
 
 
-@check
+@check(seconds=40)
 def compiled_with_the_fusing_pass(ranks: Ranks) -> dict:
     """Two layers' allreduces, additions and norms, written as separate steps, become two calls; results stay close."""
     number = ops.number(ranks.communicator)

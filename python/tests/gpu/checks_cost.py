@@ -30,7 +30,7 @@ def _microseconds(ranks: Ranks, call: Callable[[], Any]) -> float:
     return statistics.median(rounds)
 
 
-@check
+@check(needs_gpu=True)
 def host_cost_of_a_call(ranks: Ranks) -> Dict[str, float]:
     """`launch`: the C function, with arguments that are ready. Python's share is the rest; it is compared without new
     tensors, which are PyTorch's allocator's time."""

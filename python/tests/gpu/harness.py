@@ -2,14 +2,16 @@
 
 import json
 import os
+import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+import weakref
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional
 
 import torch
 import torch.distributed as dist
 
-from arbiter import ArbiterError, Communicator, Family
+from arbiter import Communicator, Family
 
 HIDDEN, MAX_TOKENS = 1024, 128
 NORM = "allreduce_residual_rmsnorm"
@@ -27,19 +29,43 @@ class Check(NamedTuple):
     name: str
     run: Callable[["Ranks"], Optional[Dict[str, Any]]]
     needs_gpu: bool
+    seconds: float
+    risky: bool
 
 
 CHECKS: List[Check] = []
 
 
-def check(function: Any = None, *, needs_gpu: bool = False) -> Any:
-    """Registers a function of one argument, Ranks. It raises what is wrong, and may return what it measured."""
+def check(function: Any = None, *, needs_gpu: bool = False, seconds: float = 15, risky: bool = False) -> Any:
+    """Registers a function of one argument, Ranks. It raises what is wrong, and may return what it measured. After
+    `seconds` its communicators are told to give up, which ends it. Risky ones come last."""
 
     def register(function: Any) -> Any:
-        CHECKS.append(Check(function.__name__, function, needs_gpu))
+        CHECKS.append(Check(function.__name__, function, needs_gpu, seconds, risky))
         return function
 
     return register if function is None else register(function)
+
+
+class Meeting:
+    """What all ranks tell each other between checks, over the store: no device can keep it from ending."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self._store = dist.PrefixStore("checks", dist.distributed_c10d._get_default_store())
+        self._rank, self._size, self._turn = rank, size, 0
+
+    def gather(self, text: str, seconds: float) -> List[str]:
+        """Everybody's text, by rank. Raises TimeoutError, naming who did not come within `seconds`."""
+        self._turn += 1
+        self._store.set(f"{self._turn}/{self._rank}", "." + text)
+        deadline = time.monotonic() + seconds
+        keys = [f"{self._turn}/{rank}" for rank in range(self._size)]
+        while not self._store.check(keys):
+            if time.monotonic() > deadline:
+                missing = [rank for rank, key in enumerate(keys) if not self._store.check([key])]
+                raise TimeoutError(f"ranks {missing} did not come back")
+            time.sleep(0.002)
+        return [self._store.get(key).decode()[1:] for key in keys]
 
 
 class Ranks:
@@ -50,7 +76,25 @@ class Ranks:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.cuda = device == "cuda"
         self.device = torch.device("cuda", torch.cuda.current_device()) if self.cuda else torch.device("cpu")
+        self.meeting = Meeting(self.rank, self.size)
+        self.communicators: "weakref.WeakSet[Communicator]" = weakref.WeakSet()  # all that were made
+        self._watch_creation()
         self.communicator = self.create()
+
+    def _watch_creation(self) -> None:
+        made, real = self.communicators, Communicator.__init__
+
+        def remembered(communicator: Communicator, *arguments: Any, **options: Any) -> None:
+            real(communicator, *arguments, **options)
+            made.add(communicator)
+
+        Communicator.__init__ = remembered  # type: ignore[method-assign]
+
+    def abort_all(self) -> None:
+        """Whoever waits for a peer in a kernel stops. From any thread."""
+        for communicator in list(self.communicators):
+            if communicator._pointer is not None:
+                communicator.abort()
 
     def create(self, group: Any = None, **options: Any) -> Communicator:
         made = Communicator.from_torch(group, timeout=120, **options)
@@ -74,22 +118,11 @@ class Ranks:
         if self.cuda:
             torch.cuda.synchronize()
 
-    def any(self, here: bool) -> bool:
-        flag = torch.tensor([float(here)], device=self.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return flag.item() > 0
-
     def mend(self) -> None:
-        """A new communicator if a rank's was poisoned."""
-        poisoned = False
-        try:
-            self.communicator.check()
-        except ArbiterError:
-            poisoned = True
-        if self.any(poisoned):
-            self.communicator.abort()
-            self.communicator.close()
-            self.communicator = self.create()
+        """A new communicator after a check that failed, wherever that left the old one. Collective."""
+        self.communicator.abort()
+        self.communicator.close()
+        self.communicator = self.create()
 
 
 def rmsnorm(x: torch.Tensor, gamma: torch.Tensor, eps: float = 1e-6, bias: float = 0.0) -> torch.Tensor:
@@ -107,44 +140,85 @@ def close(ours: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-2) -
     torch.testing.assert_close(ours.float(), expected.float(), rtol=tolerance, atol=tolerance)
 
 
-def run_all(ranks: Ranks, wanted: Optional[str], path: Optional[str]) -> int:
-    """Runs what is registered; prints a line for each, writes JSON to `path` after each. Returns how many failed."""
+def attempt(ranks: Ranks, entry: Check, seconds: float) -> Dict[str, Any]:
+    """Runs one check on this rank; never raises, and ends soon after `seconds` if aborting ends it."""
+    result: Dict[str, Any] = {"error": "", "skipped": "", "measured": None}
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        ranks.abort_all()
+
+    watchdog = threading.Timer(seconds, give_up)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        if entry.needs_gpu and not ranks.cuda:
+            raise Skip("needs a GPU")
+        result["measured"] = entry.run(ranks)
+        ranks.synchronize()
+        ranks.communicator.check()
+    except Skip as reason:
+        result["skipped"] = str(reason)
+    except BaseException:
+        result["error"] = traceback.format_exc()
+        ranks.abort_all()  # peers must not wait for this rank
+    watchdog.cancel()
+    if late.is_set():
+        result["error"] = f"not done after {seconds:.0f} s, and told to give up\n{result['error']}"
+    return result
+
+
+def run_all(ranks: Ranks, wanted: Callable[[str], bool], path: Optional[str], limit: float, began: float) -> int:
+    """Runs what is registered and `wanted`; prints a line for each, writes JSON to `path` after each. None begins later than
+    `limit` seconds after `began`. Returns how many failed. Ends the process if a check hangs and cannot be ended."""
     results: List[Dict[str, Any]] = []
-    for entry in CHECKS:
-        if wanted is not None and not any(part in entry.name for part in wanted.split(",")):
+    for entry in sorted(CHECKS, key=lambda entry: entry.risky):
+        if not wanted(entry.name):
             continue
-        began = time.monotonic()
-        error, skipped, measured = "", "", None
+        started = time.monotonic()
+        left = limit - float(ranks.meeting.gather(str(started - began), 30)[0])
+        seconds = min(entry.seconds, left)
+        here = {"error": "", "skipped": "no time left", "measured": None}
+        if left > 0:
+            hung = threading.Timer(seconds + 10, _hung, (ranks, entry, results, path))
+            hung.daemon = True
+            hung.start()
+            here = attempt(ranks, entry, seconds)
+            hung.cancel()
         try:
-            if entry.needs_gpu and not ranks.cuda:
-                raise Skip("needs a GPU")
-            measured = entry.run(ranks)
-            ranks.synchronize()
-            ranks.communicator.check()
-        except Skip as reason:
-            skipped = str(reason)
-        except Exception:
-            error = traceback.format_exc()
-        failed = ranks.any(bool(error))
-        gathered: List[Any] = [None] * ranks.size
-        dist.all_gather_object(gathered, error)
+            errors = ranks.meeting.gather(here["error"], seconds + 15)
+        except TimeoutError as error:
+            _end(ranks, entry, results, path, str(error))
+        failed = any(errors)
         if failed:
             ranks.mend()
         result: Dict[str, Any] = {
             "check": entry.name,
-            "status": "failed" if failed else "skipped" if skipped else "passed",
-            "seconds": round(time.monotonic() - began, 2),
+            "status": "failed" if failed else "skipped" if here["skipped"] else "passed",
+            "seconds": round(time.monotonic() - started, 2),
         }
-        if skipped:
-            result["why"] = skipped
-        if measured:
-            result["measured"] = measured
+        if here["skipped"]:
+            result["why"] = here["skipped"]
+        if here["measured"]:
+            result["measured"] = here["measured"]
         if failed:
-            result["errors"] = {rank: text for rank, text in enumerate(gathered) if text}
+            result["errors"] = {rank: text for rank, text in enumerate(errors) if text}
         results.append(result)
         if ranks.rank == 0:
             _report(ranks, results, path)
     return sum(result["status"] == "failed" for result in results)
+
+
+def _hung(ranks: Ranks, entry: Check, results: List[Dict[str, Any]], path: Optional[str]) -> None:
+    _end(ranks, entry, results, path, "hangs, and telling it to give up did not help")
+
+
+def _end(ranks: Ranks, entry: Check, results: List[Dict[str, Any]], path: Optional[str], why: str) -> NoReturn:
+    errors = {ranks.rank: why}
+    results.append({"check": entry.name, "status": "failed", "seconds": 0, "errors": errors})
+    _report(ranks, results, path if ranks.rank == 0 else None)
+    os._exit(1)
 
 
 def _report(ranks: Ranks, results: List[Dict[str, Any]], path: Optional[str]) -> None:
