@@ -25,8 +25,8 @@ extern "C" __attribute__((visibility("default"))) std::size_t arbiter_nccl_inter
                                  set.message_bytes(), set.workspace_bytes);
   try {
     const RealLibrary& real = try_real_library();
-    text += fmt::format("version\t{}\npath\t{}\nfound_by\t{}\nunknown_names\t{}\n", real.version(), real.path,
-                        real.found_by, fmt::join(real.unknown_names, ","));
+    text += fmt::format("version\t{}\npath\t{}\nfound_by\t{}\nunknown_names\t{}\n", real.nccl->version(),
+                        real.nccl->path, real.found_by, fmt::join(real.unknown_names, ","));
   } catch (const std::exception& error) {
     std::string reason = error.what();
     std::replace(reason.begin(), reason.end(), '\n', ' ');

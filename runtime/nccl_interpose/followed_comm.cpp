@@ -87,13 +87,13 @@ void FollowedComm::set_up(cudaStream_t stream) noexcept {
 void FollowedComm::set_up_or_throw() {
   const RealLibrary& real = real_library();
   host_->settle();
-  host_->size = asked(real.comm_count, host_->comm, "ncclCommCount");
-  host_->rank = asked(real.comm_user_rank, host_->comm, "ncclCommUserRank");
+  host_->size = asked(real.nccl->comm_count, host_->comm, "ncclCommCount");
+  host_->rank = asked(real.nccl->comm_user_rank, host_->comm, "ncclCommUserRank");
   if (host_->size < 2) throw Unsupported("a single rank has nothing to exchange");
   if (host_->size > max_world) {
     throw Unsupported(fmt::format("it has {} ranks, and kernels are for up to {}", host_->size, max_world));
   }
-  const int device = settings_cpu_ ? -1 : asked(real.comm_cu_device, host_->comm, "ncclCommCuDevice");
+  const int device = settings_cpu_ ? -1 : asked(real.nccl->comm_cu_device, host_->comm, "ncclCommCuDevice");
   const CurrentDevice current(device);
   const RelaxedCapture relaxed(!settings_cpu_);
   const auto started = std::chrono::steady_clock::now();

@@ -48,8 +48,8 @@ std::optional<Dtype> dtype_of(int type) {
 }
 
 int forward(const TakenCall& call, NcclComm comm) {
-  return real_library().all_reduce(call.input, call.output, call.count, nccl_type(call.dtype), nccl_sum, comm,
-                                   call.stream);
+  return real_library().nccl->all_reduce(call.input, call.output, call.count, nccl_type(call.dtype), nccl_sum, comm,
+                                         call.stream);
 }
 
 /// One for each of `works`, at the same time: ranks of one process wait for each other.
@@ -158,7 +158,7 @@ ARBITER_NCCL_EXPORT int ncclAllReduce(const void* input, void* output, std::size
   } catch (const std::exception&) {  // out of host memory
     return nccl_internal_error;
   }
-  return real.all_reduce(input, output, count, type, operation, comm, stream);
+  return real.nccl->all_reduce(input, output, count, type, operation, comm, stream);
 }
 
 ARBITER_NCCL_EXPORT int ncclGroupStart() {
@@ -181,7 +181,7 @@ ARBITER_NCCL_EXPORT int ncclGroupEnd() {
 }
 
 ARBITER_NCCL_EXPORT int ncclCommGetAsyncError(arbiter::NcclComm comm, int* error) {
-  const int result = real_library().comm_get_async_error(comm, error);
+  const int result = real_library().nccl->comm_get_async_error(comm, error);
   if (result != arbiter::nccl_success || error == nullptr || *error != arbiter::nccl_success) return result;
   if (const std::shared_ptr<FollowedComm> entry = followed(comm)) *error = entry->async_error();
   return result;
@@ -201,12 +201,12 @@ void end_waits(arbiter::NcclComm comm) {
 
 ARBITER_NCCL_EXPORT int ncclCommDestroy(arbiter::NcclComm comm) {
   if (const std::shared_ptr<FollowedComm> entry = unfollow(comm)) entry->destroy();
-  return real_library().comm_destroy(comm);
+  return real_library().nccl->comm_destroy(comm);
 }
 
 ARBITER_NCCL_EXPORT int ncclCommAbort(arbiter::NcclComm comm) {
   end_waits(comm);
-  return real_library().comm_abort(comm);
+  return real_library().nccl->comm_abort(comm);
 }
 
 // From NCCL 2.27 on.

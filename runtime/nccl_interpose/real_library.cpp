@@ -14,11 +14,9 @@
 namespace arbiter::nccl_interpose {
 namespace {
 
-/// Every copy of this library has this symbol, so that a renamed or second copy is not taken for NCCL.
-constexpr const char* own_mark = "arbiter_nccl_interpose_mark";
-
 struct Opened {
   void* handle = nullptr;
+  std::string path;
   RealLibrary library;
 };
 
@@ -29,13 +27,13 @@ bool try_open(const LibraryCandidate& candidate, Opened& opened, std::string& tr
   if (handle == nullptr) {
     const char* error = dlerror();
     reason = error == nullptr ? "dlopen failed" : error;
-  } else if (dlsym(handle, own_mark) != nullptr) {
+  } else if (dlsym(handle, nccl_interpose_mark) != nullptr) {
     reason = "this is Arbiter's libarbiter-nccl.so, not NCCL";
   } else if (dlsym(handle, "ncclAllReduce") == nullptr) {
     reason = "it has no ncclAllReduce";
   } else {
     opened.handle = handle;
-    opened.library.path = candidate.path;
+    opened.path = candidate.path;
     opened.library.found_by = candidate.found_by;
     return true;
   }
@@ -79,7 +77,7 @@ template <typename Function>
 void load(const Opened& opened, const char* name, Function& slot) {
   slot = reinterpret_cast<Function>(dlsym(opened.handle, name));
   if (slot != nullptr) return;
-  throw Unavailable(fmt::format("'{}' has no {}; NCCL 2.18 or newer is needed", opened.library.path, name));
+  throw Unavailable(fmt::format("'{}' has no {}; NCCL 2.18 or newer is needed", opened.path, name));
 }
 
 /// Throws Unavailable.
@@ -88,32 +86,20 @@ const Opened& try_opened() {
   static const Opened* const instance = [] {
     auto* result = new Opened(find_real());
     RealLibrary& library = result->library;
-    load(*result, "ncclGetErrorString", library.get_error_string);
-    load(*result, "ncclCommCount", library.comm_count);
-    load(*result, "ncclCommUserRank", library.comm_user_rank);
-    load(*result, "ncclCommCuDevice", library.comm_cu_device);
-    load(*result, "ncclCommDestroy", library.comm_destroy);
-    load(*result, "ncclCommAbort", library.comm_abort);
-    load(*result, "ncclCommGetAsyncError", library.comm_get_async_error);
+    library.nccl = load_nccl(result->handle, result->path);
     load(*result, "ncclGroupStart", library.group_start);
     load(*result, "ncclGroupEnd", library.group_end);
-    load(*result, "ncclAllReduce", library.all_reduce);
-    load(*result, "ncclAllGather", library.all_gather);
-    load(*result, "ncclBroadcast", library.broadcast);
     load(*result, "ncclSend", library.send);
     load(*result, "ncclRecv", library.receive);
-    int (*get_version)(int*) = nullptr;
-    load(*result, "ncclGetVersion", get_version);
-    get_version(&library.version_code);
-    log().info(
-        fmt::format("NCCL {} is behind this library: {} ({})", library.version(), library.path, library.found_by));
+    log().info(fmt::format("NCCL {} is behind this library: {} ({})", library.nccl->version(), library.nccl->path,
+                           library.found_by));
     library.unknown_names = exported_names(result->handle);
     std::erase_if(library.unknown_names, [](const std::string& name) { return own_function(name.c_str()) != nullptr; });
     if (!library.unknown_names.empty()) {
       log().warn(fmt::format(
           "'{}' has functions that this library does not know: {}. Programs that are linked to NCCL find them there; "
           "those that open this library by path do not",
-          library.path, fmt::join(library.unknown_names, ", ")));
+          result->path, fmt::join(library.unknown_names, ", ")));
     }
     return result;
   }();
@@ -132,19 +118,16 @@ int missing_function() { return nccl_invalid_usage; }
 
 }  // namespace
 
-std::string RealLibrary::version() const {
-  return fmt::format("{}.{}.{}", version_code / 10000, version_code / 100 % 100, version_code % 100);
-}
-
 const RealLibrary& real_library() { return opened().library; }
 const RealLibrary& try_real_library() { return try_opened().library; }
 
 void* resolve(const char* name) noexcept {
   if (void* function = dlsym(opened().handle, name)) return function;
-  log().error(fmt::format("'{}' has no function {}; calls of it return ncclInvalidUsage", opened().library.path, name));
+  log().error(fmt::format("'{}' has no function {}; calls of it return ncclInvalidUsage", opened().path, name));
   return reinterpret_cast<void*>(&missing_function);
 }
 
 }  // namespace arbiter::nccl_interpose
 
+// Every copy of this library has it, so that a renamed or second copy is not taken for NCCL.
 extern "C" __attribute__((visibility("default"))) const int arbiter_nccl_interpose_mark = 1;

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,24 +18,12 @@ inline constexpr int nccl_int8 = 0;
 
 /// The functions that this library calls itself. All of them are older than NCCL 2.18.
 struct RealLibrary {
-  std::string path;
+  std::shared_ptr<const NcclLibrary> nccl;
   std::string found_by;                    ///< "ARBITER_NCCL_LIBRARY", "loaded by the program", ...
-  int version_code = 0;                    ///< 22803 for 2.28.3
-  std::vector<std::string> unknown_names;  ///< of functions that this library has not: it is newer
-  std::string version() const;             ///< "2.28.3"
+  std::vector<std::string> unknown_names;  ///< of functions that this library has not: NCCL is newer
 
-  const char* (*get_error_string)(int) = nullptr;
-  int (*comm_count)(NcclComm, int*) = nullptr;
-  int (*comm_user_rank)(NcclComm, int*) = nullptr;
-  int (*comm_cu_device)(NcclComm, int*) = nullptr;
-  int (*comm_destroy)(NcclComm) = nullptr;
-  int (*comm_abort)(NcclComm) = nullptr;
-  int (*comm_get_async_error)(NcclComm, int*) = nullptr;
   int (*group_start)() = nullptr;
   int (*group_end)() = nullptr;
-  int (*all_reduce)(const void*, void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
-  int (*all_gather)(const void*, void*, std::size_t, int, NcclComm, cudaStream_t) = nullptr;
-  int (*broadcast)(const void*, void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
   int (*send)(const void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
   int (*receive)(void*, std::size_t, int, int, NcclComm, cudaStream_t) = nullptr;
 };

@@ -63,8 +63,8 @@ Verifier::Verifier(std::shared_ptr<HostComm> host, std::shared_ptr<Device> devic
 void Verifier::expect(const TakenCall& call) {
   const std::pair<int, DeviceMemory*> wanted[] = {{nccl_sum, &sum_}, {nccl_max, &largest_}, {nccl_min, &smallest_}};
   for (const auto& [operation, memory] : wanted) {
-    const int result = real_library().all_reduce(call.input, memory->data(), call.count, nccl_type(call.dtype),
-                                                 operation, host_->comm, call.stream);
+    const int result = real_library().nccl->all_reduce(call.input, memory->data(), call.count, nccl_type(call.dtype),
+                                                       operation, host_->comm, call.stream);
     if (result != nccl_success && result != nccl_in_progress) throw NcclFailure("ncclAllReduce", result);
   }
 }

@@ -27,6 +27,7 @@ class ForwardingDevice : public Device {
   StreamHandle create_stream() override { return inner_->create_stream(); }
   void destroy_stream(StreamHandle stream) noexcept override { inner_->destroy_stream(stream); }
   void synchronize(StreamHandle stream) override { inner_->synchronize(stream); }
+  bool finished(StreamHandle stream) override { return inner_->finished(stream); }
   bool capturing(StreamHandle stream) override { return inner_->capturing(stream); }
   void begin_capture(StreamHandle stream) override { inner_->begin_capture(stream); }
   std::unique_ptr<Graph> end_capture(StreamHandle stream) override { return inner_->end_capture(stream); }

@@ -67,7 +67,7 @@ foreach(version older newer)
   set_target_properties(nccl_stand_in_${version} PROPERTIES OUTPUT_NAME nccl SOVERSION 2
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/nccl_stand_in_${version})
 endforeach()
-foreach(subject calls preload symbols versions)
+foreach(subject beside calls preload symbols versions)
   arbiter_add_test(runtime/nccl_interpose/${subject} LINKS ${CMAKE_DL_LIBS})
   set(target runtime_nccl_interpose_${subject}_test)
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose)
@@ -78,6 +78,8 @@ foreach(subject calls preload symbols versions)
   add_dependencies(${target} arbiter_nccl nccl_stand_in nccl_stand_in_older nccl_stand_in_newer nccl_preload_program)
 endforeach()
 
+target_link_libraries(runtime_nccl_interpose_beside_test PRIVATE arbiter_runtime arbiter::cudart)
+target_include_directories(runtime_nccl_interpose_beside_test PRIVATE ${arbiter_runtime_internals})
 arbiter_add_test(runtime/nccl_interpose/stream_order LINKS arbiter_runtime arbiter::cudart
   SOURCES ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose/stream_order.cpp)
 target_include_directories(runtime_nccl_interpose_stream_order_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose

@@ -58,6 +58,10 @@ class ClockworkDevice : public Device {
     if (lost_) throw DeviceError("the context is lost");
     real_->synchronize(stream);
   }
+  bool finished(StreamHandle stream) override {
+    synchronize(stream);
+    return true;
+  }
   bool capturing(StreamHandle) override { return capturing_; }
   void begin_capture(StreamHandle) override {
     capturing_ = true;

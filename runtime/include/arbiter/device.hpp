@@ -96,6 +96,8 @@ class Device {
   virtual void destroy_stream(StreamHandle) noexcept = 0;
   /// Wait for everything in the stream. Throws DeviceError on a device fault.
   virtual void synchronize(StreamHandle) = 0;
+  /// Has everything in the stream run? Throws DeviceError on a device fault.
+  virtual bool finished(StreamHandle) = 0;
   virtual bool capturing(StreamHandle) = 0;
   virtual void begin_capture(StreamHandle) = 0;
   virtual std::unique_ptr<Graph> end_capture(StreamHandle) = 0;

@@ -49,8 +49,6 @@ std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables& vari
     throw Unavailable("the launcher's ranks talk through NCCL, which needs GPUs, and " + missing);
   }
   std::shared_ptr<const NcclLibrary> library = open_nccl();
-  int ordinal = 0;
-  cuda_check(cudaGetDevice(&ordinal), "cudaGetDevice");
   NcclId id;
   if (variables.rank == 0) {
     const int result = library->get_unique_id(&id);
@@ -64,8 +62,9 @@ std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables& vari
   exchange.deadline = deadline;
   exchange.secret = job_secret();
   id = exchange_id(exchange, id);
-  return make_nccl_bootstrap({std::move(library), ordinal, "launcher (" + variables.launcher + ")", deadline}, id,
-                             variables.rank, variables.size);
+  std::shared_ptr<Device> device = make_cuda_device(current_cuda_device());
+  return make_nccl_bootstrap({std::move(library), std::move(device), "launcher (" + variables.launcher + ")", deadline},
+                             id, variables.rank, variables.size);
 }
 
 }  // namespace arbiter

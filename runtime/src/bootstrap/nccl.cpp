@@ -22,17 +22,16 @@ using Clock = std::chrono::steady_clock;
 class NcclBootstrap final : public Bootstrap {
  public:
   NcclBootstrap(NcclBootstrapSetup setup, const NcclId* id, NcclComm lent, int rank, int size)
-      : library_(std::move(setup.library)),
+      : setup_(std::move(setup)),
+        library_(*setup_.library),
+        device_(*setup_.device),
         rank_(rank),
         size_(size),
-        ordinal_(setup.ordinal),
-        deadline_(setup.deadline),
-        name_(std::move(setup.name)),
         comm_(lent),
         lent_(lent != nullptr) {
     try {
       if (!lent_) connect(*id);
-      cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+      stream_ = device_.create_stream();
       reserve(4096);
       barrier();  // NCCL connects at first use: do that here, where a failure is expected
     } catch (...) {
@@ -46,18 +45,18 @@ class NcclBootstrap final : public Bootstrap {
 
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return size_; }
-  std::string name() const override { return name_; }
+  std::string name() const override { return setup_.name; }
 
   void allgather(const void* send, std::size_t bytes, void* receive) override {
     if (bytes == 0) return barrier();
     const std::size_t total = bytes * static_cast<std::size_t>(size_);
     begin(bytes + total);
     std::memcpy(host_, send, bytes);
-    cuda_check(cudaMemcpyAsync(device_, host_, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
-    char* gathered = static_cast<char*>(device_) + bytes;
-    call("ncclAllGather", library_->all_gather(device_, gathered, bytes, nccl_uint8, comm_, stream_));
+    device_.copy(memory_.data(), host_, bytes, stream_);
+    char* gathered = static_cast<char*>(memory_.data()) + bytes;
+    call("ncclAllGather", library_.all_gather(memory_.data(), gathered, bytes, nccl_uint8, comm_, cuda_stream()));
     char* staged = static_cast<char*>(host_) + bytes;
-    cuda_check(cudaMemcpyAsync(staged, gathered, total, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync");
+    device_.copy(staged, gathered, total, stream_);
     wait_for_stream("allgather");
     std::memcpy(receive, staged, total);
   }
@@ -70,29 +69,35 @@ class NcclBootstrap final : public Bootstrap {
     begin(bytes);
     if (rank_ == root) {
       std::memcpy(host_, data, bytes);
-      cuda_check(cudaMemcpyAsync(device_, host_, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+      device_.copy(memory_.data(), host_, bytes, stream_);
     }
-    call("ncclBroadcast", library_->broadcast(device_, device_, bytes, nccl_uint8, root, comm_, stream_));
-    cuda_check(cudaMemcpyAsync(host_, device_, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync");
+    call("ncclBroadcast",
+         library_.broadcast(memory_.data(), memory_.data(), bytes, nccl_uint8, root, comm_, cuda_stream()));
+    device_.copy(host_, memory_.data(), bytes, stream_);
     wait_for_stream("broadcast");
     if (rank_ != root) std::memcpy(data, host_, bytes);
   }
 
   void barrier() override {
+    if (closed()) return;
     const char mine = 0;
     std::string all(static_cast<std::size_t>(size_), '\0');
     allgather(&mine, 1, all.data());
   }
 
  private:
+  cudaStream_t cuda_stream() const noexcept { return static_cast<cudaStream_t>(stream_); }
+  bool closed() const noexcept { return setup_.lent && setup_.lent->closed; }
+
   void connect(const NcclId& id) {
     NcclConfig config;
     config.blocking = 0;
-    const int result = library_->comm_init_rank_config(&comm_, size_, id, rank_, &config);
+    device_.activate();
+    const int result = library_.comm_init_rank_config(&comm_, size_, id, rank_, &config);
     int state = result;
     if (result == nccl_success || result == nccl_in_progress) state = settle("connecting");
     if (state == nccl_success) return;
-    const std::string message = library_->message("ncclCommInitRankConfig", state, comm_);
+    const std::string message = library_.message("ncclCommInitRankConfig", state, comm_);
     give_up();
     throw Unavailable(message + (state == nccl_invalid_usage
                                      ? ". NCCL needs a GPU of its own for every rank; start at most one rank per GPU"
@@ -101,112 +106,107 @@ class NcclBootstrap final : public Bootstrap {
 
   // Waits until NCCL has nothing in progress; returns its state. Throws Poisoned after the deadline.
   int settle(const char* what) {
-    const Clock::time_point end = Clock::now() + deadline_;
-    while (true) {
-      int state = nccl_success;
-      const int result = library_->comm_get_async_error(comm_, &state);
-      if (result != nccl_success) return result;
-      if (state != nccl_in_progress) return state;
-      if (Clock::now() >= end) expire(what);
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-    }
+    const std::atomic<bool>* const closed = setup_.lent ? &setup_.lent->closed : nullptr;
+    const int state = settle_nccl(library_, comm_, setup_.deadline, closed);
+    if (state == nccl_in_progress) expire(what);
+    return state;
   }
 
   void begin(std::size_t bytes) {
-    if (comm_ == nullptr) throw Poisoned(name_ + ": an earlier exchange failed; restart the ranks");
-    cuda_check(cudaSetDevice(ordinal_), "cudaSetDevice");
+    if (closed()) throw Poisoned(closed_message);
+    if (comm_ == nullptr) throw Poisoned(setup_.name + ": an earlier exchange failed; restart the ranks");
+    device_.activate();
     reserve(bytes);
   }
 
   void call(const char* function, int result) {
-    if (result == nccl_in_progress) result = settle(function);
+    if (result == nccl_in_progress) {
+      if (setup_.lent) setup_.lent->nonblocking = true;
+      result = settle(function);
+    }
     if (result == nccl_success) return;
-    const std::string message = library_->message(function, result, comm_);
+    const std::string message = library_.message(function, result, comm_);
     give_up();
     throw Poisoned(message);
   }
 
   void wait_for_stream(const char* what) {
     const Clock::time_point begin = Clock::now();
-    const Clock::time_point end = begin + deadline_;
-    while (true) {
-      const cudaError_t error = cudaStreamQuery(stream_);
-      if (error == cudaSuccess) return;
-      if (error != cudaErrorNotReady) cuda_check(error, "cudaStreamQuery");
+    const Clock::time_point end = begin + setup_.deadline;
+    while (!device_.finished(stream_)) {
+      if (closed()) throw Poisoned(closed_message);
       int state = nccl_success;
-      if (library_->comm_get_async_error(comm_, &state) == nccl_success && state != nccl_success &&
+      if (library_.comm_get_async_error(comm_, &state) == nccl_success && state != nccl_success &&
           state != nccl_in_progress) {
         call(what, state);
       }
       const Clock::time_point now = Clock::now();
-      if (now >= end) expire(what);
+      if (setup_.deadline.count() != 0 && now >= end) expire(what);
       // Most exchanges take some tens of microseconds.
       if (now - begin > std::chrono::milliseconds(1)) std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
+    if (closed()) throw Poisoned(closed_message);  // an abort ends the exchange without its data
   }
 
   [[noreturn]] void expire(const char* what) {
     give_up();
-    throw Poisoned(name_ + ": " + what + " did not complete on rank " + std::to_string(rank_) + " within " +
-                   std::to_string(deadline_.count()) + " ms; a rank has stopped or does something else");
+    throw Poisoned(setup_.name + ": " + what + " did not complete on rank " + std::to_string(rank_) + " within " +
+                   std::to_string(setup_.deadline.count()) + " ms; a rank has stopped or does something else");
   }
 
   void give_up() noexcept {
-    if (comm_ != nullptr && !lent_) library_->comm_abort(comm_);
+    if (comm_ != nullptr && !lent_) library_.comm_abort(comm_);
     comm_ = nullptr;
   }
 
   void reserve(std::size_t bytes) {
-    if (bytes <= capacity_) return;
-    const std::size_t wanted = std::max(bytes, capacity_ * 2);
+    if (bytes <= memory_.bytes()) return;
+    const std::size_t wanted = std::max(bytes, memory_.bytes() * 2);
     free_buffers();
-    cuda_check(cudaMalloc(&device_, wanted), "cudaMalloc");
-    cuda_check(cudaMallocHost(&host_, wanted), "cudaMallocHost");
-    capacity_ = wanted;
+    memory_ = DeviceMemory(device_, wanted);
+    host_ = device_.allocate_host_visible(wanted);
   }
 
   void free_buffers() noexcept {
-    if (device_ != nullptr) cudaFree(device_);
-    if (host_ != nullptr) cudaFreeHost(host_);
-    device_ = nullptr;
+    memory_ = {};
+    if (host_ != nullptr) device_.release_host_visible(host_);
     host_ = nullptr;
-    capacity_ = 0;
   }
 
   void release() noexcept {
-    const CudaDeviceScope scope(ordinal_);
     if (comm_ != nullptr && !lent_) {
       // Finishing is local as long as nothing is outstanding, but it must not hang when something is.
       bool finished = false;
       try {
-        const int result = library_->comm_finalize(comm_);
-        deadline_ = std::min(deadline_, std::chrono::milliseconds(5000));
+        device_.activate();
+        const int result = library_.comm_finalize(comm_);
+        setup_.deadline = std::min(setup_.deadline, std::chrono::milliseconds(5000));
         finished = (result == nccl_success || result == nccl_in_progress) && settle("finishing") == nccl_success;
       } catch (...) {  // expire() has aborted it
       }
       if (finished) {
-        library_->comm_destroy(comm_);
+        library_.comm_destroy(comm_);
         comm_ = nullptr;
       }
       give_up();
     }
     free_buffers();
-    if (stream_ != nullptr) cudaStreamDestroy(stream_);
+    device_.destroy_stream(stream_);
     stream_ = nullptr;
   }
 
-  std::shared_ptr<const NcclLibrary> library_;
+  static constexpr const char* closed_message = "the program destroyed or aborted its NCCL communicator";
+
+  NcclBootstrapSetup setup_;
+  const NcclLibrary& library_;
+  Device& device_;
   int rank_;
   int size_;
-  int ordinal_;
-  std::chrono::milliseconds deadline_;
-  std::string name_;
   NcclComm comm_ = nullptr;
   bool lent_ = false;  // by the host program: never finished, aborted or destroyed here
-  cudaStream_t stream_ = nullptr;
-  void* device_ = nullptr;
-  void* host_ = nullptr;
-  std::size_t capacity_ = 0;
+  StreamHandle stream_ = nullptr;
+  DeviceMemory memory_;
+  void* host_ = nullptr;  // as many bytes
 };
 
 int asked(const NcclLibrary& library, const char* function, int (*ask)(NcclComm, int*), NcclComm comm) {
@@ -226,16 +226,28 @@ std::shared_ptr<const NcclLibrary> open_nccl_for_gpus() {
   return open_nccl();
 }
 
-int current_ordinal() {
-  int ordinal = 0;
-  cuda_check(cudaGetDevice(&ordinal), "cudaGetDevice");
-  return ordinal;
-}
-
 }  // namespace
 
 std::unique_ptr<Bootstrap> make_nccl_bootstrap(NcclBootstrapSetup setup, const NcclId& id, int rank, int size) {
   return std::make_unique<NcclBootstrap>(std::move(setup), &id, nullptr, rank, size);
+}
+
+std::unique_ptr<Bootstrap> make_nccl_bootstrap(NcclBootstrapSetup setup, NcclComm lent, int rank, int size) {
+  return std::make_unique<NcclBootstrap>(std::move(setup), nullptr, lent, rank, size);
+}
+
+int settle_nccl(const NcclLibrary& library, NcclComm comm, std::chrono::milliseconds deadline,
+                const std::atomic<bool>* closed) {
+  const Clock::time_point end = Clock::now() + deadline;
+  while (true) {
+    if (closed != nullptr && *closed) throw Poisoned("the program destroyed or aborted its NCCL communicator");
+    int state = nccl_success;
+    const int result = library.comm_get_async_error(comm, &state);
+    if (result != nccl_success) return result;
+    if (state != nccl_in_progress) return state;
+    if (deadline.count() != 0 && Clock::now() >= end) return nccl_in_progress;
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
 }
 
 void make_unique_id(void* id) {
@@ -255,7 +267,8 @@ std::unique_ptr<Bootstrap> make_unique_id_bootstrap(const void* id, int rank, in
   }
   NcclId given;
   std::memcpy(given.bytes.data(), id, given.bytes.size());
-  return make_nccl_bootstrap({open_nccl_for_gpus(), current_ordinal(), "unique id", deadline}, given, rank, size);
+  return make_nccl_bootstrap({open_nccl_for_gpus(), make_cuda_device(current_cuda_device()), "unique id", deadline},
+                             given, rank, size);
 }
 
 LentNcclComm examine_nccl_comm(void* comm) {
@@ -268,9 +281,9 @@ LentNcclComm examine_nccl_comm(void* comm) {
 }
 
 std::unique_ptr<Bootstrap> make_nccl_comm_bootstrap(const LentNcclComm& lent, std::chrono::milliseconds deadline) {
-  return std::make_unique<NcclBootstrap>(
-      NcclBootstrapSetup{open_nccl_for_gpus(), lent.ordinal, "NCCL communicator of the host program", deadline},
-      nullptr, static_cast<NcclComm>(lent.comm), lent.rank, lent.size);
+  return make_nccl_bootstrap(
+      {open_nccl_for_gpus(), make_cuda_device(lent.ordinal), "NCCL communicator of the host program", deadline},
+      static_cast<NcclComm>(lent.comm), lent.rank, lent.size);
 }
 
 }  // namespace arbiter

@@ -80,6 +80,11 @@ void CpuDevice::synchronize(StreamHandle handle) {
   require(!capturing(handle), "a stream cannot be synchronized while it is captured; end the capture first");
 }
 
+bool CpuDevice::finished(StreamHandle handle) {
+  synchronize(handle);
+  return true;
+}
+
 bool CpuDevice::capturing(StreamHandle handle) {
   const CpuStream* stream = find(handle);
   return stream != nullptr && stream->capturing;

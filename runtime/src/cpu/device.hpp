@@ -34,6 +34,7 @@ class CpuDevice final : public Device {
   StreamHandle create_stream() override;
   void destroy_stream(StreamHandle) noexcept override;
   void synchronize(StreamHandle) override;
+  bool finished(StreamHandle) override;
   bool capturing(StreamHandle) override;
   void begin_capture(StreamHandle) override;
   std::unique_ptr<Graph> end_capture(StreamHandle) override;

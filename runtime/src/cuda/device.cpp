@@ -201,6 +201,13 @@ void CudaDevice::synchronize(StreamHandle stream) {
   cuda_check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize");
 }
 
+bool CudaDevice::finished(StreamHandle stream) {
+  const cudaError_t error = cudaStreamQuery(static_cast<cudaStream_t>(stream));
+  if (error == cudaErrorNotReady) return false;
+  cuda_check(error, "cudaStreamQuery");
+  return true;
+}
+
 std::unique_ptr<Kernel> CudaDevice::load(const CompiledKernel& compiled, int /*rank*/) {
   activate();
   return std::make_unique<CudaKernel>(driver_, properties_, compiled);

@@ -28,6 +28,7 @@ class CudaDevice final : public Device {
   StreamHandle create_stream() override;
   void destroy_stream(StreamHandle stream) noexcept override;
   void synchronize(StreamHandle stream) override;
+  bool finished(StreamHandle stream) override;
   bool capturing(StreamHandle stream) override;
   void begin_capture(StreamHandle stream) override;
   std::unique_ptr<Graph> end_capture(StreamHandle stream) override;

@@ -49,9 +49,12 @@ std::vector<fs::path> environments() {
   return roots;
 }
 
+/// Looks for NCCL's own functions. Where libarbiter-nccl.so is loaded, it is NCCL for whoever asks the loader, and
+/// would serve Arbiter with Arbiter: its entries "pnccl..." lead straight to the NCCL behind it.
 template <typename Function>
 void load(void* library, const char* symbol, Function& slot) {
-  slot = reinterpret_cast<Function>(dlsym(library, symbol));
+  const bool ours = dlsym(library, nccl_interpose_mark) != nullptr;
+  slot = reinterpret_cast<Function>(dlsym(library, ours ? (std::string("p") + symbol).c_str() : symbol));
 }
 
 template <typename Function>
@@ -62,7 +65,21 @@ void require(void* library, const char* symbol, Function& slot, const std::strin
   }
 }
 
-std::shared_ptr<const NcclLibrary> load_functions(void* handle, const std::string& path) {
+}  // namespace
+
+int nccl_type(Dtype dtype) noexcept {
+  switch (dtype) {
+    case Dtype::bf16:
+      return nccl_bfloat16;
+    case Dtype::fp16:
+      return nccl_float16;
+    case Dtype::fp32:
+      return nccl_float32;
+  }
+  return nccl_float32;
+}
+
+std::shared_ptr<const NcclLibrary> load_nccl(void* handle, const std::string& path) {
   auto library = std::make_shared<NcclLibrary>();
   library->path = path;
   require(handle, "ncclGetVersion", library->get_version, path);
@@ -87,21 +104,10 @@ std::shared_ptr<const NcclLibrary> load_functions(void* handle, const std::strin
   if (library->get_version(&library->version_code) != nccl_success) {
     throw Unavailable("'" + path + "' does not tell its version");
   }
+  // libarbiter-nccl.so has entries for all of them, whatever is behind it.
+  if (library->version_code < 21900) library->mem_alloc = nullptr, library->mem_free = nullptr;
+  if (library->version_code < 22700) library->window_register = nullptr, library->window_deregister = nullptr;
   return library;
-}
-
-}  // namespace
-
-int nccl_type(Dtype dtype) noexcept {
-  switch (dtype) {
-    case Dtype::bf16:
-      return nccl_bfloat16;
-    case Dtype::fp16:
-      return nccl_float16;
-    case Dtype::fp32:
-      return nccl_float32;
-  }
-  return nccl_float32;
 }
 
 std::vector<std::string> split_search_path(std::string_view rest) {
@@ -164,13 +170,13 @@ std::shared_ptr<const NcclLibrary> open_nccl(const std::vector<std::string>& can
   // The process may hold one already (PyTorch does). Two copies in one process would fight over the GPUs.
   if (std::find(candidates.begin(), candidates.end(), file_name) != candidates.end()) {
     if (void* handle = dlopen(file_name, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE)) {
-      return load_functions(handle, file_name);
+      return load_nccl(handle, file_name);
     }
   }
   std::string tried;
   for (const std::string& candidate : candidates) {
     if (void* handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)) {
-      return load_functions(handle, candidate);
+      return load_nccl(handle, candidate);
     }
     const char* reason = dlerror();
     tried.append("\n  ").append(reason == nullptr ? candidate.c_str() : reason);

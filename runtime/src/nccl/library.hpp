@@ -15,6 +15,9 @@ namespace arbiter {
 
 inline constexpr std::size_t nccl_id_bytes = 128;
 
+/// A symbol that libarbiter-nccl.so has, and no NCCL.
+inline constexpr const char* nccl_interpose_mark = "arbiter_nccl_interpose_mark";
+
 // Names and numbers of nccl.h (checked against it by a test where it is installed).
 struct NcclId {
   std::array<char, nccl_id_bytes> bytes{};
@@ -72,6 +75,9 @@ std::vector<std::string> split_search_path(std::string_view);
 
 /// Where NCCL is looked for, in this order, after what the process has loaded already.
 std::vector<std::string> nccl_candidates();
+
+/// Of a library that is open. `path` is for messages. Throws Unavailable when it lacks a function that is needed.
+std::shared_ptr<const NcclLibrary> load_nccl(void* handle, const std::string& path);
 
 /// Never unloaded again: NCCL does not survive that. Throws Unavailable, saying where it looked.
 std::shared_ptr<const NcclLibrary> open_nccl(const std::vector<std::string>& candidates = nccl_candidates());

@@ -221,6 +221,7 @@ STAND_IN_EXPORT int ncclGetVersion(int* number) {
   *number = version();
   return success;
 }
+STAND_IN_EXPORT int pncclGetVersion(int* number) { return ncclGetVersion(number); }
 STAND_IN_EXPORT const char* ncclGetErrorString(int) { return "an error of the stand-in"; }
 STAND_IN_EXPORT int ncclGetUniqueId(UniqueId* id) {
   static std::atomic<int> counter{0};
@@ -294,6 +295,7 @@ STAND_IN_EXPORT int ncclCommGetAsyncError(ncclComm* comm, int* error) {
   if (comm->unfinished > 0) --comm->unfinished;
   return success;
 }
+STAND_IN_EXPORT int ncclCommFinalize(ncclComm*) { return success; }
 STAND_IN_EXPORT int ncclCommDestroy(ncclComm* comm) {
   munmap(comm->shared, sizeof(Shared));
   delete comm;
