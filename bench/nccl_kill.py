@@ -7,6 +7,7 @@ ranks are watched by PyTorch alone (--watchdog seconds), without an agent that e
 Arbiter lives --slack seconds longer than the other, or if Arbiter served nothing.
 """
 
+import itertools
 import os
 import signal
 import statistics
@@ -39,7 +40,7 @@ def worker(path: str, options) -> None:
 
 
 def alone(options, path: str, library: str) -> tuple:
-    """Ranks without an agent. Returns the time when the last one ended, and how often Arbiter served."""
+    """Ranks without an agent. Returns the time when the last one ended, how often Arbiter served, and who hung."""
     processes = []
     for rank in range(options.ranks):
         variables = {**shim_runs.environment(library), "RANK": str(rank), "WORLD_SIZE": str(options.ranks),
@@ -47,45 +48,55 @@ def alone(options, path: str, library: str) -> tuple:
         processes.append(subprocess.Popen([sys.executable, __file__, "--worker", path, "--watchdog",
                                            str(options.watchdog)], env=variables, stdout=subprocess.PIPE,
                                           stderr=subprocess.STDOUT, text=True))
-    texts = []
-    for process in processes:
+    options.port += 1
+    end = time.monotonic() + options.timeout
+    texts, hung = [], []
+    for rank, process in enumerate(processes):
         try:
-            texts.append(process.communicate(timeout=options.timeout)[0])
+            texts.append(process.communicate(timeout=max(0.1, end - time.monotonic()))[0])
         except subprocess.TimeoutExpired:
             process.kill()
             texts.append(process.communicate()[0])
-    options.port += 1
-    return time.time(), sum(len(shim_runs.SERVED.findall(text)) for text in texts)
+            hung.append(rank)
+            print(f"rank {rank} hung:", texts[-1][-3000:], sep="\n", file=sys.stderr, flush=True)
+    return time.time(), sum(len(shim_runs.SERVED.findall(text)) for text in texts), hung
 
 
 def main() -> None:
     parser = shim_runs.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--watchdog", type=int, default=20, help="seconds until PyTorch gives up on a collective")
+    parser.add_argument("--kinds", default="torchrun,watchdog")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--watchdog", type=int, default=10, help="seconds until PyTorch gives up on a collective")
     parser.add_argument("--slack", type=float, default=2.0)
     parser.add_argument("--port", type=int, default=29711)
     options = shim_runs.parse(parser)
     if options.worker:
         worker(options.worker, options)
         return
-    seconds = {"torchrun": {"nccl": [], "arbiter": []}, "watchdog": {"nccl": [], "arbiter": []}}
+    seconds = {kind: {"nccl": [], "arbiter": []} for kind in options.kinds.split(",")}
     served, failures = 0, []
     for _ in range(options.rounds):
-        for who, library in (("nccl", ""), ("arbiter", options.library)):
+        for kind, (who, library) in itertools.product(seconds, (("nccl", ""), ("arbiter", options.library))):
             path = os.path.join(tempfile.mkdtemp(), "killed")
-            command = shim_runs.torchrun(options.ranks, __file__, "--worker", path, "--watchdog", "600")
-            done = subprocess.run(command, env=shim_runs.environment(library), capture_output=True, text=True,
-                                  timeout=options.timeout, check=False)
-            ended = time.time()
-            served += len(shim_runs.SERVED.findall(done.stdout + done.stderr)) if library else 0
-            seconds["torchrun"][who].append(ended - killed_at(path, done.stderr))
-            path = os.path.join(tempfile.mkdtemp(), "killed")
-            ended, count = alone(options, path, library)
+            if kind == "torchrun":
+                command = shim_runs.torchrun(options.ranks, __file__, "--worker", path, "--watchdog", "600")
+                done = shim_runs.start(command, shim_runs.environment(library), options.timeout)
+                ended, count, hung = time.time(), done["served"], done["status"] == "hung"
+                text = done["stderr"]
+            else:
+                ended, count, hung = alone(options, path, library)
+                text = ""
             served += count if library else 0
-            seconds["watchdog"][who].append(ended - killed_at(path, ""))
+            if hung:
+                failures.append(f"{kind}, {who}: hung for {options.timeout} s")
+                print(text[-4000:], file=sys.stderr, flush=True)
+                continue
+            seconds[kind][who].append(ended - killed_at(path, text))
     if not served:
         failures.append("Arbiter served no communicator")
     for kind, times in seconds.items():
+        if not times["nccl"] or not times["arbiter"]:
+            continue
         if statistics.median(times["arbiter"]) > statistics.median(times["nccl"]) + options.slack:
             failures.append(f"{kind}: {statistics.median(times['arbiter']):.1f} s with Arbiter, "
                             f"{statistics.median(times['nccl']):.1f} s without")

@@ -15,9 +15,9 @@ import math
 import os
 import shlex
 import statistics
-import subprocess
 import sys
-import time
+
+import shim_runs
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -46,12 +46,13 @@ def run(command: list, library: str, options) -> dict:
     environment.pop("LD_PRELOAD", None)
     if library:
         environment["LD_PRELOAD"] = os.path.abspath(library)
-    started = time.monotonic()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=options.timeout, check=False)
-    rows = parse(done.stdout)
-    if done.returncode != 0 or not rows:
-        print(done.stdout[-4000:], done.stderr[-4000:], sep="\n", file=sys.stderr)
-    return {"status": done.returncode, "rows": rows, "seconds": time.monotonic() - started}
+    done = shim_runs.start(command, environment, options.timeout)
+    rows = parse(done["stdout"])
+    if done["status"] != 0 or not rows:
+        print(f"{'preloaded' if library else 'plain'}: {shlex.join(command)}: {done['status']} after "
+              f"{done['seconds']:.1f} s", done["stdout"][-4000:], done["stderr"][-4000:], sep="\n", file=sys.stderr,
+              flush=True)
+    return {"status": done["status"], "rows": rows}
 
 
 def commands(options) -> list:
@@ -93,23 +94,26 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--replays", type=int, default=20, help="of a captured graph (-G)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, in turns")
-    parser.add_argument("--timeout", type=int, default=600, help="seconds of one run")
+    parser.add_argument("--timeout", type=int, default=120, help="seconds of one run, until it counts as hung")
     parser.add_argument("--worst", type=float, default=0.98, help="fail below this ratio at any size; 0: never")
     parser.add_argument("--json", help="write everything here")
     options = parser.parse_args()
 
     results, wrong, broken = [], 0.0, 0
     for layout, mode, dtype, command in commands(options):
-        times = {}
+        times, hung = {}, False
         for _ in range(options.rounds):
             for who, library in (("nccl", ""), ("arbiter", options.library)):
+                if hung:
+                    continue
                 done = run(command, library, options)
+                hung = done["status"] == "hung"  # another round would hang, too
                 broken += done["status"] != 0 or not done["rows"]
                 for (size, _), row in done["rows"].items():
                     for place, cell in row.items():
                         times.setdefault((size, place), {"nccl": [], "arbiter": []})[who].append(cell["us"])
                         wrong += cell["wrong"] if who == "arbiter" else 0
-        rows = []
+        rows = []  # of sizes that both have done
         for (size, place), samples in sorted(times.items()):
             if not samples["nccl"] or not samples["arbiter"]:
                 continue

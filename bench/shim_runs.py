@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--library", help="libarbiter-nccl.so")
     made.add_argument("--ranks", type=int, default=4)
-    made.add_argument("--timeout", type=int, default=600, help="seconds of one run")
+    made.add_argument("--timeout", type=int, default=40, help="seconds of one run, until it counts as hung")
     made.add_argument("--json", help="write the outcome here")
     made.add_argument("--worker", help=argparse.SUPPRESS)  # the file to write to: this is the program that is started
     return made
@@ -43,15 +44,30 @@ def torchrun(ranks: int, script: str, *arguments: str) -> list:
             *arguments]
 
 
-def run(command: list, library: str, timeout: int) -> dict:
-    """`served`: communicators that Arbiter set itself up behind."""
-    started = time.monotonic()
-    done = subprocess.run(command, env=environment(library), capture_output=True, text=True, timeout=timeout, check=False)
-    if done.returncode != 0:
-        print(f"{shlex.join(command)} ended with {done.returncode}:", done.stdout[-3000:], done.stderr[-6000:], sep="\n",
-              file=sys.stderr)
-    return {"status": done.returncode, "seconds": time.monotonic() - started, "stdout": done.stdout,
-            "served": len(SERVED.findall(done.stdout + done.stderr))}
+def start(command: list, variables: dict, timeout: float) -> dict:
+    """Runs the command, and ends it with all its children when the time is over: `status` is then "hung"."""
+    began = time.monotonic()
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+            status = process.returncode
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            status = "hung"
+    return {"status": status, "seconds": time.monotonic() - began, "stdout": out, "stderr": err,
+            "served": len(SERVED.findall(out + err))}
+
+
+def run(command: list, library: str, timeout: float) -> dict:
+    """`served`: communicators that Arbiter set itself up behind. What fails, or hangs, is shown."""
+    done = start(command, environment(library), timeout)
+    if done["status"] != 0:
+        who = "preloaded" if library else "plain"
+        print(f"{who}: {shlex.join(command)}: {done['status']} after {done['seconds']:.1f} s", done["stdout"][-2000:],
+              done["stderr"][-5000:], sep="\n", file=sys.stderr, flush=True)
+    return done
 
 
 def finish(options, outcome: dict, failures: list) -> None:

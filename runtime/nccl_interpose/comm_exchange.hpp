@@ -23,7 +23,8 @@ struct HostComm : LentNcclState {
   void settle() const;
 };
 
-/// How its ranks talk while Arbiter sets itself up behind it: with NCCL itself, without a deadline. Collective.
+/// How its ranks talk while Arbiter sets itself up behind it: with NCCL itself, without a deadline, and from then on
+/// directly where all of them are threads of this process. Collective.
 std::unique_ptr<Bootstrap> make_comm_bootstrap(std::shared_ptr<HostComm>, std::shared_ptr<Device>);
 
 /// The communicator, as Arbiter's knows NCCL.

@@ -42,13 +42,24 @@ const DriverFunctions& functions() {
   return instance;
 }
 
-/// 0 for a stream that is not captured.
-unsigned long long capture_id(cudaStream_t stream) noexcept {
+enum class Captured : std::uint8_t { no, yes, unknown };
+
+/// `id` is 0 unless the stream is being captured. A capture that was invalidated is one, too.
+Captured capture_of(cudaStream_t stream, cuuint64_t& id) noexcept {
   CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-  cuuint64_t id = 0;
+  id = 0;
   const auto ask = functions().capture_info;
-  if (ask == nullptr || ask(stream, &status, &id, nullptr, nullptr, nullptr) != CUDA_SUCCESS) return 0;
-  return status == CU_STREAM_CAPTURE_STATUS_NONE ? 0 : id;
+  // A default stream cannot be asked while a stream that waits for it is captured.
+  if (ask == nullptr || ask(stream, &status, &id, nullptr, nullptr, nullptr) != CUDA_SUCCESS) {
+    id = 0;
+    return Captured::unknown;
+  }
+  if (status == CU_STREAM_CAPTURE_STATUS_NONE) {
+    id = 0;
+    return Captured::no;
+  }
+  if (id == 0) id = ~cuuint64_t{0};
+  return Captured::yes;
 }
 
 class CudaStreamCalls final : public StreamCalls {
@@ -67,13 +78,17 @@ class CudaStreamCalls final : public StreamCalls {
   CudaStreamCalls(const CudaStreamCalls&) = delete;
   CudaStreamCalls& operator=(const CudaStreamCalls&) = delete;
 
+  /// Streams in a capture go by their handles: asking for the id of one invalidates the capture, and none of them is
+  /// destroyed before it ends.
   StreamState state(cudaStream_t stream) noexcept override {
     StreamState state;
+    cuuint64_t capture = 0;
+    const Captured captured = capture_of(stream, capture);
     const auto ask = functions().stream_id;
-    if (ask == nullptr || ask(stream, &state.stream) != CUDA_SUCCESS) {
+    if (captured != Captured::no || ask == nullptr || ask(stream, &state.stream) != CUDA_SUCCESS) {
       state.stream = static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(stream));
     }
-    state.capture = capture_id(stream);
+    state.capture = capture;
     return state;
   }
   void record(Timeline timeline, cudaStream_t stream) override {
@@ -160,6 +175,9 @@ void StreamOrder::finish() noexcept {
   if (ever_captured_) calls_->wait_for_device();  // when replays run is not known here
 }
 
-bool is_capturing(cudaStream_t stream) noexcept { return capture_id(stream) != 0; }
+bool is_capturing(cudaStream_t stream) noexcept {
+  cuuint64_t id = 0;
+  return capture_of(stream, id) == Captured::yes;
+}
 
 }  // namespace arbiter::nccl_interpose

@@ -15,8 +15,11 @@ struct TakenCall;
 /// Used under the lock of one communicator, outside capture. Every rank makes the same calls.
 class Verifier {
  public:
-  /// Allocates three messages of `message_bytes`.
+  /// Allocates three messages of `message_bytes`, and one that is page-locked on the host.
   Verifier(std::shared_ptr<HostComm>, std::shared_ptr<Device>, std::size_t message_bytes);
+  ~Verifier();
+  Verifier(const Verifier&) = delete;
+  Verifier& operator=(const Verifier&) = delete;
 
   /// Before the call: NCCL's result, and the bounds of what the ranks add up.
   void expect(const TakenCall&);
@@ -29,6 +32,7 @@ class Verifier {
   DeviceMemory sum_;
   DeviceMemory largest_;
   DeviceMemory smallest_;
+  void* staging_;
 };
 
 }  // namespace arbiter::nccl_interpose

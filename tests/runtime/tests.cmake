@@ -80,6 +80,9 @@ endforeach()
 
 target_link_libraries(runtime_nccl_interpose_beside_test PRIVATE arbiter_runtime arbiter::cudart)
 target_include_directories(runtime_nccl_interpose_beside_test PRIVATE ${arbiter_runtime_internals})
+arbiter_add_runtime_test(bootstrap/nccl)
+target_compile_definitions(runtime_bootstrap_nccl_test PRIVATE STAND_IN="$<TARGET_FILE:nccl_stand_in>")
+add_dependencies(runtime_bootstrap_nccl_test nccl_stand_in)
 arbiter_add_test(runtime/nccl_interpose/stream_order LINKS arbiter_runtime arbiter::cudart
   SOURCES ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose/stream_order.cpp)
 target_include_directories(runtime_nccl_interpose_stream_order_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/nccl_interpose

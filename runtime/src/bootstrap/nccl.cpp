@@ -17,8 +17,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Host data travels through small device buffers on a private stream. NCCL is used without blocking, so that every wait
-// has a deadline: a rank that died must not hang the others.
+// Host data travels through small device buffers on a private stream, in chunks of a fixed size: nothing is allocated,
+// freed or waited for inside the driver while a collective is outstanding. Where ranks are threads of one process, the
+// driver's locks would keep other ranks from joining in. NCCL is used without blocking, so that every wait has a
+// deadline: a rank that died must not hang the others.
+constexpr std::size_t chunk_bytes = std::size_t{32} << 10;
+
 class NcclBootstrap final : public Bootstrap {
  public:
   NcclBootstrap(NcclBootstrapSetup setup, const NcclId* id, NcclComm lent, int rank, int size)
@@ -32,7 +36,9 @@ class NcclBootstrap final : public Bootstrap {
     try {
       if (!lent_) connect(*id);
       stream_ = device_.create_stream();
-      reserve(4096);
+      const std::size_t bytes = chunk_bytes * static_cast<std::size_t>(size_ + 1);  // what is sent, and what comes
+      memory_ = DeviceMemory(device_, bytes);
+      host_ = device_.allocate_host_visible(bytes);
       barrier();  // NCCL connects at first use: do that here, where a failure is expected
     } catch (...) {
       release();
@@ -49,16 +55,21 @@ class NcclBootstrap final : public Bootstrap {
 
   void allgather(const void* send, std::size_t bytes, void* receive) override {
     if (bytes == 0) return barrier();
-    const std::size_t total = bytes * static_cast<std::size_t>(size_);
-    begin(bytes + total);
-    std::memcpy(host_, send, bytes);
-    device_.copy(memory_.data(), host_, bytes, stream_);
-    char* gathered = static_cast<char*>(memory_.data()) + bytes;
-    call("ncclAllGather", library_.all_gather(memory_.data(), gathered, bytes, nccl_uint8, comm_, cuda_stream()));
-    char* staged = static_cast<char*>(host_) + bytes;
-    device_.copy(staged, gathered, total, stream_);
-    wait_for_stream("allgather");
-    std::memcpy(receive, staged, total);
+    for (std::size_t offset = 0; offset < bytes; offset += chunk_bytes) {
+      const std::size_t part = std::min(chunk_bytes, bytes - offset);
+      const std::size_t total = part * static_cast<std::size_t>(size_);
+      begin();
+      std::memcpy(host_, static_cast<const char*>(send) + offset, part);
+      device_.copy(memory_.data(), host_, part, stream_);
+      char* gathered = static_cast<char*>(memory_.data()) + chunk_bytes;
+      call("ncclAllGather", library_.all_gather(memory_.data(), gathered, part, nccl_uint8, comm_, cuda_stream()));
+      char* staged = static_cast<char*>(host_) + chunk_bytes;
+      device_.copy(staged, gathered, total, stream_);
+      wait_for_stream("allgather");
+      for (std::size_t rank = 0; rank < static_cast<std::size_t>(size_); ++rank) {
+        std::memcpy(static_cast<char*>(receive) + rank * bytes + offset, staged + rank * part, part);
+      }
+    }
   }
 
   void broadcast(void* data, std::size_t bytes, int root) override {
@@ -66,16 +77,20 @@ class NcclBootstrap final : public Bootstrap {
       throw InvalidArgument("broadcast from rank " + std::to_string(root) + " of " + std::to_string(size_) + " ranks");
     }
     if (bytes == 0) return barrier();
-    begin(bytes);
-    if (rank_ == root) {
-      std::memcpy(host_, data, bytes);
-      device_.copy(memory_.data(), host_, bytes, stream_);
+    for (std::size_t offset = 0; offset < bytes; offset += chunk_bytes) {
+      const std::size_t part = std::min(chunk_bytes, bytes - offset);
+      char* const place = static_cast<char*>(data) + offset;
+      begin();
+      if (rank_ == root) {
+        std::memcpy(host_, place, part);
+        device_.copy(memory_.data(), host_, part, stream_);
+      }
+      call("ncclBroadcast",
+           library_.broadcast(memory_.data(), memory_.data(), part, nccl_uint8, root, comm_, cuda_stream()));
+      device_.copy(host_, memory_.data(), part, stream_);
+      wait_for_stream("broadcast");
+      if (rank_ != root) std::memcpy(place, host_, part);
     }
-    call("ncclBroadcast",
-         library_.broadcast(memory_.data(), memory_.data(), bytes, nccl_uint8, root, comm_, cuda_stream()));
-    device_.copy(host_, memory_.data(), bytes, stream_);
-    wait_for_stream("broadcast");
-    if (rank_ != root) std::memcpy(data, host_, bytes);
   }
 
   void barrier() override {
@@ -112,11 +127,10 @@ class NcclBootstrap final : public Bootstrap {
     return state;
   }
 
-  void begin(std::size_t bytes) {
+  void begin() {
     if (closed()) throw Poisoned(closed_message);
     if (comm_ == nullptr) throw Poisoned(setup_.name + ": an earlier exchange failed; restart the ranks");
     device_.activate();
-    reserve(bytes);
   }
 
   void call(const char* function, int result) {
@@ -159,20 +173,6 @@ class NcclBootstrap final : public Bootstrap {
     comm_ = nullptr;
   }
 
-  void reserve(std::size_t bytes) {
-    if (bytes <= memory_.bytes()) return;
-    const std::size_t wanted = std::max(bytes, memory_.bytes() * 2);
-    free_buffers();
-    memory_ = DeviceMemory(device_, wanted);
-    host_ = device_.allocate_host_visible(wanted);
-  }
-
-  void free_buffers() noexcept {
-    memory_ = {};
-    if (host_ != nullptr) device_.release_host_visible(host_);
-    host_ = nullptr;
-  }
-
   void release() noexcept {
     if (comm_ != nullptr && !lent_) {
       // Finishing is local as long as nothing is outstanding, but it must not hang when something is.
@@ -190,7 +190,9 @@ class NcclBootstrap final : public Bootstrap {
       }
       give_up();
     }
-    free_buffers();
+    memory_ = {};
+    if (host_ != nullptr) device_.release_host_visible(host_);
+    host_ = nullptr;
     device_.destroy_stream(stream_);
     stream_ = nullptr;
   }

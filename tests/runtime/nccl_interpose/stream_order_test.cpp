@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 #include <string>
 #include <utility>
@@ -118,6 +119,47 @@ TEST_F(StreamOrderTest, TheHostWaitsForWhatThereWas) {
   log_.clear();
   order_.finish();
   EXPECT_EQ(log_, (Log{"host waits for event", "host waits for device"}));
+}
+
+// What the calls do to CUDA itself; needs a GPU.
+TEST(CudaStreamCalls, ACaptureStaysValid) {
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "needs a GPU";
+  std::array<cudaStream_t, 2> streams{};
+  for (cudaStream_t& stream : streams)
+    ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  cudaEvent_t fork = nullptr;
+  cudaEvent_t join = nullptr;
+  ASSERT_EQ(cudaEventCreateWithFlags(&fork, cudaEventDisableTiming), cudaSuccess);
+  ASSERT_EQ(cudaEventCreateWithFlags(&join, cudaEventDisableTiming), cudaSuccess);
+  StreamOrder order(make_cuda_stream_calls(0), [](cudaStream_t) {});
+  const auto call = [&](cudaStream_t stream, bool captured) {
+    EXPECT_EQ(order.enter(stream), captured);
+    order.leave(stream);
+  };
+  call(streams[0], false);
+  call(streams[1], false);
+  call(nullptr, false);
+  for (const cudaStreamCaptureMode mode : {cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeGlobal}) {
+    ASSERT_EQ(cudaStreamBeginCapture(streams[0], mode), cudaSuccess);
+    call(streams[0], true);
+    EXPECT_TRUE(is_capturing(streams[0]));
+    ASSERT_EQ(cudaEventRecord(fork, streams[0]), cudaSuccess);
+    ASSERT_EQ(cudaStreamWaitEvent(streams[1], fork, 0), cudaSuccess);
+    call(streams[1], true);
+    order.pass(streams[0]);
+    call(streams[0], true);
+    ASSERT_EQ(cudaEventRecord(join, streams[1]), cudaSuccess);
+    ASSERT_EQ(cudaStreamWaitEvent(streams[0], join, 0), cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    EXPECT_EQ(cudaStreamEndCapture(streams[0], &graph), cudaSuccess);
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    call(streams[1], false);
+  }
+  order.finish();
+  for (cudaStream_t stream : streams) cudaStreamDestroy(stream);
+  cudaEventDestroy(fork);
+  cudaEventDestroy(join);
 }
 
 }  // namespace
