@@ -112,7 +112,7 @@ def _of_dlpack(x: Any, name: str, strided: bool) -> View:
     _require_contiguous(name, seen.shape, None if strided else seen.strides, 1)
     count = math.prod(seen.shape)
     size = count * seen.size
-    return View(seen.pointer, seen.shape, seen.dtype, size, seen.device, seen.index, size)
+    return View(seen.pointer, seen.shape, seen.dtype, size, seen.device, seen.gpu, size)
 
 
 def _require_contiguous(name: str, shape: Sequence[int], strides: Optional[Sequence[int]], unit: int) -> None:

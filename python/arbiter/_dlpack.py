@@ -28,7 +28,7 @@ class _Tensor(ctypes.Structure):
 
 
 class Shown(NamedTuple):
-    """`strides` in elements; None: contiguous. `device`: "cpu" or "cuda"; `index`: of the GPU."""
+    """`strides` in elements; None: contiguous. `device`: "cpu" or "cuda"; `gpu`: -1 on the host."""
 
     pointer: int
     shape: Tuple[int, ...]
@@ -36,7 +36,7 @@ class Shown(NamedTuple):
     dtype: str
     size: int
     device: str
-    index: int
+    gpu: int
 
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer

@@ -58,7 +58,7 @@ class Quick:
         self._require = communicator._require
         self._all_reduce = communicator._library.arbiter_all_reduce
         self._run = communicator._library.arbiter_run
-        self._stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+        self._stream: Any = getattr(torch._C, "_cuda_getCurrentRawStream", None)
         self._plans: Dict[Tuple[str, torch.dtype, int], Optional[_Plan]] = {}
 
     def all_reduce(self, x: Any, out: Any, stream: Any) -> Any:

@@ -97,7 +97,7 @@ class ArbiterGroup(dist.ProcessGroup):
     """What it does not override, the base class hands to the backends that are registered for the device."""
 
     def __init__(self, store: Any, rank: int, size: int, timeout: datetime.timedelta, options: Options) -> None:
-        super().__init__(rank, size)  # only this form can be subclassed
+        super().__init__(rank, size)  # type: ignore[call-arg]  # only this form can be subclassed
         self._options = options
         self._exchange, self._vote = (
             _StoreExchange(dist.PrefixStore(name, store), rank, size, timeout) for name in ("arbiter", "vote")
@@ -109,7 +109,7 @@ class ArbiterGroup(dist.ProcessGroup):
     def getBackendName(self) -> str:
         return "arbiter"
 
-    def allreduce(self, tensors: Any, opts: Any = None) -> Any:
+    def allreduce(self, tensors: Any, opts: Any = None) -> Any:  # type: ignore[override]
         if opts is None:
             opts = dist.AllreduceOptions()
         tensor = tensors[0] if isinstance(tensors, (list, tuple)) else tensors

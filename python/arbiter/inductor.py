@@ -18,7 +18,7 @@ import hashlib
 import operator
 from collections import Counter
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional, Sequence, cast
 
 import torch
 from torch._inductor.custom_graph_pass import CustomGraphPass
@@ -91,9 +91,12 @@ class Fusion(CustomGraphPass):
         """Around an addition of a sum over the ranks and a residual."""
         if node.target is not _aten.add.Tensor or len(node.args) != 2 or node.kwargs:
             return None
-        for summed, residual in (node.args, reversed(node.args)):
+        one, other = node.args
+        for summed, residual in ((one, other), (other, one)):
             collective = self._collective(summed)
-            if collective is None or not isinstance(residual, Node) or len(summed.users) != 1:
+            if collective is None or not (isinstance(summed, Node) and isinstance(residual, Node)):
+                continue
+            if len(summed.users) != 1:
                 continue
             x = collective[-1].args[0]
             if _like(residual, summed) and _like(node, summed) and isinstance(x, Node) and _like(x, summed):
@@ -176,7 +179,7 @@ def _after_power(start: Node, power: Node, total: Node) -> Any:
     """(norm, weight, eps) behind start ** 2."""
     mean = _only_user(power, _aten.mean.dim)
     last = total.meta["val"].dim() - 1
-    if mean is None or list(mean.args[1]) not in ([-1], [last]) or len(mean.args) < 3 or mean.args[2] is not True:
+    if mean is None or list(cast(Sequence[int], mean.args[1])) not in ([-1], [last]) or len(mean.args) < 3 or mean.args[2] is not True:
         return None
     shifted = _only_user(mean, _aten.add.Tensor) or _only_user(mean, _aten.add.Scalar)
     if shifted is None or not isinstance(shifted.args[1], float):
@@ -196,7 +199,7 @@ def _after_power(start: Node, power: Node, total: Node) -> Any:
         return None
     if weight.target is _CONVERT and weight.args[1] is torch.float32:
         weight = weight.args[0]
-    norm = weighted
+    norm: Optional[Node] = weighted
     if dtype is not torch.float32 and rounded is None:
         norm = _only_user(weighted, _CONVERT)
     value = weight.meta.get("val") if isinstance(weight, Node) else None

@@ -11,7 +11,7 @@ from processes import run  # noqa: E402
 
 import arbiter  # noqa: E402
 from arbiter import Communicator, Family  # noqa: E402
-from arbiter.integrations import flashinfer, sglang, vllm  # noqa: E402
+from arbiter.integrations import flashinfer, sglang, tensorrt_llm, vllm  # noqa: E402
 
 HIDDEN, TOKENS, BF16 = 128, 6, torch.bfloat16
 Pattern = flashinfer.AllReduceFusionPattern
@@ -423,6 +423,8 @@ def test_vllm_custom_allreduce():
         x = values(communicator.rank, TOKENS, HIDDEN)
         with reducer.capture():
             assert reducer.should_custom_ar(x) and torch.equal(reducer.custom_all_reduce(x), summed)
+        reducer.finalize_p2p()
+        reducer.register_graph_buffers()
         assert not reducer.disabled and reducer.world_size == 2
         for other in (values(0, TOKENS + 1, HIDDEN), x.float(), values(0, HIDDEN, TOKENS).t()):
             assert not reducer.should_custom_ar(other) and reducer.custom_all_reduce(other) is None
@@ -463,5 +465,43 @@ def test_families_are_prepared_once():
         communicator.prepare = before
         assert communicator.prepared(flashinfer.pattern_name(10), BF16, HIDDEN, 8)
         assert isinstance(Family("allreduce", BF16, HIDDEN, 1), tuple)
+
+    on_two_ranks(work)
+
+
+def test_tensorrt_llm():
+    residual, gamma, summed, total, norm = expected(2)
+    Op, Strategy = tensorrt_llm.AllReduceFusionOp, tensorrt_llm.AllReduceStrategy
+
+    def work(communicator):
+        workspace = workspace_of(communicator)
+        x = values(communicator.rank, TOKENS, HIDDEN)
+        (ours,) = tensorrt_llm.allreduce(x, workspace=workspace, strategy=Strategy.ONESHOT)
+        assert torch.equal(ours, summed)
+        arguments = dict(residual=residual, norm_weight=gamma, workspace=workspace, strategy=Strategy.AUTO)
+        ours = tensorrt_llm.allreduce(x, op=Op.RESIDUAL_RMS_NORM, **arguments)
+        close(ours[0], norm)
+        assert len(ours) == 2 and torch.equal(ours[1], total)
+        scale = torch.tensor([0.5])
+        for op, kinds in (
+            (Op.RESIDUAL_RMS_NORM_QUANT_FP8, [torch.float8_e4m3fn, BF16]),
+            (Op.RESIDUAL_RMS_NORM_OUT_QUANT_FP8, [BF16, torch.float8_e4m3fn, BF16]),
+            (Op.RESIDUAL_RMS_NORM_QUANT_NVFP4, [torch.uint8, torch.float8_e4m3fn, BF16]),
+            (Op.RESIDUAL_RMS_NORM_OUT_QUANT_NVFP4, [BF16, torch.uint8, torch.float8_e4m3fn, BF16]),
+        ):
+            ours = tensorrt_llm.allreduce(x, op=op, scale=scale, **arguments)
+            assert [tensor.dtype for tensor in ours] == kinds and torch.equal(ours[-1], total)
+            if kinds[0] is BF16:
+                close(ours[0], norm)
+            if torch.uint8 not in kinds:
+                close(ours[kinds.index(torch.float8_e4m3fn)].float() * 0.5, norm, 0.08)
+        with pytest.raises(arbiter.Unsupported, match="op 3 has no kernel"):
+            tensorrt_llm.allreduce(x, op=Op.RESIDUAL_RMS_PREPOST_NORM, **arguments)
+        with pytest.raises(arbiter.Unsupported, match="a bias"):
+            tensorrt_llm.allreduce(x, bias=gamma, **arguments)
+        with pytest.raises(arbiter.InvalidArgument, match="workspace is None"):
+            tensorrt_llm.allreduce(x)
+        with pytest.raises(arbiter.InvalidArgument, match="needs residual"):
+            tensorrt_llm.allreduce(x, op=Op.RESIDUAL_RMS_NORM, workspace=workspace)
 
     on_two_ranks(work)

@@ -55,7 +55,7 @@ class AllReduce:
         self.hidden_dim, self.max_token_num, self.dtype = hidden_dim, max_token_num, dtype
         self._owned: List[Communicator] = []
         self.plain: Optional[Communicator] = None
-        self.workspace: Optional[Workspace] = None
+        self.workspace: Optional[_Kinds] = None
         made: Dict[str, Communicator] = {}
 
         def make(name: str, candidate: Optional[str] = None) -> Communicator:

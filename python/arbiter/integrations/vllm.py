@@ -21,12 +21,15 @@ class ArbiterAllreduce:
         group: Any,
         device: Union[int, str, torch.device, None] = None,
         max_size: int = 8 << 20,
+        symm_mem_enabled: bool = False,
         *,
         dtype: torch.dtype = torch.bfloat16,
         communicator: Optional[Communicator] = None,
         **options: Any,
     ) -> None:
-        """Collective. `group`: vLLM's CPU group. `dtype`: of the model; messages of another are left to vLLM."""
+        """Collective. `group`: vLLM's CPU group. `dtype`: of the model; messages of another are left to vLLM.
+        symm_mem_enabled is ignored."""
+        del symm_mem_enabled
         if max_size <= 0:
             raise InvalidArgument(f"max_size is {max_size}; expected bytes, more than 0")
         self.dtype, self.max_size = dtype, max_size
@@ -69,6 +72,12 @@ class ArbiterAllreduce:
     def capture(self) -> Iterator[None]:
         """Around vLLM's graph capture. Nothing has to be registered afterwards."""
         yield
+
+    def register_graph_buffers(self) -> None:
+        """Nothing to do: graphs need no registration."""
+
+    def finalize_p2p(self) -> None:
+        """Nothing to do: creating it has found out what peers can reach."""
 
     def close(self) -> None:
         """Collective."""
