@@ -139,6 +139,7 @@ class NcclBootstrap final : public Bootstrap {
       result = settle(function);
     }
     if (result == nccl_success) return;
+    if (closed()) throw Poisoned(closed_message);
     const std::string message = library_.message(function, result, comm_);
     give_up();
     throw Poisoned(message);

@@ -318,6 +318,26 @@ TEST(NcclInterpose, AbortFromAnotherThreadEndsTheWaitsOfAllRanks) {
   EXPECT_EQ(forwarded(), 0);
 }
 
+TEST(NcclInterpose, AbortEndsASetUpThatWaitsForAPeer) {
+  on_ranks(2, [](int rank, Comm comm) {
+    if (rank == 1) {  // never makes the first call
+      EXPECT_EQ(nccl().abort(comm), 0);
+      return;
+    }
+    std::atomic<bool> returned = false;
+    std::thread watchdog([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      EXPECT_FALSE(returned) << "it did not wait for its peer";
+      EXPECT_EQ(nccl().abort(comm), 0);
+    });
+    Message message(type_bf16, 128, rank);
+    EXPECT_NE(nccl().all_reduce(message.input(), message.output(), 128, type_bf16, op_sum, comm, nullptr), 0);
+    returned = true;
+    watchdog.join();
+  });
+  forwarded();
+}
+
 TEST(NcclInterpose, CommunicatorsComeAndGo) {
   forwarded();
   for (int i = 0; i < 3; ++i) {

@@ -37,9 +37,9 @@ TEST(NcclSymbols, EveryCallArrivesWithAllItsArguments) {
   ASSERT_NE(ours, behind) << "the loader took one for the other, because their SONAMEs are equal";
   // What the stand-in really does, with arguments of its own.
   const std::set<std::string> real = {
-      "ncclGetVersion",   "ncclGetErrorString", "ncclGetUniqueId",         "ncclCommInitRank", "ncclCommInitRankConfig",
-      "ncclCommSplit",    "ncclCommCount",      "ncclCommUserRank",        "ncclCommCuDevice", "ncclCommInitAll",
-      "ncclCommFinalize", "pncclGetVersion",    "ncclCommInitRankScalable"};
+      "ncclGetVersion",   "ncclGetErrorString", "ncclGetUniqueId",  "ncclCommInitRank",        "ncclCommInitRankConfig",
+      "ncclCommSplit",    "ncclCommCount",      "ncclCommUserRank", "ncclCommCuDevice",        "ncclCommInitAll",
+      "ncclCommFinalize", "pncclGetVersion",    "ncclGetLastError", "ncclCommInitRankScalable"};
   std::size_t called = 0;
   for (const char* name : names()) {
     const auto ours_named = reinterpret_cast<Function>(dlsym(ours, name));
