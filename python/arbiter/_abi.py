@@ -39,7 +39,7 @@ class Options(ctypes.Structure):
         ("nccl", c_int32),
         ("jit", c_int32),
         ("shipped", c_int32),
-        ("reserved", c_int32),
+        ("kernels", c_int32),
         ("decisions_path", c_char_p),
         ("decisions_data", c_void_p),
         ("decisions_bytes", c_size_t),

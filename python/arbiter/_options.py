@@ -34,6 +34,7 @@ def build(
     nccl: Optional[bool] = None,
     jit: Optional[bool] = None,
     shipped: Optional[bool] = None,
+    kernels: Optional[bool] = None,
     decisions: Union[None, str, "os.PathLike[str]", bytes] = None,
     backend: Optional[str] = None,
     numerics: Optional[str] = None,
@@ -47,8 +48,8 @@ def build(
     ARBITER_* variable may set.
 
     device: "cuda", "cpu" (the GPU's kernels on the host, for tests) or "auto". ordinal: the GPU. multicast, nccl, jit,
-    shipped: allow NVLink multicast, NCCL, compiling, the decisions inside the library. decisions: a file that
-    `arbiter tune` wrote, or its bytes. backend: "auto", "trtllm", "mnnvl", "custom", "nvls" or "nccl". numerics: "any"
+    shipped: allow NVLink multicast, NCCL, compiling, the decisions inside the library. kernels: run the compiled
+    kernels that the decisions carry, which are code. decisions: a file that `arbiter tune` wrote, or its bytes. backend: "auto", "trtllm", "mnnvl", "custom", "nvls" or "nccl". numerics: "any"
     or "strict". candidate: the one to use wherever it can. timeout: seconds that a kernel waits for a peer. log:
     called with (level, text).
     """
@@ -59,7 +60,13 @@ def build(
     options = _abi.Options()
     options.device = _DEVICES[device]
     options.ordinal = -1 if ordinal is None else ordinal
-    for name, value in (("multicast", multicast), ("nccl", nccl), ("jit", jit), ("shipped", shipped)):
+    for name, value in (
+        ("multicast", multicast),
+        ("nccl", nccl),
+        ("jit", jit),
+        ("shipped", shipped),
+        ("kernels", kernels),
+    ):
         setattr(options, name, 0 if value is None else 1 if value else 2)
     keep: List[Any] = []
     if isinstance(decisions, bytes):

@@ -121,11 +121,12 @@ CallTensors read_tensors(const arbiter_tensors* given) {
 CommunicatorOptions communicator_options(const arbiter_communicator_options& given) {
   CommunicatorOptions options;
   EnvironmentVariables& variables = options.variables;
-  if (given.reserved != 0) throw InvalidArgument("arbiter_communicator_options.reserved must be 0");
   apply_switch("multicast", given.multicast, variables.multicast);
   apply_switch("nccl", given.nccl, options.nccl);
   apply_switch("jit", given.jit, variables.jit);
   apply_switch("shipped", given.shipped, options.shipped_decisions);
+  apply_switch("kernels", given.kernels, variables.kernels);
+  options.trust_decisions_data = given.kernels == ARBITER_ON;
   if (given.decisions_data != nullptr || given.decisions_bytes != 0) {
     if (given.decisions_data == nullptr || given.decisions_bytes == 0) {
       throw InvalidArgument(

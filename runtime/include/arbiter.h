@@ -99,7 +99,9 @@ typedef struct arbiter_communicator_options {
   int32_t nccl;         /**< arbiter_switch: NCCL as a backend, where it is found; default: on */
   int32_t jit;          /**< arbiter_switch: compile kernels that are not in the cache; default: ARBITER_JIT */
   int32_t shipped;      /**< arbiter_switch: decisions that are built into the library; default: on */
-  int32_t reserved;     /**< 0 */
+  int32_t kernels;      /**< arbiter_switch: run the compiled kernels that the decisions carry, as this user: of a file
+                             only if it is this user's or root's and closed to the writing of others, of bytes without
+                             a look at anything; default: ARBITER_KERNELS for files, off for bytes */
   /** Measured decisions: a snapshot or database that `arbiter tune` wrote. Rank 0's path or bytes serve all ranks. The
    * bytes win over the path; with neither, ARBITER_DB names a file. What cannot be read is refused
    * (ARBITER_DATABASE_ERROR), but a file that only ARBITER_DB names is a warning. */

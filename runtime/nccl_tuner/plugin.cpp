@@ -15,7 +15,9 @@
 #include <set>
 #include <string>
 
+#include "arbiter/db/kernels.hpp"
 #include "arbiter/error.hpp"
+#include "arbiter/generator/plain_text.hpp"
 #include "nccl/force.hpp"
 #include "plugin_abi.hpp"
 #include "serving_table.hpp"
@@ -31,12 +33,14 @@ constexpr const char* plugin_name = "arbiter";
 std::atomic<unsigned long long> announced{0};
 thread_local NcclForce* forced = nullptr;
 
-/// True the first time: every communicator says the same, and programs may have thousands.
+/// True the first time: every communicator says the same, and programs may have thousands. What is new behind a
+/// thousand messages is nothing that a person reads.
 bool first_time(const std::string& message) {
+  constexpr std::size_t most = 1000;
   static std::mutex mutex;
   static std::set<std::string> said;
   const std::lock_guard lock(mutex);
-  return said.insert(message).second;
+  return said.size() < most && said.insert(message).second;
 }
 
 struct Context {
@@ -46,7 +50,7 @@ struct Context {
 
   void say(LogLevel level, const std::string& message) const {
     if (logger == nullptr || !first_time(message)) return;
-    logger(level, log_init | log_tuning, __FILE__, __LINE__, "TUNER/arbiter: %s", message.c_str());
+    logger(level, log_init | log_tuning, __FILE__, __LINE__, "TUNER/arbiter: %s", one_line(message).c_str());
   }
 };
 
@@ -68,6 +72,9 @@ std::unique_ptr<Context> make_context(std::size_t ranks, std::size_t nodes, Logg
     context->say(log_info, "'" + path + "' serves allreduce of " + std::to_string(ranks) + " ranks on " +
                                std::to_string(nodes) + " nodes: " + context->table.describe() +
                                ". Symmetric kernels do not ask tuner plugins");
+    if (const std::string kernels = not_loaded(path, carried_kernels(path)); !kernels.empty()) {
+      context->say(log_info, kernels);
+    }
   } catch (const std::exception& error) {
     context->say(log_warn, std::string("NCCL chooses as without a tuner plugin: ") + error.what());
   }

@@ -4,9 +4,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <sstream>
 
+#include "arbiter/db/json.hpp"
 #include "arbiter/db/nccl_configuration.hpp"
 #include "db/fixtures.hpp"
 #include "exports/curves.hpp"
@@ -81,14 +83,15 @@ std::vector<DecisionSet> awkward_sets() {
 TEST(ExportCsv, IsReadByACsvReader) {
   const ScratchDirectory scratch;
   const std::vector<DecisionSet> sets = awkward_sets();
-  const std::string read = python(scratch, decisions_csv(sets),
-                                  "rows = list(csv.DictReader(io.StringIO(text), strict=True))\n"
-                                  "assert all(None not in row and None not in row.values() for row in rows)\n"
-                                  "assert rows[0]['gpu_name'] == 'GPU, \"quoted\" | \\\\\\n*/ #error \?\?/', rows[0]\n"
-                                  "assert rows[0]['candidate'] == 'a,\"b\"\\\\ | 1?'\n"
-                                  "assert float(rows[0]['median_us']) == 2.3 and int(rows[0]['tokens_max']) == 100\n"
-                                  "assert rows[0]['runner_up'] == 'nccl/classic'\n"
-                                  "print(len(rows))\n");
+  const std::string read =
+      python(scratch, decisions_csv(sets),
+             "rows = list(csv.DictReader(io.StringIO(text), strict=True))\n"
+             "assert all(None not in row and None not in row.values() for row in rows)\n"
+             "assert rows[0]['gpu_name'] == 'GPU, \"quoted\" | \\\\\\\\x0a*/ #error \?\?/', rows[0]\n"
+             "assert rows[0]['candidate'] == 'a,\"b\"\\\\ | 1?'\n"
+             "assert float(rows[0]['median_us']) == 2.3 and int(rows[0]['tokens_max']) == 100\n"
+             "assert rows[0]['runner_up'] == 'nccl/classic'\n"
+             "print(len(rows))\n");
   EXPECT_EQ(read, "5\n");
 }
 
@@ -100,6 +103,35 @@ TEST(ExportCsv, NoCellIsAFormula) {
     const std::size_t row = text.find('\n') + 1;
     const std::string cell = text.substr(text.find(',', row) + 1);
     EXPECT_TRUE(cell.starts_with("'") || cell.starts_with("\"'")) << cell;
+  }
+}
+
+TEST(ExportExtremes, TimesAndSizesOfAnyKindHaveAText) {
+  DecisionSet set{example_environment(), example_decisions(3)};
+  const double times[] = {0, 5e-324, 1.7e308};
+  for (std::size_t i = 0; i < 3; ++i) set.decisions[i].median_us = times[i];
+  set.decisions.back().tokens_max = std::numeric_limits<std::int64_t>::max();
+  EXPECT_CONTAINS(decisions_csv({set}), "9223372036854775807,");
+  EXPECT_CONTAINS(decisions_csv({set}), "5e-324");
+  const std::string markdown = decisions_markdown({set});
+  EXPECT_CONTAINS(markdown, "0.00");
+  EXPECT_CONTAINS(markdown, ".00 |") << "all of the 309 digits";
+  EXPECT_CONTAINS(decisions_header(set), "9223372036854775807");
+  EXPECT_CONTAINS(decisions_json(set), "9223372036854775807");
+  // Tables of engines: from what was measured or, without that, decided.
+  Contents contents;
+  const std::string key = set.environment.key();
+  set.environment.compute_capability = 90;
+  contents.environments[key] = set.environment;
+  for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
+    for (Decision decision : set.decisions) {
+      decision.pattern = pattern;
+      contents.decisions[key].push_back(decision);
+    }
+  }
+  for (EngineExport (*convert)(const Contents&, const std::string&) :
+       {export_vllm, export_sglang, export_tensorrt_llm}) {
+    EXPECT_FALSE((*convert)(contents, key).text.empty());
   }
 }
 

@@ -244,6 +244,20 @@ TEST_F(HostileFilesTest, AKernelInPtxIsReadAndOneThatIsNoTextIsRefused) {
   EXPECT_CONTAINS(outcome([&] { snapshot_with("sm_90a", ptx); }), "ELF");
 }
 
+TEST_F(HostileFilesTest, CarriedKernelsAreCountedAndNotLoaded) {
+  EXPECT_EQ(carried_kernels(snapshot).count, 0U);
+  EXPECT_EQ(not_loaded("snapshot.db", carried_kernels(snapshot)), "");
+  StoredKernel kernel{std::string(64, 'a'), "trtllm/oneshot_push rank=0", std::string(64, 'b'), {}};
+  kernel.kernel = {".version 9.0\n", "arbiter_kernel", "compute_121", {}};
+  write_snapshot(scratch / "kernels.db", {{example_environment(), example_decisions(1)}}, {kernel});
+  const std::string expected =
+      "'kernels\\x1b.db' carries 1 compiled kernel, made on " + example_environment().gpu_name + ", not loaded";
+  EXPECT_EQ(not_loaded("kernels\x1b.db", carried_kernels(scratch / "kernels.db")), expected);
+  const std::string bytes = read_for_broadcast(scratch / "kernels.db");
+  EXPECT_EQ(not_loaded("kernels\x1b.db", carried_kernels_in_bytes(bytes, "bytes")), expected);
+  EXPECT_EQ(carried_kernels(scratch / "work.db").count, 0U);
+}
+
 TEST(LockAdvice, NamesTheCause) {
   EXPECT_CONTAINS(db::lock_advice(ENOSYS), "Lustre");
   EXPECT_CONTAINS(db::lock_advice(ENOTSUP), "arbiter merge");

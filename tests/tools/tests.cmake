@@ -24,6 +24,7 @@ arbiter_add_test(tools/nccl_drop_in LINKS arbiter_tools_testing arbiter_runtime)
 target_compile_definitions(tools_nccl_drop_in_test PRIVATE STAND_IN="$<TARGET_FILE:nccl_stand_in>"
   STAND_IN_NEWER="$<TARGET_FILE:nccl_stand_in_newer>")
 add_dependencies(tools_nccl_drop_in_test arbiter_nccl nccl_stand_in nccl_stand_in_newer)
+target_compile_definitions(tools_text_test PRIVATE ARBITER_SOURCE_ROOT="${CMAKE_SOURCE_DIR}")
 
 # Databases are made by the tests themselves.
 arbiter_add_test(tools/data LINKS arbiter_tools_testing arbiter_db)
@@ -31,7 +32,7 @@ arbiter_add_test(tools/data LINKS arbiter_tools_testing arbiter_db)
 add_library(arbiter_example_database STATIC ${CMAKE_CURRENT_LIST_DIR}/example_database.cpp)
 target_include_directories(arbiter_example_database PUBLIC ${CMAKE_CURRENT_LIST_DIR} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(arbiter_example_database PRIVATE arbiter_tuner GTest::gtest arbiter_options)
-foreach(subject inspect report)
+foreach(subject hostile inspect report two_users)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing arbiter_example_database arbiter_db)
 endforeach()
 arbiter_add_test(tools/catalogue LINKS arbiter_tools_testing arbiter_generator)

@@ -3,9 +3,17 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <string>
+
+#include "arbiter/generator/plain_text.hpp"
 #include "options/options.hpp"
 #include "ranks/result_text.hpp"
 #include "text/numbers.hpp"
+#include "text/print.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -55,7 +63,7 @@ TEST(Text, ControlCharactersAreShownAndNotSent) {
   EXPECT_EQ(visible("\x1b[2J\r\nx\x7f"), "\\x1b[2J\\x0d\\x0ax\\x7f");
   EXPECT_EQ(visible("a\xc2\x9b"
                     "2J"),
-            "a\\x9b2J");
+            "a\\xc2\\x9b2J");
   EXPECT_EQ(visible("H200 \xc2\xb5s \xe2\x82\xac"), "H200 \xc2\xb5s \xe2\x82\xac");
   Table table({"gpu"});
   table.add({"\x1b]0;owned\x07"});
@@ -94,6 +102,38 @@ TEST(ResultText, DocumentsTravelTogether) {
   const std::vector<std::string> documents{R"({"a": "\u001e"})", "{}"};
   EXPECT_EQ(split_documents(join_documents(documents)), documents);
   EXPECT_TRUE(split_documents("").empty());
+}
+
+/// Everything that people see goes through print() and print_error(); what is for programs has its own escapes.
+TEST(Print, IsTheOnlyDoorToTheTerminal) {
+  namespace fs = std::filesystem;
+  const std::set<std::string> own_doors = {
+      "text/print.cpp",      // the door
+      "text/json.cpp",       // JSON, which has escapes of its own
+      "text/files.cpp",      // files that go to standard output with --output -
+      "text/text.cpp",       // the progress line
+      "text/show_plot.cpp",  // colours
+      "commands/bench.cpp",  // to the process that started this one
+      "commands/show.cpp",   // JSON
+  };
+  const fs::path root = fs::path(ARBITER_SOURCE_ROOT) / "tools/cli";
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(root)) {
+    const std::string name = fs::relative(entry.path(), root).string();
+    if (entry.path().extension() != ".cpp" || own_doors.contains(name)) continue;
+    std::ifstream file(entry.path());
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    for (const char* other : {"std::printf(", "std::fprintf(", "std::fputs(", "std::puts(", "std::cout", "std::cerr"})
+      EXPECT_EQ(text.find(other), std::string::npos) << name << " has " << other << "...): use text/print.hpp";
+  }
+}
+
+TEST(Print, ShowsControlCharacters) {
+  ::testing::internal::CaptureStdout();
+  ::testing::internal::CaptureStderr();
+  print("%s: %d\n", "evil\x1b[2J.db", 3);
+  print_error("a\tb\n%s", std::string(5000, 'x').c_str());
+  EXPECT_EQ(::testing::internal::GetCapturedStdout(), "evil\\x1b[2J.db: 3\n");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "a\tb\n" + std::string(5000, 'x'));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // The `arbiter` command line: finds the command and turns exceptions into messages and exit codes.
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <span>
@@ -10,18 +11,18 @@
 #include "commands/command.hpp"
 #include "options/options.hpp"
 #include "ranks/nccl_tuner_plugin.hpp"
+#include "text/print.hpp"
 
 namespace arbiter::cli {
 namespace {
 
 void print_overview() {
-  std::printf(
-      "arbiter %s: the fastest correct allreduce for the GPUs in front of it\n\nusage: arbiter <command> ...\n\n",
-      std::string(version()).c_str());
+  print("arbiter %s: the fastest correct allreduce for the GPUs in front of it\n\nusage: arbiter <command> ...\n\n",
+        std::string(version()).c_str());
   for (const Command& command : commands()) {
-    std::printf("  %-10s %s\n", std::string(command.name).c_str(), std::string(command.summary).c_str());
+    print("  %-10s %s\n", std::string(command.name).c_str(), std::string(command.summary).c_str());
   }
-  std::printf(
+  print(
       "\nEvery command explains itself: arbiter <command> --help\n"
       "Start with: arbiter doctor && arbiter tune && arbiter show\n"
       "Exit status: 0 success, 1 failure, 2 wrong usage.\n");
@@ -43,7 +44,7 @@ int dispatch(const std::vector<std::string>& arguments) {
     return exit_success;
   }
   if (first == "--version") {
-    std::printf("arbiter %s\n", std::string(version()).c_str());
+    print("arbiter %s\n", std::string(version()).c_str());
     return exit_success;
   }
   if (first == "help") return run(find_command(arguments[1]), std::vector<std::string>{"--help"});
@@ -52,8 +53,8 @@ int dispatch(const std::vector<std::string>& arguments) {
 
 int complain(int code, const std::string& message, const std::string& command) {
   std::fflush(stdout);
-  std::fprintf(stderr, "arbiter: %s\n", message.c_str());
-  if (code == exit_usage) std::fprintf(stderr, "see: arbiter %s--help\n", command.c_str());
+  print_error("arbiter: %s\n", message.c_str());
+  if (code == exit_usage) print_error("see: arbiter %s--help\n", command.c_str());
   return code;
 }
 
@@ -64,6 +65,7 @@ int main(int count, char** values) {
   using namespace arbiter::cli;
   const std::vector<std::string> arguments(values + (count > 0 ? 1 : 0), values + count);
   const std::string command = arguments.empty() || arguments.front().starts_with('-') ? "" : arguments.front() + " ";
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write
   try {
     offer_nccl_tuner_plugin();
     const int code = dispatch(arguments);

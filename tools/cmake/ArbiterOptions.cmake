@@ -32,10 +32,12 @@ if(ARBITER_SANITIZE)
   endif()
 endif()
 
-# The fuzzers' libraries: instrumented to tell which branches an input takes, and checked by AddressSanitizer.
+# The fuzzers' libraries: instrumented to tell which branches an input takes, and checked by AddressSanitizer and
+# UndefinedBehaviorSanitizer. LLVM has no type information, which two of its checks need.
 if(ARBITER_FUZZ)
-  target_compile_options(arbiter_options INTERFACE -fsanitize=fuzzer-no-link,address -fno-omit-frame-pointer)
-  target_link_options(arbiter_options INTERFACE -fsanitize=address)
+  target_compile_options(arbiter_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined
+    -fno-sanitize=vptr,function -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(arbiter_options INTERFACE -fsanitize=address,undefined)
 endif()
 
 # Rebuilds after a clean or in a second build folder are nearly free with ccache.

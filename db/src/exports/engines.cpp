@@ -7,20 +7,15 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/catalogue.hpp"
+#include "exports/comment.hpp"
 #include "exports/curves.hpp"
 #include "records/digest.hpp"
 
 namespace arbiter {
 namespace {
 
-/// What ends a line ends a comment, and the next line would be code of the engine; so would one after a backslash.
-std::string in_a_comment(const std::string& text) {
-  std::string line;
-  for (const char c : text) line += static_cast<unsigned char>(c) < 0x20 || c == 0x7f || c == '\\' ? ' ' : c;
-  return line;
-}
-
 using db::BandPoint;
+using db::in_a_comment;
 using db::ProblemTimes;
 
 bool follows_with_epilogue(const Candidate& c) { return c.name.find("+epilogue") != std::string::npos; }

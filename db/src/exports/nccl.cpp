@@ -5,6 +5,7 @@
 #include "arbiter/db/export.hpp"
 #include "arbiter/db/nccl_configuration.hpp"
 #include "arbiter/error.hpp"
+#include "arbiter/generator/plain_text.hpp"
 #include "exports/curves.hpp"
 
 namespace arbiter {
@@ -40,11 +41,7 @@ std::optional<Chosen> chosen(const NcclChoice& choice) {
 /// Readers cut lines at 255 bytes and would take the rest of a comment for a row.
 std::string comment(const std::string& text) {
   constexpr std::size_t longest = 200;
-  std::string line = "# " + text.substr(0, longest);
-  for (char& c : line) {
-    if (c == '\n' || c == '\r') c = ' ';
-  }
-  return line + "\n";
+  return "# " + visible(text).substr(0, longest) + "\n";
 }
 
 std::string row_text(const Row& row, int world, int nodes) {

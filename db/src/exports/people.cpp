@@ -4,6 +4,7 @@
 
 #include "arbiter/db/export.hpp"
 #include "arbiter/error.hpp"
+#include "exports/comment.hpp"
 #include "records/digest.hpp"
 
 namespace arbiter {
@@ -12,8 +13,8 @@ namespace {
 /// A cell. Programs that open CSV run one that starts with an operator as a formula: an apostrophe makes it text.
 std::string quoted_csv(const std::string& given) {
   const bool formula = !given.empty() && std::string_view("=+-@\t\r").find(given.front()) != std::string_view::npos;
-  std::string text = formula ? "'" + given : given;
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  const std::string text = (formula ? "'" : "") + visible(given);
+  if (text.find_first_of(",\"") == std::string::npos) return text;
   std::string quoted = "\"";
   for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
   return quoted + "\"";
@@ -22,9 +23,9 @@ std::string quoted_csv(const std::string& given) {
 /// Text in a cell of a table.
 std::string markdown(const std::string& text) {
   std::string escaped;
-  for (const char c : text) {
+  for (const char c : visible(text)) {
     if (c == '|' || c == '\\' || c == '`' || c == '*' || c == '_' || c == '<') escaped += '\\';
-    escaped += c == '\n' || c == '\r' ? ' ' : c;
+    escaped += c;
   }
   return escaped;
 }
@@ -45,15 +46,8 @@ std::string literal(const std::string& text) {
   return result + "\"";
 }
 
-/// A comment must stay one: no line break, no backslash to continue it, no trigraph for one.
-std::string comment(const std::string& text) {
-  std::string result;
-  for (const char c : text) result += c == '\n' || c == '\r' || c == '\\' || c == '?' ? ' ' : c;
-  return result;
-}
-
 std::string fixed(double microseconds) {
-  char text[32];
+  char text[400];  // the largest double has 309 digits before the point
   std::snprintf(text, sizeof text, "%.2f", microseconds);
   return text;
 }
@@ -103,7 +97,7 @@ std::string decisions_markdown(const std::vector<DecisionSet>& sets) {
 
 std::string decisions_header(const DecisionSet& set) {
   if (set.decisions.empty()) throw DatabaseError("there are no decisions for a header. Tune first.");
-  std::string text = "// Decisions of Arbiter for " + comment(set.environment.gpu_name) + ", environment " +
+  std::string text = "// Decisions of Arbiter for " + db::in_a_comment(set.environment.gpu_name) + ", environment " +
                      set.environment.key().substr(0, 12) + R"(.
 #pragma once
 

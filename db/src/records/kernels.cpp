@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "arbiter/generator/plain_text.hpp"
 #include "arbiter/generator/trust.hpp"
 #include "records/digest.hpp"
 #include "sqlite/reader.hpp"
@@ -145,10 +146,43 @@ std::vector<StoredKernel> read_kernels_from_bytes(const std::string& bytes, cons
   return db::load_kernels(db::prepare_view(view, migrated));
 }
 
-std::size_t count_kernels_in_bytes(const std::string& bytes, const std::string& name_for_messages) {
+namespace {
+
+CarriedKernels carried_by(db::Connection& connection) {
+  CarriedKernels carried;
+  carried.count = static_cast<std::size_t>(connection.integer("SELECT count(key) FROM kernel"));
+  if (carried.count == 0) return carried;
+  db::Statement names(connection, "SELECT DISTINCT gpu_name FROM environment ORDER BY gpu_name");
+  while (names.step()) carried.made_on.push_back(names.text(0));
+  return carried;
+}
+
+}  // namespace
+
+CarriedKernels carried_kernels(const std::filesystem::path& path) {
+  db::require_sqlite_features();
+  CarriedKernels carried;
+  db::with_reader(path, [&](db::Connection& view, db::FileKind kind) {
+    if (kind == db::FileKind::empty) return;
+    std::optional<db::Connection> migrated;
+    carried = carried_by(db::prepare_view(view, migrated));
+  });
+  return carried;
+}
+
+CarriedKernels carried_kernels_in_bytes(const std::string& bytes, const std::string& name_for_messages) {
   db::Connection view = db::connection_to_bytes(bytes, name_for_messages);
   std::optional<db::Connection> migrated;
-  return static_cast<std::size_t>(db::prepare_view(view, migrated).integer("SELECT count(key) FROM kernel"));
+  return carried_by(db::prepare_view(view, migrated));
+}
+
+std::string not_loaded(const std::string& name, const CarriedKernels& carried) {
+  if (carried.count == 0) return "";
+  std::string machines;
+  for (const std::string& machine : carried.made_on) machines += (machines.empty() ? "" : ", ") + visible(machine);
+  return "'" + visible(name) + "' carries " + std::to_string(carried.count) + " compiled kernel" +
+         (carried.count == 1 ? "" : "s") + ", made on " + (machines.empty() ? "an unknown machine" : machines) +
+         ", not loaded";
 }
 
 std::string untrusted_kernels(const std::filesystem::path& path, const std::string& bytes) {

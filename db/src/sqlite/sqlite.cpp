@@ -7,6 +7,17 @@
 #include <limits>
 #include <system_error>
 
+#include "arbiter/db/database.hpp"
+
+namespace arbiter {
+
+bool is_sqlite(std::string_view first_bytes) noexcept {
+  constexpr std::string_view magic("SQLite format 3\0", 16);
+  return first_bytes.starts_with(magic);
+}
+
+}  // namespace arbiter
+
 namespace arbiter::db {
 namespace {
 
@@ -84,8 +95,7 @@ sqlite3_file* main_file(const Connection& connection) {
 FileHeader parse_header(std::string_view first_bytes, std::uint64_t file_bytes) {
   FileHeader header;
   header.file_bytes = file_bytes;
-  static constexpr std::string_view magic("SQLite format 3\0", 16);
-  header.is_sqlite = first_bytes.size() >= magic.size() && first_bytes.substr(0, magic.size()) == magic;
+  header.is_sqlite = is_sqlite(first_bytes);
   if (!header.is_sqlite || first_bytes.size() < header_bytes) return header;
   header.wal = first_bytes[write_version_offset] == 2 || first_bytes[write_version_offset + 1] == 2;
   header.page_bytes = big_endian(first_bytes, 16, 2);

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "arbiter/db/fields.hpp"
+#include "arbiter/generator/plain_text.hpp"
 #include "records/digest.hpp"
 #include "sqlite/rows.hpp"
 
@@ -28,14 +29,9 @@ void require_line(const std::string& subject, const char* field, const std::stri
     refuse(subject, std::string(field) + " has " + std::to_string(text.size()) + " bytes, expected at most " +
                         std::to_string(most));
   }
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    // U+0080 to U+009F are control characters too; in UTF-8 they are C2 80 to C2 9F.
-    const bool second_set = byte == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0;
-    if (byte < 0x20 || byte == 0x7f || second_set) {
-      refuse(subject, std::string(field) + " holds a control character at byte " + std::to_string(i) +
-                          ", expected one line of plain text");
-    }
+  if (const std::size_t at = find_control_character(text); at != std::string::npos) {
+    refuse(subject, std::string(field) + " holds a control character at byte " + std::to_string(at) +
+                        ", expected one line of plain text");
   }
 }
 

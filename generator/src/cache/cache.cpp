@@ -7,6 +7,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/digest.hpp"
+#include "arbiter/generator/plain_text.hpp"
 #include "cache/file_lock.hpp"
 #include "cache/store.hpp"
 #include "text/quote.hpp"
@@ -35,6 +36,7 @@ struct KernelCache::Counters {
 
 KernelCache::KernelCache(CacheOptions options) : options_(std::move(options)), counters_(std::make_shared<Counters>()) {
   if (!options_.warn) options_.warn = [](const std::string& text) { std::cerr << "arbiter: " << text << "\n"; };
+  options_.warn = [warn = std::move(options_.warn)](const std::string& text) { warn(one_line(text)); };
   if (options_.directory.empty()) return;
   const CacheStore store(options_.directory);
   if (const std::optional<std::string> reason = store.distrusted()) {

@@ -35,6 +35,9 @@ struct CommunicatorOptions {
   std::optional<std::vector<DecisionSet>> decisions;
   /// The bytes of a snapshot or database, in place of the file `variables.db`. Those of rank 0 serve all ranks.
   std::string decisions_data;
+  /// Run the compiled kernels in `decisions_data`, which are code that runs as this user. Bytes have no owner that
+  /// could be looked at, so `variables.kernels`, which is for files, is not enough. Rank 0's counts.
+  bool trust_decisions_data = false;
   /// Refuse to start (DatabaseError) when the file or the bytes cannot be used, instead of warning. Rank 0's counts.
   bool require_decisions = false;
   /// The candidate to use wherever it can, as Candidate::name spells it; "oneshot" or "twoshot": the built-in choice

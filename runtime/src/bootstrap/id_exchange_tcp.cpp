@@ -236,20 +236,25 @@ class Server {
         if (!other_size_.empty()) throw Disagreement(other_size_);
         throw Poisoned(missing());
       }
-      std::vector<pollfd> waits{{listener.get(), POLLIN, 0}};
-      for (const Connection& connection : connections_) waits.push_back({connection.fd.get(), POLLIN, 0});
-      poll(waits.data(), waits.size(), static_cast<int>(std::min<long>(left_until(end).count(), 200)));
-      const Clock::time_point now = Clock::now();
-      for (std::size_t i = 1; i < waits.size(); ++i) {
-        if (waits[i].revents != 0) serve(connections_[i - 1]);
-        // Also of one that claims a rank and does not take the id: the real one may still come.
-        if (connections_[i - 1].end <= now) connections_[i - 1].closing = true;
-      }
-      std::erase_if(connections_, [](const Connection& connection) { return connection.closing; });
-      for (int i = 0; waits[0].revents != 0 && i < 64 && accept_one(listener); ++i) {
-      }
-      std::erase_if(connections_, [](const Connection& connection) { return connection.closing; });
+      look(listener, std::min(left_until(end), Milliseconds(200)));
     }
+  }
+
+  /// Take what has arrived, or arrives in this time.
+  void look(const FileDescriptor& listener, Milliseconds time) {
+    std::vector<pollfd> waits{{listener.get(), POLLIN, 0}};
+    for (const Connection& connection : connections_) waits.push_back({connection.fd.get(), POLLIN, 0});
+    poll(waits.data(), waits.size(), static_cast<int>(time.count()));
+    const Clock::time_point now = Clock::now();
+    for (std::size_t i = 1; i < waits.size(); ++i) {
+      if (waits[i].revents != 0) serve(connections_[i - 1]);
+      // Also of one that claims a rank and does not take the id: the real one may still come.
+      if (connections_[i - 1].end <= now) connections_[i - 1].closing = true;
+    }
+    std::erase_if(connections_, [](const Connection& connection) { return connection.closing; });
+    for (int i = 0; waits[0].revents != 0 && i < 64 && accept_one(listener); ++i) {
+    }
+    std::erase_if(connections_, [](const Connection& connection) { return connection.closing; });
   }
 
  private:
@@ -440,7 +445,12 @@ class Client {
 
   bool ask(const addrinfo& address, int port, Clock::time_point end) {
     const FileDescriptor fd = try_connect(address, port, end);
-    if (!fd) return false;
+    return fd && talk(fd, port, end);
+  }
+
+ public:
+  /// True if whoever is at the other end gave the id.
+  bool talk(const FileDescriptor& fd, int port, Clock::time_point end) {
     Banner banner;
     if (!receive(fd.get(), banner, end) || banner.word != magic) {
       reason_ = "port " + std::to_string(port) + " belongs to another program";
@@ -477,6 +487,7 @@ class Client {
     return true;
   }
 
+ private:
   const IdExchange& exchange_;
   NcclId id_;
   std::string reason_ = "nothing listens there";

@@ -56,11 +56,12 @@ LoadedDecisions read_decisions_of_rank_0(Bootstrap& bootstrap, const Communicato
     if (!options.decisions_data.empty()) {
       name = "decisions given in memory";
       bytes = options.decisions_data;
-      if (options.variables.kernels) why_not.clear();  // whoever gave the bytes runs in this process
+      if (options.variables.kernels) why_not = "bytes in memory have no owner: trust_decisions_data says that they may";
+      if (options.trust_decisions_data) why_not.clear();
     } else if (!name.empty()) {
       try {
         bytes = read_for_broadcast(name);
-        if (options.variables.kernels && count_kernels_in_bytes(bytes, name) != 0) {
+        if (options.variables.kernels && carried_kernels_in_bytes(bytes, name).count != 0) {
           why_not = untrusted_kernels(name, bytes);
         }
       } catch (const std::exception& error) {
@@ -78,9 +79,8 @@ LoadedDecisions read_decisions_of_rank_0(Bootstrap& bootstrap, const Communicato
     loaded.sets = read_decisions_from_bytes(fields[1], fields[0]);
     if (const std::string& why_not = fields[3]; why_not.empty()) {
       loaded.kernels = std::make_shared<const KernelSet>(read_kernels_from_bytes(fields[1], fields[0]));
-    } else if (const std::size_t carried = count_kernels_in_bytes(fields[1], fields[0]); carried != 0) {
-      loaded.kernels_note =
-          "'" + fields[0] + "' carries " + std::to_string(carried) + " compiled kernels, not loaded: " + why_not;
+    } else if (const CarriedKernels carried = carried_kernels_in_bytes(fields[1], fields[0]); carried.count != 0) {
+      loaded.kernels_note = not_loaded(fields[0], carried) + ": " + why_not;
     }
     loaded.source = fields[0];
   } catch (const std::exception& error) {

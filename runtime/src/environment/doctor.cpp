@@ -11,10 +11,12 @@
 #include <utility>
 
 #include "arbiter/db/database.hpp"
+#include "arbiter/db/kernels.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
-#include "arbiter/generator/file_descriptor.hpp"
+#include "arbiter/generator/folder.hpp"
 #include "environment/doctor_cuda.hpp"
+#include "environment/process_identity.hpp"
 #include "nccl/library.hpp"
 #include "nccl/tuner_plugin.hpp"
 
@@ -90,21 +92,22 @@ void look_at_cache(Capability& cache, const fs::path& folder) {
     cache.reason = "no cache directory is set; kernels are compiled in every process. Set ARBITER_CACHE_DIR or HOME";
     return;
   }
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) {
-    cache.reason = "cannot be created: " + error.message() + "; set ARBITER_CACHE_DIR to a writable folder";
+  const auto why = [] { return std::error_code(errno, std::generic_category()).message(); };
+  if (!make_private_folders(folder)) {
+    cache.reason = "cannot be created: " + why() + "; set ARBITER_CACHE_DIR to a writable folder";
     return;
   }
-  std::string name = (folder / ".doctor-XXXXXX").string();
-  const FileDescriptor file(mkstemp(name.data()));
-  const bool written = file && write(file.get(), "arbiter", 7) == 7;
-  const int failure = errno;
-  if (file) unlink(name.c_str());
-  if (!written) {
-    cache.reason = "cannot be written to: " + std::error_code(failure, std::generic_category()).message() +
-                   "; set ARBITER_CACHE_DIR to a writable folder";
+  const FolderResult opened = open_trusted_folder(folder);
+  if (!opened.untrusted.empty()) {
+    cache.reason = "is not used, because others could have put code into it (" + opened.untrusted +
+                   "); set ARBITER_CACHE_DIR to a folder of your own";
+    return;
   }
+  const std::string name = ".doctor-" + random_token(8);
+  if (!opened.folder || !write_new_file(opened.folder, name, "arbiter")) {
+    cache.reason = "cannot be written to: " + why() + "; set ARBITER_CACHE_DIR to a writable folder";
+  }
+  unlinkat(opened.folder.get(), name.c_str(), 0);
 }
 
 void look_at_database(Capability& database, const std::string& path) {
@@ -118,6 +121,9 @@ void look_at_database(Capability& database, const std::string& path) {
   for (const DecisionSet& set : sets) decisions += set.decisions.size();
   database.value +=
       ": " + std::to_string(decisions) + " decisions of " + std::to_string(sets.size()) + " environment(s)";
+  if (const std::string kernels = not_loaded(path, carried_kernels(path)); !kernels.empty()) {
+    database.value += "; " + kernels.substr(kernels.find("' carries") + 2);
+  }
 }
 
 // Several capabilities at once; if looking fails halfway, all of `names` that are missing are reported with the reason.

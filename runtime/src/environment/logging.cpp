@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/plain_text.hpp"
 #include "arbiter/vocabulary.hpp"
 
 namespace arbiter {
@@ -54,7 +55,7 @@ struct Logger::Impl {
   spdlog::logger logger;
   void write(spdlog::level::level_enum level, std::string_view text) noexcept {
     try {
-      logger.log(level, spdlog::string_view_t(text.data(), text.size()));
+      if (logger.should_log(level)) logger.log(level, spdlog::string_view_t(one_line(text)));
     } catch (...) {
       // A message that cannot be written must not take the program down.
     }

@@ -144,6 +144,28 @@ TEST_F(StoredKernels, ASnapshotWithoutThemCannotRunThere) {
   });
 }
 
+/// Bytes have no owner: that kernels of files may run says nothing about them.
+TEST_F(StoredKernels, OfBytesInMemoryAreRunOnlyIfTheCallerTrustsThem) {
+  write_snapshot(folder / "snapshot.db", sets, compiled());
+  const std::string bytes = read_for_broadcast(folder / "snapshot.db");
+  const WithoutCompiler none;
+  for (const bool trusted : {false, true}) {
+    run_ranks(ranks, [&](RankContext& context) {
+      CommunicatorOptions options = without_jit();
+      options.variables.db.clear();
+      options.decisions_data = bytes;
+      options.trust_decisions_data = trusted;
+      Communicator communicator(context.bootstrap, context.device, options);
+      const std::vector<ProblemFamily> families = {{"allreduce", Dtype::bf16, hidden, max_tokens, Mode::graph}};
+      if (trusted) {
+        EXPECT_NO_THROW(communicator.prepare(families));
+      } else {
+        EXPECT_THROW(communicator.prepare(families), Unsupported);
+      }
+    });
+  }
+}
+
 TEST_F(StoredKernels, AreNotRunUnlessAskedForAndTrusted) {
   const std::filesystem::path file = folder / "snapshot.db";
   write_snapshot(file, sets, compiled());
@@ -170,7 +192,7 @@ TEST_F(StoredKernels, AreNotRunUnlessAskedForAndTrusted) {
   ASSERT_EQ(::chmod(file.c_str(), 0644), 0);
   EXPECT_TRUE(can_run(true));
   const std::string bytes = read_for_broadcast(file);
-  EXPECT_EQ(count_kernels_in_bytes(bytes, "snapshot"), 2U);
+  EXPECT_EQ(carried_kernels_in_bytes(bytes, "snapshot").count, 2U);
   EXPECT_NE(untrusted_kernels(file, bytes + "x"), "");
   if (::geteuid() != 0) return;
   ASSERT_EQ(::chown(file.c_str(), 65534, 65534), 0);

@@ -26,6 +26,13 @@ TEST(Logging, WritesWhatTheLevelAllows) {
   EXPECT_NE(written("trace").find("trace: t\n[arbiter rank 2] debug: d\n"), std::string::npos);
 }
 
+TEST(Logging, AMessageIsALineThatCannotSteerATerminal) {
+  ::testing::internal::CaptureStderr();
+  Logger("warn", "arbiter rank 2").warn("'\x1b[2J.db' is damaged\n[arbiter rank 0] warning: forged\n");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(),
+            "[arbiter rank 2] warning: '\\x1b[2J.db' is damaged | [arbiter rank 0] warning: forged\n");
+}
+
 TEST(Logging, RefusesUnknownLevels) {
   try {
     Logger logger("wran");

@@ -23,6 +23,7 @@
 #include "ranks/tools.hpp"
 #include "text/bench_table.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -166,7 +167,7 @@ int run_startup(const SessionOptions& session, bool as_json) {
     });
     return exit_success;
   }
-  std::printf("from process start to the first call that can be captured (slowest rank)\n\n");
+  print("from process start to the first call that can be captured (slowest rank)\n\n");
   Table table({"ranks", "empty cache", "warm cache"});
   for (const Startup& startup : startups) {
     char empty[32];

@@ -13,6 +13,7 @@
 #include "commands/command.hpp"
 #include "options/options.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -53,10 +54,10 @@ void list(const KernelCache& cache, bool as_json) {
       table.add({entry.name, entry.target, format_bytes(entry.bytes), age(entry.last_used)});
     }
     table.print();
-    std::printf("\n");
+    print("\n");
   }
-  std::printf("%zu entries, %s of at most %s, in %s\n", entries.size(), format_bytes(bytes).c_str(),
-              format_bytes(cache.options().max_bytes).c_str(), cache.options().directory.c_str());
+  print("%zu entries, %s of at most %s, in %s\n", entries.size(), format_bytes(bytes).c_str(),
+        format_bytes(cache.options().max_bytes).c_str(), cache.options().directory.c_str());
 }
 
 }  // namespace
@@ -87,7 +88,7 @@ int run_cache(const Options& options) {
   CacheOptions cache_options;
   cache_options.directory = EnvironmentVariables::read().cache_dir;
   if (action == "path") {
-    std::printf("%s\n", cache_options.directory.c_str());
+    print("%s\n", cache_options.directory.c_str());
     return exit_success;
   }
   KernelCache cache(cache_options);
@@ -103,12 +104,12 @@ int run_cache(const Options& options) {
         json.attribute("good", static_cast<std::int64_t>(good));
       });
     } else {
-      std::printf("%zu entries are good; %zu broken ones were removed\n", good, broken);
+      print("%zu entries are good; %zu broken ones were removed\n", good, broken);
     }
   } else {
     const std::size_t entries = cache.list().size();
     cache.clear();
-    std::printf("removed %zu entries from %s\n", entries, cache_options.directory.c_str());
+    print("removed %zu entries from %s\n", entries, cache_options.directory.c_str());
   }
   return exit_success;
 }

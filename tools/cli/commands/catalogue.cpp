@@ -12,6 +12,7 @@
 #include "options/names.hpp"
 #include "options/options.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -81,7 +82,7 @@ std::int64_t excluded_variants(const AlgorithmCount& count) {
 }
 
 void print_algorithms(const CatalogueCounts& counts) {
-  std::printf("Algorithms\n");
+  print("Algorithms\n");
   Table table({"algorithm", "variants", "of", "numerics", "ranks", "needs", "what it does"});
   for (const AlgorithmCount& count : counts.algorithms) {
     const AlgorithmEntry& entry = *count.entry;
@@ -95,19 +96,19 @@ void print_algorithms(const CatalogueCounts& counts) {
 
 void print_parts() {
   const Catalogue& catalogue = Catalogue::builtin();
-  std::printf("\nParts of a pattern: [prologue_]allreduce[_residual][_norm][_quantisation], in any combination\n");
+  print("\nParts of a pattern: [prologue_]allreduce[_residual][_norm][_quantisation], in any combination\n");
   Table table({"part", "kind", "reads", "may read", "writes", "what it does"});
   for (const PartEntry& part : catalogue.parts()) {
     table.add({part.name, std::string(to_string(part.kind)), joined(part.reads, ", ", tensor_name),
                joined(part.optional, ", ", tensor_name), joined(part.writes, ", ", tensor_name), part.summary});
   }
   table.print(2);
-  std::printf("\nUsual patterns\n");
-  for (const std::string& pattern : catalogue.usual_patterns()) std::printf("  %s\n", pattern.c_str());
+  print("\nUsual patterns\n");
+  for (const std::string& pattern : catalogue.usual_patterns()) print("  %s\n", pattern.c_str());
 }
 
 void print_details(const AlgorithmEntry& entry) {
-  std::printf("\nAxes of %s\n", full_name(entry).c_str());
+  print("\nAxes of %s\n", full_name(entry).c_str());
   Table axes({"axis", "values", "fixed when", "needs"});
   for (const Axis& axis : entry.axes) {
     axes.add({axis.name, joined(axis.values, ",", number), axis.launch ? "launched" : "compiled",
@@ -115,7 +116,7 @@ void print_details(const AlgorithmEntry& entry) {
   }
   axes.print(2);
   if (entry.constraints.empty()) return;
-  std::printf("\nConstraints of %s\n", full_name(entry).c_str());
+  print("\nConstraints of %s\n", full_name(entry).c_str());
   Table constraints({"must hold", "or else"});
   for (const Constraint& constraint : entry.constraints) constraints.add({constraint.require, constraint.reason});
   constraints.print(2);
@@ -129,7 +130,7 @@ std::string parameters_of(const std::string& full_name) {
 }
 
 void print_reasons(const CatalogueCounts& counts) {
-  std::printf("\nWhat is not available, and why\n");
+  print("\nWhat is not available, and why\n");
   Table table({"what", "variants", "why not", "for example"});
   bool any = false;
   for (const auto& [problem, reason] : counts.impossible) {
@@ -146,7 +147,7 @@ void print_reasons(const CatalogueCounts& counts) {
   if (any) {
     table.print(2);
   } else {
-    std::printf("  everything is available\n");
+    print("  everything is available\n");
   }
 }
 
@@ -296,8 +297,8 @@ int run_catalogue(const Options& options) {
   }
   print_algorithms(counts);
   const std::string counted = std::to_string(available) + " variants of " + std::to_string(available + excluded);
-  std::printf("  %s: %s; on %s%s\n", counted.c_str(), described(query).c_str(), target.name.c_str(),
-              target.why.empty() ? "" : (" (" + target.why + ")").c_str());
+  print("  %s: %s; on %s%s\n", counted.c_str(), described(query).c_str(), target.name.c_str(),
+        target.why.empty() ? "" : (" (" + target.why + ")").c_str());
   if (options.has("algorithm")) {
     for (const AlgorithmCount& count : counts.algorithms) print_details(*count.entry);
   } else if (!options.has("explain")) {
@@ -306,7 +307,7 @@ int run_catalogue(const Options& options) {
   if (options.has("explain")) {
     print_reasons(counts);
   } else if (excluded != 0 || !counts.impossible.empty()) {
-    std::printf("\nWhy some are not available: the same command with --explain\n");
+    print("\nWhy some are not available: the same command with --explain\n");
   }
   return exit_success;
 }

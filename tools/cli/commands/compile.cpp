@@ -18,6 +18,7 @@
 #include "options/names.hpp"
 #include "options/options.hpp"
 #include "text/files.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -45,7 +46,7 @@ std::vector<CompileTask> compilable_tasks() {
   for (const std::string_view target : gpu_targets) {
     const std::string name(target);
     if (nvrtc_target(limits_of(name).sm) == name) continue;
-    std::fprintf(stderr, "NVRTC %s does not compile for %s: left out\n", nvrtc_version().c_str(), name.c_str());
+    print_error("NVRTC %s does not compile for %s: left out\n", nvrtc_version().c_str(), name.c_str());
     std::erase_if(tasks, [&](const CompileTask& task) { return task.target == name; });
   }
   return tasks;
@@ -98,7 +99,7 @@ bool compare_with_record(const std::string& file, const ResourceRecord& record,
                          const std::vector<CompileOutcome>& outcomes, bool coverage) {
   RecordComparison comparison = compare(record, {nvrtc_version(), recorded(outcomes)});
   if (!coverage) comparison.not_compiled.clear();  // nobody asked for the others
-  std::fputs(describe(comparison, file).c_str(), stderr);
+  print_error("%s", describe(comparison, file).c_str());
   return comparison.new_spills.empty();
 }
 

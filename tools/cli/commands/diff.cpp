@@ -5,8 +5,10 @@
 
 #include "arbiter/db/diff.hpp"
 #include "commands/command.hpp"
+#include "options/database.hpp"
 #include "options/options.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -102,6 +104,7 @@ int run_diff(const Options& options) {
 
   const Contents before = read_contents(options.words()[0]);
   const Contents after = read_contents(options.words()[1]);
+  for (const std::string& file : options.words()) mention_kernels(file);
   const std::vector<Pair> pairs = pair_up(before, after);
   if (options.has("json")) {
     print_json([&](llvm::json::OStream& json) {
@@ -125,16 +128,16 @@ int run_diff(const Options& options) {
     const std::vector<DecisionChange> changes = diff(before, pair.before, after, pair.after);
     const Contents& holder = pair.after.empty() ? before : after;
     const std::string& key = pair.after.empty() ? pair.before : pair.after;
-    std::printf("%s%s, environment %s%s: %zu changes\n", separator, holder.environments.at(key).gpu_name.c_str(),
-                key.substr(0, 12).c_str(),
-                pair.before == pair.after || pair.before.empty() || pair.after.empty()
-                    ? ""
-                    : (" (before: " + pair.before.substr(0, 12) + ")").c_str(),
-                changes.size());
+    print("%s%s, environment %s%s: %zu changes\n", separator, holder.environments.at(key).gpu_name.c_str(),
+          key.substr(0, 12).c_str(),
+          pair.before == pair.after || pair.before.empty() || pair.after.empty()
+              ? ""
+              : (" (before: " + pair.before.substr(0, 12) + ")").c_str(),
+          changes.size());
     separator = "\n";
     if (!changes.empty()) print_as_table(changes);
   }
-  if (pairs.empty()) std::printf("no decisions in either\n");
+  if (pairs.empty()) print("no decisions in either\n");
   return exit_success;
 }
 

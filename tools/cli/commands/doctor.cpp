@@ -13,6 +13,7 @@
 #include "options/options.hpp"
 #include "ranks/nccl_drop_in.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -53,7 +54,7 @@ void print_as_tables(const std::vector<Capability>& capabilities, const std::vec
     found.add({capability.ok ? "ok" : "--", capability.name, text});
   }
   found.print();
-  std::printf("\n");
+  print("\n");
   Table settings({"variable", "value", "", "meaning"});
   for (const VariableDescription& variable : variables) {
     settings.add({variable.name, variable.value.empty() ? "-" : variable.value, variable.set ? "set" : "default",
@@ -100,7 +101,7 @@ int run_doctor(const Options& options) {
   } else {
     print_as_tables(capabilities, describe(variables));
   }
-  for (const std::string& name : missing) std::fprintf(stderr, "arbiter: required but missing: %s\n", name.c_str());
+  for (const std::string& name : missing) print_error("arbiter: required but missing: %s\n", name.c_str());
   return missing.empty() ? exit_success : exit_failure;
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <filesystem>
 #include <sstream>
 #include <string_view>
 
@@ -12,6 +13,7 @@
 #include "options/options.hpp"
 #include "text/files.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -63,11 +65,10 @@ EngineExport convert(const Contents& contents, const std::string& format, const 
 
 void print_losses(const std::vector<Loss>& losses) {
   for (const Loss& loss : losses) {
-    std::fprintf(stderr, "%s: loses %.1f%% on average over %zu measured sizes, %.1f%% at worst", loss.what.c_str(),
-                 loss.mean_percent, loss.points, loss.worst_percent);
-    if (loss.unmeasured != 0)
-      std::fprintf(stderr, "; what it chooses at %zu of them was not measured", loss.unmeasured);
-    std::fprintf(stderr, "\n");
+    print_error("%s: loses %.1f%% on average over %zu measured sizes, %.1f%% at worst", loss.what.c_str(),
+                loss.mean_percent, loss.points, loss.worst_percent);
+    if (loss.unmeasured != 0) print_error("; what it chooses at %zu of them was not measured", loss.unmeasured);
+    print_error("\n");
   }
 }
 
@@ -122,7 +123,9 @@ int run_export(const Options& options) {
   if (options.has("json") && (output.empty() || output == "-")) {
     throw UsageError("--json reports what was written to a file: it needs --output FILE");
   }
-  const Contents contents = read_contents(database_path(options));
+  const std::filesystem::path file = database_path(options);
+  const Contents contents = read_contents(file);
+  mention_kernels(file);
   const EngineExport exported = convert(contents, format, options.text("environment"));
   write_output(output, exported.text);
   if (options.has("json")) {
@@ -130,7 +133,7 @@ int run_export(const Options& options) {
   } else {
     print_losses(exported.losses);
     if (!output.empty() && output != "-") {
-      std::printf("%s: %s, %s\n", output.c_str(), format.c_str(), format_bytes(exported.text.size()).c_str());
+      print("%s: %s, %s\n", output.c_str(), format.c_str(), format_bytes(exported.text.size()).c_str());
     }
   }
   return exit_success;

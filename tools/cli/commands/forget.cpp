@@ -10,6 +10,7 @@
 #include "options/database.hpp"
 #include "options/options.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -50,6 +51,7 @@ int run_forget(const Options& options) {
 
   const std::filesystem::path path = database_path(options);
   const std::vector<RunHistory> history = read_history(path);
+  mention_kernels(path);
   const RunHistory& entry = find_run(history, options.words().front(), path);
   WorkDatabase::open(path).forget(entry.run.id, [](WorkDatabase& database, const Environment& environment) {
     recompute_decisions(database, environment);
@@ -65,8 +67,8 @@ int run_forget(const Options& options) {
       json.attribute("decisions", static_cast<std::int64_t>(decisions));
     });
   } else {
-    std::printf("%s: forgot run %s (%s): %zu trials, %zu samples; %zu decisions are left\n", path.c_str(),
-                entry.run.id.c_str(), entry.run.host.c_str(), entry.trials, entry.samples, decisions);
+    print("%s: forgot run %s (%s): %zu trials, %zu samples; %zu decisions are left\n", path.c_str(),
+          entry.run.id.c_str(), entry.run.host.c_str(), entry.trials, entry.samples, decisions);
   }
   return exit_success;
 }

@@ -1,5 +1,6 @@
 // arbiter history: the runs in a database, where and when.
 #include <cstdio>
+#include <filesystem>
 #include <string>
 
 #include "arbiter/db/database.hpp"
@@ -7,6 +8,7 @@
 #include "options/database.hpp"
 #include "options/options.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -14,7 +16,7 @@ namespace {
 
 std::string duration(const Run& run) {
   if (run.finished == 0) return "not finished";
-  return format_seconds(static_cast<double>(run.finished - run.started));
+  return format_seconds(static_cast<double>(run.finished) - static_cast<double>(run.started));
 }
 
 /// "steady", "clocks dropped"; "-" where neither is known.
@@ -66,13 +68,15 @@ Options history_options() {
 }
 
 int run_history(const Options& options) {
-  const std::vector<RunHistory> history = read_history(database_path(options));
+  const std::filesystem::path file = database_path(options);
+  const std::vector<RunHistory> history = read_history(file);
+  mention_kernels(file);
   if (options.has("json")) {
     print_as_json(history);
     return exit_success;
   }
   if (history.empty()) {
-    std::printf("no runs: it is a snapshot, or nothing was measured into it yet\n");
+    print("no runs: it is a snapshot, or nothing was measured into it yet\n");
     return exit_success;
   }
   Table table({"started", "took", "host", "device", "environment", "trials", "done", "clocks, power", "run"});

@@ -12,6 +12,7 @@
 #include "options/query.hpp"
 #include "text/environment.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -67,21 +68,21 @@ std::string interval(const Summary& summary) {
 
 void print_as_table(const Contents& contents, const Found& found) {
   const Problem& problem = found.inspection.problem;
-  std::printf("%s: %s\nenvironment %s: %s\n", problem.name().c_str(),
-              format_bytes(static_cast<std::uint64_t>(problem.bytes())).c_str(), short_key(*found.environment).c_str(),
-              describe(*found.environment).c_str());
+  print("%s: %s\nenvironment %s: %s\n", problem.name().c_str(),
+        format_bytes(static_cast<std::uint64_t>(problem.bytes())).c_str(), short_key(*found.environment).c_str(),
+        describe(*found.environment).c_str());
   std::set<std::string> runs;
   for (const InspectedCandidate& candidate : found.inspection.candidates) runs.insert(candidate.latest.trial->run);
   for (const std::string& id : runs) {
     const Run& run = contents.runs.at(id).run;
-    std::printf("run %s: %s, %s UTC%s\n", id.c_str(), run.host.c_str(), format_date(run.started).c_str(),
-                run.dropped().empty() ? "" : ("; " + run.dropped() + " dropped during it").c_str());
+    print("run %s: %s, %s UTC%s\n", id.c_str(), run.host.c_str(), format_date(run.started).c_str(),
+          run.dropped().empty() ? "" : ("; " + run.dropped() + " dropped during it").c_str());
   }
   if (const Decision* decision = found.inspection.decision) {
-    std::printf("decision: %lld to %lld tokens\n", static_cast<long long>(decision->tokens_min),
-                static_cast<long long>(decision->tokens_max));
+    print("decision: %lld to %lld tokens\n", static_cast<long long>(decision->tokens_min),
+          static_cast<long long>(decision->tokens_max));
   }
-  std::printf("\n");
+  print("\n");
   const bool several = runs.size() > 1;
   std::vector<std::string> header{"candidate", "us", "95% interval", "samples", "alg GB/s", "bus GB/s"};
   if (several) header.emplace_back("run");
@@ -200,13 +201,14 @@ int run_inspect(const Options& options) {
   const EnvironmentFilter filter = read_environment_filter(options);
   const std::filesystem::path file = database_path(options);
   const Contents contents = read_contents(file);
+  mention_kernels(file);
   const std::vector<Found> found = find(contents, query, filter, file.string());
   if (options.has("json")) {
     print_as_json(found);
     return exit_success;
   }
   for (const Found& entry : found) {
-    if (&entry != &found.front()) std::printf("\n");
+    if (&entry != &found.front()) print("\n");
     print_as_table(contents, entry);
   }
   return exit_success;

@@ -16,6 +16,7 @@
 #include "ranks/tools.hpp"
 #include "text/json.hpp"
 #include "text/numbers.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -144,7 +145,7 @@ void print_as_json(const std::vector<Proof>& proofs, const SeedRange& range, con
 void print_as_table(const std::vector<Proof>& proofs) {
   Table table({"algorithm", "ranks", "seeds", "failed", "stores", "torn", "ms a seed"});
   for (const Proof& proof : proofs) {
-    for (const auto& failure : proof.failures) std::printf("FAILED %s\n\n", failure.second.c_str());
+    for (const auto& failure : proof.failures) print("FAILED %s\n\n", failure.second.c_str());
     if (!proof.unavailable.empty()) {
       table.add({proof.options.name(), std::to_string(proof.options.world), "-", "-", "-", "-", "-"});
       continue;
@@ -158,7 +159,7 @@ void print_as_table(const std::vector<Proof>& proofs) {
   }
   table.print();
   for (const Proof& proof : proofs) {
-    if (!proof.unavailable.empty()) std::printf("%s\n", proof.unavailable.c_str());
+    if (!proof.unavailable.empty()) print("%s\n", proof.unavailable.c_str());
   }
 }
 

@@ -11,6 +11,7 @@
 #include "options/names.hpp"
 #include "options/options.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -24,7 +25,7 @@ Dialect parse_dialect(const std::string& name) {
 
 void list(const std::vector<Variant>& variants, bool as_json) {
   if (!as_json) {
-    for (const Variant& variant : variants) std::printf("%s\n", variant.full_name().c_str());
+    for (const Variant& variant : variants) print("%s\n", variant.full_name().c_str());
     return;
   }
   print_json([&](llvm::json::OStream& json) {

@@ -10,6 +10,7 @@
 #include "text/environment.hpp"
 #include "text/files.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -37,6 +38,7 @@ int run_report(const Options& options) {
   const EnvironmentFilter filter = read_environment_filter(options);
   const std::filesystem::path file = database_path(options);
   const std::string page = report_page(report_data(read_contents(file), filter, file.string()));
+  mention_kernels(file);
   write_output(output, page);
   if (options.has("json")) {
     print_json([&](llvm::json::OStream& json) {
@@ -45,7 +47,7 @@ int run_report(const Options& options) {
       json.attribute("bytes", static_cast<std::int64_t>(page.size()));
     });
   } else if (output != "-") {
-    std::printf("%s: %s; open it in a browser\n", output.c_str(), format_bytes(page.size()).c_str());
+    print("%s: %s; open it in a browser\n", output.c_str(), format_bytes(page.size()).c_str());
   }
   return exit_success;
 }

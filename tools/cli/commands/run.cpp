@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -16,6 +17,7 @@
 #include "options/options.hpp"
 #include "ranks/nccl_tuner_plugin.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -90,13 +92,14 @@ int run_run(const Options& options) {
   }
   if (options.words().empty()) throw UsageError("no COMMAND: name the program to start, behind --");
   for (const auto& [name, value] : set) {
-    std::fputs(fmt::format("arbiter run: {}={}\n", name, value).c_str(), stderr);
+    print_error("%s", fmt::format("arbiter run: {}={}\n", name, value).c_str());
     ::setenv(name.c_str(), value.c_str(), 1);
   }
   std::vector<char*> arguments;
   std::vector<std::string> words = options.words();
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
+  std::signal(SIGXFSZ, SIG_DFL);  // as main() found it
   ::execvp(arguments.front(), arguments.data());
   throw Unavailable(fmt::format("'{}' could not be started: {}", words.front(), std::strerror(errno)));
 }

@@ -19,6 +19,7 @@
 #include "options/names.hpp"
 #include "options/options.hpp"
 #include "text/environment.hpp"
+#include "text/print.hpp"
 #include "text/show_plot.hpp"
 #include "text/text.hpp"
 
@@ -97,7 +98,7 @@ std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& f
     std::erase_if(set.decisions, [&](const Decision& decision) { return !admits(filter, decision); });
     std::erase_if(set.nccl, [&](const NcclChoice& choice) { return !admits(filter, choice); });
   }
-  if (some && !any()) std::fprintf(stderr, "nothing matches. There are decisions for %s\n", there.c_str());
+  if (some && !any()) print_error("nothing matches. There are decisions for %s\n", there.c_str());
   // GPUs first: who has both in one file asks about those.
   std::stable_partition(sets.begin(), sets.end(),
                         [](const DecisionSet& set) { return set.environment.device != "cpu"; });
@@ -133,7 +134,7 @@ std::string configuration_text(const Candidate& candidate) {
 
 void print_nccl_choices(const DecisionSet& set) {
   if (set.nccl.empty()) return;
-  std::printf("\nNCCL alone, plain allreduce: what libarbiter-nccl-tuner.so serves from a snapshot\n\n");
+  print("\nNCCL alone, plain allreduce: what libarbiter-nccl-tuner.so serves from a snapshot\n\n");
   Table table({"ranks", "nodes", "bytes", "up to", "configuration", "us", "fastest that names all", "us"});
   for (const NcclChoice& choice : set.nccl) {
     table.add({std::to_string(choice.world), std::to_string(nodes_of(set.environment, choice.world)),
@@ -148,8 +149,7 @@ void print_nccl_choices(const DecisionSet& set) {
 void print_as_tables(const std::vector<DecisionSet>& sets) {
   const char* separator = "";
   for (const DecisionSet& set : sets) {
-    std::printf("%s%s\nenvironment %s\n\n", separator, describe(set.environment).c_str(),
-                short_key(set.environment).c_str());
+    print("%s%s\nenvironment %s\n\n", separator, describe(set.environment).c_str(), short_key(set.environment).c_str());
     separator = "\n";
     Table table({"pattern", "dtype", "hidden", "ranks", "mode", "tokens", "up to", "winner", "us", "runner-up", "us",
                  "the winner's parameters"});
@@ -162,7 +162,7 @@ void print_as_tables(const std::vector<DecisionSet>& sets) {
                  decision.runner_up ? format_microseconds(decision.runner_up_median_us) : "-", winner.parameters});
     }
     if (set.decisions.empty()) {
-      std::printf("no decisions\n");
+      print("no decisions\n");
     } else {
       table.print();
       std::printf(
@@ -212,6 +212,7 @@ int run_show(const Options& options) {
 
   const std::filesystem::path file = database_path(options);
   const std::vector<DecisionSet> sets = load(file, filter);
+  mention_kernels(file);
   if (sets.empty()) {
     throw DatabaseError(file.string() + " has no decisions" +
                         (filter.environment.device.empty() && filter.environment.key.empty()

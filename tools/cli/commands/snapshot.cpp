@@ -8,6 +8,7 @@
 #include "options/database.hpp"
 #include "options/options.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -53,11 +54,12 @@ int run_snapshot(const Options& options) {
                         "': the snapshot would replace the database itself. Choose another name");
   }
   const std::vector<DecisionSet> read = read_decisions(source);
+  mention_kernels(source);
   DecisionKernels made;
   if (options.has("with-kernels")) made = compile_kernels(read);
   write_snapshot(target, read, made.kernels);
   for (const std::string& skipped : made.skipped) {
-    std::fprintf(stderr, "arbiter: no kernel for a decision that will not be used: %s\n", skipped.c_str());
+    print_error("arbiter: no kernel for a decision that will not be used: %s\n", skipped.c_str());
   }
   std::size_t decisions = 0;
   const std::vector<DecisionSet> sets = read_decisions(target);
@@ -73,10 +75,10 @@ int run_snapshot(const Options& options) {
       json.attribute("kernels", static_cast<std::int64_t>(made.kernels.size()));
     });
   } else {
-    std::printf("%s: %s in %s", target.c_str(), plural(decisions, "decision").c_str(),
-                plural(sets.size(), "environment").c_str());
-    if (options.has("with-kernels")) std::printf(", %s", plural(made.kernels.size(), "kernel").c_str());
-    std::printf(", %s\n", format_bytes(bytes).c_str());
+    print("%s: %s in %s", target.c_str(), plural(decisions, "decision").c_str(),
+          plural(sets.size(), "environment").c_str());
+    if (options.has("with-kernels")) print(", %s", plural(made.kernels.size(), "kernel").c_str());
+    print(", %s\n", format_bytes(bytes).c_str());
   }
   return exit_success;
 }

@@ -20,6 +20,7 @@
 #include "ranks/session.hpp"
 #include "ranks/tools.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -158,9 +159,9 @@ void print_tables(const Runs& runs, const std::string& database) {
     }
   }
   table.print();
-  for (const std::string& note : notes) std::printf("note: %s\n", note.c_str());
-  std::printf("\ndecisions made: %lld, stored in %s; see them with: arbiter show --db %s\n",
-              static_cast<long long>(runs.decisions), database.c_str(), database.c_str());
+  for (const std::string& note : notes) print("note: %s\n", note.c_str());
+  print("\ndecisions made: %lld, stored in %s; see them with: arbiter show --db %s\n",
+        static_cast<long long>(runs.decisions), database.c_str(), database.c_str());
 }
 
 }  // namespace
@@ -243,8 +244,8 @@ int run_tune(const Options& options) {
   } else {
     print_tables(runs, database);
   }
-  if (runs.cancelled) std::fprintf(stderr, "interrupted; %s\n", session.on_interrupt.c_str());
-  for (const std::string& why : runs.undecided) std::fprintf(stderr, "arbiter: no decision for %s\n", why.c_str());
+  if (runs.cancelled) print_error("interrupted; %s\n", session.on_interrupt.c_str());
+  for (const std::string& why : runs.undecided) print_error("arbiter: no decision for %s\n", why.c_str());
   if (runs.cancelled) return exit_interrupted;
   return runs.undecided.empty() ? exit_success : exit_failure;
 }

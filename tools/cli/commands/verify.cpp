@@ -16,6 +16,7 @@
 #include "ranks/session.hpp"
 #include "ranks/tools.hpp"
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -98,10 +99,10 @@ void print_as_table(const Cases& cases) {
       ++(one.getBoolean("cpu_only").value_or(false) ? cpu_only : skipped)[reason];
     } else {
       ++sum.failed;
-      std::printf("FAILED %s\n       %s\n", name_of(one).c_str(), reason.c_str());
+      print("FAILED %s\n       %s\n", name_of(one).c_str(), reason.c_str());
     }
   }
-  if (cases.failed > 0) std::printf("\n");
+  if (cases.failed > 0) print("\n");
   Table table({"area", "passed", "failed", "skipped"});
   for (const std::string_view area : conformance_areas()) {
     const auto found = sums.find(area);
@@ -110,11 +111,11 @@ void print_as_table(const Cases& cases) {
                std::to_string(found->second.skipped)});
   }
   table.print();
-  for (const auto& [reason, count] : skipped) std::printf("skipped %d: %s\n", count, reason.c_str());
-  if (!cpu_only.empty()) std::printf("\nproven on the CPU device only:\n");
-  for (const auto& [reason, count] : cpu_only) std::printf("  %d: %s\n", count, reason.c_str());
-  std::printf("\n%lld passed, %lld failed, %lld skipped\n", static_cast<long long>(cases.passed),
-              static_cast<long long>(cases.failed), static_cast<long long>(cases.skipped));
+  for (const auto& [reason, count] : skipped) print("skipped %d: %s\n", count, reason.c_str());
+  if (!cpu_only.empty()) print("\nproven on the CPU device only:\n");
+  for (const auto& [reason, count] : cpu_only) print("  %d: %s\n", count, reason.c_str());
+  print("\n%lld passed, %lld failed, %lld skipped\n", static_cast<long long>(cases.passed),
+        static_cast<long long>(cases.failed), static_cast<long long>(cases.skipped));
 }
 
 }  // namespace

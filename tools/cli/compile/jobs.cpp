@@ -18,6 +18,8 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/render.hpp"
+#include "arbiter/generator/whole_files.hpp"
+#include "ranks/result_text.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -76,8 +78,7 @@ std::string line_of(std::size_t index, const CompileOutcome& outcome) {
 
 /// The inverse of line_of. Returns the index.
 std::size_t read_line(const std::string& line, CompileOutcome& outcome) {
-  const auto parsed = llvm::cantFail(llvm::json::parse(line));
-  const llvm::json::Object& object = *parsed.getAsObject();
+  const llvm::json::Object object = parse_document(line);
   const auto integer = [&](const char* key) { return object.getInteger(key).value_or(0); };
   outcome.cached = object.getBoolean("cached").value_or(false);
   outcome.milliseconds = object.getNumber("milliseconds").value_or(0);
@@ -90,12 +91,8 @@ std::size_t read_line(const std::string& line, CompileOutcome& outcome) {
   return static_cast<std::size_t>(integer("index"));
 }
 
-void write_all(int file, const std::string& text) {
-  for (std::size_t written = 0; written < text.size();) {
-    const ssize_t now = write(file, text.data() + written, text.size() - written);
-    if (now < 0 && errno != EINTR) _exit(1);
-    if (now > 0) written += static_cast<std::size_t>(now);
-  }
+void send_line(int pipe, const std::string& line) {
+  if (!write_all(pipe, line)) _exit(1);
 }
 
 struct Job {
@@ -118,12 +115,12 @@ Job start_job(const std::vector<CompileTask>& tasks, const CacheOptions& options
     try {
       Workshop workshop(options);
       for (std::size_t index = first; index < tasks.size(); index += step) {
-        write_all(ends[1], line_of(index, workshop.compile(tasks[index])));
+        send_line(ends[1], line_of(index, workshop.compile(tasks[index])));
       }
     } catch (const std::exception& error) {
       CompileOutcome failure;
       failure.error = error.what();
-      write_all(ends[1], line_of(tasks.size(), failure));
+      send_line(ends[1], line_of(tasks.size(), failure));
       code = 1;
     }
     _exit(code);

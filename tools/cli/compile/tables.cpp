@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -115,13 +116,12 @@ void print_summary(const std::vector<CompileOutcome>& outcomes, double seconds) 
     cached += outcome.cached ? 1 : 0;
     milliseconds += outcome.cached ? 0 : outcome.milliseconds;
   }
-  std::printf("\n%zu kernels in %s: %d compiled%s, %d from the cache\n", outcomes.size(),
-              format_seconds(seconds).c_str(), compiled,
-              compiled == 0 ? "" : (" (" + one_decimal(milliseconds / compiled) + " ms each)").c_str(), cached);
+  print("\n%zu kernels in %s: %d compiled%s, %d from the cache\n", outcomes.size(), format_seconds(seconds).c_str(),
+        compiled, compiled == 0 ? "" : (" (" + one_decimal(milliseconds / compiled) + " ms each)").c_str(), cached);
   for (const CompileOutcome& outcome : outcomes) {
     if (outcome.error.empty()) continue;
-    std::fprintf(stderr, "\n%s for %s:\n%s\n", outcome.task.variant.full_name().c_str(), outcome.task.target.c_str(),
-                 outcome.error.c_str());
+    print_error("\n%s for %s:\n%s\n", outcome.task.variant.full_name().c_str(), outcome.task.target.c_str(),
+                outcome.error.c_str());
   }
 }
 

@@ -1,6 +1,8 @@
 #include "options/database.hpp"
 
+#include "arbiter/db/kernels.hpp"
 #include "arbiter/runtime/environment.hpp"
+#include "text/print.hpp"
 
 namespace arbiter::cli {
 
@@ -12,6 +14,11 @@ std::filesystem::path database_path(const Options& options) {
   if (options.has("db")) return options.text("db");
   const std::string from_environment = EnvironmentVariables::read().db;
   return from_environment.empty() ? "arbiter.db" : from_environment;
+}
+
+void mention_kernels(const std::filesystem::path& file) {
+  const std::string text = not_loaded(file.string(), carried_kernels(file));
+  if (!text.empty()) print_error("arbiter: %s\n", text.c_str());
 }
 
 }  // namespace arbiter::cli

@@ -11,6 +11,7 @@
 
 #include "arbiter/vocabulary.hpp"
 #include "text/numbers.hpp"
+#include "text/print.hpp"
 
 namespace arbiter::cli {
 
@@ -137,10 +138,10 @@ bool Options::parse(Arguments arguments) {
 }
 
 void Options::print_help() const {
-  std::printf("usage: arbiter %s%s [options]\n\n%s\n\n", command_.c_str(),
-              words_description_.placeholder.empty() ? "" : (" " + words_description_.placeholder).c_str(),
-              description_.c_str());
-  if (!words_description_.help.empty()) std::printf("%s\n\n", words_description_.help.c_str());
+  print("usage: arbiter %s%s [options]\n\n%s\n\n", command_.c_str(),
+        words_description_.placeholder.empty() ? "" : (" " + words_description_.placeholder).c_str(),
+        description_.c_str());
+  if (!words_description_.help.empty()) print("%s\n\n", words_description_.help.c_str());
   std::size_t width = 0;
   const auto spelled = [](const OptionDescription& declaration) {
     return "--" + declaration.name + (declaration.placeholder.empty() ? "" : " " + declaration.placeholder);
@@ -148,20 +149,20 @@ void Options::print_help() const {
   for (const OptionDescription& declaration : declarations_) {
     if (declaration.shown) width = std::max(width, spelled(declaration).size());
   }
-  std::printf("options:\n");
+  print("options:\n");
   for (const OptionDescription& declaration : declarations_) {
     if (!declaration.shown) continue;
     std::istringstream lines(declaration.help);
     std::string line;
     std::string left = spelled(declaration);
     while (std::getline(lines, line)) {
-      std::printf("  %-*s  %s\n", static_cast<int>(width), left.c_str(), line.c_str());
+      print("  %-*s  %s\n", static_cast<int>(width), left.c_str(), line.c_str());
       left.clear();
     }
   }
-  std::printf("\nexample:\n");
+  print("\nexample:\n");
   std::istringstream lines(example_);
-  for (std::string line; std::getline(lines, line);) std::printf("  %s\n", line.c_str());
+  for (std::string line; std::getline(lines, line);) print("  %s\n", line.c_str());
 }
 
 bool Options::has(const std::string& name) const { return values_.contains(name); }

@@ -3,6 +3,8 @@
 #include <llvm/Support/raw_ostream.h>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/json_limits.hpp"
+#include "arbiter/generator/plain_text.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -90,11 +92,16 @@ std::vector<std::string> split_documents(const std::string& text) {
 }
 
 llvm::json::Object parse_document(const std::string& document) {
+  const auto refuse = [&] {
+    throw Error("a rank returned something that is not a result: " + visible(document.substr(0, 200)));
+  };
+  if (!json_problem(document, {32, std::size_t{1} << 28}).empty()) refuse();
   auto parsed = llvm::json::parse(document);
-  if (!parsed || parsed->getAsObject() == nullptr) {
+  if (!parsed) {
     llvm::consumeError(parsed.takeError());
-    throw Error("a rank returned something that is not a result: " + document.substr(0, 200));
+    refuse();
   }
+  if (parsed->getAsObject() == nullptr) refuse();
   return std::move(*parsed->getAsObject());
 }
 

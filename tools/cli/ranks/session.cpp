@@ -21,6 +21,7 @@
 #include "ranks/signals.hpp"
 #include "ranks/worker_processes.hpp"
 #include "text/numbers.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -187,7 +188,7 @@ void watch(const SessionOptions& session, const std::atomic<int>& running, std::
     const int signal = session.signals->wait(signal_wait_ms);
     if (signal != SIGINT && signal != SIGTERM) continue;
     if (!session.cancellable || cancel.exchange(true)) end_interrupted(signal, session.on_interrupt);
-    std::fprintf(stderr, "\nstopping after the measurement at hand; press Ctrl-C again to stop at once\n");
+    print_error("\nstopping after the measurement at hand; press Ctrl-C again to stop at once\n");
   }
 }
 
@@ -272,13 +273,13 @@ std::string run_processes(const SessionOptions& session, WorkersOptions options,
     if (report.usage) throw InvalidArgument(report.message);
     if (report.outcome == WorkersOutcome::failed) throw Error(report.message);
     if (report.cancelled || options.restarts >= session.most_restarts) throw DeviceError(report.message);
-    std::fprintf(stderr, "%s\nstarting the workers again and going on behind that candidate\n", report.message.c_str());
+    print_error("%s\nstarting the workers again and going on behind that candidate\n", report.message.c_str());
   }
 }
 
 /// Without a parent that could start this process again.
 [[noreturn]] void end_stuck(const SessionOptions& session, const std::string& message) {
-  std::fprintf(stderr, "\n%s\n%s\n", message.c_str(), session.on_interrupt.c_str());
+  print_error("\n%s\n%s\n", message.c_str(), session.on_interrupt.c_str());
   std::fflush(nullptr);
   std::_Exit(exit_failure);
 }

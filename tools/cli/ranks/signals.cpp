@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <ctime>
 
+#include "text/print.hpp"
+
 namespace arbiter::cli {
 
 SignalWatch::SignalWatch() {
@@ -21,7 +23,7 @@ int SignalWatch::wait(int milliseconds) const {
 }
 
 void end_interrupted(int signal, const std::string& message) {
-  std::fprintf(stderr, "\ninterrupted%s%s\n", message.empty() ? "" : "; ", message.c_str());
+  print_error("\ninterrupted%s%s\n", message.empty() ? "" : "; ", message.c_str());
   std::fflush(nullptr);
   std::_Exit(128 + signal);  // rank threads may be inside a kernel: nothing can be joined
 }

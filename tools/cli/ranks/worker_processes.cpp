@@ -21,6 +21,7 @@
 #include "arbiter/generator/temporary_folder.hpp"
 #include "ranks/signals.hpp"
 #include "text/numbers.hpp"
+#include "text/print.hpp"
 
 extern char** environ;
 
@@ -132,11 +133,11 @@ void continue_stopped(std::vector<Worker>& workers) {
     if (!worker.running || !worker.stopped) continue;
     if (!std::exchange(worker.seen_stopped, true)) continue;
     if (worker.continued == most_continued) {
-      std::fprintf(stderr, "\nrank %zu is stopped by a signal again and again; it is ended\n", rank);
+      print_error("\nrank %zu is stopped by a signal again and again; it is ended\n", rank);
       kill(worker.process, SIGKILL);
     } else {
       if (worker.continued++ == 0) {
-        std::fprintf(stderr, "\nrank %zu was stopped by a signal; it is told to go on\n", rank);
+        print_error("\nrank %zu was stopped by a signal; it is told to go on\n", rank);
       }
       kill(worker.process, SIGCONT);
     }
@@ -209,7 +210,7 @@ WorkersReport run_workers(Arguments command_line, const WorkersOptions& options,
     const int signal = signals.wait(500);
     if ((signal == SIGINT || signal == SIGTERM) && options.cancellable && !report.cancelled) {
       report.cancelled = true;
-      std::fprintf(stderr, "\nstopping after the measurement at hand; press Ctrl-C again to stop at once\n");
+      print_error("\nstopping after the measurement at hand; press Ctrl-C again to stop at once\n");
       for (const Worker& worker : workers) {
         if (worker.running) kill(worker.process, SIGTERM);
       }

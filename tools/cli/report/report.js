@@ -15,8 +15,17 @@
     return (count === Math.floor(count) ? count : count.toFixed(1)) + " " + units[unit];
   }
   function interval(low, high) { return low === high ? String(low) : low + "\u2013" + high; }
-  function date(seconds) { return new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " "); }
-  function percent(part) { return (part >= 0 ? "+" : "\u2212") + Math.abs(100 * part).toFixed(1) + "%"; }
+  function date(seconds) {
+    var time = new Date(seconds * 1000);
+    return isNaN(time) ? String(seconds) : time.toISOString().slice(0, 16).replace("T", " ");
+  }
+  function percent(part) {
+    if (!isFinite(part)) return "\u2013";
+    return (part >= 0 ? "+" : "\u2212") + Math.abs(100 * part).toFixed(1) + "%";
+  }
+  /// What a file says took no time, less than any clock can tell or longer than there was any, has a place on a
+  /// logarithmic axis all the same.
+  function drawn(us) { return Math.min(Math.max(us, 1e-3), 1e15); }
 
   // ---- families --------------------------------------------------------------------------------------------------
   // NCCL is grey; an unfused family has the colour of the algorithm it begins with, broken.
@@ -111,13 +120,13 @@
     var times = problem.points.filter(function (point) { return data.families[point[0]].backend === "nccl"; });
     return d3.min(times, function (point) { return point[2]; });
   }
-  function busBandwidth(problem, us) { return problem.bytes / us * 1e-3 * 2 * (problem.world - 1) / problem.world; }
+  function busBandwidth(problem, us) { return problem.bytes / drawn(us) * 1e-3 * 2 * (problem.world - 1) / problem.world; }
   var views = {
     latency: {
       title: "latency", unit: "\u00b5s", log: true, format: microseconds,
       explain: "The best candidate of each family at each size: the median, and its 95% confidence interval as a band. " +
           "A large point is the winner's.",
-      value: function (problem, us) { return us; }
+      value: function (problem, us) { return drawn(us); }
     },
     bandwidth: {
       title: "bus bandwidth", unit: "GB/s", log: true, format: d3.format(".3r"),
@@ -129,7 +138,7 @@
       explain: "The time of the fastest NCCL candidate of the same size divided by the family's.",
       value: function (problem, us) {
         var nccl = ncclOf(problem);
-        return nccl === undefined ? NaN : nccl / us;
+        return nccl === undefined ? NaN : drawn(nccl) / drawn(us);
       }
     }
   };

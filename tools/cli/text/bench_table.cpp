@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -81,7 +82,7 @@ void print_group(const std::vector<const llvm::json::Object*>& rows, const std::
     table.add(cells);
   }
   table.print();
-  for (const auto& [name, reason] : missing) std::printf("%s: %s\n", name.c_str(), reason.c_str());
+  for (const auto& [name, reason] : missing) print("%s: %s\n", name.c_str(), reason.c_str());
 }
 
 }  // namespace
@@ -99,7 +100,7 @@ void print_bench_table(const llvm::json::Object& document, const std::vector<std
     groups[name].push_back(row);
   }
   for (const std::string& name : order) {
-    std::printf("\n%s\n", name.c_str());
+    print("\n%s\n", name.c_str());
     print_group(groups[name], against);
   }
 }

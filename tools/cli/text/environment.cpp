@@ -5,6 +5,7 @@
 
 #include "arbiter/vocabulary.hpp"
 #include "options/names.hpp"
+#include "text/print.hpp"
 
 namespace arbiter::cli {
 
@@ -40,9 +41,9 @@ EnvironmentFilter read_environment_filter(const Options& options) {
 
 void mention_others(const std::vector<const Environment*>& environments) {
   if (environments.size() < 2) return;
-  std::fprintf(stderr, "arbiter: this is one of %zu environments; choose with --environment:\n", environments.size());
+  print_error("arbiter: this is one of %zu environments; choose with --environment:\n", environments.size());
   for (const Environment* environment : environments) {
-    std::fprintf(stderr, "  %s  %s\n", short_key(*environment).c_str(), describe(*environment).c_str());
+    print_error("  %s  %s\n", short_key(*environment).c_str(), describe(*environment).c_str());
   }
 }
 

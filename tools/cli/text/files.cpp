@@ -13,7 +13,9 @@
 #include <string_view>
 #include <system_error>
 
+#include "arbiter/db/database.hpp"
 #include "arbiter/error.hpp"
+#include "arbiter/generator/whole_files.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -33,24 +35,13 @@ void refuse_what_must_not_be_replaced(const std::string& file) {
   if (!fs::is_regular_file(status)) {
     throw Error("'" + file + "' is not a regular file: to write into it, use --output - and redirect standard output");
   }
-  constexpr std::string_view sqlite("SQLite format 3\0", 16);
   std::array<char, 16> start{};
   std::ifstream in(file, std::ios::binary);
   if (!in) throw Error("'" + file + "' would be replaced, but what it holds cannot be read. Choose another name");
   in.read(start.data(), start.size());
-  if (std::string_view(start.data(), static_cast<std::size_t>(in.gcount())) == sqlite) {
+  if (is_sqlite({start.data(), static_cast<std::size_t>(in.gcount())})) {
     throw Error("'" + file + "' is a database, which the output would destroy. Choose another name for the output");
   }
-}
-
-bool write_all(int descriptor, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t count = ::write(descriptor, text.data(), text.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return false;
-    text.remove_prefix(static_cast<std::size_t>(count));
-  }
-  return true;
 }
 
 }  // namespace

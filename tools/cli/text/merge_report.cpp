@@ -4,6 +4,7 @@
 #include <string>
 
 #include "text/json.hpp"
+#include "text/print.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -14,13 +15,13 @@ void print_report(const MergeReport& report, const std::filesystem::path& databa
   for (const DecisionSet& set : sets) decisions += set.decisions.size();
   if (!as_json) {
     if (report == MergeReport{}) {
-      std::printf("%s: everything was there already; %s\n", database.c_str(), plural(decisions, "decision").c_str());
+      print("%s: everything was there already; %s\n", database.c_str(), plural(decisions, "decision").c_str());
       return;
     }
-    std::printf("%s: added %s, %s and %s", database.c_str(), plural(report.runs, "run").c_str(),
-                plural(report.trials, "trial").c_str(), plural(report.samples, "sample").c_str());
-    if (report.updated != 0) std::printf(", updated %s", plural(report.updated, "record").c_str());
-    std::printf("; %s in %s\n", plural(decisions, "decision").c_str(), plural(sets.size(), "environment").c_str());
+    print("%s: added %s, %s and %s", database.c_str(), plural(report.runs, "run").c_str(),
+          plural(report.trials, "trial").c_str(), plural(report.samples, "sample").c_str());
+    if (report.updated != 0) print(", updated %s", plural(report.updated, "record").c_str());
+    print("; %s in %s\n", plural(decisions, "decision").c_str(), plural(sets.size(), "environment").c_str());
     return;
   }
   print_json([&](llvm::json::OStream& json) {

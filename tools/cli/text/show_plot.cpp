@@ -7,8 +7,10 @@
 #include <string>
 #include <utility>
 
+#include "arbiter/generator/plain_text.hpp"
 #include "report/family_curves.hpp"
 #include "text/environment.hpp"
+#include "text/print.hpp"
 #include "text/terminal_plot.hpp"
 
 namespace arbiter::cli {
@@ -46,14 +48,15 @@ void print_plot(const FamilyCurves& curves, Decisions begin, Decisions end, cons
   std::map<std::string, std::size_t> numbers;
   for (auto& [name, curve] : by_name) {
     numbers[name] = list.size();
-    list.push_back({name, std::move(curve.points)});
+    list.push_back({visible(name), std::move(curve.points)});
   }
   std::vector<PlotWinner> winners;
   for (Decisions d = begin; d != end; ++d) {
     const double up_to = d + 1 == end ? std::numeric_limits<double>::infinity() : static_cast<double>(d->bytes_max());
     winners.push_back({up_to, numbers[family_name(d->candidate)]});
   }
-  std::printf("%s\n%s", title(*begin).c_str(), plot(list, winners, style).c_str());
+  print("%s\n", title(*begin).c_str());
+  std::fputs(plot(list, winners, style).c_str(), stdout);  // with colours
 }
 
 }  // namespace
@@ -63,17 +66,16 @@ void print_plots(const Contents& contents, const std::vector<DecisionSet>& sets)
   const char* separator = "";
   for (const DecisionSet& set : sets) {
     const FamilyCurves curves = family_curves(contents, set.environment.key(), false);
-    std::printf("%s%s\nenvironment %s\n", separator, describe(set.environment).c_str(),
-                short_key(set.environment).c_str());
-    if (curves.snapshot) std::printf("a snapshot: only winners and runner-ups where intervals end are known\n");
+    print("%s%s\nenvironment %s\n", separator, describe(set.environment).c_str(), short_key(set.environment).c_str());
+    if (curves.snapshot) print("a snapshot: only winners and runner-ups where intervals end are known\n");
     separator = "\n";
     for (auto at = set.decisions.begin(); at != set.decisions.end();) {
       const auto end = std::find_if(at, set.decisions.end(), [&](const Decision& d) { return !same_family(*at, d); });
-      std::printf("\n");
+      print("\n");
       print_plot(curves, at, end, style);
       at = end;
     }
-    if (set.decisions.empty()) std::printf("no decisions\n");
+    if (set.decisions.empty()) print("no decisions\n");
   }
 }
 

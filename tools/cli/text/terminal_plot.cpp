@@ -34,19 +34,27 @@ std::string utf8(unsigned code) {
           static_cast<char>(0x80 | (code & 0x3f))};
 }
 
+/// What a file says took no time, less than any clock can tell or longer than there was any, has a place on a
+/// logarithmic axis all the same. The largest message has 2^63 bytes.
+double drawn(double value) { return std::clamp(value, 1e-3, 1e20); }
+
 /// Maps a logarithm onto 0..steps-1.
 struct Axis {
   double low = 0, high = 1;
   std::size_t steps = 1;
 
   static Axis over(double low, double high, std::size_t steps) {
+    low = drawn(low);
+    high = drawn(high);
     if (low == high) {
       low /= 1.5;
       high *= 1.5;
     }
     return {std::log(low), std::log(high), steps};
   }
-  double at(double value) const { return (std::log(value) - low) / (high - low) * static_cast<double>(steps - 1); }
+  double at(double value) const {
+    return (std::log(drawn(value)) - low) / (high - low) * static_cast<double>(steps - 1);
+  }
   std::size_t step(double value) const {
     return static_cast<std::size_t>(std::clamp(std::lround(at(value)), 0L, static_cast<long>(steps) - 1));
   }

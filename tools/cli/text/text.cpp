@@ -8,6 +8,9 @@
 #include <ctime>
 #include <utility>
 
+#include "arbiter/generator/plain_text.hpp"
+#include "text/print.hpp"
+
 namespace arbiter::cli {
 namespace {
 
@@ -22,25 +25,6 @@ bool looks_like_number(const std::string& cell) {
 }
 
 }  // namespace
-
-std::string visible(const std::string& text) {
-  std::string shown;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    // In UTF-8, C2 80 to C2 9F are control characters as well.
-    const bool second_set =
-        byte == 0xc2 && i + 1 < text.size() && (static_cast<unsigned char>(text[i + 1]) & 0xe0U) == 0x80;
-    if (byte >= 0x20 && byte != 0x7f && !second_set) {
-      shown += text[i];
-      continue;
-    }
-    const unsigned code = second_set ? static_cast<unsigned char>(text[++i]) : byte;
-    char escape[8];
-    std::snprintf(escape, sizeof escape, "\\x%02x", code);
-    shown += escape;
-  }
-  return shown;
-}
 
 Table::Table(std::vector<std::string> header) { rows_.push_back(std::move(header)); }
 
@@ -68,7 +52,7 @@ void Table::print(int indent) const {
       line += "  ";
     }
     line.erase(line.find_last_not_of(' ') + 1);
-    std::printf("%s\n", line.c_str());
+    cli::print("%s\n", line.c_str());
   }
 }
 
@@ -96,7 +80,9 @@ std::string plural(std::size_t count, const std::string& what) {
 }
 
 std::string format_seconds(double seconds) {
+  constexpr double longest = 1e15;  // what follows is arithmetic in whole numbers
   if (seconds < 60) return printed("%.1f s", seconds);
+  if (seconds > longest) return printed("%.0f h", seconds / 3600);
   const auto whole = static_cast<std::int64_t>(seconds);
   if (whole < 3600) return std::to_string(whole / 60) + " min " + std::to_string(whole % 60) + " s";
   return std::to_string(whole / 3600) + " h " + std::to_string(whole / 60 % 60) + " min";
@@ -136,7 +122,7 @@ void ProgressLine::update(const std::string& line) {
   winsize size{};
   const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
   const std::size_t room = known ? size.ws_col - 1U : 79U;
-  std::fprintf(stderr, "\r\033[K%s", line.substr(0, room).c_str());
+  std::fprintf(stderr, "\r\033[K%s", visible(line).substr(0, room).c_str());
   std::fflush(stderr);
   shown_ = true;
 }

@@ -8,10 +8,8 @@
 
 namespace arbiter::cli {
 
-/// The text with control characters as \xNN, so that what a database holds cannot steer a terminal.
-std::string visible(const std::string& text);
-
-/// Rows of text, aligned when printed. Columns whose cells all look like numbers are aligned to the right.
+/// Rows of text, aligned when printed, with control characters as escapes. Columns whose cells all look like numbers
+/// are aligned to the right.
 class Table {
  public:
   explicit Table(std::vector<std::string> header);

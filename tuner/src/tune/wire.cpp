@@ -4,6 +4,7 @@
 #include <llvm/Support/raw_ostream.h>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/json_limits.hpp"
 
 namespace arbiter::tuning {
 namespace {
@@ -65,6 +66,8 @@ Candidate candidate_from(const Object* object) {
 
 /// The elements of a JSON array of objects.
 std::vector<Object> objects_from(const std::string& text) {
+  // Ranks are believed about what they measured, not about how deep a parser may recurse.
+  if (!json_problem(text, {4, std::size_t{1} << 28}).empty()) unreadable();
   llvm::Expected<Value> value = llvm::json::parse(text);
   if (!value) {
     llvm::consumeError(value.takeError());

@@ -132,6 +132,9 @@ void write_snapshot(const std::filesystem::path&, const std::vector<DecisionSet>
 /// with the kernels of their day: `same_hardware` says where they may serve.
 const std::vector<DecisionSet>& shipped_decisions();
 
+/// Whether a file that begins with these bytes, 16 or more, is an SQLite database, of whatever kind.
+bool is_sqlite(std::string_view first_bytes) noexcept;
+
 /// Read the decisions of a work database or a snapshot, without writing anything, even beside it.
 /// A live -wal is honoured; a read-only directory works.
 std::vector<DecisionSet> read_decisions(const std::filesystem::path&);

@@ -38,8 +38,15 @@ class KernelSet {
 std::vector<StoredKernel> read_kernels(const std::filesystem::path&);
 std::vector<StoredKernel> read_kernels_from_bytes(const std::string& bytes, const std::string& name_for_messages);
 
-/// How many kernels a database carries; nothing of them is loaded.
-std::size_t count_kernels_in_bytes(const std::string& bytes, const std::string& name_for_messages);
+/// What of its kernels a reader says that does not load them.
+struct CarriedKernels {
+  std::size_t count = 0;
+  std::vector<std::string> made_on;  ///< names of the GPUs that the database's decisions are of
+};
+CarriedKernels carried_kernels(const std::filesystem::path&);
+CarriedKernels carried_kernels_in_bytes(const std::string& bytes, const std::string& name_for_messages);
+/// "'x.db' carries 2 compiled kernels, made on NVIDIA H200, not loaded"; empty if it carries none.
+std::string not_loaded(const std::string& name, const CarriedKernels&);
 
 /// Kernels are code that runs as the user. Why those of this file, from which `bytes` were read, must not run: it does
 /// not belong to the user or root, others may write to it, or it holds other bytes by now. Empty if they may.
