@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""A long run of every fuzz target, and a record of it.
+
+    cmake --preset fuzz && cmake --build --preset fuzz
+    tests/fuzz/record.py --seconds 3600 --output bench/results/2026-01-31-fuzz.json
+
+Several workers of a target share what they find. The seconds that count are those of all workers together. Exit status 1
+if any target found anything; the input lies where "artifacts" says.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+SOURCE = pathlib.Path(__file__).resolve().parent
+TARGETS = {  # and the folder of its seeds
+    "jsonl": "jsonl",
+    "snapshot": "snapshot",
+    "catalogue": "catalogue",
+    "cache_entry": "cache_entry",
+    "tcp_message": "tcp_message",
+    "file_exchange": "file_exchange",
+    "descriptor_mailbox": "descriptor_mailbox",
+    "nccl_plugin": "snapshot",
+}
+
+
+def run_worker(build: pathlib.Path, target: str, seconds: int, worker: int) -> dict:
+    found = build / "found" / target
+    found.mkdir(parents=True, exist_ok=True)
+    command = [
+        str(build / "bin" / f"fuzz_{target}"),
+        f"-max_total_time={seconds}",
+        "-timeout=20",
+        "-rss_limit_mb=4096",
+        "-max_len=131072",
+        "-print_final_stats=1",
+        "-verbosity=0",
+        f"-seed={worker + 1}",
+        "-reload=1",
+        f"-artifact_prefix={build}/{target}-{worker}-",
+        str(found),
+        str(SOURCE / "corpus" / TARGETS[target]),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    stats = dict(re.findall(r"^stat::(\w+):\s+(\d+)$", done.stderr, re.M))
+    if done.returncode != 0:
+        print(f"{target}, worker {worker}: exit status {done.returncode}\n{done.stderr[-4000:]}", file=sys.stderr)
+    return {
+        "executions": int(stats.get("number_of_executed_units", 0)),
+        "new_inputs": int(stats.get("new_units_added", 0)),
+        "failed": done.returncode != 0,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, default=SOURCE.parent.parent / "build-fuzz")
+    parser.add_argument("--seconds", type=int, default=3600, help="of each worker (default: an hour)")
+    parser.add_argument("--workers", type=int, default=1, help="of each target (default: 1)")
+    parser.add_argument("--parallel", type=int, default=os.cpu_count(), help="workers at a time (default: processors)")
+    parser.add_argument("--targets", default=",".join(TARGETS), help="only these: jsonl,snapshot")
+    parser.add_argument("--output", type=pathlib.Path)
+    options = parser.parse_args()
+    build = options.build.resolve()
+    targets = options.targets.split(",")
+    with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
+        runs = {
+            target: [pool.submit(run_worker, build, target, options.seconds, w) for w in range(options.workers)]
+            for target in targets
+        }
+        rows = []
+        for target, workers in runs.items():
+            results = [worker.result() for worker in workers]
+            rows.append(
+                {
+                    "target": target,
+                    "seconds": options.seconds * options.workers,
+                    "executions": sum(result["executions"] for result in results),
+                    "new_inputs": sum(result["new_inputs"] for result in results),
+                    "failed": sum(result["failed"] for result in results),
+                }
+            )
+    record = {
+        "schema": 1,
+        "command": f"tests/fuzz/record.py --seconds {options.seconds} --workers {options.workers}",
+        "sanitizers": ["address", "undefined"],
+        "artifacts": str(build.name),
+        "targets": rows,
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    if options.output:
+        options.output.write_text(text)
+    else:
+        print(text, end="")
+    return 1 if any(row["failed"] for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
