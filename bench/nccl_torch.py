@@ -102,13 +102,13 @@ def exact_results(rank: int, world: int) -> dict:
 
 def trained(rank: int, shard: bool) -> dict:
     import torch
-    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+    from torch.distributed.fsdp import FullyShardedDataParallel
     from torch.nn.parallel import DistributedDataParallel
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(512, 1024), torch.nn.GELU(), torch.nn.Linear(1024, 1024),
                                 torch.nn.GELU(), torch.nn.Linear(1024, 10)).cuda()
     if shard:
-        model = FullyShardedDataParallel(model, sharding_strategy=ShardingStrategy.NO_SHARD, use_orig_params=True)
+        model = FullyShardedDataParallel(model, device_id=torch.cuda.current_device(), use_orig_params=True)
     else:
         model = DistributedDataParallel(model, device_ids=[torch.cuda.current_device()])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -120,6 +120,8 @@ def trained(rank: int, shard: bool) -> dict:
         loss = torch.nn.functional.cross_entropy(model(data), target)
         optimizer.zero_grad()
         loss.backward()
+        if shard:
+            model.clip_grad_norm_(0.5)  # an allreduce between all-gathers and reduce-scatters on other streams
         optimizer.step()
         losses.append(loss.detach())
     parameters = torch.cat([parameter.detach().flatten()[:10000] for parameter in model.parameters()])

@@ -12,6 +12,9 @@
 namespace arbiter::test {
 namespace {
 
+/// Elements of a message that the workspace has no room for.
+constexpr std::size_t large_count = std::size_t{40} << 10;
+
 void* open_library(const char* path) {
   void* handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) throw std::runtime_error(dlerror());
@@ -92,7 +95,7 @@ TEST(NcclInterpose, WhatNoKernelTakesIsNccls) {
       ASSERT_EQ(nccl().all_reduce(message.input(), message.output(), count, type_fp32, op_sum, comm, nullptr), 0);
       EXPECT_EQ(message.wrong(message.output(), first(2)), 0U) << count;
     };
-    sum(40 * 1024);  // more than an eighth of the workspace
+    sum(large_count);  // more than an eighth of the workspace
     Message other(type_fp32, 64, rank);
     ASSERT_EQ(nccl().all_reduce(other.input(), other.output(), 64, type_fp32, op_max, comm, nullptr), 0);
     ASSERT_EQ(nccl().all_reduce(other.input(), other.output(), 32, type_fp64, op_sum, comm, nullptr), 0);
@@ -114,7 +117,7 @@ TEST(NcclInterpose, GroupsRunInOrderOnSeveralCommunicators) {
       Message a(type_bf16, 512, rank);
       Message b(type_fp32, 1024, rank);
       Message odd(type_fp32, 3, rank);
-      Message large(type_fp32, 40 * 1024, rank);  // NCCL's, in the same group
+      Message large(type_fp32, large_count, rank);  // NCCL's, in the same group
       // The first time sets both up behind the group, the second time both are there.
       for (int round = 0; round < 2; ++round) {
         ASSERT_EQ(nccl().group_start(), 0);
@@ -125,7 +128,8 @@ TEST(NcclInterpose, GroupsRunInOrderOnSeveralCommunicators) {
           EXPECT_EQ(a.output()[0], 0xee) << "it ran before the outer group ended";
         }
         ASSERT_EQ(nccl().all_reduce(odd.input(), odd.output(), 3, type_fp32, op_sum, comms[1], nullptr), 0);
-        ASSERT_EQ(nccl().all_reduce(large.input(), large.output(), 40 * 1024, type_fp32, op_sum, comms[1], nullptr), 0);
+        ASSERT_EQ(nccl().all_reduce(large.input(), large.output(), large_count, type_fp32, op_sum, comms[1], nullptr),
+                  0);
         ASSERT_EQ(nccl().all_reduce(b.input(), b.output(), 1024, type_fp32, op_sum, comms[1], nullptr), 0);
         ASSERT_EQ(nccl().group_end(), 0);
         EXPECT_EQ(a.wrong(a.output(), first(2)), 0U);
@@ -143,7 +147,7 @@ TEST(NcclInterpose, GroupsRunInOrderOnSeveralCommunicators) {
 /// As nccl-tests with -g: one thread, a group around every step.
 void check_one_thread(const std::vector<Comm>& comms) {
   const int size = static_cast<int>(comms.size());
-  for (const std::size_t count : {std::size_t{1}, std::size_t{512}, std::size_t{40 * 1024}}) {
+  for (const std::size_t count : {std::size_t{1}, std::size_t{512}, large_count}) {
     for (const int type : {type_bf16, type_fp32}) {
       if (count * bytes_of(type) > 128 << 10) continue;
       std::vector<Message> messages;
@@ -223,9 +227,9 @@ TEST(NcclInterpose, CommunicatorsThatDoNotBlockAreWaitedFor) {
                   wanted);
         EXPECT_EQ(message.wrong(message.output(), first(2)), 0U);
       };
-      sum(64, 0);                          // sets up, with exchanges that come back before they are through
-      sum(40 * 1024, result_in_progress);  // NCCL's, as it answers
-      sum(64, 0);                          // Arbiter's waits for that
+      sum(64, 0);                            // sets up, with exchanges that come back before they are through
+      sum(large_count, result_in_progress);  // NCCL's, as it answers
+      sum(64, 0);                            // Arbiter's waits for that
       int error = -1;
       EXPECT_EQ(nccl().async_error(comm, &error), 0);
       EXPECT_EQ(error, 0);
