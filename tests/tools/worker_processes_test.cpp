@@ -2,6 +2,7 @@
 #include "ranks/worker_processes.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,6 +66,27 @@ TEST(WorkerProcesses, RankZerosResultComesBack) {
   EXPECT_EQ(report.outcome, WorkersOutcome::succeeded);
   EXPECT_EQ(report.result, "from rank 0 after 2");
   EXPECT_EQ(report.message, "");
+}
+
+TEST(WorkerProcesses, AFullTemporaryFolderIsSaidBeforeAnythingIsStarted) {
+  // No file may grow beyond a kilobyte: writing fails as on a full disk, but for the cause.
+  struct rlimit before {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  struct rlimit small = before;
+  small.rlim_cur = 1024;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  std::string said;
+  try {
+    run("succeeds");
+  } catch (const Unavailable& error) {
+    said = error.what();
+  }
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, old_handler);
+  EXPECT_NE(said.find("no room for the workers' files in '"), std::string::npos) << said;
+  EXPECT_NE(said.find("File too large"), std::string::npos) << said;
+  EXPECT_NE(said.find("TMPDIR"), std::string::npos) << said;
 }
 
 TEST(WorkerProcesses, OneThatIsKilledEndsTheOthersAndIsNamed) {

@@ -32,6 +32,7 @@ constexpr int exit_device_lost = 75;  // between workers and their parent only
 constexpr auto grace = std::chrono::seconds(3);
 
 constexpr int most_continued = 4;
+constexpr std::size_t needed_room = 64 << 10;
 
 struct Worker {
   pid_t process = -1;
@@ -51,9 +52,27 @@ std::string read_file(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-void write_file(const std::filesystem::path& path, const std::string& text) {
+/// False if it is not all there.
+bool write_file(const std::filesystem::path& path, const std::string& text) {
   std::ofstream file(path, std::ios::binary);
   file << text;
+  file.close();
+  return !file.fail();
+}
+
+/// Workers meet in `folder`, and say there what became of them: without room for that, they fail for no reason that
+/// anybody would hear of.
+void require_room(const std::filesystem::path& folder) {
+  const std::filesystem::path probe = folder / "room";
+  errno = 0;
+  const bool written = write_file(probe, std::string(needed_room, '.'));
+  const int error = errno;
+  std::error_code ignored;
+  std::filesystem::remove(probe, ignored);
+  if (written) return;
+  throw Unavailable("there is no room for the workers' files in '" + folder.parent_path().string() +
+                    "': " + (error != 0 ? std::strerror(error) : "nothing can be written") +
+                    ". Make room, or set TMPDIR to another folder.");
 }
 
 std::vector<char*> pointers(std::vector<std::string>& texts) {
@@ -197,6 +216,7 @@ Failure describe(const Worker& worker, const std::filesystem::path& directory, i
 
 WorkersReport run_workers(Arguments command_line, const WorkersOptions& options, const SignalWatch& signals) {
   const TemporaryFolder scratch;
+  require_room(scratch.path());
   std::fflush(nullptr);
   WorkersReport report;
   const int processes = options.threads ? 1 : options.world;
@@ -285,13 +305,17 @@ WorkerPlace worker_place() {
 }
 
 void end_worker(const WorkerPlace& place, const std::string& result) {
-  if (place.rank == 0) write_file(file_of(place.directory, "result", 0), result);
+  if (place.rank == 0 && !write_file(file_of(place.directory, "result", 0), result)) {
+    fail_worker(place, "the result could not be handed over: no room in the temporary folder", false, false, false);
+  }
   std::fflush(nullptr);
   std::_Exit(exit_success);
 }
 
 void fail_worker(const WorkerPlace& place, const std::string& message, bool usage, bool died, bool echo_of_another) {
-  write_file(file_of(place.directory, "error", place.rank), (echo_of_another ? "e" : "r") + message);
+  if (!write_file(file_of(place.directory, "error", place.rank), (echo_of_another ? "e" : "r") + message)) {
+    std::fprintf(stderr, "\nrank %d: %s\n", place.rank, message.c_str());
+  }
   std::fflush(nullptr);
   std::_Exit(usage ? exit_usage : died ? exit_device_lost : exit_failure);
 }
