@@ -145,8 +145,10 @@ void FollowNccl::enqueue(cudaStream_t stream) const {
   if (host_->nonblocking) host_->settle();
 }
 
-std::unique_ptr<Bootstrap> make_comm_bootstrap(std::shared_ptr<HostComm> host, std::shared_ptr<Device> device) {
-  NcclBootstrapSetup setup{real_library().nccl, std::move(device), "the program's NCCL communicator", {}, host};
+std::unique_ptr<Bootstrap> make_comm_bootstrap(std::shared_ptr<HostComm> host, std::shared_ptr<Device> device,
+                                               std::function<void()> allocated) {
+  NcclBootstrapSetup setup{
+      real_library().nccl, std::move(device), "the program's NCCL communicator", {}, std::move(allocated), host};
   std::unique_ptr<Bootstrap> nccl = make_nccl_bootstrap(std::move(setup), host->comm, host->rank, host->size);
   return std::make_unique<CommBootstrap>(std::move(host), std::move(nccl));
 }

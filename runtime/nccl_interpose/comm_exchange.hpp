@@ -1,6 +1,7 @@
 // The program's NCCL communicator, as Arbiter uses it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,8 +25,9 @@ struct HostComm : LentNcclState {
 };
 
 /// How its ranks talk while Arbiter sets itself up behind it: with NCCL itself, without a deadline, and from then on
-/// directly where all of them are threads of this process. Collective.
-std::unique_ptr<Bootstrap> make_comm_bootstrap(std::shared_ptr<HostComm>, std::shared_ptr<Device>);
+/// directly where all of them are threads of this process. Collective. `allocated` is called before the first exchange.
+std::unique_ptr<Bootstrap> make_comm_bootstrap(std::shared_ptr<HostComm>, std::shared_ptr<Device>,
+                                               std::function<void()> allocated);
 
 /// The communicator, as Arbiter's knows NCCL.
 std::shared_ptr<NcclCommunicator> make_host_nccl(std::shared_ptr<HostComm>);

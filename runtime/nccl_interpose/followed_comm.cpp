@@ -7,6 +7,7 @@
 #include <chrono>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arbiter/error.hpp"
@@ -64,14 +65,23 @@ void report(const std::string& difference, std::int64_t call) {
 
 FollowedComm::FollowedComm(NcclComm comm) : settings_cpu_(settings().cpu_device) { host_->comm = comm; }
 
-void FollowedComm::set_up(cudaStream_t stream) noexcept {
-  const std::lock_guard lock(mutex_);
-  if (!fresh()) return;
-  if (!settings_cpu_ && is_capturing(stream)) return;
+void FollowedComm::set_up(cudaStream_t stream, const std::function<void()>& allocated) noexcept {
+  bool called = false;
+  const auto call_once = [&] {
+    if (!std::exchange(called, true)) allocated();
+  };
+  {
+    const std::lock_guard lock(mutex_);
+    if (fresh() && (settings_cpu_ || !is_capturing(stream))) set_up_or_forward(call_once);
+  }
+  call_once();
+}
+
+void FollowedComm::set_up_or_forward(const std::function<void()>& allocated) noexcept {
   std::string reason;
   Phase expected = Phase::fresh;  // another thread may abort it meanwhile
   try {
-    set_up_or_throw();
+    set_up_or_throw(allocated);
     if (!phase_.compare_exchange_strong(expected, Phase::ready, std::memory_order_release)) communicator_->abort();
     return;
   } catch (const std::exception& error) {
@@ -84,7 +94,7 @@ void FollowedComm::set_up(cudaStream_t stream) noexcept {
   if (host_->rank == 0) log().info(fmt::format("allreduces of this communicator are NCCL's: {}", reason));
 }
 
-void FollowedComm::set_up_or_throw() {
+void FollowedComm::set_up_or_throw(const std::function<void()>& allocated) {
   const RealLibrary& real = real_library();
   host_->settle();
   host_->size = asked(real.nccl->comm_count, host_->comm, "ncclCommCount");
@@ -98,7 +108,7 @@ void FollowedComm::set_up_or_throw() {
   const RelaxedCapture relaxed(!settings_cpu_);
   const auto started = std::chrono::steady_clock::now();
   device_ = settings_cpu_ ? make_cpu_device(host_->rank) : make_cuda_device(device);
-  const std::shared_ptr<Bootstrap> bootstrap = make_comm_bootstrap(host_, device_);
+  const std::shared_ptr<Bootstrap> bootstrap = make_comm_bootstrap(host_, device_, allocated);
 
   // From here on, what fails on one rank fails on all.
   CommunicatorOptions options;

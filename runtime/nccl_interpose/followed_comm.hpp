@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -41,7 +42,9 @@ class FollowedComm {
 
   /// Collective over the communicator's ranks, unless `stream` is being captured (then nothing happens): make it ready,
   /// or give it to NCCL for good. Never throws.
-  void set_up(cudaStream_t stream) noexcept;
+  ///
+  /// `allocated` is called once in any case: before the first exchange between the ranks, or when there will be none.
+  void set_up(cudaStream_t stream, const std::function<void()>& allocated) noexcept;
 
   /// Returns an NCCL result. Only what it takes.
   int run(const TakenCall&) noexcept;
@@ -59,7 +62,8 @@ class FollowedComm {
  private:
   enum class Phase : std::uint8_t { fresh, ready, forwarded, closed };
 
-  void set_up_or_throw();
+  void set_up_or_throw(const std::function<void()>& allocated);
+  void set_up_or_forward(const std::function<void()>& allocated) noexcept;
   void prepare();
   void release() noexcept;
   int ordinal() const { return settings_cpu_ ? -1 : device_->properties().ordinal; }

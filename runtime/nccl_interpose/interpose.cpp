@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <exception>
 #include <functional>
+#include <latch>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -62,12 +63,16 @@ void at_once(std::vector<std::function<void()>> works) {
 }
 
 void set_up_fresh(const std::vector<GroupedCall>& calls) {
+  std::vector<GroupedCall> firsts;
+  for (const GroupedCall& one : calls) {
+    const auto same = [&](const GroupedCall& other) { return other.comm == one.comm; };
+    if (one.comm->fresh() && std::none_of(firsts.begin(), firsts.end(), same)) firsts.push_back(one);
+  }
+  // The first exchange is a kernel of NCCL's that waits for its peers. None runs while one of them still allocates.
+  std::latch allocated(static_cast<std::ptrdiff_t>(firsts.size()));
   std::vector<std::function<void()>> works;
-  std::vector<const FollowedComm*> seen;
-  for (const auto& [comm, call] : calls) {
-    if (!comm->fresh() || std::find(seen.begin(), seen.end(), comm.get()) != seen.end()) continue;
-    seen.push_back(comm.get());
-    works.emplace_back([comm = comm, stream = call.stream] { comm->set_up(stream); });
+  for (const GroupedCall& one : firsts) {
+    works.emplace_back([&] { one.comm->set_up(one.call.stream, [&] { allocated.arrive_and_wait(); }); });
   }
   at_once(std::move(works));
 }
@@ -144,7 +149,7 @@ ARBITER_NCCL_EXPORT int ncclAllReduce(const void* input, void* output, std::size
         count <= settings().message_bytes() / arbiter::element_bytes(*dtype)) {
       const TakenCall call{input, output, count, *dtype, stream};
       entry = follow(comm);
-      if (entry->fresh() && group.depth == 0) entry->set_up(stream);
+      if (entry->fresh() && group.depth == 0) entry->set_up(stream, [] {});
       const bool open = entry->fresh() && group.depth > 0;  // the end of the group will settle it
       if (open || entry->takes(count, *dtype)) {
         if (group.depth == 0) return entry->run(call);

@@ -39,6 +39,7 @@ class NcclBootstrap final : public Bootstrap {
       const std::size_t bytes = chunk_bytes * static_cast<std::size_t>(size_ + 1);  // what is sent, and what comes
       memory_ = DeviceMemory(device_, bytes);
       host_ = device_.allocate_host_visible(bytes);
+      if (setup_.allocated) setup_.allocated();
       barrier();  // NCCL connects at first use: do that here, where a failure is expected
     } catch (...) {
       release();

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -22,7 +23,9 @@ struct NcclBootstrapSetup {
   std::shared_ptr<const NcclLibrary> library;
   std::shared_ptr<Device> device;
   std::string name;
-  std::chrono::milliseconds deadline{};           ///< of every wait; 0: none
+  std::chrono::milliseconds deadline{};  ///< of every wait; 0: none
+  /// Called when everything is allocated, before the first exchange. May be empty.
+  std::function<void()> allocated = {};
   std::shared_ptr<LentNcclState> lent = nullptr;  ///< of a communicator that is lent, where somebody watches it
 };
 

@@ -33,7 +33,7 @@ void on_ranks(int size, bool blocking, Body body) {
       ASSERT_EQ(nccl->comm_init_rank_config(&comm, size, id, rank, &config), nccl_success);
       const auto state = std::make_shared<LentNcclState>();
       const std::unique_ptr<Bootstrap> bootstrap =
-          make_nccl_bootstrap({nccl, make_cpu_device(rank), "a test", {}, state}, comm, rank, size);
+          make_nccl_bootstrap({nccl, make_cpu_device(rank), "a test", {}, {}, state}, comm, rank, size);
       body(*bootstrap, *state);
     });
   }
