@@ -39,7 +39,7 @@ inline CommunicatorOptions quiet_options() {
   options.variables.log = "off";
   options.variables.cache_dir = kernel_cache_directory();
   options.variables.timeout = std::chrono::seconds(20);
-  options.decisions.emplace();
+  options.decisions = share_decisions();
   return options;
 }
 

@@ -22,7 +22,7 @@ endforeach()
 foreach(subject descriptor_exchange multicast shared_memory)
   arbiter_add_runtime_test(memory/${subject})
 endforeach()
-foreach(subject bootstrap id_exchange job_secret launcher_variables)
+foreach(subject bootstrap id_exchange job_secret launcher_variables launching_process)
   arbiter_add_runtime_test(bootstrap/${subject})
 endforeach()
 foreach(subject environment link_class logging)
@@ -101,15 +101,6 @@ set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/header_cxx.cpp
 target_compile_definitions(runtime_c_exports_test PRIVATE ARBITER_LIBRARY="$<TARGET_FILE:arbiter_shared>"
   ARBITER_HEADER="${CMAKE_SOURCE_DIR}/runtime/include/arbiter.h")
 
-# The examples, as somebody else's project: against the installed library, by CMake and by pkg-config.
-add_test(NAME runtime/c/installed COMMAND ${CMAKE_COMMAND} -D BUILD=${CMAKE_BINARY_DIR} -D SOURCE=${CMAKE_SOURCE_DIR}
-  -D C_COMPILER=${CMAKE_C_COMPILER} -D CXX_COMPILER=${CMAKE_CXX_COMPILER}
-  -P ${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/installed.cmake)
-set_tests_properties(runtime/c/installed PROPERTIES TIMEOUT 300
-  ENVIRONMENT ARBITER_CACHE_DIR=${CMAKE_BINARY_DIR}/test-kernels)
-if(ARBITER_SANITIZE)  # a program without the sanitizer cannot load a library with it
-  set_tests_properties(runtime/c/installed PROPERTIES DISABLED TRUE)
-endif()
 set_property(SOURCE ${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/exports_test.cpp APPEND PROPERTY OBJECT_DEPENDS
   ${CMAKE_SOURCE_DIR}/runtime/include/arbiter.h)
 

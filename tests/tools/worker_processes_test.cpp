@@ -228,6 +228,27 @@ TEST(CheckGpus, RefusesMoreRanksThanGpusAndGpusThatAreNotThere) {
   EXPECT_EQ(refusal({0, 0}, {2}, 1, true), "") << "threads may share one";
 }
 
+TEST(ChooseWorlds, OneLaunchedRankMeansThatTheWorkersAreStartedHere) {
+  const auto chosen = [](const LauncherVariables& launcher, std::vector<int> worlds = {}) {
+    SessionOptions session;
+    session.gpus = {0, 1, 2, 3, 4, 5, 6, 7};
+    session.worlds = std::move(worlds);
+    choose_worlds(session, launcher, 8);
+    return session;
+  };
+  LauncherVariables step;  // srun --pty bash: SLURM_STEP_ID, and one task
+  step.launcher = "slurm";
+  EXPECT_FALSE(chosen(step).launched);
+  EXPECT_EQ(chosen(step).worlds, (std::vector<int>{2, 4, 8}));
+  EXPECT_EQ(chosen(step, {4}).worlds, std::vector<int>{4});
+  EXPECT_FALSE(chosen({}).launched) << "no launcher";
+
+  step.size = 8;
+  EXPECT_TRUE(chosen(step).launched);
+  EXPECT_EQ(chosen(step).worlds, std::vector<int>{8});
+  EXPECT_THROW(chosen(step, {4}), UsageError);
+}
+
 TEST(WorkerProcesses, TheOptionIsNotForPeople) { EXPECT_THROW(worker_place(), InvalidArgument); }
 
 }  // namespace

@@ -51,6 +51,10 @@ add_library(arbiter_cudart INTERFACE)
 add_library(arbiter::cudart ALIAS arbiter_cudart)
 target_include_directories(arbiter_cudart SYSTEM INTERFACE ${CudaRuntime_ROOT}/include)
 target_link_libraries(arbiter_cudart INTERFACE CudaRuntime::static)
+# What a static library must bring along.
+set(arbiter_outside_libraries ${llvm_lib}/libLLVMSupport.a ${llvm_lib}/libLLVMDemangle.a ${ARBITER_ZSTD} ${ARBITER_ZLIB}
+  ${ARBITER_SQLITE} ${ARBITER_BOOST_CONTEXT} ${CudaRuntime_LIBRARY_DIR}/libcudart_static.a)
+
 # dlopen() searches the run path of the binary: there it finds the NVRTC and the NCCL that belong to these headers,
 # without LD_LIBRARY_PATH. A portable binary looks beside itself instead.
 if(ARBITER_PORTABLE)

@@ -50,7 +50,7 @@ std::unique_ptr<Bootstrap> make_callbacks_bootstrap(BootstrapCallbacks);
 
 /// What a launcher put into the environment.
 struct LauncherVariables {
-  std::string launcher;  ///< "torchrun", "open_mpi", "slurm", "pmi", "arbiter"; empty if none
+  std::string launcher;  ///< "torchrun", "open_mpi", "mvapich2", "slurm", "flux", "pmi", "arbiter"; empty if none
   int rank = 0;
   int size = 1;
   int local_rank = 0;  ///< which GPU of the node
@@ -59,13 +59,17 @@ struct LauncherVariables {
   /// launcher_port_offset above MASTER_PORT, which torchrun's own store occupies; taken ports are stepped over.
   std::string rendezvous;
   std::string job;  ///< equal on all ranks of this run and unlike other runs'; may be empty
+
+  /// Did the launcher start other ranks beside this one? A single one is an interactive step of Slurm, or a pod with
+  /// RANK=0 and WORLD_SIZE=1: it says nothing about which GPUs are to be used here.
+  bool several() const noexcept { return size > 1; }
 };
 inline constexpr int launcher_port_offset = 1000;
 
 /// Reads the variables of `arbiter tune --gpus` (ARBITER_WORKER_RANK, _SIZE, _RENDEZVOUS: they win over all others),
-/// torchrun, Open MPI, Slurm and PMI, in that order; the first that is complete counts. A later one that started fewer
-/// processes is taken for what started the launcher itself (torchrun under srun) and ignored.
-/// Throws Disagreement when two launchers otherwise disagree on rank or size, InvalidArgument for a value that is not a
+/// torchrun, Open MPI, MVAPICH2, Slurm, Flux and PMI, in that order; the first that is complete counts. A later one
+/// that started fewer processes is taken for what started the launcher itself (torchrun under srun) and ignored. Throws
+/// Disagreement when two launchers otherwise disagree on rank or size, InvalidArgument for a value that is not a
 /// number, a rank outside the size, or half a pair (RANK without WORLD_SIZE).
 LauncherVariables read_launcher_variables();
 

@@ -8,20 +8,21 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "arbiter/bootstrap.hpp"
-#include "arbiter/db/database.hpp"
-#include "arbiter/db/records.hpp"
 #include "arbiter/device.hpp"
 #include "arbiter/error.hpp"
-#include "arbiter/generator/cache.hpp"
-#include "arbiter/runtime/environment.hpp"
-#include "arbiter/runtime/symmetric_memory.hpp"
+#include "arbiter/problem.hpp"
+#include "arbiter/variables.hpp"
 
 namespace arbiter {
 
-class NcclCommunicator;
+// Private to Arbiter: the tuner and the command line give them, programs that call the library need not.
+struct DecisionSet;      // arbiter/db/database.hpp
+class KernelCache;       // arbiter/generator/cache.hpp
+class NcclCommunicator;  // arbiter/runtime/nccl.hpp
 
 /// Families that would need more device memory than CommunicatorOptions::workspace_limit.
 class WorkspaceLimit : public Unsupported {
@@ -31,8 +32,8 @@ class WorkspaceLimit : public Unsupported {
 
 struct CommunicatorOptions {
   EnvironmentVariables variables = EnvironmentVariables::read();
-  /// Decisions to use; when empty, `variables.db` is loaded by rank 0 and broadcast.
-  std::optional<std::vector<DecisionSet>> decisions;
+  /// Decisions to use; when null, `variables.db` is loaded by rank 0 and broadcast.
+  std::shared_ptr<const std::vector<DecisionSet>> decisions;
   /// The bytes of a snapshot or database, in place of the file `variables.db`. Those of rank 0 serve all ranks.
   std::string decisions_data;
   /// Run the compiled kernels in `decisions_data`, which are code that runs as this user. Bytes have no owner that

@@ -5,14 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
-
-#include "arbiter/generator/compile.hpp"
+#include <utility>
 
 namespace arbiter {
+
+struct CompiledKernel;   // what a compiler makes: arbiter/generator/compile.hpp
+struct KernelResources;  // registers, shared memory and spills of a kernel: the same
 
 /// cudaStream_t on `cuda` (nullptr is the default stream); ignored by `cpu`, where every launch runs to completion
 /// before it returns.
@@ -20,6 +20,10 @@ using StreamHandle = void*;
 
 enum class DeviceKind : std::uint8_t { cuda, cpu };
 std::string_view to_string(DeviceKind) noexcept;
+
+/// How ranks make their memory addressable by the others.
+enum class SymmetricProvider : std::uint8_t { vmm, cuda_ipc, shared_memory };
+std::string_view to_string(SymmetricProvider) noexcept;
 
 struct DeviceProperties {
   std::string name;            ///< "NVIDIA H200"

@@ -1,11 +1,15 @@
-// What torchrun, Open MPI, Slurm, PMI and `arbiter tune --gpus` put into the environment.
+// What torchrun, Open MPI, MVAPICH2, Slurm, Flux, PMI (MPICH, Intel MPI) and `arbiter tune --gpus` put into the
+// environment.
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +19,7 @@
 #include "arbiter/generator/temporary_folder.hpp"
 #include "arbiter/generator/trust.hpp"
 #include "bootstrap/id_exchange.hpp"
+#include "bootstrap/launching_process.hpp"
 #include "bootstrap/slurm_lists.hpp"
 
 namespace arbiter {
@@ -94,14 +99,25 @@ std::string master_rendezvous() {
          std::to_string(id_exchange_port(*port + launcher_port_offset, 0));
 }
 
-// For ranks of one host that know nothing but a common name of their run.
-std::string file_rendezvous(const std::string& launcher) {
+// The meeting point: MASTER_ADDR, or, for ranks of one host, a file. The file's name depends on the job, so the job
+// must be unlike every other one of this user; whoever started the ranks here is, where the launcher has no name for it
+// (MPICH's mpiexec.hydra). Without either, there is no meeting point.
+void meet(LauncherVariables& variables, bool on_one_node, bool job_is_named,
+          std::span<const char* const> rank_variables) {
+  variables.rendezvous = master_rendezvous();
+  if (!variables.rendezvous.empty() || !on_one_node) return;
+  if (!job_is_named) {
+    const std::string parent = launching_process(rank_variables);
+    if (parent.empty()) return;
+    variables.job += " " + parent;
+  }
   // A folder of this user alone, in which nobody can take the name before; most login sessions have one.
   std::filesystem::path folder = text("XDG_RUNTIME_DIR");
   struct stat info {};
   if (!folder.is_absolute() || stat(folder.c_str(), &info) != 0 || info.st_uid != geteuid() || !distrust(info).empty())
     folder = TemporaryFolder::place();
-  return "file://" + (folder / ("arbiter-" + std::to_string(geteuid()) + "-" + launcher)).string();
+  const std::string name = "arbiter-" + std::to_string(geteuid()) + "-" + variables.launcher;
+  variables.rendezvous = "file://" + (folder / name).string();
 }
 
 std::optional<Claim> read_arbiter() {
@@ -132,9 +148,35 @@ std::optional<Claim> read_open_mpi() {
   if (!made) return made;
   LauncherVariables& variables = made->variables;
   variables.job = "open_mpi " + text("PMIX_NAMESPACE") + " " + text("OMPI_MCA_ess_base_jobid");
-  variables.rendezvous = master_rendezvous();
-  if (variables.rendezvous.empty() && variables.local_size == variables.size)
-    variables.rendezvous = file_rendezvous("open_mpi");
+  constexpr std::array names{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE"};
+  meet(variables, variables.local_size == variables.size,
+       present("PMIX_NAMESPACE") || present("OMPI_MCA_ess_base_jobid"), names);
+  return made;
+}
+
+std::optional<Claim> read_mvapich2() {
+  std::optional<Claim> made = claim("mvapich2", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE",
+                                    number("MV2_COMM_WORLD_LOCAL_RANK"), number("MV2_COMM_WORLD_LOCAL_SIZE"));
+  if (!made) return made;
+  made->variables.job = "mvapich2 " + text("MPIRUN_ID") + " " + text("PMI_PORT");
+  constexpr std::array names{"MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MPIRUN_ID"};
+  const bool on_one_node = present("MV2_COMM_WORLD_LOCAL_SIZE") && made->variables.local_size == made->variables.size;
+  meet(made->variables, on_one_node, present("PMI_PORT"), names);
+  return made;
+}
+
+// Flux does not say how many tasks a node has: on one node all, else an even share, which is how it spreads them.
+std::optional<Claim> read_flux() {
+  const std::optional<int> size = number("FLUX_JOB_SIZE");
+  const std::optional<int> local_rank = number("FLUX_TASK_LOCAL_ID");
+  const int nodes = std::max(1, number("FLUX_JOB_NNODES").value_or(1));
+  std::optional<int> local_size;
+  if (size) local_size = std::max((*size + nodes - 1) / nodes, local_rank.value_or(0) + 1);
+  std::optional<Claim> made = claim("flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE", local_rank, local_size);
+  if (!made) return made;
+  made->variables.job = "flux " + text("FLUX_JOB_ID");
+  constexpr std::array names{"FLUX_TASK_RANK", "FLUX_JOB_SIZE", "FLUX_JOB_ID"};
+  meet(made->variables, present("FLUX_JOB_NNODES") && nodes == 1, present("FLUX_JOB_ID"), names);
   return made;
 }
 
@@ -177,11 +219,10 @@ std::optional<Claim> read_pmi() {
   if (!made) return made;
   LauncherVariables& variables = made->variables;
   variables.job = "pmi " + text("PMI_PORT") + " " + text("PMIX_NAMESPACE");
-  variables.rendezvous = master_rendezvous();
-  const bool one_node = present("MPI_LOCALNRANKS") || present("PMI_LOCAL_SIZE");
-  if (variables.rendezvous.empty() && one_node && variables.local_size == variables.size) {
-    variables.rendezvous = file_rendezvous("pmi");
-  }
+  constexpr std::array names{"PMI_RANK", "PMI_SIZE", "PMI_FD", "PMI_PORT"};
+  const bool counted = present("MPI_LOCALNRANKS") || present("PMI_LOCAL_SIZE");
+  meet(variables, counted && variables.local_size == variables.size, present("PMI_PORT") || present("PMIX_NAMESPACE"),
+       names);
   return made;
 }
 
@@ -195,8 +236,13 @@ std::string describe(const Claim& made) {
 LauncherVariables read_launcher_variables() {
   if (const std::optional<Claim> own = read_arbiter()) return own->variables;
   std::vector<Claim> claims;
-  for (std::optional<Claim> made : {read_torchrun(), read_open_mpi(), read_slurm(), read_pmi()}) {
+  for (std::optional<Claim> made :
+       {read_torchrun(), read_open_mpi(), read_mvapich2(), read_slurm(), read_flux(), read_pmi()}) {
     if (made) claims.push_back(std::move(*made));
+  }
+  // A single rank (an interactive step of Slurm, RANK=0 and WORLD_SIZE=1 of a pod) is where others were started from.
+  if (std::any_of(claims.begin(), claims.end(), [](const Claim& made) { return made.variables.several(); })) {
+    std::erase_if(claims, [](const Claim& made) { return !made.variables.several(); });
   }
   if (claims.empty()) return {};
   const Claim& chosen = claims.front();

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "arbiter/device.hpp"
+#include "arbiter/generator/compile.hpp"
 #include "cuda/driver.hpp"
 
 namespace arbiter {

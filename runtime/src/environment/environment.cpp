@@ -1,5 +1,5 @@
 // Reads, checks and describes every environment variable of Arbiter. A variable that is set but empty counts as unset.
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/variables.hpp"
 
 #include <pwd.h>
 #include <unistd.h>
@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "arbiter/error.hpp"
+#include "environment/cache_folder.hpp"
 
 namespace arbiter {
 namespace {
@@ -53,6 +54,19 @@ std::chrono::milliseconds milliseconds(const char* name, std::chrono::millisecon
   return std::chrono::milliseconds(number);
 }
 
+bool nccl_forbids_multicast() noexcept {
+  // NCCL reads this as a number in C notation and ignores what it cannot read; so must we, to agree with it.
+  const char* value = std::getenv("NCCL_NVLS_ENABLE");
+  if (value == nullptr || *value == '\0') return false;
+  char* end = nullptr;
+  const long long number = std::strtoll(value, &end, 0);
+  return end != value && *end == '\0' && number == 0;
+}
+
+std::string on_off(bool value) { return value ? "on" : "off"; }
+
+}  // namespace
+
 std::filesystem::path cache_folder() {
   if (const std::string_view value = value_of("ARBITER_CACHE_DIR"); !value.empty()) {
     return std::filesystem::absolute(value);
@@ -66,26 +80,9 @@ std::filesystem::path cache_folder() {
     home = user != nullptr && user->pw_dir != nullptr ? user->pw_dir : "";
   }
   // Never a shared folder such as /tmp: whoever prepares it first would decide what code runs here.
-  if (!home.is_absolute()) {
-    throw InvalidArgument(
-        "there is no folder for the kernel cache: neither ARBITER_CACHE_DIR, XDG_CACHE_HOME nor HOME "
-        "is set; set ARBITER_CACHE_DIR");
-  }
+  if (!home.is_absolute()) return {};
   return home / ".cache" / "arbiter";
 }
-
-bool nccl_forbids_multicast() noexcept {
-  // NCCL reads this as a number in C notation and ignores what it cannot read; so must we, to agree with it.
-  const char* value = std::getenv("NCCL_NVLS_ENABLE");
-  if (value == nullptr || *value == '\0') return false;
-  char* end = nullptr;
-  const long long number = std::strtoll(value, &end, 0);
-  return end != value && *end == '\0' && number == 0;
-}
-
-std::string on_off(bool value) { return value ? "on" : "off"; }
-
-}  // namespace
 
 EnvironmentVariables EnvironmentVariables::read() {
   EnvironmentVariables read;

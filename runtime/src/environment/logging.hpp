@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/variables.hpp"
 
 namespace arbiter {
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <vector>
@@ -12,6 +13,8 @@
 
 namespace arbiter {
 namespace {
+
+constexpr const char* boot_id = "/proc/sys/kernel/random/boot_id";
 
 std::string first_line(const char* path) {
   std::ifstream file(path);
@@ -26,31 +29,35 @@ std::string link_target(const char* path) {
   return length > 0 ? std::string(buffer.data(), static_cast<std::size_t>(length)) : std::string();
 }
 
-// Field 22 of /proc/self/stat: ticks since boot. The second field may hold blanks and brackets, so count behind it.
-std::string start_time() {
-  const std::string line = first_line("/proc/self/stat");
+}  // namespace
+
+ProcessStart process_start(long process) {
+  // Field 4 is the parent, field 22 the start in ticks since boot. The second field may hold blanks and brackets, so
+  // count behind it.
+  const std::string line = first_line(("/proc/" + std::to_string(process) + "/stat").c_str());
   const std::size_t end_of_name = line.rfind(')');
   if (end_of_name == std::string::npos) return {};
+  ProcessStart start;
   std::istringstream rest(line.substr(end_of_name + 1));
-  std::string field;
-  for (int i = 3; i <= 22; ++i) {
-    if (!(rest >> field)) return {};
+  std::string field, started;
+  for (int i = 3; i <= 22 && rest >> field; ++i) {
+    if (i == 4) start.parent = std::strtol(field.c_str(), nullptr, 10);
+    if (i == 22) started = field;
   }
-  return field;
+  const std::string host = first_line(boot_id);
+  const std::string pid_namespace = link_target("/proc/self/ns/pid");
+  // A process id means something only within its namespace, and only until it is reused.
+  if (!host.empty() && !started.empty() && !pid_namespace.empty()) {
+    start.identity = host + "/" + pid_namespace + "/" + std::to_string(process) + "/" + started;
+  }
+  return start;
 }
-
-}  // namespace
 
 ProcessIdentity process_identity() {
   ProcessIdentity identity;
-  identity.host = first_line("/proc/sys/kernel/random/boot_id");
+  identity.host = first_line(boot_id);
   identity.network_namespace = link_target("/proc/self/ns/net");
-  const std::string started = start_time();
-  const std::string pid_namespace = link_target("/proc/self/ns/pid");
-  // A process id means something only within its namespace, and only until it is reused.
-  if (!identity.host.empty() && !started.empty() && !pid_namespace.empty()) {
-    identity.process = identity.host + "/" + pid_namespace + "/" + std::to_string(getpid()) + "/" + started;
-  }
+  identity.process = process_start(getpid()).identity;
   return identity;
 }
 

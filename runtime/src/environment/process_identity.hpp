@@ -15,6 +15,14 @@ struct ProcessIdentity {
 /// Of the calling process. Never throws: what cannot be read is empty, and empty never counts as "the same".
 ProcessIdentity process_identity();
 
+/// When a process of this process namespace was started, and by whom.
+struct ProcessStart {
+  std::string identity;  ///< as ProcessIdentity::process; empty where it cannot be told
+  long parent = -1;      ///< -1: there is no such process; 0: it has no parent here
+};
+/// Never throws.
+ProcessStart process_start(long process);
+
 /// May pointers be exchanged with that process?
 bool same_process(const ProcessIdentity&, const ProcessIdentity&) noexcept;
 bool same_host(const ProcessIdentity&, const ProcessIdentity&) noexcept;

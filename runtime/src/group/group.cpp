@@ -6,6 +6,7 @@
 #include "arbiter/error.hpp"
 #include "arbiter/runtime/candidate.hpp"
 #include "arbiter/runtime/fingerprint.hpp"
+#include "arbiter/runtime/kernel_cache.hpp"
 #include "candidate/geometry.hpp"
 #include "group/collective.hpp"
 #include "group/fault.hpp"
@@ -86,7 +87,7 @@ class GroupImpl final : public Group {
         uncaught_(std::uncaught_exceptions()) {
     everywhere(*bootstrap_, "make its device current", [&] { device_->activate(); });
     capabilities_ = agree_on_capabilities(*device_, *bootstrap_, catalogue(), options_.variables.multicast);
-    if (!options_.cache) options_.cache = make_cache(options_.variables);
+    if (!options_.cache) options_.cache = make_kernel_cache(options_.variables, rank() == 0);
     prove_multicast();
     create_nccl();
     if (size() > 1 && !capabilities_.provider && !nccl_) {
@@ -224,13 +225,6 @@ class GroupImpl final : public Group {
   std::string abort_message() const {
     return "rank " + std::to_string(rank()) +
            " gave up on this group (abort was called); destroy the communicator and create a new one";
-  }
-
-  static std::shared_ptr<KernelCache> make_cache(const EnvironmentVariables& variables) {
-    CacheOptions options;
-    options.directory = variables.cache_dir;
-    options.compile_on_miss = variables.jit;
-    return std::make_shared<KernelCache>(options);
   }
 
   void create_nccl() {

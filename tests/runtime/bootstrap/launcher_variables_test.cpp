@@ -128,6 +128,75 @@ TEST(LauncherVariables, OfPmi) {
   EXPECT_TRUE(read.rendezvous.starts_with("file:///")) << read.rendezvous;
 }
 
+TEST(LauncherVariables, OfMvapich2) {
+  const LauncherEnvironment environment({{"MV2_COMM_WORLD_RANK", "3"},
+                                         {"MV2_COMM_WORLD_SIZE", "4"},
+                                         {"MV2_COMM_WORLD_LOCAL_RANK", "3"},
+                                         {"MV2_COMM_WORLD_LOCAL_SIZE", "4"},
+                                         {"PMI_PORT", "node:4242"},
+                                         {"PMI_RANK", "3"},
+                                         {"PMI_SIZE", "4"}});
+  const LauncherVariables read = read_launcher_variables();
+  EXPECT_EQ(read.launcher, "mvapich2");
+  EXPECT_EQ(read.rank, 3);
+  EXPECT_EQ(read.local_size, 4);
+  EXPECT_TRUE(read.rendezvous.starts_with("file:///")) << read.rendezvous;
+  EXPECT_NE(read.job.find("node:4242"), std::string::npos) << read.job;
+}
+
+TEST(LauncherVariables, OfMvapich2OnTwoNodesNeedAMeetingPoint) {
+  const LauncherEnvironment environment({{"MV2_COMM_WORLD_RANK", "3"},
+                                         {"MV2_COMM_WORLD_SIZE", "4"},
+                                         {"MV2_COMM_WORLD_LOCAL_RANK", "1"},
+                                         {"MV2_COMM_WORLD_LOCAL_SIZE", "2"},
+                                         {"PMI_PORT", "node:4242"}});
+  EXPECT_EQ(read_launcher_variables().rendezvous, "");
+}
+
+TEST(LauncherVariables, OfFlux) {
+  const LauncherEnvironment one_node({{"FLUX_TASK_RANK", "5"},
+                                      {"FLUX_JOB_SIZE", "8"},
+                                      {"FLUX_TASK_LOCAL_ID", "5"},
+                                      {"FLUX_JOB_NNODES", "1"},
+                                      {"FLUX_JOB_ID", "f23dLpxA"}});
+  const LauncherVariables read = read_launcher_variables();
+  EXPECT_EQ(read.launcher, "flux");
+  EXPECT_EQ(read.rank, 5);
+  EXPECT_EQ(read.local_rank, 5);
+  EXPECT_EQ(read.local_size, 8);
+  EXPECT_EQ(read.job, "flux f23dLpxA");
+  EXPECT_TRUE(read.rendezvous.starts_with("file:///")) << read.rendezvous;
+
+  const LauncherEnvironment two_nodes({{"FLUX_TASK_RANK", "6"},
+                                       {"FLUX_JOB_SIZE", "7"},
+                                       {"FLUX_TASK_LOCAL_ID", "2"},
+                                       {"FLUX_JOB_NNODES", "2"},
+                                       {"FLUX_JOB_ID", "f23dLpxA"},
+                                       {"MASTER_ADDR", "node1"},
+                                       {"MASTER_PORT", "29500"}});
+  EXPECT_EQ(read_launcher_variables().local_rank, 2);
+  EXPECT_EQ(read_launcher_variables().local_size, 4);
+  EXPECT_EQ(read_launcher_variables().rendezvous, "tcp://node1:30500");
+}
+
+TEST(LauncherVariables, OfASingleRankDoNotHideALauncherOfMore) {
+  // mpiexec.hydra inside an interactive step of Slurm, and mpirun inside a pod.
+  const LauncherEnvironment step({{"SLURM_STEP_ID", "4294967290"},
+                                  {"SLURM_PROCID", "0"},
+                                  {"SLURM_NTASKS", "1"},
+                                  {"PMI_RANK", "3"},
+                                  {"PMI_SIZE", "8"}});
+  EXPECT_EQ(read_launcher_variables().launcher, "pmi");
+  EXPECT_EQ(read_launcher_variables().rank, 3);
+  const LauncherEnvironment pod(
+      {{"RANK", "0"}, {"WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "8"}});
+  EXPECT_EQ(read_launcher_variables().launcher, "open_mpi");
+  EXPECT_TRUE(read_launcher_variables().several());
+  const LauncherEnvironment alone({{"RANK", "0"}, {"WORLD_SIZE", "1"}});
+  EXPECT_EQ(read_launcher_variables().launcher, "torchrun");
+  EXPECT_FALSE(read_launcher_variables().several());
+}
+
 TEST(LauncherVariables, OfOurOwnWorkersWinOverEverything) {
   const LauncherEnvironment environment({{"ARBITER_WORKER_RANK", "3"},
                                          {"ARBITER_WORKER_SIZE", "4"},

@@ -67,7 +67,7 @@ TEST(Disagreement, DifferentDecisions) {
       decision.world = 2;
       decision.tokens_min = 1;
       decision.tokens_max = 8;
-      options.decisions = {{Environment{}, {decision}}};
+      options.decisions = share_decisions({{Environment{}, {decision}}});
     }
     Communicator communicator(context.bootstrap, context.device, options);
   });

@@ -122,7 +122,7 @@ TEST_P(FusedCommunicator, EveryWayGivesTheOraclesBits) {
     run_ranks(ranks, [&](RankContext& context) {
       CommunicatorOptions options = quiet_options();
       options.variables.backend = way.backend;
-      options.decisions = decisions;
+      options.decisions = share_decisions(decisions);
       Communicator communicator(context.bootstrap, context.device, options);
       const ProblemFamily family = prepared(pattern);
       communicator.prepare({&family, 1});

@@ -297,7 +297,7 @@ TEST(Resolve, WithoutNcclADecisionForForcedNcclLeavesTheNextRule) {
   run_ranks(2, [&](RankContext& context) {
     CommunicatorOptions options = quiet_options();
     options.variables.log = "warn";
-    options.decisions = sets;
+    options.decisions = share_decisions(sets);
     Communicator communicator(context.bootstrap, context.device, options);
     communicator.prepare({&family, 1});
     communicator.prepare({&family, 1});
@@ -398,7 +398,7 @@ TEST(Resolve, TheCommunicatorUsesAndExplainsDecisions) {
   });
   run_ranks(2, [&](RankContext& context) {
     CommunicatorOptions options = quiet_options();
-    options.decisions = sets;
+    options.decisions = share_decisions(sets);
     Communicator communicator(context.bootstrap, context.device, options);
     const std::vector<ProblemFamily> families = {plain_family(256, 8)};
     communicator.prepare(families);

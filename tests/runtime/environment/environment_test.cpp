@@ -1,14 +1,19 @@
 // Environment variables: defaults, every accepted spelling, every refusal.
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <optional>
 
 #include "arbiter/error.hpp"
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/runtime/kernel_cache.hpp"
+#include "arbiter/variables.hpp"
 
 namespace arbiter {
 namespace {
@@ -156,6 +161,50 @@ TEST_F(EnvironmentTest, CacheFolder) {
   set("ARBITER_CACHE_DIR", "relative");
   EXPECT_TRUE(EnvironmentVariables::read().cache_dir.is_absolute());
   EXPECT_EQ(EnvironmentVariables::read().cache_dir.filename(), "relative");
+}
+
+/// Runs where the user has no entry in passwd: a child that gave up its user id.
+std::string as_a_user_without_entry(const std::function<std::string()>& body) {
+  std::array<int, 2> ends{};
+  if (pipe(ends.data()) != 0) return "no pipe";
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::string text = setuid(3'456'789) == 0 ? body() : "not root";
+    _exit(write(ends[1], text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0 : 1);
+  }
+  close(ends[1]);
+  std::string text;
+  std::array<char, 1024> buffer{};
+  for (ssize_t got = 0; (got = read(ends[0], buffer.data(), buffer.size())) > 0;) {
+    text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+  close(ends[0]);
+  waitpid(child, nullptr, 0);
+  return text;
+}
+
+TEST_F(EnvironmentTest, WithoutAHomeThereIsNoCacheAndOneRankSaysSo) {
+  ::unsetenv("HOME");
+  const std::string said = as_a_user_without_entry([] {
+    const EnvironmentVariables variables = EnvironmentVariables::read();
+    if (!variables.cache_dir.empty()) return "a cache in " + variables.cache_dir.string();
+    std::string heard;
+    const auto hear = [&](const std::string& text) { heard += text + "\n"; };
+    for (const bool says_so : {false, true, false}) make_kernel_cache(variables, says_so, hear);
+    return heard;
+  });
+  if (said == "not root") GTEST_SKIP() << "only root may become a user without an entry in passwd";
+  EXPECT_TRUE(said.starts_with("there is no folder for the kernel cache")) << said;
+  EXPECT_NE(said.find("ARBITER_CACHE_DIR"), std::string::npos) << said;
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+}
+
+TEST_F(EnvironmentTest, ACallerThatWantsNoCacheIsNotTold) {
+  EnvironmentVariables variables = EnvironmentVariables::read();
+  variables.cache_dir.clear();
+  std::string said;
+  make_kernel_cache(variables, true, [&](const std::string& text) { said += text; });
+  EXPECT_EQ(said, "");
 }
 
 TEST_F(EnvironmentTest, DescribeShowsEffectiveValues) {

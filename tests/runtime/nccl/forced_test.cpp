@@ -161,7 +161,7 @@ void run_a_decision(Bootstrap& given) {
   decision.candidate = {Backend::nccl, "classic", "nccl/classic:algo=ring,channels=4,proto=simple", Numerics::nccl, ""};
   decision.median_us = 1;
   CommunicatorOptions options = test::quiet_options();
-  options.decisions = std::vector<DecisionSet>{{here, {decision}}};
+  options.decisions = share_decisions({{here, {decision}}});
   Communicator communicator(bootstrap, device, options);
   const ProblemFamily family{"allreduce", Dtype::fp32, 1000, 100, Mode::eager};
   communicator.prepare({&family, 1});

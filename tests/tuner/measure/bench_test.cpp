@@ -34,7 +34,7 @@ void with_communicator(const std::function<void(Group&, Communicator&)>& body) {
     const auto group = make_group(bootstrap, device, group_options);
     CommunicatorOptions options;
     options.variables = group_options.variables;
-    options.decisions.emplace();
+    options.decisions = share_decisions();
     options.nccl = false;
     Communicator communicator(bootstrap, device, options);
     body(*group, communicator);

@@ -1,11 +1,12 @@
 // A tune when an engine starts: only what is missing, within its time, and into the communicator.
-#include "arbiter/tuner/startup.hpp"
+#include "arbiter/startup_tune.hpp"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
 
 #include "arbiter/error.hpp"
+#include "arbiter/tuner/tune.hpp"
 #include "tuner/ranks.hpp"
 
 namespace arbiter {
@@ -21,7 +22,8 @@ StartupTuneOptions startup(std::vector<ProblemFamily> families) {
   options.communicator.variables = testing::test_variables(std::chrono::seconds(20));
   options.communicator.nccl = false;
   // One candidate per algorithm is enough here: each costs a compilation.
-  options.source.enumerate = [](Group& group, const ProblemFamily& family, std::span<const CandidateSpec> plain) {
+  auto source = std::make_shared<CandidateSource>(CandidateSource::runtime());
+  source->enumerate = [](Group& group, const ProblemFamily& family, std::span<const CandidateSpec> plain) {
     std::vector<CandidateSpec> specs = enumerate_candidates(group, family, plain);
     std::vector<CandidateSpec> few;
     for (const CandidateSpec& spec : specs) {
@@ -31,6 +33,7 @@ StartupTuneOptions startup(std::vector<ProblemFamily> families) {
     }
     return few;
   };
+  options.source = std::move(source);
   return options;
 }
 
@@ -48,7 +51,7 @@ StartupTuneResult run(const StartupTuneOptions& options, const std::function<voi
     }
     results[bootstrap->rank()] = std::move(mine);
   });
-  EXPECT_EQ(results[0].decisions, results[1].decisions);
+  EXPECT_EQ(*results[0].decisions, *results[1].decisions);
   EXPECT_EQ(results[0].tuned, results[1].tuned);
   return results[0];
 }
@@ -63,9 +66,9 @@ TEST(StartupTune, WhatItFindsIsWhatTheCommunicatorUses) {
     }
   });
   EXPECT_EQ(result.tuned, std::vector<ProblemFamily>{small});
-  ASSERT_EQ(result.decisions.size(), 1U);
-  EXPECT_FALSE(result.decisions[0].decisions.empty());
-  EXPECT_EQ(result.decisions[0].environment.device, "cpu");
+  ASSERT_EQ(result.decisions->size(), 1U);
+  EXPECT_FALSE(result.decisions->front().decisions.empty());
+  EXPECT_EQ(result.decisions->front().environment.device, "cpu");
 }
 
 TEST(StartupTune, OnlyWhatIsMissingIsTunedAndItIsKept) {
@@ -78,7 +81,7 @@ TEST(StartupTune, OnlyWhatIsMissingIsTunedAndItIsKept) {
   options.communicator.variables.db = (folder / "kept.db").string();
   const StartupTuneResult second = run(options);
   EXPECT_TRUE(second.tuned.empty()) << "the database has it";
-  EXPECT_EQ(second.decisions, first.decisions);
+  EXPECT_EQ(*second.decisions, *first.decisions);
 
   ProblemFamily nearby = small, larger = small, eager = small;
   nearby.hidden = 256;
@@ -91,8 +94,8 @@ TEST(StartupTune, OnlyWhatIsMissingIsTunedAndItIsKept) {
   options.families = {small, larger};
   const StartupTuneResult grown = run(options);
   EXPECT_EQ(grown.tuned, std::vector<ProblemFamily>{larger});
-  ASSERT_EQ(grown.decisions.size(), 1U);
-  EXPECT_EQ(grown.decisions[0].decisions.back().tokens_max, 3);
+  ASSERT_EQ(grown.decisions->size(), 1U);
+  EXPECT_EQ(grown.decisions->front().decisions.back().tokens_max, 3);
   options.families = {eager};
   EXPECT_EQ(run(options).tuned, std::vector<ProblemFamily>{eager});
 }

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "arbiter/generator/cache.hpp"
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/variables.hpp"
 #include "arbiter/vocabulary.hpp"
 #include "commands/command.hpp"
 #include "options/options.hpp"
@@ -87,6 +87,11 @@ int run_cache(const Options& options) {
   }
   CacheOptions cache_options;
   cache_options.directory = EnvironmentVariables::read().cache_dir;
+  if (cache_options.directory.empty()) {
+    throw UsageError(
+        "there is no kernel cache, because HOME is not set and this user has no entry in passwd; set "
+        "ARBITER_CACHE_DIR");
+  }
   if (action == "path") {
     print("%s\n", cache_options.directory.c_str());
     return exit_success;

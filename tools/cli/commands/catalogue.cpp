@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "arbiter/device.hpp"
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/variables.hpp"
 #include "commands/command.hpp"
 #include "compile/catalogue_counts.hpp"
 #include "options/names.hpp"

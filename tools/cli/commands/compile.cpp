@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "arbiter/generator/compile.hpp"
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/variables.hpp"
 #include "commands/command.hpp"
 #include "compile/coverage.hpp"
 #include "compile/jobs.hpp"

@@ -7,7 +7,7 @@
 
 #include "arbiter/communicator.hpp"
 #include "arbiter/runtime/doctor.hpp"
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/variables.hpp"
 #include "arbiter/vocabulary.hpp"
 #include "commands/command.hpp"
 #include "options/options.hpp"

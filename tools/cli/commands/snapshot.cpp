@@ -3,7 +3,8 @@
 #include <filesystem>
 
 #include "arbiter/runtime/decision_kernels.hpp"
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/runtime/kernel_cache.hpp"
+#include "arbiter/variables.hpp"
 #include "commands/command.hpp"
 #include "options/database.hpp"
 #include "options/options.hpp"
@@ -17,11 +18,7 @@ namespace {
 
 DecisionKernels compile_kernels(const std::vector<DecisionSet>& sets) {
   const EnvironmentVariables variables = EnvironmentVariables::read();
-  CacheOptions cache_options;
-  cache_options.directory = variables.cache_dir;
-  cache_options.compile_on_miss = variables.jit;
-  KernelCache cache(cache_options);
-  return compile_decision_kernels(sets, cache);
+  return compile_decision_kernels(sets, *make_kernel_cache(variables, true));
 }
 
 }  // namespace

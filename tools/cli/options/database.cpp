@@ -1,7 +1,7 @@
 #include "options/database.hpp"
 
 #include "arbiter/db/kernels.hpp"
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/variables.hpp"
 #include "text/print.hpp"
 
 namespace arbiter::cli {

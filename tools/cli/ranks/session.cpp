@@ -67,6 +67,21 @@ void check_gpus(const SessionOptions& session, int visible) {
   }
 }
 
+void choose_worlds(SessionOptions& session, const LauncherVariables& launcher, int visible) {
+  session.launched = launcher.several();
+  if (!session.launched) {
+    if (session.worlds.empty()) session.worlds = default_worlds(static_cast<int>(session.gpus.size()));
+    check_gpus(session, visible);
+    return;
+  }
+  if (session.worlds.empty()) session.worlds = {launcher.size};
+  if (session.worlds != std::vector<int>{launcher.size}) {
+    throw UsageError(launcher.launcher + " started " + plural(static_cast<std::size_t>(launcher.size), "rank") +
+                     ", and those are used as they are; for other numbers of ranks, start it again with as many " +
+                     "(results of several tunes may go to one database)");
+  }
+}
+
 void declare_rank_options(Options& options) {
   options.value("device", "NAME", "cuda or cpu (default: cuda where there is a GPU)")
       .choices(device_names())
@@ -124,17 +139,7 @@ SessionOptions read_rank_options(const Options& options, const std::string& comm
     session.worlds = {launcher.size};
     return session;
   }
-  if (!launcher.launcher.empty()) {
-    if (session.worlds.empty()) session.worlds = {launcher.size};
-    if (session.worlds != std::vector<int>{launcher.size}) {
-      throw UsageError(launcher.launcher + " started " + plural(static_cast<std::size_t>(launcher.size), "rank") +
-                       ", and those are used as they are; for other numbers of ranks, start it again with as many " +
-                       "(results of several tunes may go to one database)");
-    }
-    return session;
-  }
-  if (session.worlds.empty()) session.worlds = default_worlds(static_cast<int>(session.gpus.size()));
-  check_gpus(session, visible);
+  choose_worlds(session, launcher, visible);
   return session;
 }
 
@@ -291,7 +296,7 @@ SessionResult run_session(const SessionOptions& session, const RankBody& body) {
   SessionResult result;
   result.printer = true;
   std::atomic<bool> cancel{false};
-  const LauncherVariables launcher = session.in_process ? LauncherVariables{} : read_launcher_variables();
+  const LauncherVariables launcher = session.launched ? read_launcher_variables() : LauncherVariables{};
   Place place;
   place.started = static_cast<std::int64_t>(std::time(nullptr));
   place.give_up = [&](const std::string& message) { end_stuck(session, message); };
@@ -299,7 +304,7 @@ SessionResult run_session(const SessionOptions& session, const RankBody& body) {
   for (const int world : session.worlds) {
     if (cancel) break;
     place.deadline = share_of(session, left--);
-    if (session.isolated || (!session.in_process && launcher.launcher.empty())) {
+    if (session.isolated || (!session.in_process && !session.launched)) {
       bool cancelled = false;
       WorkersOptions options{
           world, session.isolated, 0, place.started, place.deadline, session.cancellable, session.on_interrupt};

@@ -44,6 +44,7 @@ struct SessionOptions {
   std::vector<int> worlds;              ///< numbers of ranks, one after another
   bool in_process = false;              ///< ranks are threads, on `cuda` too
   bool isolated = false;                ///< ranks that are threads (`cpu`) are those of a worker process
+  bool launched = false;                ///< a launcher started this rank and the others: those are used
   bool worker = false;                  ///< this process is one of the workers
   std::uint64_t seed = 0;               ///< order of fibers on the CPU device
   std::vector<std::string> arguments;   ///< the command's name and what followed: what workers are started with
@@ -62,6 +63,9 @@ void declare_rank_options(Options& options);
 /// GPUs; 2 ranks on the CPU device; what the launcher says under a launcher. Throws UsageError for numbers that cannot
 /// work here, Unavailable for --device cuda without a GPU.
 SessionOptions read_rank_options(const Options& options, const std::string& command, Arguments arguments);
+
+/// Fills in `worlds` and `launched`. A launcher that started one rank only leaves the ranks to us. Throws UsageError.
+void choose_worlds(SessionOptions&, const LauncherVariables&, int visible);
 
 /// Throws UsageError unless the GPUs that were named are among the `visible` ones, each once where ranks are processes,
 /// and every number of ranks fits them.

@@ -3,13 +3,28 @@
 #include <cstdlib>
 #include <string>
 
+#include "arbiter/bootstrap.hpp"
+#include "arbiter/error.hpp"
+#include "arbiter/runtime/kernel_cache.hpp"
+
 namespace arbiter::cli {
 
+namespace {
+
+/// One process of a command says what is the same for all of them.
+bool speaks_for_the_command() {
+  if (std::getenv("ARBITER_WORKER_RANK") != nullptr) return false;  // its parent did
+  try {
+    return read_launcher_variables().rank == 0;
+  } catch (const Error&) {  // said where the ranks are needed
+    return true;
+  }
+}
+
+}  // namespace
+
 std::shared_ptr<KernelCache> make_cache(const EnvironmentVariables& variables) {
-  CacheOptions options;
-  options.directory = variables.cache_dir;
-  options.compile_on_miss = variables.jit;
-  return std::make_shared<KernelCache>(options);
+  return make_kernel_cache(variables, speaks_for_the_command());
 }
 
 EnvironmentVariables measuring_variables(DeviceKind device) {

@@ -6,8 +6,8 @@
 
 #include "arbiter/generator/cache.hpp"
 #include "arbiter/runtime/candidate.hpp"
-#include "arbiter/runtime/environment.hpp"
 #include "arbiter/tuner/progress.hpp"
+#include "arbiter/variables.hpp"
 #include "ranks/session.hpp"
 #include "text/text.hpp"
 

@@ -3,7 +3,7 @@
 #include <sstream>
 
 #include "arbiter/communicator.hpp"
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/variables.hpp"
 
 namespace arbiter::cli {
 namespace {

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "arbiter/error.hpp"
+#include "arbiter/runtime/kernel_cache.hpp"
 #include "conformance/case.hpp"
 #include "tune/outcome.hpp"
 
@@ -91,7 +92,7 @@ std::unique_ptr<ConformanceBench> ConformanceBench::another(std::uint32_t first_
 CommunicatorOptions ConformanceBench::communicator_options(bool nccl) const {
   CommunicatorOptions options;
   options.variables = options_.variables;
-  options.decisions.emplace();  // none: what is checked must not depend on a file of this machine
+  options.decisions = share_decisions();  // none: what is checked must not depend on a file of this machine
   options.nccl = nccl;
   options.cache = options_.cache;
   return options;
@@ -176,12 +177,7 @@ ConformanceReport run_conformance(std::shared_ptr<Bootstrap> bootstrap, std::sha
                                   ProgressSink* sink) {
   check(Catalogue::builtin(), options);
   GroupOptions shared = group_options;
-  if (!shared.cache) {
-    CacheOptions cache;
-    cache.directory = shared.variables.cache_dir;
-    cache.compile_on_miss = shared.variables.jit;
-    shared.cache = std::make_shared<KernelCache>(cache);
-  }
+  if (!shared.cache) shared.cache = make_kernel_cache(shared.variables, bootstrap->rank() == 0);
   ConformanceBench bench(std::move(bootstrap), std::move(device), shared, options);
   ConformanceReport report;
   report.environment = bench.group().environment();

@@ -1,4 +1,4 @@
-#include "arbiter/tuner/startup.hpp"
+#include "arbiter/startup_tune.hpp"
 
 #include <algorithm>
 #include <filesystem>
@@ -6,6 +6,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/temporary_folder.hpp"
+#include "arbiter/tuner/tune.hpp"
 
 namespace arbiter {
 namespace {
@@ -75,7 +76,8 @@ StartupTuneResult tune_at_startup(const std::shared_ptr<Bootstrap>& bootstrap, c
                           " ms; expected more than 0");
   }
   StartupTuneResult result;
-  result.decisions = given_decisions(*bootstrap, options.communicator, result.notes);
+  std::vector<DecisionSet> known = given_decisions(*bootstrap, options.communicator, result.notes);
+  result.decisions = share_decisions(known);
   if (bootstrap->size() < 2) return result;  // a single rank has nothing to choose
 
   GroupOptions group_options;
@@ -87,7 +89,7 @@ StartupTuneResult tune_at_startup(const std::shared_ptr<Bootstrap>& bootstrap, c
   group_options.cache = options.communicator.cache;
   const std::unique_ptr<Group> group = make_group(bootstrap, device, group_options);
   for (const ProblemFamily& family : options.families) {
-    if (!answered(family, group->size(), group->environment(), result.decisions)) result.tuned.push_back(family);
+    if (!answered(family, group->size(), group->environment(), known)) result.tuned.push_back(family);
   }
   if (result.tuned.empty()) return result;
 
@@ -115,11 +117,12 @@ StartupTuneResult tune_at_startup(const std::shared_ptr<Bootstrap>& bootstrap, c
   tuning.budget = options.budget;
   tuning.effort = SearchEffort::for_device(device->kind());
   tuning.measure = MeasureSettings::for_device(device->kind());
-  tuning.source = options.source;
+  if (options.source) tuning.source = *options.source;
   tuning.command = "startup tune";
   try {
     const TuneResult tuned = tune(*group, tuning, sink);
-    add(result.decisions, group->environment(), tuned, result.tuned, group->size());
+    add(known, group->environment(), tuned, result.tuned, group->size());
+    result.decisions = share_decisions(std::move(known));
     result.notes.insert(result.notes.end(), tuned.notes.begin(), tuned.notes.end());
   } catch (const DatabaseError& error) {  // on every rank
     result.notes.push_back("nothing was tuned: " + std::string(error.what()));

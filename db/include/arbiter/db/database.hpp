@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "arbiter/db/records.hpp"
@@ -33,6 +34,11 @@ struct DecisionSet {
   std::vector<NcclChoice> nccl{};   ///< ordered by world, bytes_min
   bool operator==(const DecisionSet&) const = default;
 };
+
+/// As CommunicatorOptions::decisions takes them: its header does not know what a set of decisions is.
+inline std::shared_ptr<const std::vector<DecisionSet>> share_decisions(std::vector<DecisionSet> sets = {}) {
+  return std::make_shared<const std::vector<DecisionSet>>(std::move(sets));
+}
 
 struct Contents;
 class WorkDatabase;

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "arbiter/runtime/environment.hpp"
+#include "arbiter/variables.hpp"
 
 namespace arbiter {
 

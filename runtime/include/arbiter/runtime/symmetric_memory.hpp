@@ -13,9 +13,6 @@
 
 namespace arbiter {
 
-enum class SymmetricProvider : std::uint8_t { vmm, cuda_ipc, shared_memory };
-std::string_view to_string(SymmetricProvider) noexcept;
-
 class SymmetricMemory {
  public:
   virtual ~SymmetricMemory() = default;

@@ -15,10 +15,11 @@
 #include <vector>
 
 #include "arbiter/communicator.hpp"
-#include "arbiter/tuner/progress.hpp"
-#include "arbiter/tuner/tune.hpp"
 
 namespace arbiter {
+
+struct CandidateSource;  // private to Arbiter: arbiter/tuner/tune.hpp
+class ProgressSink;      // private to Arbiter: arbiter/tuner/progress.hpp
 
 struct StartupTuneOptions {
   std::vector<ProblemFamily> families;
@@ -27,12 +28,12 @@ struct StartupTuneOptions {
   std::filesystem::path database = {};
   /// Those of the communicator to come: its decisions, or its database, say what need not be tuned.
   CommunicatorOptions communicator = {};
-  CandidateSource source = CandidateSource::runtime();
+  std::shared_ptr<const CandidateSource> source = nullptr;  ///< null: the catalogue and the runtime
 };
 
 struct StartupTuneResult {
-  /// For CommunicatorOptions::decisions: what was there, and what was found. Equal on all ranks.
-  std::vector<DecisionSet> decisions;
+  /// For CommunicatorOptions::decisions: what was there, and what was found. Equal on all ranks; never null.
+  std::shared_ptr<const std::vector<DecisionSet>> decisions;
   std::vector<ProblemFamily> tuned;  ///< those that had no decision
   std::vector<std::string> notes;    ///< one sentence each: a database that cannot be used, what the tune had to say
 };

@@ -22,8 +22,8 @@ enum class LogLevel : std::uint8_t { trace, debug, info, warn, error };
 using LogSink = std::function<void(LogLevel, std::string_view text)>;
 
 struct EnvironmentVariables {
-  std::string db;                                 ///< ARBITER_DB: snapshot or database the runtime loads
-  std::filesystem::path cache_dir;                ///< ARBITER_CACHE_DIR: kernel cache, default $XDG_CACHE_HOME/arbiter
+  std::string db;                   ///< ARBITER_DB: snapshot or database the runtime loads
+  std::filesystem::path cache_dir;  ///< ARBITER_CACHE_DIR: kernel cache, default $XDG_CACHE_HOME/arbiter; empty: none
   Backend backend = Backend::automatic;           ///< ARBITER_BACKEND: auto, trtllm, mnnvl, custom, nvls, nccl
   NumericsPolicy numerics = NumericsPolicy::any;  ///< ARBITER_NUMERICS: any, strict
   bool jit = true;                                ///< ARBITER_JIT: on, off (a cache miss is then an error)

@@ -1,0 +1,15 @@
+# Every installed header compiles by itself, with nothing but the installed tree: no CUDA, no other library.
+include(${CMAKE_CURRENT_LIST_DIR}/common.cmake)
+file(GLOB headers RELATIVE ${prefix}/include ${prefix}/include/arbiter/*.hpp)
+set(flags -fsyntax-only -pedantic -Wall -Wextra -Wconversion -Wshadow -Werror -I ${prefix}/include)
+file(MAKE_DIRECTORY ${work}/headers)
+foreach(header IN LISTS headers)
+  get_filename_component(name ${header} NAME_WE)
+  # Twice: a header that is not guarded defines everything again.
+  file(WRITE ${work}/headers/${name}.cpp "#include <${header}>\n#include <${header}>\n")
+  run("${header}" ${CXX_COMPILER} -std=c++20 ${flags} ${work}/headers/${name}.cpp)
+endforeach()
+foreach(language c c++)
+  file(WRITE ${work}/headers/c.c "#include <arbiter.h>\n#include <arbiter.h>\n")
+  run("arbiter.h as ${language}" ${C_COMPILER} -x ${language} ${flags} ${work}/headers/c.c)
+endforeach()
