@@ -94,7 +94,7 @@ void run(Group& group, int rank) {
   arbiter_handle* handle = nullptr;
   require(arbiter_prepare_handle(communicator.get(), &family, &handle), communicator.get());
 
-  const std::size_t count = 4 * 512;
+  constexpr std::size_t count = std::size_t{4} * 512;
   void* memory = nullptr;
   require(arbiter_device_allocate(communicator.get(), count * sizeof(float), &memory), communicator.get());
   std::vector<float> host(count, static_cast<float>(rank + 1));
