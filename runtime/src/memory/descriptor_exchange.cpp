@@ -189,6 +189,7 @@ std::vector<FileDescriptor> DescriptorMailbox::exchange(int my_rank, int mine, c
       if (peers[i].rank == got.message.from && !received[i]) {
         received[i] = std::move(descriptor);
         --missing;
+        return;
       }
     }
   };
