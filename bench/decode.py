@@ -1,31 +1,35 @@
-"""One decode step of a transformer with random weights, tensor-parallel, in a CUDA graph: whose allreduce is fastest.
+"""One decode step of a transformer with random weights, tensor-parallel, in a CUDA graph: whose
+allreduce is fastest.
 
-    torchrun --nproc-per-node 4 bench/decode.py --json decode.json                 # the whole matrix, TP 2 and 4
-    torchrun --nproc-per-node 4 bench/decode.py --quick --rows auto_fusion,flashinfer --json decode.json
-    torchrun --nproc-per-node 2 bench/decode.py --models qwen3-32b --batches 1 --decisions table.jsonl
+    torchrun --nproc-per-node 4 bench/decode.py --json decode.json         # all, TP 2 and 4
+    torchrun --nproc-per-node 4 bench/decode.py --quick --rows auto_fusion,flashinfer
+    torchrun --nproc-per-node 2 bench/decode.py --models qwen3-32b --decisions h200.db
 
-Needs PyTorch and libarbiter.so (ARBITER_LIBRARY), nothing else. The models have the layers, widths, heads, experts and
-vocabulary of the real ones; they leave out what every row would share anyway (rotary embedding, norms of q and k). To fit
-in memory, `--distinct-layers` of them have weights of their own, and the others use these again in turns (0: every layer
-has its own); together they are far larger than the L2 cache. Attention reads a full ring of `--context` positions, where
-each step replaces one. With fewer ranks in a group than there are GPUs, the groups share the cases and run at once.
+Needs PyTorch and libarbiter.so (ARBITER_LIBRARY), nothing else. The models have the layers, widths,
+heads, experts and vocabulary of the real ones; they leave out what every row would share anyway
+(rotary embedding, norms of q and k). To fit in memory, `--distinct-layers` of them have weights of
+their own, and the others use these again in turns (0: every layer has its own); together they are
+far larger than the L2 cache. Attention reads a full ring of `--context` positions, where each step
+replaces one. With fewer ranks in a group than there are GPUs, the groups share the cases and run at
+once.
 
-Experts of MoE models are chosen by token and layer: a router of random weights is all near ties, and the last bit of a sum
-would choose another model.
+Experts of MoE models are chosen by token and layer: a router of random weights is all near ties,
+and the last bit of a sum would choose another model.
 
-Rows: how a layer's two allreduces, residual additions and RMSNorms are done, and the allreduce after the embedding.
+Rows: how a layer's two allreduces, residual additions and RMSNorms are done, and the allreduce
+after the embedding.
   nccl                       NCCL, torch add, torch rms_norm
   <who> <backend>_fusion     fused kernels; the stand-alone allreduce is NCCL's
   ..._allreduce              stand-alone allreduces in NCCL's place; nothing is fused
   ..._fusion+allreduce       both
 of Arbiter's trtllm, mnnvl and auto, and of FlashInfer's trtllm where it is installed.
 
-Time: rows take turns, `--rounds` times; a round is `--steps` replays; the slowest rank counts; the median of rounds.
-Check: greedy tokens and logits of `--check-steps` steps from the same start, beside the same model with sums in fp32 over
-NCCL. The gap is the largest difference of any logit while the tokens are still equal; where they part, the margin is how
-much the reference preferred its own token. A row is wrong (exit status 1) if its gap at the first step is more than 3
-times NCCL's and more than 2% of the largest logit.
-"""
+Time: rows take turns, `--rounds` times; a round is `--steps` replays; the slowest rank counts; the
+median of rounds. Check: greedy tokens and logits of `--check-steps` steps from the same start,
+beside the same model with sums in fp32 over NCCL. The gap is the largest difference of any logit
+while the tokens are still equal; where they part, the margin is how much the reference preferred
+its own token. A row is wrong (exit status 1) if its gap at the first step is more than 3 times
+NCCL's and more than 2% of the largest logit."""
 
 import argparse
 import datetime
@@ -40,11 +44,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+# NVLink multicast is opt-in, for NCCL and PyTorch too; both read this when they are loaded.
+os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+os.environ["TORCH_SYMM_MEM_DISABLE_MULTICAST"] = "1"
+
 import torch
 import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.append(str(Path(__file__).resolve().parents[1] / "python"))  # an installed package comes first
+sys.path.append(
+    str(Path(__file__).resolve().parents[1] / "python")
+)  # an installed package comes first
 
 from transformer.context import Context
 from transformer.model import MODELS, Model
@@ -69,12 +79,13 @@ def captured(context: Context, model: Model, row: Row) -> Step:
     return graph.replay
 
 
-# ---- Checking -----------------------------------------------------------------------------------------------------------
+# ---- Checking ------------------------------------------------------------------------------------
 
 
 class Trace(NamedTuple):
-    """tokens [steps, batch]; this rank's logits [steps, batch, rows], or their largest difference from those of the
-    reference, [steps]; the logits [batch, rows] of an early step, to see whether a second run gives the same."""
+    """tokens [steps, batch]; this rank's logits [steps, batch, rows], or their largest difference
+    from those of the reference, [steps]; the logits [batch, rows] of an early step, to see whether
+    a second run gives the same."""
 
     tokens: torch.Tensor
     logits: torch.Tensor
@@ -84,14 +95,18 @@ class Trace(NamedTuple):
 def trace(model: Model, step: Step, steps: int, beside: Optional[Trace] = None) -> Trace:
     """From the start. Without `beside`, logits are kept; with it, their difference."""
     model.reset()
-    tokens = torch.empty(steps, *model.tokens.shape, dtype=model.tokens.dtype, device=model.tokens.device)
+    tokens = torch.empty(
+        steps, *model.tokens.shape, dtype=model.tokens.dtype, device=model.tokens.device
+    )
     extent = (steps,) if beside else (steps, *model.logits.shape)
     logits = torch.empty(extent, dtype=torch.float32, device=model.logits.device)
     early = model.logits
     for index in range(steps):
         step()
         tokens[index] = model.tokens
-        logits[index] = (model.logits - beside.logits[index]).abs().amax() if beside else model.logits
+        logits[index] = (
+            (model.logits - beside.logits[index]).abs().amax() if beside else model.logits
+        )
         if index == min(steps, 8) - 1:
             early = model.logits.clone()
     return Trace(tokens, logits, early)
@@ -105,7 +120,9 @@ def compare(context: Context, model: Model, ours: Trace, theirs: Trace) -> Dict[
     until = min(equal, steps - 1)  # the logits of the step that parts still come from equal tokens
     result: Dict[str, Any] = {
         "first_gap": context.slowest(gaps[0] if math.isfinite(gaps[0]) else math.inf),
-        "gap": context.slowest(max(gap if math.isfinite(gap) else math.inf for gap in gaps[: until + 1])),
+        "gap": context.slowest(
+            max(gap if math.isfinite(gap) else math.inf for gap in gaps[: until + 1])
+        ),
         "equal_steps": equal,
         "steps": steps,
     }
@@ -125,7 +142,7 @@ def _logit(context: Context, model: Model, logits: torch.Tensor, token: int) -> 
     return context.slowest(logits[local].item() if 0 <= local < model.rows else -math.inf)
 
 
-# ---- Measuring ----------------------------------------------------------------------------------------------------------
+# ---- Measuring -----------------------------------------------------------------------------------
 
 
 def timed(context: Context, model: Model, step: Step, steps: int) -> float:
@@ -152,7 +169,8 @@ def timed(context: Context, model: Model, step: Step, steps: int) -> float:
 def try_row(
     context: Context, model: Model, row: Row, beside: Trace, steps: int
 ) -> Tuple[Optional[Step], Dict[str, Any]]:
-    """Captures and checks a row; a row that fails on any rank is said to be unavailable, with the reason."""
+    """Captures and checks a row; a row that fails on any rank is said to be unavailable, with the
+    reason."""
     step, reason = None, row.unavailable
     if reason is None:
         try:
@@ -165,12 +183,18 @@ def try_row(
     ours = trace(model, step, steps, beside)
     again = trace(model, step, min(steps, 8), beside)
     result = {**row.describe(), **compare(context, model, ours, beside)}
-    result["repeats"] = context.failure(None if torch.equal(ours.early, again.early) else "differs") is None
+    result["repeats"] = (
+        context.failure(None if torch.equal(ours.early, again.early) else "differs") is None
+    )
     return step, result
 
 
 def run_case(
-    context: Context, name: str, batch: int, communicators: Dict[str, Any], options: argparse.Namespace
+    context: Context,
+    name: str,
+    batch: int,
+    communicators: Dict[str, Any],
+    options: argparse.Namespace,
 ) -> Dict[str, Any]:
     began = time.monotonic()
     shape = MODELS[name]
@@ -204,9 +228,13 @@ def run_case(
             tokens_per_s=batch * 1e6 / median,
             speedup=base / median,
             spread=(max(times) - min(times)) / median,
-            wrong=not (by_name[label]["first_gap"] <= max(3 * by_name["nccl"]["first_gap"], 0.02 * largest)),
+            wrong=not (
+                by_name[label]["first_gap"] <= max(3 * by_name["nccl"]["first_gap"], 0.02 * largest)
+            ),
         )
-    for made in {id(made): made for made in (getattr(row.plain, "__self__", None) for row in rows)}.values():
+    for made in {
+        id(made): made for made in (getattr(row.plain, "__self__", None) for row in rows)
+    }.values():
         if isinstance(made, FlashInfer):
             made.workspace.destroy()
     return {
@@ -218,7 +246,9 @@ def run_case(
         "expert_kernels": model.kernels_why_not or model.kernels,
         "candidates": {
             backend: {
-                pattern: communicator.explain(pattern, context.dtype, shape.hidden, batch)["candidate"]
+                pattern: communicator.explain(pattern, context.dtype, shape.hidden, batch)[
+                    "candidate"
+                ]
                 for pattern in ("allreduce", "allreduce_residual_rmsnorm")
             }
             for backend, communicator in communicators.items()
@@ -232,17 +262,24 @@ def run_case(
 def table(case: Dict[str, Any]) -> str:
     lines = [
         f"\n{case['model']}, TP {case['tp']}, batch {case['batch']}"
-        + (f", expert weights are copied: {case['expert_kernels']}" if isinstance(case["expert_kernels"], str) else ""),
+        + (
+            f", expert weights are copied: {case['expert_kernels']}"
+            if isinstance(case["expert_kernels"], str)
+            else ""
+        ),
         f"  {'row':<36}{'TPOT us':>10}{'tokens/s':>11}{'speedup':>9}{'gap':>9}  equal tokens",
     ]
     for result in case["rows"]:
         if "unavailable" in result:
-            lines.append(f"  {result['row']:<36}  unavailable: {result['unavailable'].splitlines()[0][:70]}")
+            lines.append(
+                f"  {result['row']:<36}  unavailable: {result['unavailable'].splitlines()[0][:70]}"
+            )
             continue
         parted = result.get("parted")
         lines.append(
             f"  {result['row']:<36}{result['tpot_us']:>10.1f}{result['tokens_per_s']:>11.1f}{result['speedup']:>8.3f}x"
-            f"{result['gap']:>9.4f}  {result['equal_steps']} of {result['steps']}"
+            f"{result['gap']:>9.4f}"
+            f"  {result['equal_steps']} of {result['steps']}"
             + (f", margin {parted['margin']:.4f}" if parted else "")
             + ("" if result["repeats"] else "  DIFFERS FROM RUN TO RUN")
             + ("  WRONG" if result["wrong"] else "")
@@ -250,12 +287,21 @@ def table(case: Dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# ---- The matrix ---------------------------------------------------------------------------------------------------------
+# ---- The matrix ----------------------------------------------------------------------------------
 
 
-def run_tp(tp: int, options: argparse.Namespace, deadline: float, save: Callable[[List[Dict[str, Any]]], None]) -> Any:
-    """The cases of one size of group, shared by the groups of that size. (cases of this rank's group, cases left out)."""
-    groups = [dist.new_group(list(range(first, first + tp))) for first in range(0, dist.get_world_size(), tp)]
+def run_tp(
+    tp: int,
+    options: argparse.Namespace,
+    deadline: float,
+    save: Callable[[List[Dict[str, Any]]], None],
+) -> Any:
+    """The cases of one size of group, shared by the groups of that size. (cases of this rank's
+    group, cases left out)."""
+    groups = [
+        dist.new_group(list(range(first, first + tp)))
+        for first in range(0, dist.get_world_size(), tp)
+    ]
     mine = dist.get_rank() // tp
     context = Context(options.device, groups[mine])
     context.barrier()  # connects the group before anything is captured
@@ -285,20 +331,44 @@ def run_tp(tp: int, options: argparse.Namespace, deadline: float, save: Callable
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="qwen3-30b-a3b,qwen3-32b,llama-70b", help=f"of {', '.join(MODELS)}")
-    parser.add_argument("--tp", default="2,4", help="sizes of groups; what does not divide the ranks is left out")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--models", default="qwen3-30b-a3b,qwen3-32b,llama-70b", help=f"of {', '.join(MODELS)}"
+    )
+    parser.add_argument(
+        "--tp", default="2,4", help="sizes of groups; what does not divide the ranks is left out"
+    )
     parser.add_argument("--batches", default="1,16")
-    parser.add_argument("--rows", help="nccl and these: auto_fusion, flashinfer, 'arbiter mnnvl_allreduce', trtllm, ...")
-    parser.add_argument("--quick", action="store_true", help="64 steps checked, 3 rounds of 20: the matrix in 4 minutes")
+    parser.add_argument(
+        "--rows",
+        help="nccl and these: auto_fusion, flashinfer, 'arbiter mnnvl_allreduce', trtllm, ...",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="64 steps checked, 3 rounds of 20: the matrix in 4 minutes",
+    )
     parser.add_argument("--context", type=int, default=1024, help="positions that attention reads")
-    parser.add_argument("--distinct-layers", type=int, default=8, help="layers with weights of their own; 0: all")
+    parser.add_argument(
+        "--distinct-layers", type=int, default=8, help="layers with weights of their own; 0: all"
+    )
     parser.add_argument("--steps", type=int, help="replays of a round (30)")
     parser.add_argument("--rounds", type=int, help="rounds (5)")
     parser.add_argument("--check-steps", type=int, help="greedy steps that are compared (256)")
-    parser.add_argument("--minutes", type=float, default=8, help="no case begins later; what is left out is listed")
-    parser.add_argument("--decisions", default="", help="what `arbiter tune` wrote; default: ARBITER_DB")
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: one rank, to try the program")
+    parser.add_argument(
+        "--minutes", type=float, default=8, help="no case begins later; what is left out is listed"
+    )
+    parser.add_argument(
+        "--decisions", default="", help="what `arbiter tune` wrote; default: ARBITER_DB"
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda",
+        choices=["cuda", "cpu"],
+        help="cpu: one rank, to try the program",
+    )
     parser.add_argument("--json", help="write the results here (rank 0)")
     options = parser.parse_args()
     for name, usual, quick in (("steps", 30, 20), ("rounds", 5, 3), ("check_steps", 256, 64)):
@@ -308,7 +378,6 @@ def main() -> None:
         if model not in MODELS:
             parser.error(f"no model '{model}'; expected of {', '.join(MODELS)}")
     cuda = options.device == "cuda"
-    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # NVLink multicast is opt-in, for NCCL too
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(minutes=30))
@@ -321,7 +390,8 @@ def main() -> None:
     left_out: List[Dict[str, Any]] = []
 
     def save(cases: List[Dict[str, Any]]) -> None:
-        """After every case: what is measured is kept. The other groups' cases come when all of a size are done."""
+        """After every case: what is measured is kept. The other groups' cases come when all of a
+        size are done."""
         if dist.get_rank() != 0 or not options.json:
             return
         import arbiter
@@ -337,14 +407,21 @@ def main() -> None:
             "arbiter": arbiter.library_version(),
             "seconds": round(time.monotonic() - started, 1),
         }
-        arguments = {name: getattr(options, name) for name in ("context", "distinct_layers", "steps", "rounds", "check_steps")}
-        text = json.dumps({**head, **arguments, "cases": [*kept, *cases], "left_out": left_out}, indent=2)
+        arguments = {
+            name: getattr(options, name)
+            for name in ("context", "distinct_layers", "steps", "rounds", "check_steps")
+        }
+        text = json.dumps(
+            {**head, **arguments, "cases": [*kept, *cases], "left_out": left_out}, indent=2
+        )
         Path(options.json).write_text(text + "\n")
 
     with torch.inference_mode():
         for tp in sizes:
             gathered: List[Any] = [None] * world
-            dist.all_gather_object(gathered, run_tp(tp, options, started + options.minutes * 60, save))
+            dist.all_gather_object(
+                gathered, run_tp(tp, options, started + options.minutes * 60, save)
+            )
             for cases, missing in gathered[::tp]:
                 kept += cases
                 left_out += missing

@@ -1,14 +1,15 @@
-"""Arbiter beside other allreduces: NCCL, PyTorch's symmetric memory, FlashInfer, vLLM, SGLang, whichever is installed.
+"""Arbiter beside other allreduces: NCCL, PyTorch's symmetric memory, FlashInfer, vLLM, SGLang,
+whichever is installed.
 
     torchrun --nproc-per-node 4 bench/peers.py --json peers.json --plot peers.svg
     torchrun --nproc-per-node 4 bench/peers.py --only nccl,"arbiter auto" --sizes 8K,64K,1M
-    LD_PRELOAD=libmscclpp_nccl.so torchrun ... bench/peers.py --only nccl --label mscclpp --json mscclpp.json
+    LD_PRELOAD=libmscclpp_nccl.so torchrun ... bench/peers.py --only nccl --label mscclpp
 
-One harness: the same inputs, a captured graph of many calls, peers in turns, the slowest rank, the median of rounds. Small
-integers as inputs, so sums must be exact; a peer that is wrong is not timed. MSCCL++ speaks NCCL's interface: preload its
-library and name the row with --label. NVLink multicast is used by nobody, NCCL included (NCCL_NVLS_ENABLE=0,
-TORCH_SYMM_MEM_DISABLE_MULTICAST=1), unless --allow-multicast says so.
-"""
+One harness: the same inputs, a captured graph of many calls, peers in turns, the slowest rank, the
+median of rounds. Small integers as inputs, so sums must be exact; a peer that is wrong is not
+timed. MSCCL++ speaks NCCL's interface: preload its library and name the row with --label. NVLink
+multicast is used by nobody, NCCL included (NCCL_NVLS_ENABLE=0, TORCH_SYMM_MEM_DISABLE_MULTICAST=1),
+unless --allow-multicast says so."""
 
 import argparse
 import datetime
@@ -21,21 +22,35 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.append(str(Path(__file__).resolve().parents[1] / "python"))  # an installed package comes first
+sys.path.append(
+    str(Path(__file__).resolve().parents[1] / "python")
+)  # an installed package comes first
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="16K,32K,64K,128K,256K,512K,1M,2M,4M,8M,16M", help="bytes of a rank's message")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes",
+        default="16K,32K,64K,128K,256K,512K,1M,2M,4M,8M,16M",
+        help="bytes of a rank's message",
+    )
     parser.add_argument("--hidden", type=int, default=8192, help="elements of a row")
     parser.add_argument("--patterns", default="allreduce,allreduce_residual_rmsnorm")
     parser.add_argument("--only", help="peers, separated by commas")
-    parser.add_argument("--label", help="instead of the name nccl, where another library was preloaded")
+    parser.add_argument(
+        "--label", help="instead of the name nccl, where another library was preloaded"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--replays", type=int, default=10, help="of a round; a replay is 20 calls")
     parser.add_argument("--decisions", help="what `arbiter tune` wrote; default: ARBITER_DB")
-    parser.add_argument("--allow-multicast", action="store_true", help="also what uses NVLink multicast")
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: to try the program")
+    parser.add_argument(
+        "--allow-multicast", action="store_true", help="also what uses NVLink multicast"
+    )
+    parser.add_argument(
+        "--device", default="cuda", choices=["cuda", "cpu"], help="cpu: to try the program"
+    )
     parser.add_argument("--json", help="write the results here (rank 0)")
     parser.add_argument("--plot", help="draw the curves here (rank 0; needs matplotlib)")
     given = parser.parse_args()
@@ -51,7 +66,10 @@ def byte_count(text: str) -> int:
 
 
 def table(case: Dict[str, Any]) -> str:
-    lines = [f"\n{case['pattern']}, {case['ranks']} ranks, hidden {case['hidden']}: microseconds of a call"]
+    lines = [
+        f"\n{case['pattern']}, {case['ranks']} ranks, hidden {case['hidden']}: microseconds of a"
+        " call"
+    ]
     sizes = case["bytes"]
     lines.append("  " + f"{'':<20}" + "".join(f"{size >> 10:>8}K" for size in sizes))
     for name, row in case["peers"].items():
@@ -59,7 +77,11 @@ def table(case: Dict[str, Any]) -> str:
             lines.append(f"  {name:<20}unavailable: {row['unavailable'].splitlines()[0][:80]}")
             continue
         cells = [row["us"].get(str(size)) for size in sizes]
-        lines.append("  " + f"{name:<20}" + "".join(f"{'-' if cell is None else format(cell, '.2f'):>9}" for cell in cells))
+        lines.append(
+            "  "
+            + f"{name:<20}"
+            + "".join(f"{'-' if cell is None else format(cell, '.2f'):>9}" for cell in cells)
+        )
         for size, reason in row.get("why_not", {}).items():
             if reason.startswith("wrong"):
                 lines.append(f"      {size} bytes: {reason}")
@@ -77,8 +99,15 @@ def plot(cases: List[Dict[str, Any]], path: str) -> None:
         for name, row in case["peers"].items():
             points = sorted((int(size), us) for size, us in row.get("us", {}).items())
             if points:
-                axis.plot(*zip(*points), marker="o", label=name, linewidth=2.5 if name == "arbiter auto" else 1)
-        axis.set(xscale="log", yscale="log", xlabel="bytes", ylabel="us of a call", title=case["pattern"])
+                axis.plot(
+                    *zip(*points),
+                    marker="o",
+                    label=name,
+                    linewidth=2.5 if name == "arbiter auto" else 1,
+                )
+        axis.set(
+            xscale="log", yscale="log", xlabel="bytes", ylabel="us of a call", title=case["pattern"]
+        )
         axis.legend(fontsize=8)
         axis.grid(True, which="both", alpha=0.3)
     figure.tight_layout()
@@ -106,7 +135,9 @@ def main() -> None:
     work = peers.Work(context, given.hidden, max(sizes) // row_bytes, given.decisions, host_group)
     cases = []
     with torch.inference_mode():
-        made = peers.make(work, given.only.split(",") if given.only else None, given.allow_multicast)
+        made = peers.make(
+            work, given.only.split(",") if given.only else None, given.allow_multicast
+        )
         for pattern in given.patterns.split(","):
             case = run(context, pattern, sizes, made, given, measure)
             cases.append(case)
@@ -138,10 +169,14 @@ def main() -> None:
         for row in case["peers"].values()
         for reason in row.get("why_not", {}).values()
     )
-    os._exit(1 if wrong else 0)  # other libraries' threads and some versions of gloo do not always end well
+    os._exit(
+        1 if wrong else 0
+    )  # other libraries' threads and some versions of gloo do not always end well
 
 
-def run(context: Any, pattern: str, sizes: List[int], made: Dict[str, Any], given: Any, measure: Any) -> Dict[str, Any]:
+def run(
+    context: Any, pattern: str, sizes: List[int], made: Dict[str, Any], given: Any, measure: Any
+) -> Dict[str, Any]:
     """One pattern: all sizes, all peers in turns."""
     rows: Dict[str, Any] = {}
     label = {"nccl": given.label} if given.label else {}
@@ -178,7 +213,13 @@ def run(context: Any, pattern: str, sizes: List[int], made: Dict[str, Any], give
             rows[name]["spread"][str(size)] = (max(times) - min(times)) / median
         programs.clear()
         gc.collect()
-    return {"pattern": pattern, "ranks": context.size, "hidden": given.hidden, "bytes": sizes, "peers": rows}
+    return {
+        "pattern": pattern,
+        "ranks": context.size,
+        "hidden": given.hidden,
+        "bytes": sizes,
+        "peers": rows,
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""One harness for all: the same inputs, a captured graph of many calls, the slowest rank, results checked."""
+"""One harness for all: the same inputs, a captured graph of many calls, the slowest rank, results
+checked."""
 
 import time
 from typing import Any, Callable, Tuple
@@ -20,14 +21,23 @@ def inputs(context: Context, rank: int, rows: int, hidden: int, salt: int) -> to
 
 
 def expected(context: Context, rows: int, hidden: int, salt: int) -> torch.Tensor:
-    return sum(inputs(context, rank, rows, hidden, salt).float() for rank in range(context.size))  # type: ignore
+    total = torch.zeros(rows, hidden, device=context.device)
+    for rank in range(context.size):
+        total += inputs(context, rank, rows, hidden, salt)
+    return total
 
 
 class Program:
     """`calls` calls of a peer on its input, captured where there is a GPU. Collective."""
 
     def __init__(self, context: Context, peer: Peer, pattern: str, rows: int, calls: int) -> None:
-        self.context, self.peer, self.pattern, self.rows, self.calls = context, peer, pattern, rows, calls
+        self.context, self.peer, self.pattern, self.rows, self.calls = (
+            context,
+            peer,
+            pattern,
+            rows,
+            calls,
+        )
         self.hidden = peer.work.hidden
         self.x = peer.input(rows)
         self.source = torch.zeros_like(self.x)
@@ -55,13 +65,16 @@ class Program:
         torch.cuda.synchronize()
         self.context.barrier()
         graph = torch.cuda.CUDAGraph()
-        with self.peer.capture(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with self.peer.capture(), torch.cuda.graph(
+            graph, stream=stream, capture_error_mode="thread_local"
+        ):
             self._calls()
         torch.cuda.synchronize()
         self.run = graph.replay
 
     def gap(self, salt: int) -> float:
-        """The largest difference from what is expected, over all ranks; for a program of one call."""
+        """The largest difference from what is expected, over all ranks; for a program of one
+        call."""
         self.source.copy_(inputs(self.context, self.context.rank, self.rows, self.hidden, salt))
         residual = inputs(self.context, 97, self.rows, self.hidden, salt)
         self.residual.copy_(residual)
@@ -104,7 +117,8 @@ class Program:
 
 
 def prepare(context: Context, peer: Peer, pattern: str, rows: int, calls: int) -> Tuple[Any, Any]:
-    """(a program to time, "") after results were right three times, or (None, what was wrong). Collective."""
+    """(a program to time, "") after results were right three times, or (None, what was wrong).
+    Collective."""
     program, reason = None, None
     try:
         once = Program(context, peer, pattern, rows, 1)

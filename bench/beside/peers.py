@@ -1,4 +1,5 @@
-"""The libraries, each behind the same three calls. Making one is collective, and raises where it is not to be had."""
+"""The libraries, each behind the same three calls. Making one is collective, and raises where it is
+not to be had."""
 
 import contextlib
 import importlib
@@ -16,7 +17,8 @@ PLAIN, NORM = "allreduce", "allreduce_residual_rmsnorm"
 
 
 class Work(NamedTuple):
-    """What a peer must be ready for: messages of up to `tokens` rows of `hidden` elements of bf16."""
+    """What a peer must be ready for: messages of up to `tokens` rows of `hidden` elements of
+    bf16."""
 
     context: Context
     hidden: int
@@ -26,7 +28,8 @@ class Work(NamedTuple):
 
 
 class Peer:
-    """plain(x): the sum, perhaps in x. norm(x, residual, gamma): RMSNorm of the new residual; changes residual."""
+    """plain(x): the sum, perhaps in x. norm(x, residual, gamma): RMSNorm of the new residual;
+    changes residual."""
 
     name = ""
     multicast = False  # makes or may make an NVLink multicast object
@@ -38,7 +41,9 @@ class Peer:
 
     def input(self, rows: int) -> torch.Tensor:
         """Where this peer wants its input: [rows, hidden]."""
-        return torch.empty(rows, self.work.hidden, dtype=self.work.context.dtype, device=self.work.context.device)
+        return torch.empty(
+            rows, self.work.hidden, dtype=self.work.context.dtype, device=self.work.context.device
+        )
 
     def plain(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -144,7 +149,8 @@ class FlashInferAuto(FlashInferTrtllm):
 
 
 class _CustomAllreduce(Peer):
-    """An engine's own kernel. A graph's inputs must come from cudaMalloc, and are registered after its capture."""
+    """An engine's own kernel. A graph's inputs must come from cudaMalloc, and are registered after
+    its capture."""
 
     patterns = (PLAIN,)
     modules = ("",)
@@ -160,7 +166,11 @@ class _CustomAllreduce(Peer):
                 failures.append(str(error))
         if made is None:
             raise RuntimeError("; ".join(failures))
-        self._made = made(work.host_group, work.context.device, max_size=max(8 << 20, 2 * work.tokens * work.hidden * 2))
+        self._made = made(
+            work.host_group,
+            work.context.device,
+            max_size=max(8 << 20, 2 * work.tokens * work.hidden * 2),
+        )
         if hasattr(self._made, "finalize_p2p"):
             self._made.finalize_p2p()
         if self._made.disabled:
@@ -203,7 +213,10 @@ class Arbiter(Peer):
         )
         try:
             self.communicator.prepare(
-                *[arbiter.Family(pattern, context.dtype, work.hidden, work.tokens) for pattern in (PLAIN, NORM)]
+                *[
+                    arbiter.Family(pattern, context.dtype, work.hidden, work.tokens)
+                    for pattern in (PLAIN, NORM)
+                ]
             )
         except BaseException:
             self.communicator.abort()
@@ -219,7 +232,9 @@ class Arbiter(Peer):
         ).norm_out
 
     def candidate(self, pattern: str, rows: int) -> str:
-        return self.communicator.explain(pattern, self.work.context.dtype, self.work.hidden, rows)["candidate"]
+        return self.communicator.explain(pattern, self.work.context.dtype, self.work.hidden, rows)[
+            "candidate"
+        ]
 
     def close(self) -> None:
         self.communicator.check()
@@ -227,7 +242,9 @@ class Arbiter(Peer):
 
 
 def _arbiter(backend: str) -> Type[Arbiter]:
-    return type(f"Arbiter_{backend}", (Arbiter,), {"name": f"arbiter {backend}", "backend": backend})
+    return type(
+        f"Arbiter_{backend}", (Arbiter,), {"name": f"arbiter {backend}", "backend": backend}
+    )
 
 
 PEERS: List[Type[Peer]] = [
@@ -245,7 +262,8 @@ PEERS: List[Type[Peer]] = [
 
 
 def make(work: Work, wanted: Optional[List[str]], allow_multicast: bool) -> Dict[str, Any]:
-    """{name: peer, or the reason why there is none}. Collective; what fails on one rank is none on all."""
+    """{name: peer, or the reason why there is none}. Collective; what fails on one rank is none on
+    all."""
     made: Dict[str, Any] = {}
     for kind in PEERS:
         if wanted is not None and kind.name not in wanted:

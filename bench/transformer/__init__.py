@@ -1,1 +1,2 @@
-"""A tensor-parallel transformer's decode step with random weights: what bench/decode.py measures."""
+"""A tensor-parallel transformer's decode step with random weights: what bench/decode.py
+measures."""

@@ -7,13 +7,16 @@ import torch.distributed as dist
 
 
 class Context:
-    """`group`: the tensor-parallel group; None: all ranks. Its methods that talk to other ranks are collective."""
+    """`group`: the tensor-parallel group; None: all ranks. Its methods that talk to other ranks are
+    collective."""
 
     def __init__(self, device: str, group: Any = None) -> None:
         self.group = dist.group.WORLD if group is None else group
         self.rank, self.size = dist.get_rank(self.group), dist.get_world_size(self.group)
         self.cuda = device == "cuda"
-        self.device = torch.device("cuda", torch.cuda.current_device()) if self.cuda else torch.device("cpu")
+        self.device = (
+            torch.device("cuda", torch.cuda.current_device()) if self.cuda else torch.device("cpu")
+        )
         self.dtype = torch.bfloat16
 
     def slowest(self, value: float) -> float:

@@ -1,5 +1,5 @@
-"""Multiplying rows by the weights of their experts: by Triton kernels that read each weight once and sum in a fixed order,
-or, without Triton, by copies of the weights."""
+"""Multiplying rows by the weights of their experts: by Triton kernels that read each weight once
+and sum in a fixed order, or, without Triton, by copies of the weights."""
 
 from typing import Any, Optional, Tuple
 
@@ -16,13 +16,21 @@ BLOCK = 64  # of the inner dimension; it must divide the widths
 
 
 def choose(tokens: torch.Tensor, layer: int, offsets: torch.Tensor, experts: int) -> torch.Tensor:
-    """[batch, top_k] experts, by a hash of token and layer. Scores of a router with random weights are near ties, where
-    the last bit of a sum decides: then rows of which each is right would compute different models."""
+    """[batch, top_k] experts, by a hash of token and layer. Scores of a router with random weights
+    are near ties, where the last bit of a sum decides: then rows of which each is right would
+    compute different models."""
     return ((tokens * 2654435761 + layer * 40503)[:, None] // 64 + offsets) % experts
 
 
-def copied(x: torch.Tensor, up: torch.Tensor, down: torch.Tensor, chosen: torch.Tensor, scores: torch.Tensor) -> Any:
-    """x [batch, hidden], up [experts, hidden, 2 * wide], down [experts, wide, hidden], scores [batch, top_k]."""
+def copied(
+    x: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    chosen: torch.Tensor,
+    scores: torch.Tensor,
+) -> Any:
+    """x [batch, hidden], up [experts, hidden, 2 * wide], down [experts, wide, hidden], scores
+    [batch, top_k]."""
     gate, value = torch.matmul(x[:, None, None, :], up[chosen]).chunk(2, -1)
     rows = torch.matmul(F.silu(gate) * value, down[chosen]).squeeze(2)
     return (rows * scores[:, :, None].to(rows.dtype)).sum(1)
@@ -53,7 +61,9 @@ if triton is not None:
             factor = tl.load(x + (row // top_k) * hidden + k).to(tl.float32)[:, None]
             at = weights + k[:, None] * (2 * wide) + column[None, :]
             gate += tl.sum(factor * tl.load(at, mask=inside[None, :], other=0.0).to(tl.float32), 0)
-            value += tl.sum(factor * tl.load(at + wide, mask=inside[None, :], other=0.0).to(tl.float32), 0)
+            value += tl.sum(
+                factor * tl.load(at + wide, mask=inside[None, :], other=0.0).to(tl.float32), 0
+            )
         gated = gate / (1.0 + tl.exp(-gate)) * value
         tl.store(out + row * wide + column, gated.to(out.dtype.element_ty), mask=inside)
 
@@ -82,13 +92,19 @@ if triton is not None:
                 k = first + tl.arange(0, block)
                 factor = tl.load(rows + row * wide + k).to(tl.float32)[:, None]
                 at = weights + k[:, None] * hidden + column[None, :]
-                part += tl.sum(factor * tl.load(at, mask=inside[None, :], other=0.0).to(tl.float32), 0)
+                part += tl.sum(
+                    factor * tl.load(at, mask=inside[None, :], other=0.0).to(tl.float32), 0
+                )
             total += tl.load(scores + row).to(tl.float32) * part
         tl.store(out + token * hidden + column, total.to(out.dtype.element_ty), mask=inside)
 
 
 def by_kernels(
-    x: torch.Tensor, up: torch.Tensor, down: torch.Tensor, chosen: torch.Tensor, scores: torch.Tensor
+    x: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    chosen: torch.Tensor,
+    scores: torch.Tensor,
 ) -> torch.Tensor:
     """As copied(). Raises RuntimeError where widths are not multiples of BLOCK."""
     batch, hidden = x.shape
@@ -112,7 +128,9 @@ def _block(extent: int) -> int:
     return next(block for block in (256, 128, BLOCK) if extent % block == 0)
 
 
-def kernels_work(x: torch.Tensor, up: torch.Tensor, down: torch.Tensor, top_k: int) -> Tuple[bool, Optional[str]]:
+def kernels_work(
+    x: torch.Tensor, up: torch.Tensor, down: torch.Tensor, top_k: int
+) -> Tuple[bool, Optional[str]]:
     """Are the kernels there and right? (False, why not)."""
     if triton is None:
         return False, "no Triton"
@@ -122,7 +140,9 @@ def kernels_work(x: torch.Tensor, up: torch.Tensor, down: torch.Tensor, top_k: i
     try:
         expected = copied(x, up, down, chosen, scores).float()
         gap = (by_kernels(x, up, down, chosen, scores).float() - expected).abs().max()
-    except Exception as error:  # of a compiler that is not there, or of a device that it does not know
+    except (
+        Exception
+    ) as error:  # of a compiler that is not there, or of a device that it does not know
         return False, f"{type(error).__name__}: {error}"
     good = bool(gap <= 0.03 * expected.abs().max())
     return good, None if good else f"they differ by {gap.item():g}"

@@ -35,14 +35,20 @@ EPS = 1e-6
 
 
 class Model:
-    """`tokens` [batch], `ring` of keys and values, `position` [1] and `logits` [batch, vocabulary / ranks] (fp32) keep
-    their addresses, so that a step can be captured. `distinct_layers` layers have weights and a ring of their own, and
-    serve the others in turns; 0: all. Raises SystemExit if the shape cannot be split over the ranks."""
+    """`tokens` [batch], `ring` of keys and values, `position` [1] and `logits` [batch, vocabulary /
+    ranks] (fp32) keep their addresses, so that a step can be captured. `distinct_layers` layers
+    have weights and a ring of their own, and serve the others in turns; 0: all. Raises SystemExit
+    if the shape cannot be split over the ranks."""
 
-    def __init__(self, context: Context, shape: Shape, batch: int, positions: int, distinct_layers: int) -> None:
+    def __init__(
+        self, context: Context, shape: Shape, batch: int, positions: int, distinct_layers: int
+    ) -> None:
         self.context, self.shape, self.batch = context, shape, batch
         ranks = context.size
-        if any(extent % ranks for extent in (shape.heads, shape.kv_heads, shape.vocabulary, shape.intermediate)):
+        if any(
+            extent % ranks
+            for extent in (shape.heads, shape.kv_heads, shape.vocabulary, shape.intermediate)
+        ):
             raise SystemExit(f"{shape} cannot be split over {ranks} ranks")
         self.heads, self.kv_heads = shape.heads // ranks, shape.kv_heads // ranks
         self.rows = shape.vocabulary // ranks
@@ -52,9 +58,13 @@ class Model:
         self.layers = [self._layer() for _ in range(distinct)]
         self.embedding = self._weight(self.rows, shape.hidden, fan_in=1)
         self.head = self._weight(self.rows, shape.hidden, fan_in=shape.hidden)
-        self._ring_start = self._weight(distinct, 2, batch, self.kv_heads, positions, shape.head_dim, fan_in=1)
+        self._ring_start = self._weight(
+            distinct, 2, batch, self.kv_heads, positions, shape.head_dim, fan_in=1
+        )
         self.ring = self._ring_start.clone()
-        start = torch.randint(0, shape.vocabulary, (batch,), generator=torch.Generator().manual_seed(7))
+        start = torch.randint(
+            0, shape.vocabulary, (batch,), generator=torch.Generator().manual_seed(7)
+        )
         self._start = start.to(context.device)
         self.tokens = self._start.clone()
         self.position = torch.zeros(1, dtype=torch.long, device=context.device)
@@ -63,17 +73,29 @@ class Model:
             order = torch.randperm(shape.experts, generator=torch.Generator().manual_seed(3))
             self._offsets = order[: shape.top_k].to(context.device)
         self._wide_head = self._wide_head_works()
-        self.kernels, self.kernels_why_not = self._kernels_work() if shape.experts else (False, None)
+        self.kernels, self.kernels_why_not = (
+            self._kernels_work() if shape.experts else (False, None)
+        )
 
     def _weight(self, *extent: int, fan_in: int, replicated: bool = False) -> torch.Tensor:
         made = torch.empty(extent, device=self.context.device, dtype=self.context.dtype)
-        return made.normal_(0, fan_in**-0.5, generator=self._replicated if replicated else self._shard)
+        return made.normal_(
+            0, fan_in**-0.5, generator=self._replicated if replicated else self._shard
+        )
 
     def _layer(self) -> Dict[str, torch.Tensor]:
-        shape, hidden, wide = self.shape, self.shape.hidden, self.shape.intermediate // self.context.size
+        shape, hidden, wide = (
+            self.shape,
+            self.shape.hidden,
+            self.shape.intermediate // self.context.size,
+        )
         layer = {
-            "qkv": self._weight((self.heads + 2 * self.kv_heads) * shape.head_dim, hidden, fan_in=hidden),
-            "out": self._weight(hidden, self.heads * shape.head_dim, fan_in=shape.heads * shape.head_dim),
+            "qkv": self._weight(
+                (self.heads + 2 * self.kv_heads) * shape.head_dim, hidden, fan_in=hidden
+            ),
+            "out": self._weight(
+                hidden, self.heads * shape.head_dim, fan_in=shape.heads * shape.head_dim
+            ),
         }
         if shape.experts:
             layer["router"] = self._weight(shape.experts, hidden, fan_in=hidden, replicated=True)
@@ -93,8 +115,9 @@ class Model:
         self.position.zero_()
 
     def step(self, row: Any) -> None:
-        """Decodes one token for every sequence, with the allreduces of `row` (rows.Row): tokens, ring, position and logits
-        change in place. Nothing in it waits for the device, so it can be captured."""
+        """Decodes one token for every sequence, with the allreduces of `row` (rows.Row): tokens,
+        ring, position and logits change in place. Nothing in it waits for the device, so it can be
+        captured."""
         shape = self.shape
         local = self.tokens - self.context.rank * self.rows
         mine = (local >= 0) & (local < self.rows)
@@ -103,7 +126,11 @@ class Model:
         for index in range(shape.layers):
             layer = self.layers[index % len(self.layers)]
             after = self.layers[(index + 1) % len(self.layers)]
-            x = row.fused(self._attention(x, layer, self.ring[index % len(self.layers)]), residual, layer["norm2"])
+            x = row.fused(
+                self._attention(x, layer, self.ring[index % len(self.layers)]),
+                residual,
+                layer["norm2"],
+            )
             x = self._experts(x, layer, index) if shape.experts else self._dense(x, layer)
             x = row.fused(x, residual, after["norm1"])
         self.logits.copy_(self._logits(x))
@@ -116,10 +143,15 @@ class Model:
         self.position.add_(1)
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.mm(x, self.head.t(), out_dtype=torch.float32) if self._wide_head else F.linear(x, self.head)
+        return (
+            torch.mm(x, self.head.t(), out_dtype=torch.float32)
+            if self._wide_head
+            else F.linear(x, self.head)
+        )
 
     def _wide_head_works(self) -> bool:
-        """Can logits be had in fp32? Rounded to bf16, the best two of a hundred thousand are often equal."""
+        """Can logits be had in fp32? Rounded to bf16, the best two of a hundred thousand are often
+        equal."""
         try:
             torch.mm(self.embedding[:1], self.head.t(), out_dtype=torch.float32)
             works = True
@@ -127,13 +159,21 @@ class Model:
             works = False
         return self.context.slowest(0.0 if works else 1.0) == 0.0
 
-    def _attention(self, x: torch.Tensor, layer: Dict[str, torch.Tensor], ring: torch.Tensor) -> torch.Tensor:
+    def _attention(
+        self, x: torch.Tensor, layer: Dict[str, torch.Tensor], ring: torch.Tensor
+    ) -> torch.Tensor:
         batch, dim = self.batch, self.shape.head_dim
-        q, k, v = F.linear(x, layer["qkv"]).view(batch, -1, dim).split([self.heads, self.kv_heads, self.kv_heads], 1)
+        q, k, v = (
+            F.linear(x, layer["qkv"])
+            .view(batch, -1, dim)
+            .split([self.heads, self.kv_heads, self.kv_heads], 1)
+        )
         place = self.position % ring.shape[3]
         ring[0].index_copy_(2, place, k.unsqueeze(2))
         ring[1].index_copy_(2, place, v.unsqueeze(2))
-        out = F.scaled_dot_product_attention(q.unsqueeze(2), ring[0], ring[1], enable_gqa=self.heads != self.kv_heads)
+        out = F.scaled_dot_product_attention(
+            q.unsqueeze(2), ring[0], ring[1], enable_gqa=self.heads != self.kv_heads
+        )
         return F.linear(out.reshape(batch, -1), layer["out"])
 
     @staticmethod

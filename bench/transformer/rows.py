@@ -1,7 +1,10 @@
-"""Who does a layer's two allreduces, residual additions and RMSNorms, and the allreduce after the embedding."""
+"""Who does a layer's two allreduces, residual additions and RMSNorms, and the allreduce after the
+embedding."""
 
 import contextlib
+import importlib
 import inspect
+import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Union
 
@@ -19,8 +22,9 @@ BACKENDS = ("trtllm", "mnnvl", "auto")
 
 @dataclass
 class Row:
-    """plain(x): the sum, perhaps in x. fused(x, residual, gamma): the norm of the new residual; changes residual.
-    `fusion`, `standalone`: which of the two is not NCCL's. `unavailable`: why there are none."""
+    """plain(x): the sum, perhaps in x. fused(x, residual, gamma): the norm of the new residual;
+    changes residual. `fusion`, `standalone`: which of the two is not NCCL's. `unavailable`: why
+    there are none."""
 
     name: str
     who: str
@@ -88,8 +92,8 @@ class Arbiter:
 
 
 class FlashInfer:
-    """FlashInfer's kernels; those of `trtllm` with a workspace of CUDA IPC memory, the others make an NVLink multicast
-    object. Raises RuntimeError where its version cannot be kept from that."""
+    """FlashInfer's kernels. Those of `trtllm` are kept from NVLink multicast objects; RuntimeError
+    where its version cannot be. Other backends make them."""
 
     def __init__(self, context: Context, hidden: int, tokens: int, backend: str = "trtllm") -> None:
         import flashinfer.comm as comm
@@ -99,8 +103,10 @@ class FlashInfer:
         if "group" in inspect.signature(comm.create_allreduce_fusion_workspace).parameters:
             where["group"] = context.group
         elif context.size != dist.get_world_size():
-            raise RuntimeError("this FlashInfer makes workspaces for all ranks only, and the group has fewer")
-        with _without_symmetric_memory() if backend == "trtllm" else contextlib.nullcontext():
+            raise RuntimeError(
+                "this FlashInfer makes workspaces for all ranks only, and the group has fewer"
+            )
+        with _without_multicast() if backend == "trtllm" else contextlib.nullcontext():
             self.workspace = comm.create_allreduce_fusion_workspace(
                 backend=backend,
                 world_size=context.size,
@@ -113,7 +119,11 @@ class FlashInfer:
 
     def plain(self, x: torch.Tensor) -> torch.Tensor:
         return self.comm.allreduce_fusion(
-            x, self.workspace, self.comm.AllReduceFusionPattern.kAllReduce, launch_with_pdl=True, fp32_acc=True
+            x,
+            self.workspace,
+            self.comm.AllReduceFusionPattern.kAllReduce,
+            launch_with_pdl=True,
+            fp32_acc=True,
         )
 
     def fused(self, x: torch.Tensor, residual: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
@@ -134,12 +144,22 @@ class FlashInfer:
 
 
 @contextlib.contextmanager
-def _without_symmetric_memory() -> Iterator[None]:
-    """FlashInfer leaves symmetric device memory alone under confidential computing; it is told that this is that."""
-    import flashinfer.comm.allreduce as module
+def _without_multicast() -> Iterator[None]:
+    """Newer versions allocate the workspace of `trtllm` themselves, without a multicast object. Older
+    ones make one, but under confidential computing: they are told that this is that. What they do
+    instead is memory of CUDA IPC or PyTorch's symmetric memory, which makes one too unless
+    TORCH_SYMM_MEM_DISABLE_MULTICAST is set."""
+    import flashinfer.comm as comm
 
+    if os.environ.get("TORCH_SYMM_MEM_DISABLE_MULTICAST") != "1":
+        raise RuntimeError("TORCH_SYMM_MEM_DISABLE_MULTICAST is not 1")
+    create = comm.trtllm_create_ipc_workspace_for_all_reduce_fusion
+    if "enable_multicast=False" in inspect.getsource(inspect.unwrap(create)):
+        yield
+        return
+    module = importlib.import_module("flashinfer.comm.allreduce")
     if not hasattr(module, "is_confidential_compute"):
-        raise RuntimeError("this FlashInfer cannot be kept from symmetric device memory (is_confidential_compute)")
+        raise RuntimeError("this FlashInfer cannot be kept from making a multicast object")
     real = module.is_confidential_compute
     module.is_confidential_compute = lambda *_: True
     try:
@@ -151,15 +171,17 @@ def _without_symmetric_memory() -> Iterator[None]:
 def make_communicators(
     context: Context, hiddens: List[int], tokens: int, decisions: Optional[str]
 ) -> Dict[str, Union[Any, str]]:
-    """{backend: communicator, or the reason why there is none}; collective. Everything is prepared here, because nothing
-    may move after the first capture."""
+    """{backend: communicator, or the reason why there is none}; collective. Everything is prepared
+    here, because nothing may move after the first capture."""
     import arbiter
 
     made: Dict[str, Union[Any, str]] = {}
     for backend in BACKENDS:
         communicator, reason = None, None
         try:
-            communicator = arbiter.Communicator.from_torch(context.group, backend=backend, decisions=decisions or None)
+            communicator = arbiter.Communicator.from_torch(
+                context.group, backend=backend, decisions=decisions or None
+            )
             communicator.prepare(
                 *[
                     arbiter.Family(pattern, context.dtype, hidden, tokens)
@@ -181,8 +203,11 @@ def make_communicators(
     return made
 
 
-def make_rows(context: Context, communicators: Dict[str, Any], hidden: int, tokens: int) -> List[Row]:
-    """NCCL first. For each of Arbiter's backends: the stand-alone allreduce, the fused one, both."""
+def make_rows(
+    context: Context, communicators: Dict[str, Any], hidden: int, tokens: int
+) -> List[Row]:
+    """NCCL first. For each of Arbiter's backends: the stand-alone allreduce, the fused one,
+    both."""
     base = nccl(context)
     rows = [Row("nccl", "nccl", "nccl", False, False, base, unfused(base))]
     if context.cuda:

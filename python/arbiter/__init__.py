@@ -1,4 +1,5 @@
-"""Allreduce between GPUs, plain or fused with what follows it, by the fastest proven kernel. See docs/python.md."""
+"""Allreduce between GPUs, plain or fused with what follows it, by the fastest proven kernel. See
+docs/python.md."""
 
 from ._library import load as _load
 from ._result import Fused

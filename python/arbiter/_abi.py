@@ -1,4 +1,5 @@
-"""The structs, enumerations and functions of arbiter.h, as ctypes sees them. Nothing here calls anything."""
+"""The structs, enumerations and functions of arbiter.h, as ctypes sees them. Nothing here calls
+anything."""
 
 import ctypes
 from ctypes import (
@@ -123,7 +124,10 @@ FUNCTIONS = {
     "arbiter_abi_version": (c_uint32, []),
     "arbiter_status_name": (c_char_p, [c_int]),
     "arbiter_last_error": (c_char_p, [_communicator]),
-    "arbiter_create_from_callbacks": (c_int, [POINTER(Callbacks), POINTER(Options), POINTER(c_void_p)]),
+    "arbiter_create_from_callbacks": (
+        c_int,
+        [POINTER(Callbacks), POINTER(Options), POINTER(c_void_p)],
+    ),
     "arbiter_create_from_environment": (c_int, [POINTER(Options), POINTER(c_void_p)]),
     "arbiter_create_in_process": (c_int, [c_int, POINTER(Options), POINTER(c_void_p)]),
     "arbiter_destroy": (None, [_communicator]),
@@ -134,7 +138,10 @@ FUNCTIONS = {
     "arbiter_can_use": (c_int, [_communicator, POINTER(Family), c_int64]),
     "arbiter_run": (c_int, [_handle, POINTER(Tensors), c_int64, c_void_p]),
     "arbiter_all_reduce": (c_int, [_communicator, c_void_p, c_void_p, c_int64, c_int, c_void_p]),
-    "arbiter_explain": (c_int, [_communicator, POINTER(Family), c_int64, c_char_p, c_size_t, POINTER(c_size_t)]),
+    "arbiter_explain": (
+        c_int,
+        [_communicator, POINTER(Family), c_int64, c_char_p, c_size_t, POINTER(c_size_t)],
+    ),
     "arbiter_stats": (c_int, _text),
     "arbiter_workspace_bytes": (c_size_t, [_communicator]),
     "arbiter_check": (c_int, [_communicator]),

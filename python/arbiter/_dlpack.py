@@ -1,4 +1,5 @@
-"""Reads what an object with __dlpack__ shows of its memory. Nothing is taken over: the object keeps it alive."""
+"""Reads what an object with __dlpack__ shows of its memory. Nothing is taken over: the object keeps
+it alive."""
 
 import ctypes
 from ctypes import POINTER, c_int32, c_int64, c_uint8, c_uint16, c_uint64, c_void_p
@@ -7,7 +8,14 @@ from typing import Any, NamedTuple, Optional, Tuple
 from .errors import InvalidArgument
 
 _HOST, _CUDA, _CUDA_MANAGED = 1, 2, 13
-_DTYPES = {(2, 16): "fp16", (2, 32): "fp32", (4, 16): "bf16", (0, 32): "int32", (1, 8): "uint8", (10, 8): "e4m3"}
+_DTYPES = {
+    (2, 16): "fp16",
+    (2, 32): "fp32",
+    (4, 16): "bf16",
+    (0, 32): "int32",
+    (1, 8): "uint8",
+    (10, 8): "e4m3",
+}
 
 
 class _Tensor(ctypes.Structure):
@@ -47,7 +55,10 @@ def look(x: Any, name: str) -> Shown:
     """Raises InvalidArgument for memory that is neither the host's nor a CUDA device's."""
     kind, index = x.__dlpack_device__()
     if int(kind) not in (_HOST, _CUDA, _CUDA_MANAGED):
-        raise InvalidArgument(f"{name} is on a device of DLPack's kind {int(kind)}; expected a GPU's memory or the host's")
+        raise InvalidArgument(
+            f"{name} is on a device of DLPack's kind {int(kind)}; expected a GPU's memory or the"
+            " host's"
+        )
     on_host = int(kind) == _HOST
     # -1: the exporter need not order streams; the caller says in which stream it is ready.
     capsule = x.__dlpack__() if on_host else x.__dlpack__(stream=-1)

@@ -60,7 +60,10 @@ def run(
         "scale_out": scale_out,
     }
     results = _places(parts, places, x, shape, tokens, hidden)
-    writes = {name: _arrays.view(array, name, strided=name == "scale_out") for name, array in results.items()}
+    writes = {
+        name: _arrays.view(array, name, strided=name == "scale_out")
+        for name, array in results.items()
+    }
     _check_written(parts, writes, source, tokens, hidden)
 
     handle = communicator._handle(pattern, source.dtype, hidden, tokens, mode)
@@ -68,8 +71,12 @@ def run(
     tensors = _abi.Tensors(ctypes.sizeof(_abi.Tensors))
     tensors.epsilon = eps
     tensors.weight_bias = weight_bias
-    tensors.gamma_fp32 = int("gamma" in reads and reads["gamma"].dtype == "fp32" and source.dtype != "fp32")
-    tensors.moe_weights_fp32 = int("moe_weights" not in reads or reads["moe_weights"].dtype == "fp32")
+    tensors.gamma_fp32 = int(
+        "gamma" in reads and reads["gamma"].dtype == "fp32" and source.dtype != "fp32"
+    )
+    tensors.moe_weights_fp32 = int(
+        "moe_weights" not in reads or reads["moe_weights"].dtype == "fp32"
+    )
     if "scale_out" in writes:
         tensors.scale_out_bytes = writes["scale_out"].room
     if parts.moe == "moe_reduce":
@@ -81,14 +88,18 @@ def run(
     if communicator._staging is not None:
         with communicator._staging.call(reads, writes, _SAME) as at:
             _point(tensors, at)
-            communicator._require(communicator._library.arbiter_run(handle, ctypes.byref(tensors), tokens, None))
+            communicator._require(
+                communicator._library.arbiter_run(handle, ctypes.byref(tensors), tokens, None)
+            )
     else:
         for name, seen in {**reads, **writes}.items():
             communicator._on_this_gpu(seen, name)
         communicator._make_quick(x)
         _point(tensors, {name: seen.pointer for name, seen in {**reads, **writes}.items()})
         communicator._require(
-            communicator._library.arbiter_run(handle, ctypes.byref(tensors), tokens, communicator._stream(x, stream))
+            communicator._library.arbiter_run(
+                handle, ctypes.byref(tensors), tokens, communicator._stream(x, stream)
+            )
         )
     return Fused(**results)
 
@@ -99,15 +110,21 @@ def _point(tensors: _abi.Tensors, at: Dict[str, int]) -> None:
         setattr(tensors, names.get(name, name), pointer)
 
 
-def _rows(parts: _patterns.Pattern, source: _arrays.View, row_map: Any) -> Tuple[int, Tuple[int, ...]]:
+def _rows(
+    parts: _patterns.Pattern, source: _arrays.View, row_map: Any
+) -> Tuple[int, Tuple[int, ...]]:
     """How many rows there are, and the shape of results."""
     if parts.moe == "moe_reduce":
         if len(source.shape) != 3:
-            raise InvalidArgument(f"x has shape {source.shape}; '{parts.name}' expects [experts, tokens, hidden]")
+            raise InvalidArgument(
+                f"x has shape {source.shape}; '{parts.name}' expects [experts, tokens, hidden]"
+            )
         return source.shape[1], source.shape[1:]
     if parts.moe == "moe_finalize":
         if len(source.shape) != 2 or row_map is None or len(row_map.shape) != 2:
-            raise InvalidArgument(f"'{parts.name}' expects x [rows, hidden] and moe_row_map [tokens, top_k] (int32)")
+            raise InvalidArgument(
+                f"'{parts.name}' expects x [rows, hidden] and moe_row_map [tokens, top_k] (int32)"
+            )
         return row_map.shape[0], (row_map.shape[0], source.shape[1])
     hidden = source.shape[-1]
     return (source.elements // hidden if hidden else 0), source.shape
@@ -130,7 +147,9 @@ def _reads(
                 raise InvalidArgument(f"'{parts.name}' needs {name}")
             continue
         if not needed.get(name, bool(parts.moe)):
-            raise InvalidArgument(f"'{parts.name}' has no use for {name}; leave it out or choose another pattern")
+            raise InvalidArgument(
+                f"'{parts.name}' has no use for {name}; leave it out or choose another pattern"
+            )
         seen[name] = _arrays.view(array, name)
     both = (source.dtype, "fp32")
     weights = (
@@ -142,7 +161,11 @@ def _reads(
         "residual": ((source.dtype,), tokens * hidden, "[tokens, hidden]"),
         "gamma": (both, hidden, "[hidden]"),
         "scale_in": (("fp32",), 1, "one number"),
-        "moe_weights": (both, weights, "[experts, tokens]" if parts.moe == "moe_reduce" else "[tokens, top_k]"),
+        "moe_weights": (
+            both,
+            weights,
+            "[experts, tokens]" if parts.moe == "moe_reduce" else "[tokens, top_k]",
+        ),
         "moe_row_map": (("int32",), weights, "[tokens, top_k]"),
         "moe_shared": ((source.dtype,), tokens * hidden, "[tokens, hidden]"),
     }
@@ -150,14 +173,20 @@ def _reads(
         dtypes, elements, words = expected[name]
         if array.dtype not in dtypes or array.elements != elements:
             raise InvalidArgument(
-                f"{name} is {array.dtype} {array.shape}; expected {' or '.join(dict.fromkeys(dtypes))}, "
-                f"{words}, with {tokens} tokens and hidden size {hidden}"
+                f"{name} is {array.dtype} {array.shape}; expected"
+                f" {' or '.join(dict.fromkeys(dtypes))}, {words}, with {tokens} tokens and hidden"
+                f" size {hidden}"
             )
     return seen
 
 
 def _places(
-    parts: _patterns.Pattern, places: Dict[str, Any], x: Any, shape: Tuple[int, ...], tokens: int, hidden: int
+    parts: _patterns.Pattern,
+    places: Dict[str, Any],
+    x: Any,
+    shape: Tuple[int, ...],
+    tokens: int,
+    hidden: int,
 ) -> Dict[str, Any]:
     """The arrays to write to: given ones, and new ones where they are needed or asked for."""
     writes = parts.writes
@@ -165,14 +194,18 @@ def _places(
     for name, place in places.items():
         if name not in writes:
             if place is not None and place is not False:
-                raise InvalidArgument(f"'{parts.name}' does not write {name}; it writes {', '.join(writes)}")
+                raise InvalidArgument(
+                    f"'{parts.name}' does not write {name}; it writes {', '.join(writes)}"
+                )
             continue
         if place is None or place is True:
             if place is None and not writes[name] and name != "residual_out":
                 continue
             if name == "quant_out":
                 place = _arrays.empty(
-                    x, parts.quant_shape(tokens, hidden), "uint8" if parts.quantisation.startswith("nvfp4") else "e4m3"
+                    x,
+                    parts.quant_shape(tokens, hidden),
+                    "uint8" if parts.quantisation.startswith("nvfp4") else "e4m3",
                 )
             elif name == "scale_out":
                 kind, extent = parts.scale_shape(tokens, hidden)
@@ -188,12 +221,22 @@ def _places(
 
 
 def _check_written(
-    parts: _patterns.Pattern, writes: Dict[str, _arrays.View], source: _arrays.View, tokens: int, hidden: int
+    parts: _patterns.Pattern,
+    writes: Dict[str, _arrays.View],
+    source: _arrays.View,
+    tokens: int,
+    hidden: int,
 ) -> None:
     for name, seen in writes.items():
         if name == "quant_out":
             rows, columns = parts.quant_shape(tokens, hidden)
             if seen.bytes != rows * columns:
-                raise InvalidArgument(f"quant_out has {seen.bytes} bytes; expected [{rows}, {columns}] of one byte")
-        elif name != "scale_out" and (seen.dtype != source.dtype or seen.elements != tokens * hidden):
-            raise InvalidArgument(f"{name} is {seen.dtype} {seen.shape}; expected {source.dtype} [{tokens}, {hidden}]")
+                raise InvalidArgument(
+                    f"quant_out has {seen.bytes} bytes; expected [{rows}, {columns}] of one byte"
+                )
+        elif name != "scale_out" and (
+            seen.dtype != source.dtype or seen.elements != tokens * hidden
+        ):
+            raise InvalidArgument(
+                f"{name} is {seen.dtype} {seen.shape}; expected {source.dtype} [{tokens}, {hidden}]"
+            )

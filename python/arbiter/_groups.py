@@ -12,10 +12,16 @@ BarrierFunction = Callable[[], Any]
 
 
 class Group:
-    """Keeps the functions alive that the library calls. What they raise is kept in `error`; the library is told 1."""
+    """Keeps the functions alive that the library calls. What they raise is kept in `error`; the
+    library is told 1."""
 
     def __init__(
-        self, rank: int, size: int, allgather: AllgatherFunction, broadcast: BroadcastFunction, barrier: BarrierFunction
+        self,
+        rank: int,
+        size: int,
+        allgather: AllgatherFunction,
+        broadcast: BroadcastFunction,
+        barrier: BarrierFunction,
     ) -> None:
         self.error: Optional[BaseException] = None
         self._functions = (allgather, broadcast, barrier)
@@ -43,7 +49,8 @@ class Group:
             parts = self._functions[0](ctypes.string_at(send, size) if size else b"")
             if len(parts) != self.size or any(len(part) != size for part in parts):
                 raise InvalidArgument(
-                    f"allgather returned parts of {[len(part) for part in parts]} bytes; expected {self.size} of {size}"
+                    f"allgather returned parts of {[len(part) for part in parts]} bytes; expected"
+                    f" {self.size} of {size}"
                 )
             ctypes.memmove(receive, b"".join(parts), size * self.size)
 
@@ -63,18 +70,23 @@ class Group:
 
 
 def torch_group(group: Any) -> Group:
-    """Over torch.distributed, on host memory where the group has a backend for it (gloo), else through the GPU."""
+    """Over torch.distributed, on host memory where the group has a backend for it (gloo), else
+    through the GPU."""
     import torch
     import torch.distributed as dist
 
     if not dist.is_initialized():
-        raise InvalidArgument("torch.distributed is not initialised; call torch.distributed.init_process_group() first")
+        raise InvalidArgument(
+            "torch.distributed is not initialised; call torch.distributed.init_process_group()"
+            " first"
+        )
     group = dist.group.WORLD if group is None else group
     rank = dist.get_rank(group)
     size = dist.get_world_size(group)
     if rank < 0:
         raise InvalidArgument(
-            "this process is not in the group; create the communicator on the ranks of the group only"
+            "this process is not in the group; create the communicator on the ranks of the group"
+            " only"
         )
     device = _exchange_device(torch, group)
 

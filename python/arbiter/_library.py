@@ -35,8 +35,8 @@ def load() -> ctypes.CDLL:
             continue
         return _declared(library, path)
     raise errors.Unavailable(
-        "libarbiter.so was not found. Build it (tools/quickstart), or set ARBITER_LIBRARY to the file. Tried:\n"
-        + "\n".join(tried)
+        "libarbiter.so was not found. Build it (tools/quickstart), or set ARBITER_LIBRARY to the"
+        " file. Tried:\n" + "\n".join(tried)
     )
 
 
@@ -45,17 +45,21 @@ def _declared(library: ctypes.CDLL, path: str) -> ctypes.CDLL:
         library.arbiter_abi_version.restype = ctypes.c_uint32
         abi = library.arbiter_abi_version()
     except AttributeError:
-        raise errors.Unavailable(f"{path} is not Arbiter's library: it has no arbiter_abi_version") from None
+        raise errors.Unavailable(
+            f"{path} is not Arbiter's library: it has no arbiter_abi_version"
+        ) from None
     if abi != _abi.ABI_VERSION:
         raise errors.Unavailable(
-            f"{path} has ABI version {abi}; this package needs {_abi.ABI_VERSION}. Install package and library of the "
-            "same release"
+            f"{path} has ABI version {abi}; this package needs {_abi.ABI_VERSION}. Install package"
+            " and library of the same release"
         )
     for name, (result, arguments) in _abi.FUNCTIONS.items():
         try:
             function = getattr(library, name)
         except AttributeError:
-            raise errors.Unavailable(f"{path} has no {name}: it is older than this package") from None
+            raise errors.Unavailable(
+                f"{path} has no {name}: it is older than this package"
+            ) from None
         function.restype = result
         function.argtypes = arguments
     return library

@@ -44,15 +44,16 @@ def build(
     log_level: Optional[str] = None,
     log: Optional[LogFunction] = None,
 ) -> Tuple[_abi.Options, List[Any]]:
-    """The struct, and what must live as long as the communicator. What is None is the library's default, which an
-    ARBITER_* variable may set.
+    """The struct, and what must live as long as the communicator. What is None is the library's
+    default, which an ARBITER_* variable may set.
 
-    device: "cuda", "cpu" (the GPU's kernels on the host, for tests) or "auto". ordinal: the GPU. multicast, nccl, jit,
-    shipped: allow NVLink multicast, NCCL, compiling, the decisions inside the library. kernels: run the compiled
-    kernels that the decisions carry, which are code. decisions: a file that `arbiter tune` wrote, or its bytes. backend: "auto", "trtllm", "mnnvl", "custom", "nvls" or "nccl". numerics: "any"
-    or "strict". candidate: the one to use wherever it can. timeout: seconds that a kernel waits for a peer. log:
-    called with (level, text).
-    """
+    device: "cuda", "cpu" (the GPU's kernels on the host, for tests) or "auto". ordinal: the GPU.
+    multicast, nccl, jit, shipped: allow NVLink multicast, NCCL, compiling, the decisions inside the
+    library. kernels: run the compiled kernels that the decisions carry, which are code. decisions:
+    a file that `arbiter tune` wrote, or its bytes. backend: "auto", "trtllm", "mnnvl", "custom",
+    "nvls" or "nccl". numerics: "any" or "strict". candidate: the one to use wherever it can, or
+    "oneshot" or "twoshot". timeout: seconds that a kernel waits for a peer. log: called with
+    (level, text)."""
     if device in (None, "auto"):  # the library's own rule; decided here to know which it is
         device = "cuda" if gpu_count() >= gpus_needed else "cpu"
     if device not in _DEVICES:
@@ -94,7 +95,10 @@ def build(
         function = log
 
         def forward(_user: Any, level: int, text: bytes) -> None:
-            function(_LEVELS[level] if 0 <= level < len(_LEVELS) else str(level), text.decode("utf-8", "replace"))
+            function(
+                _LEVELS[level] if 0 <= level < len(_LEVELS) else str(level),
+                text.decode("utf-8", "replace"),
+            )
 
         options.log = _abi.LogCallback(forward)
     keep.append(options)

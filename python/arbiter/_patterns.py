@@ -1,4 +1,5 @@
-"""What a pattern reads and writes, and the shapes of it. docs/catalogue.md is the reference; the library decides."""
+"""What a pattern reads and writes, and the shapes of it. docs/catalogue.md is the reference; the
+library decides."""
 
 import re
 from dataclasses import dataclass
@@ -8,14 +9,17 @@ from typing import Any, Dict, Optional, Tuple
 from .errors import InvalidArgument
 
 _NAME = re.compile(
-    r"(?P<moe>moe_reduce_|moe_finalize_)?allreduce(?P<residual>_residual)?(?P<norm>_rmsnorm|_layernorm)?"
-    r"(?:_(?P<quantisation>fp8_static|fp8_token|fp8_group(?P<group>[1-9]\d*)_(?:ue8m0|fp32)|nvfp4_(?:linear|128x4|8x4)))?"
+    r"(?P<moe>moe_reduce_|moe_finalize_)?allreduce"
+    r"(?P<residual>_residual)?(?P<norm>_rmsnorm|_layernorm)?"
+    r"(?:_(?P<quantisation>fp8_static|fp8_token|fp8_group(?P<group>[1-9]\d*)_(?:ue8m0|fp32)"
+    r"|nvfp4_(?:linear|128x4|8x4)))?"
 )
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """The parts of a pattern's name. `group`: elements that share a scale, 0 where there is no such thing."""
+    """The parts of a pattern's name. `group`: elements that share a scale, 0 where there is no such
+    thing."""
 
     name: str
     moe: str
@@ -26,7 +30,8 @@ class Pattern:
 
     @property
     def writes(self) -> Dict[str, bool]:
-        """The tensors that the pattern can write, by name: True where it must be given a place for them."""
+        """The tensors that the pattern can write, by name: True where it must be given a place for
+        them."""
         stages = self.residual or self.norm or bool(self.quantisation)
         outputs: Dict[str, bool] = {}
         if self.residual:
@@ -75,8 +80,9 @@ def parse(name: str) -> Pattern:
     found: Optional["re.Match[str]"] = _NAME.fullmatch(name)
     if found is None:
         raise InvalidArgument(
-            f"'{name}' is not a pattern; expected [moe_reduce_|moe_finalize_]allreduce[_residual][_rmsnorm]"
-            "[_<quantisation>], as in 'allreduce_residual_rmsnorm' (docs/catalogue.md)"
+            f"'{name}' is not a pattern; expected"
+            " [moe_reduce_|moe_finalize_]allreduce[_residual][_rmsnorm][_<quantisation>], as in"
+            " 'allreduce_residual_rmsnorm' (docs/catalogue.md)"
         )
     return Pattern(
         name,

@@ -1,7 +1,8 @@
 """The short way for PyTorch's CUDA tensors: what a call costs the host beside its launch.
 
-It serves the calls that it knows and gives None for all others, wrong ones too: those go the long way (communicator.py,
-_fused.py), which says what is wrong. So every test here must be at least as strict as there."""
+It serves the calls that it knows and gives None for all others, wrong ones too: those go the long
+way (communicator.py, _fused.py), which says what is wrong. So every test here must be at least as
+strict as there."""
 
 import ctypes
 from typing import Any, Dict, List, Optional, Tuple
@@ -25,17 +26,31 @@ _grad_enabled = torch.is_grad_enabled
 
 # Where a member of arbiter_tensors lies, counted in its words of 8 bytes.
 _INPUT, _RESIDUAL_IN, _RESIDUAL_OUT, _GAMMA, _NORM_OUT = (
-    getattr(_abi.Tensors, name).offset // 8 for name in ("input", "residual_in", "residual_out", "gamma", "norm_out")
+    getattr(_abi.Tensors, name).offset // 8
+    for name in ("input", "residual_in", "residual_out", "gamma", "norm_out")
 )
 
 
 class _Plan:
-    """What stays the same between calls of one pattern, dtype and hidden size. `handles`: the communicator's own list of
-    (max_tokens, mode, handle), which grows when more is prepared."""
+    """What stays the same between calls of one pattern, dtype and hidden size. `handles`: the
+    communicator's own list of (max_tokens, mode, handle), which grows when more is prepared."""
 
-    __slots__ = ("eps", "gamma_dtype", "handles", "hidden", "norm", "place", "residual", "tensors", "weight_bias", "words")
+    __slots__ = (
+        "eps",
+        "gamma_dtype",
+        "handles",
+        "hidden",
+        "norm",
+        "place",
+        "residual",
+        "tensors",
+        "weight_bias",
+        "words",
+    )
 
-    def __init__(self, parts: _patterns.Pattern, hidden: int, handles: List[Tuple[int, str, Any]]) -> None:
+    def __init__(
+        self, parts: _patterns.Pattern, hidden: int, handles: List[Tuple[int, str, Any]]
+    ) -> None:
         self.residual, self.norm = parts.residual, parts.norm
         self.hidden, self.handles = hidden, handles
         memory = bytearray(ctypes.sizeof(_abi.Tensors))
@@ -49,7 +64,8 @@ class _Plan:
 
 
 class Quick:
-    """Of one communicator on a GPU, until it is closed. Not for several threads, as the communicator."""
+    """Of one communicator on a GPU, until it is closed. Not for several threads, as the
+    communicator."""
 
     def __init__(self, communicator: Any) -> None:
         self._ordinal: int = communicator.ordinal
@@ -104,7 +120,8 @@ class Quick:
         norm_out: Any,
         stream: Any,
     ) -> Optional[Fused]:
-        """What the call wrote, or None: not a case for this. For patterns of a residual, a norm or both."""
+        """What the call wrote, or None: not a case for this. For patterns of a residual, a norm or
+        both."""
         if type(x) not in _PLAIN or _grad_enabled():
             return None
         gpu, dtype, shape = _gpu(x), x.dtype, x.shape

@@ -18,13 +18,19 @@ class Staging:
 
     @contextlib.contextmanager
     def call(
-        self, reads: Dict[str, "_arrays.View"], writes: Dict[str, "_arrays.View"], may_be_same: Set[Tuple[str, str]]
+        self,
+        reads: Dict[str, "_arrays.View"],
+        writes: Dict[str, "_arrays.View"],
+        may_be_same: Set[Tuple[str, str]],
     ) -> Iterator[Dict[str, int]]:
-        """Gives the addresses to call with. What was written is copied out when the block ends without an exception.
-        Refuses what a GPU would get wrong: tensors that overlap, but for the pairs (written, other) in `may_be_same`."""
+        """Gives the addresses to call with. What was written is copied out when the block ends
+        without an exception. Refuses what a GPU would get wrong: tensors that overlap, but for the
+        pairs (written, other) in `may_be_same`."""
         for name, seen in {**reads, **writes}.items():
             if seen.device != "cpu":
-                raise InvalidArgument(f"{name} is on a GPU; this communicator is on the CPU device: pass a host array")
+                raise InvalidArgument(
+                    f"{name} is on a GPU; this communicator is on the CPU device: pass a host array"
+                )
         _refuse_overlap(reads, writes, may_be_same)
         at = {name: self._room(name, seen.bytes) for name, seen in {**reads, **writes}.items()}
         for name, seen in reads.items():
@@ -42,7 +48,11 @@ class Staging:
             del self._buffers[name]
             owner._require(owner._library.arbiter_device_release(owner._open(), address))
         memory = ctypes.c_void_p()
-        owner._require(owner._library.arbiter_device_allocate(owner._open(), max(size, 1), ctypes.byref(memory)))
+        owner._require(
+            owner._library.arbiter_device_allocate(
+                owner._open(), max(size, 1), ctypes.byref(memory)
+            )
+        )
         self._buffers[name] = (memory.value or 0, max(size, 1))
         return self._buffers[name][0]
 
@@ -52,7 +62,9 @@ class Staging:
         self._buffers.clear()
 
 
-def _refuse_overlap(reads: Dict[str, Any], writes: Dict[str, Any], may_be_same: Set[Tuple[str, str]]) -> None:
+def _refuse_overlap(
+    reads: Dict[str, Any], writes: Dict[str, Any], may_be_same: Set[Tuple[str, str]]
+) -> None:
     everything = list({**reads, **writes}.items())
     for name, written in writes.items():
         for other_name, other in everything:
@@ -61,7 +73,10 @@ def _refuse_overlap(reads: Dict[str, Any], writes: Dict[str, Any], may_be_same: 
             if (name, other_name) in may_be_same or (other_name, name) in may_be_same:
                 if written.pointer == other.pointer:
                     continue
-            if written.pointer < other.pointer + other.bytes and other.pointer < written.pointer + written.bytes:
+            if (
+                written.pointer < other.pointer + other.bytes
+                and other.pointer < written.pointer + written.bytes
+            ):
                 raise InvalidArgument(
                     f"{name} overlaps {other_name}; they must be apart"
                     + (" or the same" if (name, other_name) in may_be_same else "")

@@ -4,7 +4,19 @@ import ctypes
 import json
 import sys
 import warnings
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar, Union
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+)
 
 from . import _abi, _arrays, _fused, _groups, _library, _options, _staging
 from ._arrays import dtype_name
@@ -16,8 +28,9 @@ _Self = TypeVar("_Self", bound="Communicator")
 
 
 class Family(NamedTuple):
-    """What will be called: `pattern` (docs/catalogue.md) on rows of `hidden` elements of `dtype`, 1 to `max_tokens` of
-    them. `mode` says which measurements apply, "graph" or "eager"; calls may be captured or not in either."""
+    """What will be called: `pattern` (docs/catalogue.md) on rows of `hidden` elements of `dtype`, 1
+    to `max_tokens` of them. `mode` says which measurements apply, "graph" or "eager"; calls may be
+    captured or not in either."""
 
     pattern: str
     dtype: Any
@@ -40,19 +53,21 @@ class Family(NamedTuple):
 
 
 class Communicator:
-    """Made by one of the `from_...` functions, on every rank of a group. Use it from one thread at a time, with its
-    device current. Collective, that is, called by all ranks in the same order: creating, `prepare`, `close`. Calls are
-    made in the same order on all ranks; those on a GPU are stream-ordered, on PyTorch's current stream unless another
-    is given, and may be captured into a CUDA graph.
+    """Made by one of the `from_...` functions, on every rank of a group. Use it from one thread at
+    a time, with its device current. Collective, that is, called by all ranks in the same order:
+    creating, `prepare`, `close`. Calls are made in the same order on all ranks; those on a GPU are
+    stream-ordered, on PyTorch's current stream unless another is given, and may be captured into a
+    CUDA graph.
 
     `rank` and `size` are those in the group; `device` is "cuda" or "cpu"."""
 
-    # ---- Creation: collective. Options: see _options.build(). ----------------------------------------------------
+    # ---- Creation: collective. Options: see _options.build(). ------------------------------------
 
     @classmethod
     def from_torch(cls: Type[_Self], group: Any = None, **options: Any) -> _Self:
-        """Over a torch.distributed group (None: all ranks); a sub-group works like the world. The GPU is PyTorch's
-        current one. Small exchanges go through the group, on the host if it has a backend for that."""
+        """Over a torch.distributed group (None: all ranks); a sub-group works like the world. The
+        GPU is PyTorch's current one. Small exchanges go through the group, on the host if it has a
+        backend for that."""
         import torch
 
         made = _groups.torch_group(group)
@@ -72,9 +87,10 @@ class Communicator:
         barrier: _groups.BarrierFunction,
         **options: Any,
     ) -> _Self:
-        """Over any process group: allgather(data) returns every rank's bytes, by rank; broadcast(data, root) returns
-        the root's; barrier() returns when all have come. They are called in collective functions only, from the
-        calling thread. What they raise ends the call with DeviceError, and is its __cause__."""
+        """Over any process group: allgather(data) returns every rank's bytes, by rank;
+        broadcast(data, root) returns the root's; barrier() returns when all have come. They are
+        called in collective functions only, from the calling thread. What they raise ends the call
+        with DeviceError, and is its __cause__."""
         return cls._from_group(_groups.Group(rank, size, allgather, broadcast, barrier), options)
 
     @classmethod
@@ -82,14 +98,17 @@ class Communicator:
         """From the variables of torchrun, mpirun, srun or PMI; the ranks meet through NCCL."""
         struct, keep = _options.build(**options)
         pointer = ctypes.c_void_p()
-        status = _library.load().arbiter_create_from_environment(ctypes.byref(struct), ctypes.byref(pointer))
+        status = _library.load().arbiter_create_from_environment(
+            ctypes.byref(struct), ctypes.byref(pointer)
+        )
         if status:
             _library.raise_status(status)
         return cls(pointer, keep, struct)
 
     @classmethod
     def in_process(cls: Type[_Self], size: int, **options: Any) -> "Ranks":
-        """`size` ranks of this process, one thread for each: for tests, on the CPU device unless device="cuda"."""
+        """`size` ranks of this process, one thread for each: for tests, on the CPU device unless
+        device="cuda"."""
         options.setdefault("device", "cpu")
         struct, keep = _options.build(gpus_needed=size, **options)
         pointers = (ctypes.c_void_p * max(size, 1))()
@@ -113,7 +132,11 @@ class Communicator:
         return cls(pointer, [*keep, group], struct, group)
 
     def __init__(
-        self, pointer: ctypes.c_void_p, keep: List[Any], options: _abi.Options, group: Optional[_groups.Group] = None
+        self,
+        pointer: ctypes.c_void_p,
+        keep: List[Any],
+        options: _abi.Options,
+        group: Optional[_groups.Group] = None,
     ) -> None:
         """Not for programs: they call one of the functions above."""
         self._library = _library.load()
@@ -128,26 +151,30 @@ class Communicator:
         self._staging = _staging.Staging(self) if self.device == "cpu" else None
         self._quick: Any = None  # _quick.Quick, from the first call with a PyTorch tensor on a GPU
 
-    # ---- Preparing ----------------------------------------------------------------------------------------------
+    # ---- Preparing -------------------------------------------------------------------------------
 
     def prepare(self, *families: Union[Family, Sequence[Any]]) -> None:
-        """Choose, compile or load, and make room: collective, outside capture. Nothing is compiled, allocated or decided
-        in a call after it. May be called again with more families or more tokens; what would move memory that a
-        captured graph uses is refused (Unsupported)."""
+        """Choose, compile or load, and make room: collective, outside capture. Nothing is compiled,
+        allocated or decided in a call after it. May be called again with more families or more
+        tokens; what would move memory that a captured graph uses is refused (Unsupported)."""
         wanted = [Family(*family) for family in families]
         structs = (_abi.Family * len(wanted))(*[family.struct() for family in wanted])
         self._require(self._library.arbiter_prepare(self._open(), structs, len(wanted)))
         for family, struct in zip(wanted, structs):
             handle = ctypes.c_void_p()
             self._require(
-                self._library.arbiter_prepare_handle(self._pointer, ctypes.byref(struct), ctypes.byref(handle))
+                self._library.arbiter_prepare_handle(
+                    self._pointer, ctypes.byref(struct), ctypes.byref(handle)
+                )
             )
             key = (family.pattern, dtype_name(family.dtype), family.hidden)
             known = self._handles.setdefault(key, [])
             known.append((family.max_tokens, family.mode, handle))
             known.sort(key=lambda entry: entry[:2])
 
-    def prepared(self, pattern: str, dtype: Any, hidden: int, tokens: int, mode: Optional[str] = None) -> bool:
+    def prepared(
+        self, pattern: str, dtype: Any, hidden: int, tokens: int, mode: Optional[str] = None
+    ) -> bool:
         """Has `prepare` made room for this? Local and cheap."""
         return self._find(pattern, dtype_name(dtype), hidden, tokens, mode) is not None
 
@@ -157,7 +184,9 @@ class Communicator:
                 return handle
         return None
 
-    def _handle(self, pattern: str, dtype: str, hidden: int, tokens: int, mode: Optional[str]) -> Any:
+    def _handle(
+        self, pattern: str, dtype: str, hidden: int, tokens: int, mode: Optional[str]
+    ) -> Any:
         handle = self._find(pattern, dtype, hidden, tokens, mode)
         if handle is not None:
             return handle
@@ -165,15 +194,17 @@ class Communicator:
         raise Unsupported(
             f"'{pattern}' on {tokens} rows of {hidden} {dtype} was not prepared"
             + (f" (only up to {known[-1][0]} rows)" if known else "")
-            + f"; on all ranks, before capture: prepare(Family('{pattern}', '{dtype}', {hidden}, max_tokens))"
+            + f"; on all ranks, before capture: prepare(Family('{pattern}', '{dtype}', {hidden},"
+            " max_tokens))"
         )
 
-    # ---- Calls --------------------------------------------------------------------------------------------------
+    # ---- Calls -----------------------------------------------------------------------------------
 
     def all_reduce(self, x: Any, out: Any = None, *, stream: Any = None) -> Any:
-        """The sum over the ranks, in a new array or in `out`, which may be `x`. Any shape, contiguous, bf16, fp16 or
-        fp32. Served by any plain family that was prepared for the dtype with room for so many elements, else by NCCL;
-        Unsupported names what to prepare. Returns the sum."""
+        """The sum over the ranks, in a new array or in `out`, which may be `x`. Any shape,
+        contiguous, bf16, fp16 or fp32. Served by any plain family that was prepared for the dtype
+        with room for so many elements, else by NCCL; Unsupported names what to prepare. Returns the
+        sum."""
         if self._quick is not None:
             done = self._quick.all_reduce(x, out, stream)
             if done is not None:
@@ -184,7 +215,8 @@ class Communicator:
         target = source if out is x else _arrays.view(out, "out")
         if target.dtype != source.dtype or target.elements != source.elements:
             raise InvalidArgument(
-                f"out is {target.dtype} {target.shape}; expected {source.dtype} {source.shape}, like x"
+                f"out is {target.dtype} {target.shape}; expected {source.dtype} {source.shape},"
+                " like x"
             )
         code = _arrays.CODES.get(source.dtype)
         if code is None:
@@ -193,7 +225,9 @@ class Communicator:
         if self._staging is not None:
             with self._staging.call({"x": source}, {"out": target}, {("out", "x")}) as at:
                 self._require(
-                    self._library.arbiter_all_reduce(pointer, at["x"], at["out"], source.elements, code, None)
+                    self._library.arbiter_all_reduce(
+                        pointer, at["x"], at["out"], source.elements, code, None
+                    )
                 )
         else:
             self._on_this_gpu(source, "x")
@@ -201,7 +235,12 @@ class Communicator:
             self._make_quick(x)
             self._require(
                 self._library.arbiter_all_reduce(
-                    pointer, source.pointer, target.pointer, source.elements, code, self._stream(x, stream)
+                    pointer,
+                    source.pointer,
+                    target.pointer,
+                    source.elements,
+                    code,
+                    self._stream(x, stream),
                 )
             )
         return out
@@ -221,19 +260,23 @@ class Communicator:
         norm_out: Any = None,
         **arguments: Any,
     ) -> Fused:
-        """Allreduce and what follows it, in one kernel where that is faster. x: [..., hidden]; moe_reduce: [experts,
-        tokens, hidden]; moe_finalize: [rows, hidden].
+        """Allreduce and what follows it, in one kernel where that is faster. x: [..., hidden];
+        moe_reduce: [experts, tokens, hidden]; moe_finalize: [rows, hidden].
 
-        What is read: residual [tokens, hidden], gamma [hidden] in the dtype or fp32, eps, weight_bias (1 for Gemma-style
-        weights), scale_in (one fp32: fp8_static, NVFP4), moe_weights, moe_row_map, moe_shared. What is written: output,
-        residual_out, norm_out, quant_out, scale_out; each is an array to write to, True for a new one, or False for none
-        where the pattern can do without. By default everything but what is optional before a quantisation or norm is
-        new; residual_out is always wanted. residual_out may be residual, output may be x; nothing else may overlap.
+        What is read: residual [tokens, hidden], gamma [hidden] in the dtype or fp32, eps,
+        weight_bias (1 for Gemma-style weights), scale_in (one fp32: fp8_static, NVFP4),
+        moe_weights, moe_row_map, moe_shared. What is written: output, residual_out, norm_out,
+        quant_out, scale_out; each is an array to write to, True for a new one, or False for none
+        where the pattern can do without. By default everything but what is optional before a
+        quantisation or norm is new; residual_out is always wanted. residual_out may be residual,
+        output may be x; nothing else may overlap.
 
-        Returns what it wrote, by name, None for the rest. Errors: InvalidArgument names the tensor; Unsupported says what
-        to prepare; Poisoned."""
+        Returns what it wrote, by name, None for the rest. Errors: InvalidArgument names the tensor;
+        Unsupported says what to prepare; Poisoned."""
         if self._quick is not None and mode is None and not arguments:
-            done = self._quick.fused(pattern, x, residual, gamma, eps, weight_bias, residual_out, norm_out, stream)
+            done = self._quick.fused(
+                pattern, x, residual, gamma, eps, weight_bias, residual_out, norm_out, stream
+            )
             if done is not None:
                 return done
         return _fused.run(
@@ -251,15 +294,20 @@ class Communicator:
             **arguments,
         )
 
-    # ---- Asking -------------------------------------------------------------------------------------------------
+    # ---- Asking ----------------------------------------------------------------------------------
 
-    def can_use(self, pattern: str, dtype: Any, hidden: int, tokens: int, mode: str = "graph") -> bool:
+    def can_use(
+        self, pattern: str, dtype: Any, hidden: int, tokens: int, mode: str = "graph"
+    ) -> bool:
         """Would a prepared communicator serve this? Equal on all ranks, launches nothing."""
         family = Family(pattern, dtype, hidden, tokens, mode).struct()
         return bool(self._library.arbiter_can_use(self._open(), ctypes.byref(family), tokens))
 
-    def explain(self, pattern: str, dtype: Any, hidden: int, tokens: int, mode: str = "graph") -> Dict[str, Any]:
-        """What serves this, and why: "rule", "reason", "backend", "algorithm", "candidate", "numerics"."""
+    def explain(
+        self, pattern: str, dtype: Any, hidden: int, tokens: int, mode: str = "graph"
+    ) -> Dict[str, Any]:
+        """What serves this, and why: "rule", "reason", "backend", "algorithm", "candidate",
+        "numerics"."""
         family = Family(pattern, dtype, hidden, tokens, mode).struct()
         return self._json(self._library.arbiter_explain, ctypes.byref(family), tokens)
 
@@ -273,8 +321,8 @@ class Communicator:
         return self._library.arbiter_workspace_bytes(self._open())
 
     def check(self) -> None:
-        """Raises Poisoned, with who waited for whom, if a call missed its deadline. Does not synchronise: call it after
-        synchronising a stream whose results matter. From any thread."""
+        """Raises Poisoned, with who waited for whom, if a call missed its deadline. Does not
+        synchronise: call it after synchronising a stream whose results matter. From any thread."""
         self._require(self._library.arbiter_check(self._open()))
 
     def abort(self) -> None:
@@ -291,7 +339,7 @@ class Communicator:
                 self._require(status)
                 return json.loads(buffer.value)
 
-    # ---- The end ------------------------------------------------------------------------------------------------
+    # ---- The end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Collective, when the work has completed. Frees everything. A second call does nothing."""
@@ -318,14 +366,17 @@ class Communicator:
         if getattr(self, "_pointer", None) is not None and not sys.is_finalizing():
             # Destroying is collective, and garbage collection is not.
             warnings.warn(
-                f"{self!r} was not closed; its memory stays allocated", ResourceWarning, stacklevel=2, source=self
+                f"{self!r} was not closed; its memory stays allocated",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
             )
 
     def __repr__(self) -> str:
         state = "closed" if self._pointer is None else self.device
         return f"<arbiter.Communicator rank {self.rank} of {self.size}, {state}>"
 
-    # ---- Inside -------------------------------------------------------------------------------------------------
+    # ---- Inside ----------------------------------------------------------------------------------
 
     def _open(self) -> ctypes.c_void_p:
         if self._pointer is None:
@@ -353,29 +404,35 @@ class Communicator:
 
     def _on_this_gpu(self, seen: _arrays.View, name: str) -> None:
         if seen.device != "cuda":
-            raise InvalidArgument(f"{name} is in host memory; this communicator reduces on a GPU: pass a CUDA tensor")
+            raise InvalidArgument(
+                f"{name} is in host memory; this communicator reduces on a GPU: pass a CUDA tensor"
+            )
         if self.ordinal >= 0 and seen.index >= 0 and seen.index != self.ordinal:
-            raise InvalidArgument(f"{name} is on cuda:{seen.index}; this communicator's GPU is cuda:{self.ordinal}")
+            raise InvalidArgument(
+                f"{name} is on cuda:{seen.index}; this communicator's GPU is cuda:{self.ordinal}"
+            )
 
     def _stream(self, x: Any, stream: Any) -> Any:
         if stream is None:
             if not _arrays.is_torch(x):
                 raise InvalidArgument(
-                    "the stream of an array that is not PyTorch's must be given: stream=<cudaStream_t>"
+                    "the stream of an array that is not PyTorch's must be given:"
+                    " stream=<cudaStream_t>"
                 )
             return sys.modules["torch"]._C._cuda_getCurrentRawStream(x.device.index)
         return getattr(stream, "cuda_stream", stream)
 
 
 class Ranks(List[Communicator]):
-    """The communicators of ranks in this process, by rank. A context manager: leaving it closes all."""
+    """The communicators of ranks in this process, by rank. A context manager: leaving it closes
+    all."""
 
     def __init__(self, communicators: Iterable[Communicator]) -> None:
         super().__init__(communicators)
 
     def run(self, function: Any) -> List[Any]:
-        """function(communicator) on every rank, each in a thread; the results by rank. If one raises, the others are
-        told to give up, and the first failure is raised."""
+        """function(communicator) on every rank, each in a thread; the results by rank. If one
+        raises, the others are told to give up, and the first failure is raised."""
         from concurrent.futures import ThreadPoolExecutor
 
         failures: List[BaseException] = []

@@ -1,13 +1,14 @@
-"""What `arbiter tune` wrote, as Python objects and, with pandas, as frames. docs/database.md explains the tables.
+"""What `arbiter tune` wrote, as Python objects and, with pandas, as frames. docs/database.md
+explains the tables.
 
-    database = Database("h200.db")                       # a database, a snapshot, or JSON lines of `arbiter export`
+    database = Database("h200.db")           # a database, a snapshot, or lines of `arbiter export`
     for decision in database.decisions(world=4, pattern="allreduce"):
         print(decision.tokens_min, decision.tokens_max, decision.candidate, decision.median_us)
-    database.frame("trial")                              # a pandas.DataFrame
+    database.frame("trial")                  # a pandas.DataFrame
     Communicator.from_torch(decisions=database)
 
-Reads only, once, when it is made. The library checks a file when it takes decisions from it; this does not.
-"""
+Reads only, once, when it is made. The library checks a file when it takes decisions from it; this
+does not."""
 
 import contextlib
 import json
@@ -20,15 +21,25 @@ from .errors import DatabaseError
 
 __all__ = ["Database", "Decision"]
 
-TABLES = ("environment", "run", "problem", "candidate", "trial", "sample", "decision", "nccl_choice")
+TABLES = (
+    "environment",
+    "run",
+    "problem",
+    "candidate",
+    "trial",
+    "sample",
+    "decision",
+    "nccl_choice",
+)
 _APPLICATION_ID = 0x41524254
 _NEWEST = 3  # PRAGMA user_version
 _HEADER = b"SQLite format 3\0"
 
 
 class Decision(NamedTuple):
-    """The candidate that won an interval of tokens (both ends included), and the next one. Times are medians of one call,
-    in microseconds; `runner_up` is None where nothing else was measured. `environment` is a key."""
+    """The candidate that won an interval of tokens (both ends included), and the next one. Times
+    are medians of one call, in microseconds; `runner_up` is None where nothing else was measured.
+    `environment` is a key."""
 
     environment: str
     mode: str
@@ -47,8 +58,8 @@ class Decision(NamedTuple):
 
 
 class Database:
-    """`tables`: by name, the rows as dictionaries. Raises DatabaseError for what is no database of Arbiter's, or a newer
-    one than this package knows; OSError as open() does."""
+    """`tables`: by name, the rows as dictionaries. Raises DatabaseError for what is no database of
+    Arbiter's, or a newer one than this package knows; OSError as open() does."""
 
     def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
         self.path = Path(path)
@@ -58,11 +69,13 @@ class Database:
         (self._read_sqlite if is_sqlite else self._read_lines)()
 
     def decisions(self, **wanted: Any) -> List[Decision]:
-        """By environment, mode, world, dtype, pattern, hidden and tokens. `wanted`: values of members of Decision that rows
-        must have, such as world=4."""
+        """By environment, mode, world, dtype, pattern, hidden and tokens. `wanted`: values of
+        members of Decision that rows must have, such as world=4."""
         unknown = wanted.keys() - set(Decision._fields)
         if unknown:
-            raise TypeError(f"a decision has no member '{min(unknown)}'; it has {', '.join(Decision._fields)}")
+            raise TypeError(
+                f"a decision has no member '{min(unknown)}'; it has {', '.join(Decision._fields)}"
+            )
         candidates = {row["key"]: row for row in self.tables["candidate"]}
         found = []
         for row in self.tables["decision"]:
@@ -84,7 +97,8 @@ class Database:
         return sorted(found, key=lambda decision: decision[:7])
 
     def frame(self, table: str = "decision", **wanted: Any) -> Any:
-        """A pandas.DataFrame: of decisions() for "decision", else of the table's rows. `wanted`: see decisions()."""
+        """A pandas.DataFrame: of decisions() for "decision", else of the table's rows. `wanted`:
+        see decisions()."""
         import pandas
 
         if table == "decision":
@@ -111,11 +125,20 @@ class Database:
                     raise DatabaseError(f"{self.path} is a database of another program")
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if version > _NEWEST:
-                    raise DatabaseError(f"{self.path} has schema {version}; this package reads up to {_NEWEST}")
-                there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                    raise DatabaseError(
+                        f"{self.path} has schema {version}; this package reads up to {_NEWEST}"
+                    )
+                there = {
+                    row[0]
+                    for row in connection.execute(
+                        "SELECT name FROM sqlite_master WHERE type = 'table'"
+                    )
+                }
                 for name in TABLES:
                     if name in there:
-                        self.tables[name] = [dict(row) for row in connection.execute(f"SELECT * FROM {name}")]
+                        self.tables[name] = [
+                            dict(row) for row in connection.execute(f"SELECT * FROM {name}")
+                        ]
         except sqlite3.Error as error:
             raise DatabaseError(f"{self.path}: {error}") from error
 
@@ -127,9 +150,13 @@ class Database:
                     row = json.loads(line)
                     kind = row.pop("type")
                 except (ValueError, KeyError, AttributeError, TypeError):
-                    raise DatabaseError(f"{self.path}:{number}: neither a database nor JSON lines of one") from None
+                    raise DatabaseError(
+                        f"{self.path}:{number}: neither a database nor JSON lines of one"
+                    ) from None
                 if first != (kind == "header"):
-                    raise DatabaseError(f"{self.path}:{number}: expected one header, in the first line")
+                    raise DatabaseError(
+                        f"{self.path}:{number}: expected one header, in the first line"
+                    )
                 first = False
                 if kind == "header":
                     continue
@@ -138,7 +165,8 @@ class Database:
                 samples = row.pop("samples_us", ()) if kind == "trial" else ()
                 self.tables[kind].append(row)
                 self.tables["sample"] += [
-                    {"trial": row["key"], "ordinal": ordinal, "us": us} for ordinal, us in enumerate(samples)
+                    {"trial": row["key"], "ordinal": ordinal, "us": us}
+                    for ordinal, us in enumerate(samples)
                 ]
         if first:
             raise DatabaseError(f"{self.path} is empty")

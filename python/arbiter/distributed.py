@@ -1,13 +1,14 @@
-"""torch.distributed's backend `arbiter`: its allreduces are Arbiter's, everything else is NCCL's (gloo's on the host).
+"""torch.distributed's backend `arbiter`: its allreduces are Arbiter's, everything else is NCCL's
+(gloo's on the host).
 
     import arbiter.distributed
-    torch.distributed.init_process_group("cuda:arbiter")            # or new_group(ranks, backend="cuda:arbiter")
+    torch.distributed.init_process_group("cuda:arbiter")   # new_group(backend=...) too
 
-Served: sums of contiguous bf16, fp16 and fp32 tensors of one GPU, up to `max_bytes`, functional collectives
-(torch.compile, DTensor) among them. They run on the current stream, with async_op=True too, and may be captured. The
-communicator is made at the first of them, and a dtype is prepared at its first; both outside capture: what comes earlier
-in a capture is NCCL's. If the communicator cannot be made on some rank, NCCL serves all, and a warning says why.
-"""
+Served: sums of contiguous bf16, fp16 and fp32 tensors of one GPU, up to `max_bytes`, functional
+collectives (torch.compile, DTensor) among them. They run on the current stream, with async_op=True
+too, and may be captured. The communicator is made at the first of them, and a dtype is prepared at
+its first; both outside capture: what comes earlier in a capture is NCCL's. If the communicator
+cannot be made on some rank, NCCL serves all, and a warning says why."""
 
 import datetime
 import time
@@ -29,8 +30,9 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 @dataclass
 class Options:
-    """pg_options of init_process_group() and new_group(). `max_bytes`: of the largest message that Arbiter serves.
-    `communicator`: options of Communicator. `device`: "cuda"; "cpu" serves host tensors of a single rank, for tests."""
+    """pg_options of init_process_group() and new_group(). `max_bytes`: of the largest message that
+    Arbiter serves. `communicator`: options of Communicator. `device`: "cuda"; "cpu" serves host
+    tensors of a single rank, for tests."""
 
     max_bytes: int = 8 << 20
     communicator: Dict[str, Any] = field(default_factory=dict)
@@ -38,8 +40,9 @@ class Options:
 
 
 class _StoreExchange:
-    """The callbacks of Communicator over a torch.distributed store: host memory only, and no stream. A rank that fails
-    says so by fail(), and the others stop waiting for it: they raise RuntimeError, as they do after `timeout`."""
+    """The callbacks of Communicator over a torch.distributed store: host memory only, and no
+    stream. A rank that fails says so by fail(), and the others stop waiting for it: they raise
+    RuntimeError, as they do after `timeout`."""
 
     def __init__(self, store: Any, rank: int, size: int, timeout: datetime.timedelta) -> None:
         self._store, self._rank, self._size, self._turn = store, rank, size, 0
@@ -47,7 +50,9 @@ class _StoreExchange:
 
     def allgather(self, data: bytes) -> List[bytes]:
         self._turn += 1
-        self._store.set(f"{self._turn}/{self._rank}", b"." + data)  # not every store takes empty values
+        self._store.set(
+            f"{self._turn}/{self._rank}", b"." + data
+        )  # not every store takes empty values
         parts = [self._get(f"{self._turn}/{rank}")[1:] for rank in range(self._size)]
         if self._turn > 2:  # whoever is in this turn has read the one before the last
             self._store.delete_key(f"{self._turn - 2}/{self._rank}")
@@ -94,13 +99,17 @@ class _Done(dist.Work):
 
 
 class ArbiterGroup(dist.ProcessGroup):
-    """What it does not override, the base class hands to the backends that are registered for the device."""
+    """What it does not override, the base class hands to the backends that are registered for the
+    device."""
 
-    def __init__(self, store: Any, rank: int, size: int, timeout: datetime.timedelta, options: Options) -> None:
+    def __init__(
+        self, store: Any, rank: int, size: int, timeout: datetime.timedelta, options: Options
+    ) -> None:
         super().__init__(rank, size)  # type: ignore[call-arg]  # only this form can be subclassed
         self._options = options
         self._exchange, self._vote = (
-            _StoreExchange(dist.PrefixStore(name, store), rank, size, timeout) for name in ("arbiter", "vote")
+            _StoreExchange(dist.PrefixStore(name, store), rank, size, timeout)
+            for name in ("arbiter", "vote")
         )
         self._communicator: Optional[Communicator] = None
         self._given_up = False
@@ -135,7 +144,8 @@ class ArbiterGroup(dist.ProcessGroup):
         )
 
     def _ready(self, tensor: torch.Tensor) -> bool:
-        """Is there a communicator that was prepared for the dtype? Makes and prepares it outside capture: collective."""
+        """Is there a communicator that was prepared for the dtype? Makes and prepares it outside
+        capture: collective."""
         if tensor.dtype in self._prepared:
             return True
         if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -155,7 +165,11 @@ class ArbiterGroup(dist.ProcessGroup):
             return True
         self._given_up = True
         self._close(abort=True)
-        warnings.warn(f"allreduce is left to the other backend: {'; '.join(reasons)}", RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            f"allreduce is left to the other backend: {'; '.join(reasons)}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
         return False
 
     def _create(self, tensor: torch.Tensor) -> Communicator:
@@ -165,7 +179,12 @@ class ArbiterGroup(dist.ProcessGroup):
             options.setdefault("ordinal", tensor.device.index)
         exchange = self._exchange
         return Communicator.from_callbacks(
-            self.rank(), self.size(), exchange.allgather, exchange.broadcast, exchange.barrier, **options
+            self.rank(),
+            self.size(),
+            exchange.allgather,
+            exchange.broadcast,
+            exchange.barrier,
+            **options,
         )
 
     def _close(self, abort: bool = False) -> None:
@@ -189,8 +208,8 @@ class ArbiterGroup(dist.ProcessGroup):
 
 
 def communicator(group: Any = None) -> Optional[Communicator]:
-    """Of a group of this backend (None: all ranks): to ask for explain() or stats(). None before the first allreduce, for
-    groups of other backends, and where NCCL serves all."""
+    """Of a group of this backend (None: all ranks): to ask for explain() or stats(). None before
+    the first allreduce, for groups of other backends, and where NCCL serves all."""
     group = dist.group.WORLD if group is None else group
     return group._communicator if isinstance(group, ArbiterGroup) else None
 
@@ -199,7 +218,10 @@ def _create(given: Any, options: Any) -> ArbiterGroup:
     """Called by torch.distributed."""
     options = Options() if options is None else options
     if not isinstance(options, Options):
-        raise TypeError(f"pg_options is a {type(options).__qualname__}; expected arbiter.distributed.Options or None")
+        raise TypeError(
+            f"pg_options is a {type(options).__qualname__}; expected arbiter.distributed.Options or"
+            " None"
+        )
     store, rank, size = given.store, given.group_rank, given.group_size
     made = ArbiterGroup(store, rank, size, given.timeout, options)
     kinds = dist.ProcessGroup.BackendType
@@ -212,7 +234,9 @@ def _create(given: Any, options: Any) -> ArbiterGroup:
         backend._set_sequence_number_for_group()
         made._register_backend(torch.device("cuda"), kinds.NCCL, backend)
     if dist.is_gloo_available():
-        host = dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), rank, size, timeout=given.timeout)
+        host = dist.ProcessGroupGloo(
+            dist.PrefixStore("gloo", store), rank, size, timeout=given.timeout
+        )
         host._set_sequence_number_for_group()
         made._register_backend(torch.device("cpu"), kinds.GLOO, host)
     made._set_default_backend(kinds.NCCL if torch.cuda.is_available() else kinds.GLOO)

@@ -1,4 +1,5 @@
-"""Exceptions. Their text is the message of the C interface: what was wrong, what was expected, what to do."""
+"""Exceptions. Their text is the message of the C interface: what was wrong, what was expected, what
+to do."""
 
 
 class ArbiterError(RuntimeError):
@@ -14,13 +15,15 @@ class InvalidArgument(ArbiterError, ValueError):
 
 
 class Unsupported(ArbiterError):
-    """Legal, but this device, build or configuration cannot; or it was not prepared. Nothing was launched."""
+    """Legal, but this device, build or configuration cannot; or it was not prepared. Nothing was
+    launched."""
 
     status = 2
 
 
 class Unavailable(ArbiterError):
-    """Something outside the program is missing: driver, NCCL, NVRTC, compiler, memory, or libarbiter.so itself."""
+    """Something outside the program is missing: driver, NCCL, NVRTC, compiler, memory, or
+    libarbiter.so itself."""
 
     status = 3
 

@@ -1,14 +1,20 @@
-"""PyTorch operators: for torch.compile(fullgraph=True), and wherever an operator is wanted instead of a method.
+"""PyTorch operators: for torch.compile(fullgraph=True), and wherever an operator is wanted instead
+of a method.
 
-A communicator is named by a number that is a constant of the compiled graph: `number(communicator)`. Ranks must register
-their communicators in the same order. Families must be prepared before the first call, as always.
+A communicator is named by a number that is a constant of the compiled graph:
+`number(communicator)`. Ranks must register their communicators in the same order. Families must be
+prepared before the first call, as always.
 
     arbiter::all_reduce(x, communicator) -> sum
     arbiter::all_reduce_(x!, communicator) -> ()
-    arbiter::all_reduce_residual_rmsnorm(x, residual, gamma, eps, weight_bias, communicator) -> (norm, residual)
-    arbiter::all_reduce_residual_rmsnorm_out(x, residual!, gamma, norm_out!, eps, weight_bias, communicator) -> ()
-    arbiter::all_reduce_fused(pattern, x, residual, gamma, scale_in, eps, weight_bias, communicator) -> results,
-        in the order output, residual_out, norm_out, quant_out, scale_out, of those that all_reduce_fused() writes
+    arbiter::all_reduce_residual_rmsnorm(
+        x, residual, gamma, eps, weight_bias, communicator) -> (norm, residual)
+    arbiter::all_reduce_residual_rmsnorm_out(
+        x, residual!, gamma, norm_out!, eps, weight_bias, communicator) -> ()
+    arbiter::all_reduce_fused(
+        pattern, x, residual, gamma, scale_in, eps, weight_bias, communicator) -> results, in the
+        order output, residual_out, norm_out, quant_out, scale_out, of those that
+        all_reduce_fused() writes
 """
 
 import weakref
@@ -50,7 +56,8 @@ def _of(given: int) -> Communicator:
     found = _communicators.get(given)
     if found is None:
         raise InvalidArgument(
-            f"communicator {given} does not exist (any more); expected arbiter.torch.number(communicator)"
+            f"communicator {given} does not exist (any more); expected"
+            " arbiter.torch.number(communicator)"
         )
     return found
 
@@ -64,9 +71,16 @@ def _all_reduce_(x: torch.Tensor, communicator: int) -> None:
 
 
 def _residual_rmsnorm(
-    x: torch.Tensor, residual: torch.Tensor, gamma: torch.Tensor, eps: float, weight_bias: float, communicator: int
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    gamma: torch.Tensor,
+    eps: float,
+    weight_bias: float,
+    communicator: int,
 ) -> Tuple[torch.Tensor, torch.Tensor]:
-    done = _of(communicator).all_reduce_fused(x, residual=residual, gamma=gamma, eps=eps, weight_bias=weight_bias)
+    done = _of(communicator).all_reduce_fused(
+        x, residual=residual, gamma=gamma, eps=eps, weight_bias=weight_bias
+    )
     return done.norm_out, done.residual_out
 
 
@@ -80,7 +94,13 @@ def _residual_rmsnorm_out(
     communicator: int,
 ) -> None:
     _of(communicator).all_reduce_fused(
-        x, residual=residual, gamma=gamma, eps=eps, weight_bias=weight_bias, residual_out=residual, norm_out=norm_out
+        x,
+        residual=residual,
+        gamma=gamma,
+        eps=eps,
+        weight_bias=weight_bias,
+        residual_out=residual,
+        norm_out=norm_out,
     )
 
 
@@ -95,7 +115,13 @@ def _fused(
     communicator: int,
 ) -> List[torch.Tensor]:
     done = _of(communicator).all_reduce_fused(
-        x, pattern=pattern, residual=residual, gamma=gamma, scale_in=scale_in, eps=eps, weight_bias=weight_bias
+        x,
+        pattern=pattern,
+        residual=residual,
+        gamma=gamma,
+        scale_in=scale_in,
+        eps=eps,
+        weight_bias=weight_bias,
     )
     return [result for result in done if result is not None]
 
@@ -112,7 +138,9 @@ def _fused_fake(
 ) -> List[torch.Tensor]:
     parts = _patterns.parse(pattern)
     if parts.moe:
-        raise InvalidArgument(f"'{pattern}' is not served by the operator; call Communicator.all_reduce_fused")
+        raise InvalidArgument(
+            f"'{pattern}' is not served by the operator; call Communicator.all_reduce_fused"
+        )
     hidden = x.shape[-1]
     tokens = x.numel() // hidden
     results = []
@@ -143,20 +171,29 @@ def _define(schema: str, run: Any, fake: Any) -> None:
     register(f"arbiter::{name}", fake, lib=_library)
 
 
-_define("all_reduce(Tensor x, int communicator) -> Tensor", _all_reduce, lambda x, communicator: torch.empty_like(x))
-_define("all_reduce_(Tensor(a!) x, int communicator) -> ()", _all_reduce_, lambda x, communicator: None)
 _define(
-    f"all_reduce_residual_rmsnorm(Tensor x, Tensor residual, Tensor gamma, {_TAIL}) -> (Tensor, Tensor)",
+    "all_reduce(Tensor x, int communicator) -> Tensor",
+    _all_reduce,
+    lambda x, communicator: torch.empty_like(x),
+)
+_define(
+    "all_reduce_(Tensor(a!) x, int communicator) -> ()", _all_reduce_, lambda x, communicator: None
+)
+_define(
+    f"all_reduce_residual_rmsnorm(Tensor x, Tensor residual, Tensor gamma, {_TAIL}) -> (Tensor,"
+    " Tensor)",
     _residual_rmsnorm,
     lambda x, residual, *_: (torch.empty_like(x), torch.empty_like(residual)),
 )
 _define(
-    f"all_reduce_residual_rmsnorm_out(Tensor x, Tensor(a!) residual, Tensor gamma, Tensor(b!) norm_out, {_TAIL}) -> ()",
+    "all_reduce_residual_rmsnorm_out(Tensor x, Tensor(a!) residual, Tensor gamma, Tensor(b!)"
+    f" norm_out, {_TAIL}) -> ()",
     _residual_rmsnorm_out,
     lambda *_: None,
 )
 _define(
-    f"all_reduce_fused(str pattern, Tensor x, Tensor? residual, Tensor? gamma, Tensor? scale_in, {_TAIL}) -> Tensor[]",
+    "all_reduce_fused(str pattern, Tensor x, Tensor? residual, Tensor? gamma, Tensor? scale_in,"
+    f" {_TAIL}) -> Tensor[]",
     _fused,
     _fused_fake,
 )

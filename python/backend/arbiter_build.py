@@ -1,8 +1,9 @@
-"""Builds the wheel: Python files, libarbiter.so, and, where they were built, libarbiter-nccl.so and the program `arbiter`.
+"""Builds the wheel: Python files, libarbiter.so, and, where they were built, libarbiter-nccl.so and
+the program `arbiter`.
 
-The library is the file in ARBITER_LIBRARY, or is built by CMake from the clone around this folder (preset `portable`, in
-build-portable/: everything static but the C library). Needs nothing but Python's standard library.
-"""
+The library is the file in ARBITER_LIBRARY, or is built by CMake from the clone around this folder
+(preset `portable`, in build-portable/: everything static but the C library). Needs nothing but
+Python's standard library."""
 
 import base64
 import hashlib
@@ -46,7 +47,8 @@ def _prebuilt():
     path = path / "libarbiter.so" if path.is_dir() else path
     if not path.is_file():
         _fail(
-            f"ARBITER_LIBRARY is '{named}', and there is no such file; set it to a libarbiter.so, or unset it to build one"
+            f"ARBITER_LIBRARY is '{named}', and there is no such file; set it to a libarbiter.so,"
+            " or unset it to build one"
         )
     return path.resolve()
 
@@ -54,22 +56,36 @@ def _prebuilt():
 def _built():
     """Builds the library in the clone and returns its path."""
     if not (_CLONE / "CMakePresets.json").is_file():
-        _fail("this is not a clone of Arbiter, so there is nothing to build; set ARBITER_LIBRARY to a libarbiter.so")
+        _fail(
+            "this is not a clone of Arbiter, so there is nothing to build; set ARBITER_LIBRARY to a"
+            " libarbiter.so"
+        )
     for program, package in (("cmake", "cmake"), ("ninja", "ninja-build")):
         if shutil.which(program) is None:
             _fail(
-                f"{program} is not installed: apt-get install {package}, or run tools/quickstart once (docs/install.md); "
-                "or set ARBITER_LIBRARY to a libarbiter.so that is built"
+                f"{program} is not installed: apt-get install {package}, or run tools/quickstart"
+                " once (docs/install.md); or set ARBITER_LIBRARY to a libarbiter.so that is built"
             )
     configure = ["cmake", "--preset", "portable", *os.environ.get("CMAKE_ARGS", "").split()]
     wheels = _CLONE / "build" / "cuda-wheels"
     if wheels.is_dir() and not (_CLONE / "build-portable" / "cuda-wheels").exists():
         (_CLONE / "build-portable").mkdir(exist_ok=True)
         (_CLONE / "build-portable" / "cuda-wheels").symlink_to(wheels)
-    build = ["cmake", "--build", "build-portable", "--target", "arbiter_shared", "arbiter_nccl", "arbiter"]
+    build = [
+        "cmake",
+        "--build",
+        "build-portable",
+        "--target",
+        "arbiter_shared",
+        "arbiter_nccl",
+        "arbiter",
+    ]
     for command in (configure, build):
         if subprocess.run(command, cwd=_CLONE).returncode != 0:
-            _fail(f"'{' '.join(command)}' failed (its message is above); docs/install.md says what is needed")
+            _fail(
+                f"'{' '.join(command)}' failed (its message is above); docs/install.md says what is"
+                " needed"
+            )
     return (_CLONE / "build-portable" / "lib" / "libarbiter.so").resolve()
 
 
@@ -88,7 +104,9 @@ class _Wheel:
 
     def close(self):
         name = f"{_STEM}.dist-info/RECORD"
-        self._zip.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), "".join(self._record) + f"{name},,\n")
+        self._zip.writestr(
+            zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), "".join(self._record) + f"{name},,\n"
+        )
         self._zip.close()
 
 
@@ -104,13 +122,23 @@ def _metadata():
     ]
     for extra, packages in re.findall(r"^(\w+) = \[(.*)\]$", extras, re.M):
         lines.append(f"Provides-Extra: {extra}")
-        lines += [f"Requires-Dist: {package}; extra == '{extra}'" for package in re.findall(r'"([^"]+)"', packages)]
-    lines += ["Description-Content-Type: text/markdown", "", (_HERE / "README.md").read_text(encoding="utf-8")]
+        lines += [
+            f"Requires-Dist: {package}; extra == '{extra}'"
+            for package in re.findall(r'"([^"]+)"', packages)
+        ]
+    lines += [
+        "Description-Content-Type: text/markdown",
+        "",
+        (_HERE / "README.md").read_text(encoding="utf-8"),
+    ]
     return "\n".join(lines).encode()
 
 
 def _wheel_file(tag):
-    return f"Wheel-Version: 1.0\nGenerator: arbiter_build\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()
+    return (
+        f"Wheel-Version: 1.0\nGenerator: arbiter_build\nRoot-Is-Purelib: false\nTag: {tag}\n"
+        .encode()
+    )
 
 
 def _write(wheel_directory, fill):
@@ -126,7 +154,9 @@ def _write(wheel_directory, fill):
 
 def _sources():
     return sorted(
-        path for path in (_HERE / "arbiter").rglob("*") if path.suffix in (".py", ".typed") or path.name == "py.typed"
+        path
+        for path in (_HERE / "arbiter").rglob("*")
+        if path.suffix in (".py", ".typed") or path.name == "py.typed"
     )
 
 
@@ -156,7 +186,12 @@ def build_sdist(sdist_directory, config_settings=None):
     """Python files only: a wheel of it needs ARBITER_LIBRARY."""
     name = f"{_STEM}.tar.gz"
     with tarfile.open(Path(sdist_directory) / name, "w:gz", format=tarfile.PAX_FORMAT) as archive:
-        files = [*_sources(), *(_HERE / "backend").glob("*.py"), _HERE / "pyproject.toml", _HERE / "README.md"]
+        files = [
+            *_sources(),
+            *(_HERE / "backend").glob("*.py"),
+            _HERE / "pyproject.toml",
+            _HERE / "README.md",
+        ]
         for path in files:
             archive.add(path, f"{_STEM}/{path.relative_to(_HERE)}")
         info = tarfile.TarInfo(f"{_STEM}/PKG-INFO")

@@ -1,5 +1,5 @@
-"""A libarbiter.so of which every function returns at once: arbiter_run and arbiter_all_reduce keep what they were given.
-For what Python does before a launch, without a GPU."""
+"""A libarbiter.so of which every function returns at once: arbiter_run and arbiter_all_reduce keep
+what they were given. For what Python does before a launch, without a GPU."""
 
 import ctypes
 import subprocess
@@ -47,10 +47,27 @@ class Kept(ctypes.Structure):
 def build(folder: Path) -> ctypes.CDLL:
     """Compiled in `folder` by cc. Raises FileNotFoundError without a compiler."""
     own = ("run", "all_reduce", "abi_version", "size", "prepare_handle")
-    rest = [f"long {name}() {{ return 0; }}" for name in _abi.FUNCTIONS if name not in {f"arbiter_{it}" for it in own}]
-    text = _SOURCE % {"bytes": ctypes.sizeof(_abi.Tensors), "abi": _abi.ABI_VERSION, "rest": "\n".join(rest)}
+    rest = [
+        f"long {name}() {{ return 0; }}"
+        for name in _abi.FUNCTIONS
+        if name not in {f"arbiter_{it}" for it in own}
+    ]
+    text = _SOURCE % {
+        "bytes": ctypes.sizeof(_abi.Tensors),
+        "abi": _abi.ABI_VERSION,
+        "rest": "\n".join(rest),
+    }
     (folder / "null.c").write_text(text)
-    command = ["cc", "-w", "-O2", "-shared", "-fPIC", "-o", str(folder / "null.so"), str(folder / "null.c")]
+    command = [
+        "cc",
+        "-w",
+        "-O2",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(folder / "null.so"),
+        str(folder / "null.c"),
+    ]
     subprocess.run(command, check=True)
     return _library._declared(ctypes.CDLL(str(folder / "null.so")), "null.so")
 

@@ -9,8 +9,8 @@ import arbiter
 
 
 def run(program, size, folder, *arguments, timeout=120):
-    """`program`: text that gets its rank, the number of ranks and the name of a file to meet in, then `arguments`. What
-    rank 0 printed. Fails, with what it wrote, if a rank does."""
+    """`program`: text that gets its rank, the number of ranks and the name of a file to meet in,
+    then `arguments`. What rank 0 printed. Fails, with what it wrote, if a rank does."""
     path = folder / "rank.py"
     path.write_text(program)
     meet = folder / f"meet{len(list(folder.iterdir()))}"

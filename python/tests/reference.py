@@ -22,5 +22,7 @@ def e4m3(byte):
     """The value of an FP8 e4m3 byte."""
     byte = np.asarray(byte).astype(np.int64)
     exponent, fraction = (byte >> 3) & 15, byte & 7
-    value = np.where(exponent == 0, fraction / 8 * 2.0**-6, (1 + fraction / 8) * 2.0 ** (exponent - 7.0))
+    value = np.where(
+        exponent == 0, fraction / 8 * 2.0**-6, (1 + fraction / 8) * 2.0 ** (exponent - 7.0)
+    )
     return np.where(byte & 128, -value, value)

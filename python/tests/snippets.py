@@ -1,4 +1,5 @@
-"""Prints the Python program of a page whose first line is `# <name>`:  snippets.py <page.md> <name>"""
+"""Prints the Python program of a page whose first line is `# <name>`:  snippets.py <page.md>
+<name>"""
 
 import re
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 def snippet(page, name):
     found = [
         code
-        for code in re.findall(r"^```python\n(.*?)^```$", Path(page).read_text(encoding="utf-8"), re.M | re.S)
+        for code in re.findall(
+            r"^```python\n(.*?)^```$", Path(page).read_text(encoding="utf-8"), re.M | re.S
+        )
         if code.startswith(f"# {name}")
     ]
     if len(found) != 1:

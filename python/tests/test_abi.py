@@ -27,12 +27,15 @@ def layout(tmp_path_factory):
         lines.append(f'  printf("{name}  0 %zu\\n", sizeof({name}));')
         for member, _ in struct._fields_:
             lines.append(
-                f'  printf("{name} {member} %zu %zu\\n", offsetof({name}, {member}), sizeof((({name}*)0)->{member}));'
+                f'  printf("{name} {member} %zu %zu\\n", offsetof({name}, {member}),'
+                f" sizeof((({name}*)0)->{member}));"
             )
     (folder / "layout.c").write_text("\n".join([*lines, "}"]))
     subprocess.run(["cc", "-std=c99", "-o", folder / "layout", folder / "layout.c"], check=True)
     found = {name: {} for name in STRUCTS}
-    for line in subprocess.run([folder / "layout"], check=True, capture_output=True, text=True).stdout.splitlines():
+    for line in subprocess.run(
+        [folder / "layout"], check=True, capture_output=True, text=True
+    ).stdout.splitlines():
         name, member, offset, size = line.split(" ")
         found[name][member] = (int(offset), int(size))
     return found
@@ -41,7 +44,10 @@ def layout(tmp_path_factory):
 @pytest.mark.parametrize("name", STRUCTS)
 def test_struct_has_the_header_s_layout(name, layout):
     struct = STRUCTS[name]
-    ours = {member: (getattr(struct, member).offset, getattr(struct, member).size) for member, _ in struct._fields_}
+    ours = {
+        member: (getattr(struct, member).offset, getattr(struct, member).size)
+        for member, _ in struct._fields_
+    }
     ours[""] = (0, ctypes.sizeof(struct))
     assert ours == layout[name]
 
@@ -58,6 +64,9 @@ def test_statuses_have_exceptions():
     from arbiter import errors
 
     numbers = re.findall(
-        r"ARBITER_\w+ =\s+(\d+)", re.search(r"enum arbiter_status \{(.*?)\}", HEADER.read_text(), re.S)[1]
+        r"ARBITER_\w+ =\s+(\d+)",
+        re.search(r"enum arbiter_status \{(.*?)\}", HEADER.read_text(), re.S)[1],
     )
-    assert set(map(int, numbers)) - {0, 9} == set(errors.BY_STATUS)  # 9, too small, is met by asking again
+    assert set(map(int, numbers)) - {0, 9} == set(
+        errors.BY_STATUS
+    )  # 9, too small, is met by asking again

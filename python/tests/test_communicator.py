@@ -45,16 +45,28 @@ def test_residual_and_norm():
     def work(communicator):
         communicator.prepare(FUSED)
         x, mine = inputs(communicator.rank, shape), residual.copy()
-        done = communicator.all_reduce_fused(x, residual=mine, gamma=gamma, eps=eps, weight_bias=bias)
+        done = communicator.all_reduce_fused(
+            x, residual=mine, gamma=gamma, eps=eps, weight_bias=bias
+        )
         assert np.array_equal(done.residual_out, expected) and np.array_equal(mine, residual)
-        np.testing.assert_allclose(done.norm_out, rmsnorm(expected, gamma, eps, bias), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            done.norm_out, rmsnorm(expected, gamma, eps, bias), rtol=1e-5, atol=1e-6
+        )
         assert done.output is None and done.quant_out is None and done.scale_out is None
         # In place, into a given array, and without what is optional.
         norm = np.zeros_like(x)
         done = communicator.all_reduce_fused(
-            x, residual=mine, gamma=gamma, eps=eps, weight_bias=bias, residual_out=mine, norm_out=norm
+            x,
+            residual=mine,
+            gamma=gamma,
+            eps=eps,
+            weight_bias=bias,
+            residual_out=mine,
+            norm_out=norm,
         )
-        assert done.residual_out is mine and done.norm_out is norm and np.array_equal(mine, expected)
+        assert (
+            done.residual_out is mine and done.norm_out is norm and np.array_equal(mine, expected)
+        )
         done = communicator.all_reduce_fused(x, residual=residual, gamma=gamma, residual_out=False)
         assert done.residual_out is None
 
@@ -69,15 +81,21 @@ def test_quantised():
     base = "allreduce_residual_rmsnorm_fp8_"
 
     def work(communicator):
-        communicator.prepare(*[FUSED._replace(pattern=base + kind) for kind in ("token", "static", "group32_fp32")])
+        communicator.prepare(
+            *[FUSED._replace(pattern=base + kind) for kind in ("token", "static", "group32_fp32")]
+        )
         x = inputs(communicator.rank, shape)
 
         def call(kind, **more):
-            return communicator.all_reduce_fused(x, pattern=base + kind, residual=residual, gamma=gamma, **more)
+            return communicator.all_reduce_fused(
+                x, pattern=base + kind, residual=residual, gamma=gamma, **more
+            )
 
         token = call("token", norm_out=True)
         np.testing.assert_allclose(token.norm_out, expected, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(e4m3(token.quant_out) * token.scale_out[:, None], expected, rtol=0.07, atol=1e-2)
+        np.testing.assert_allclose(
+            e4m3(token.quant_out) * token.scale_out[:, None], expected, rtol=0.07, atol=1e-2
+        )
         assert call("token").norm_out is None
         static = call("static", scale_in=np.array([0.25], np.float32))
         assert static.scale_out is None
@@ -85,7 +103,10 @@ def test_quantised():
         group = call("group32_fp32")
         assert group.scale_out.shape == (5, HIDDEN // 32)
         np.testing.assert_allclose(
-            e4m3(group.quant_out) * np.repeat(group.scale_out, 32, 1), expected, rtol=0.07, atol=1e-2
+            e4m3(group.quant_out) * np.repeat(group.scale_out, 32, 1),
+            expected,
+            rtol=0.07,
+            atol=1e-2,
         )
         with pytest.raises(arbiter.InvalidArgument, match="needs scale_in"):
             call("static")
@@ -99,7 +120,10 @@ def test_mixture_of_experts():
     shape = (tokens, HIDDEN)
     residual, gamma = inputs(50, shape), np.ones(HIDDEN, np.float32)
     row_map = np.array([[0, 4], [1, -1], [3, 2]], np.int32)
-    weights = {"moe_reduce": inputs(60, (experts, tokens)), "moe_finalize": inputs(61, (tokens, top_k))}
+    weights = {
+        "moe_reduce": inputs(60, (experts, tokens)),
+        "moe_finalize": inputs(61, (tokens, top_k)),
+    }
 
     def local(kind, rank):
         if kind == "moe_reduce":
@@ -122,7 +146,9 @@ def test_mixture_of_experts():
             )
             expected = sum(local(kind, rank) for rank in range(2)) + residual
             np.testing.assert_allclose(done.residual_out, expected, rtol=1e-6)
-            np.testing.assert_allclose(done.norm_out, rmsnorm(expected, gamma), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                done.norm_out, rmsnorm(expected, gamma), rtol=1e-5, atol=1e-6
+            )
 
     with Communicator.in_process(2) as ranks:
         ranks.run(work)
@@ -134,7 +160,9 @@ def test_what_was_not_prepared_is_named():
     def work(communicator):
         with pytest.raises(arbiter.Unsupported, match="prepare"):
             communicator.all_reduce(x)
-        with pytest.raises(arbiter.Unsupported, match=r"prepare\(Family\('allreduce_residual_rmsnorm', 'fp32', 64"):
+        with pytest.raises(
+            arbiter.Unsupported, match=r"prepare\(Family\('allreduce_residual_rmsnorm', 'fp32', 64"
+        ):
             communicator.all_reduce_fused(x, residual=x.copy(), gamma=x[0].copy())
         communicator.prepare(FUSED._replace(max_tokens=2))
         assert communicator.prepared("allreduce_residual_rmsnorm", "fp32", HIDDEN, 2)
@@ -158,7 +186,10 @@ def test_wrong_tensors_are_named_and_nothing_is_written():
         )
         fused = communicator.all_reduce_fused
         cases = [
-            ("x is not contiguous", lambda: communicator.all_reduce(np.ones((HIDDEN, 4), np.float32).T)),
+            (
+                "x is not contiguous",
+                lambda: communicator.all_reduce(np.ones((HIDDEN, 4), np.float32).T),
+            ),
             ("x holds float64", lambda: communicator.all_reduce(np.ones(4))),
             ("x is a builtins.list", lambda: communicator.all_reduce([1.0], out=x)),
             ("out is fp16", lambda: communicator.all_reduce(x, out=x.astype(np.float16))),
@@ -166,9 +197,15 @@ def test_wrong_tensors_are_named_and_nothing_is_written():
             ("needs residual", lambda: fused(x, gamma=gamma)),
             ("residual is fp32", lambda: fused(x, residual=residual[:2], gamma=gamma)),
             ("gamma is fp16", lambda: fused(x, residual=residual, gamma=gamma.astype(np.float16))),
-            ("no use for scale_in", lambda: fused(x, residual=residual, gamma=gamma, scale_in=gamma)),
+            (
+                "no use for scale_in",
+                lambda: fused(x, residual=residual, gamma=gamma, scale_in=gamma),
+            ),
             ("does not write output", lambda: fused(x, residual=residual, gamma=gamma, output=x)),
-            ("cannot do without norm_out", lambda: fused(x, residual=residual, gamma=gamma, norm_out=False)),
+            (
+                "cannot do without norm_out",
+                lambda: fused(x, residual=residual, gamma=gamma, norm_out=False),
+            ),
             ("norm_out overlaps x", lambda: fused(x, residual=residual, gamma=gamma, norm_out=x)),
             ("is not a pattern", lambda: fused(x, pattern="sum", residual=residual, gamma=gamma)),
         ]
@@ -217,7 +254,9 @@ def test_asking():
 
 def test_log_goes_to_the_program():
     lines = []
-    with Communicator.in_process(1, log_level="info", log=lambda level, text: lines.append((level, text))):
+    with Communicator.in_process(
+        1, log_level="info", log=lambda level, text: lines.append((level, text))
+    ):
         pass
     assert lines and all(level in ("info", "warn") and text for level, text in lines)
 
@@ -308,7 +347,10 @@ def test_a_rank_that_does_not_come_poisons_the_others():
         if communicator.rank == 1:
             return None
         started = time.monotonic()
-        for call in (lambda: communicator.all_reduce(np.ones((4, HIDDEN), np.float32)), communicator.check):
+        for call in (
+            lambda: communicator.all_reduce(np.ones((4, HIDDEN), np.float32)),
+            communicator.check,
+        ):
             with pytest.raises(arbiter.Poisoned, match="rank 0 waited .* for rank 1"):
                 call()
         assert time.monotonic() - started < 20

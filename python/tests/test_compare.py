@@ -21,7 +21,14 @@ def result(median, spread=0.01, chosen="trtllm/oneshot_push"):
 
 
 def row(tokens, **results):
-    key = {"mode": "graph", "world": 2, "dtype": "bf16", "pattern": "allreduce", "hidden": 8192, "tokens": tokens}
+    key = {
+        "mode": "graph",
+        "world": 2,
+        "dtype": "bf16",
+        "pattern": "allreduce",
+        "hidden": 8192,
+        "tokens": tokens,
+    }
     return {**key, "results": results}
 
 
@@ -49,7 +56,9 @@ def compare(folder, before, after, *options):
     paths = []
     for name, content in (("before.json", before), ("after.json", after)):
         paths.append(folder / name)
-        paths[-1].write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        paths[-1].write_text(
+            content if isinstance(content, str) else json.dumps(content), encoding="utf-8"
+        )
     command = [sys.executable, ROOT / "bench" / "compare.py", *paths, *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -96,7 +105,9 @@ def test_what_is_no_result_is_refused(tmp_path, content):
 
 
 def test_results_that_are_recorded_can_be_compared(tmp_path):
-    recorded = (ROOT / "bench" / "results" / "2026-11-27-bench-2xh200.json").read_text(encoding="utf-8")
+    recorded = (ROOT / "bench" / "results" / "2026-11-27-bench-2xh200.json").read_text(
+        encoding="utf-8"
+    )
     done = compare(tmp_path, recorded, recorded)
     assert done.returncode == 0
     assert " 0 slower, 0 faster" in done.stdout

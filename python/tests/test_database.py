@@ -1,4 +1,5 @@
-"""Databases as objects and frames: the decisions that come with Arbiter, as JSON lines and as a database."""
+"""Databases as objects and frames: the decisions that come with Arbiter, as JSON lines and as a
+database."""
 
 import json
 import re
@@ -38,7 +39,10 @@ def database(tmp_path):
 
 def test_lines_and_a_database_say_the_same(database):
     ours, lines = Database(database), Database(LINES)
-    assert ours.decisions() == lines.decisions() and len(ours.decisions()) == len(lines.tables["decision"]) > 1
+    assert (
+        ours.decisions() == lines.decisions()
+        and len(ours.decisions()) == len(lines.tables["decision"]) > 1
+    )
     for decision in ours.decisions():
         assert isinstance(decision, Decision) and decision.candidate.startswith(decision.backend)
         assert 1 <= decision.tokens_min <= decision.tokens_max and decision.median_us > 0
@@ -53,11 +57,17 @@ def test_lines_and_a_database_say_the_same(database):
 
 def test_trials_keep_their_samples(tmp_path):
     path = tmp_path / "trials.jsonl"
-    rows = [{"type": "header", "schema": 2}, {"type": "trial", "key": KEY, "status": "done", "samples_us": [1.5, 2.5]}]
+    rows = [
+        {"type": "header", "schema": 2},
+        {"type": "trial", "key": KEY, "status": "done", "samples_us": [1.5, 2.5]},
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tables = Database(path).tables
     assert tables["trial"] == [{"key": KEY, "status": "done"}]
-    assert tables["sample"] == [{"trial": KEY, "ordinal": 0, "us": 1.5}, {"trial": KEY, "ordinal": 1, "us": 2.5}]
+    assert tables["sample"] == [
+        {"trial": KEY, "ordinal": 0, "us": 1.5},
+        {"trial": KEY, "ordinal": 1, "us": 2.5},
+    ]
 
 
 def test_frames(database):
@@ -85,7 +95,10 @@ def test_what_is_no_database_is_named(database, tmp_path):
             Database(other).decisions()
     with pytest.raises(FileNotFoundError):
         Database(tmp_path / "missing.db")
-    for pragma, message in (("user_version = 4", "has schema 4"), ("application_id = 1", "another program")):
+    for pragma, message in (
+        ("user_version = 4", "has schema 4"),
+        ("application_id = 1", "another program"),
+    ):
         connection = sqlite3.connect(database)
         connection.execute(f"PRAGMA {pragma}")
         connection.commit()

@@ -1,4 +1,5 @@
-"""bench/decode.py's own logic, with one rank on the CPU device: rows agree, and one that is wrong is found out."""
+"""bench/decode.py's own logic, with one rank on the CPU device: rows agree, and one that is wrong
+is found out."""
 
 import json
 import os
@@ -66,29 +67,42 @@ def run(tmp_path, *before, more=()):
 def test_rows_agree(tmp_path):
     done, result = run(tmp_path, more=["--models", "tiny-moe", "--rows", "auto,mnnvl_fusion"])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [(case["model"], case["batch"]) for case in result["cases"]] == [("tiny-moe", 1), ("tiny-moe", 3)]
+    assert [(case["model"], case["batch"]) for case in result["cases"]] == [
+        ("tiny-moe", 1),
+        ("tiny-moe", 3),
+    ]
     for case in result["cases"]:
         rows = {row["row"]: row for row in case["rows"]}
         kinds = ("allreduce", "fusion", "fusion+allreduce")
-        assert set(rows) == {"nccl", "arbiter mnnvl_fusion"} | {f"arbiter auto_{kind}" for kind in kinds}
+        assert set(rows) == {"nccl", "arbiter mnnvl_fusion"} | {
+            f"arbiter auto_{kind}" for kind in kinds
+        }
         for row in rows.values():
             assert row["repeats"] and not row["wrong"]
             assert row["tokens_per_s"] == pytest.approx(case["batch"] * 1e6 / row["tpot_us"])
             assert row["equal_steps"] == 5 or row["parted"]["step"] == row["equal_steps"]
-        assert rows["arbiter auto_allreduce"]["equal_steps"] == 5 and rows["arbiter auto_allreduce"]["gap"] == 0
+        assert (
+            rows["arbiter auto_allreduce"]["equal_steps"] == 5
+            and rows["arbiter auto_allreduce"]["gap"] == 0
+        )
     assert result["left_out"] == []
 
 
 def test_a_wrong_row_is_found_out(tmp_path):
     (tmp_path / "broken.py").write_text(BROKEN)
-    done, result = run(tmp_path, tmp_path / "broken.py", more=["--models", "tiny", "--batches", "3", "--rows", "trtllm"])
+    done, result = run(
+        tmp_path,
+        tmp_path / "broken.py",
+        more=["--models", "tiny", "--batches", "3", "--rows", "trtllm"],
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     wrong = {row["row"] for case in result["cases"] for row in case["rows"] if row["wrong"]}
     assert wrong == {"arbiter trtllm_fusion", "arbiter trtllm_fusion+allreduce"}
 
 
 def test_where_tokens_part(monkeypatch):
-    """The margin is what the reference's own logits say of the two tokens, at the first step that differs."""
+    """The margin is what the reference's own logits say of the two tokens, at the first step that
+    differs."""
     monkeypatch.syspath_prepend(str(DECODE.parent))
     import decode
 
@@ -105,7 +119,11 @@ def test_where_tokens_part(monkeypatch):
     theirs = decode.Trace(torch.tensor([[1], [0], [2]]), logits, logits[0])
     ours = decode.Trace(torch.tensor([[1], [1], [2]]), torch.tensor([0.25, 0.75, 8.0]), logits[0])
     result = decode.compare(Context(), Model(), ours, theirs)
-    assert result["equal_steps"] == 1 and result["parted"] == {"step": 1, "sequence": 0, "margin": 0.5}
+    assert result["equal_steps"] == 1 and result["parted"] == {
+        "step": 1,
+        "sequence": 0,
+        "margin": 0.5,
+    }
     assert result["first_gap"] == 0.25 and result["gap"] == 0.75
     broken = decode.Trace(theirs.tokens, torch.tensor([float("nan"), 0.0, 0.0]), logits[0])
     assert decode.compare(Context(), Model(), broken, theirs)["first_gap"] == float("inf")
@@ -136,7 +154,13 @@ assert experts.kernels_work(x, up, down, 2) == (True, None)
 def test_experts_are_multiplied_right():
     """The Triton kernels too, in Triton's interpreter."""
     environment = {**os.environ, "PYTHONPATH": str(DECODE.parent), "TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, "-c", EXPERTS], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", EXPERTS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     if done.returncode == 3:
         pytest.skip("no Triton")
     assert done.returncode == 0, done.stderr

@@ -104,7 +104,9 @@ assert served() == 0
 """
 
 
-@pytest.mark.parametrize("program", [COLLECTIVES, LARGE, GIVEN_UP], ids=["collectives", "large", "given up"])
+@pytest.mark.parametrize(
+    "program", [COLLECTIVES, LARGE, GIVEN_UP], ids=["collectives", "large", "given up"]
+)
 def test_two_ranks(tmp_path, program):
     assert run(START + program + END, 2, tmp_path) == "done\n"
 

@@ -21,7 +21,9 @@ class Shown:
         return self.kind, 3
 
 
-@pytest.mark.parametrize("dtype, name", [(np.float32, "fp32"), (np.float16, "fp16"), (np.int32, "int32")])
+@pytest.mark.parametrize(
+    "dtype, name", [(np.float32, "fp32"), (np.float16, "fp16"), (np.int32, "int32")]
+)
 def test_what_is_seen(dtype, name):
     array = np.zeros((6, 4), dtype)
     seen = _arrays.view(Shown(array[2:4]), "x")
@@ -48,7 +50,9 @@ def test_what_is_refused():
 def test_all_reduce():
     def work(communicator):
         communicator.prepare(Family("allreduce", "fp32", 8, 4))
-        array, out = np.full((4, 8), communicator.rank + 1, np.float32), np.zeros((4, 8), np.float32)
+        array, out = np.full((4, 8), communicator.rank + 1, np.float32), np.zeros(
+            (4, 8), np.float32
+        )
         place = Shown(out)
         assert communicator.all_reduce(Shown(array), out=place) is place
         assert (out == 3).all() and (array == communicator.rank + 1).all()

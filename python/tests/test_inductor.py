@@ -1,4 +1,5 @@
-"""The pass that fuses what follows an allreduce in a compiled module: what it replaces, and that results stay."""
+"""The pass that fuses what follows an allreduce in a compiled module: what it replaces, and that
+results stay."""
 
 import pytest
 
@@ -24,7 +25,9 @@ E4M3 = torch.float8_e4m3fn
 def single(request):
     """One rank: the sum is its own input."""
     with Communicator.in_process(1) as (communicator,), torch.no_grad():
-        communicator.prepare(*[Family(pattern, request.param, HIDDEN, 8) for pattern in ("allreduce", NORM, FP8)])
+        communicator.prepare(
+            *[Family(pattern, request.param, HIDDEN, 8) for pattern in ("allreduce", NORM, FP8)]
+        )
         communicator.dtype = request.param
         yield communicator
 
@@ -46,7 +49,9 @@ def formula(x, weight, eps=1e-5):
 
 def formula_fp32_weight(x, weight, eps=1e-5):
     wide = x.float()
-    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()).to(
+        x.dtype
+    )
 
 
 def quantise(norm, scale):
@@ -58,7 +63,8 @@ def quantise_by_inverse(norm, inverse):
 
 
 def rewritten(function, arguments, fusion):
-    """What the function gives after the pass, and the program's operators. As Inductor calls it, without its compiler."""
+    """What the function gives after the pass, and the program's operators. As Inductor calls it,
+    without its compiler."""
     operators = []
 
     def compile_graph(module, _):
@@ -76,7 +82,9 @@ def close(ours, expected):
     for one, other in zip(ours, expected):
         assert one.dtype == other.dtype and one.shape == other.shape
         # One more rounding of bf16, or of e4m3, may fall the other way.
-        torch.testing.assert_close(one.float(), other.float(), rtol=0.13 if one.dtype is E4M3 else 2e-2, atol=2e-2)
+        torch.testing.assert_close(
+            one.float(), other.float(), rtol=0.13 if one.dtype is E4M3 else 2e-2, atol=2e-2
+        )
 
 
 @pytest.mark.parametrize("norm", [torch_norm, formula, formula_fp32_weight])
@@ -96,7 +104,10 @@ def test_two_norms_of_a_layer(single, norm, shape):
     ours, operators = rewritten(layer, arguments, fusion)
     assert fusion.replaced == {NORM: 2}
     assert operators.count(torch.ops.arbiter.all_reduce_residual_rmsnorm.default) == 2
-    assert torch.ops.arbiter.all_reduce.default not in operators and torch.ops.aten.rsqrt.default not in operators
+    assert (
+        torch.ops.arbiter.all_reduce.default not in operators
+        and torch.ops.aten.rsqrt.default not in operators
+    )
     close(ours, layer(*arguments))
 
 
@@ -108,12 +119,19 @@ def test_quantised(single, how):
         residual = ops.all_reduce(x, number) + residual
         return how(torch_norm(residual, weight), scale), residual
 
-    arguments = [values(1, 4, HIDDEN, dtype=dtype), values(2, 4, HIDDEN, dtype=dtype), values(3, HIDDEN, dtype=dtype)]
+    arguments = [
+        values(1, 4, HIDDEN, dtype=dtype),
+        values(2, 4, HIDDEN, dtype=dtype),
+        values(3, HIDDEN, dtype=dtype),
+    ]
     arguments.append(torch.tensor([0.25]))
     fusion = Fusion(single)
     ours, operators = rewritten(layer, arguments, fusion)
     assert fusion.replaced == {FP8: 1}
-    assert torch.ops.arbiter.all_reduce_fused.default in operators and torch.ops.aten.rsqrt.default not in operators
+    assert (
+        torch.ops.arbiter.all_reduce_fused.default in operators
+        and torch.ops.aten.rsqrt.default not in operators
+    )
     close(ours, layer(*arguments))
 
 
@@ -124,7 +142,11 @@ def test_a_norm_that_others_read_is_quantised_apart(single):
         norm = torch_norm(ops.all_reduce(x, number) + residual, weight)
         return quantise(norm, scale), norm
 
-    arguments = [values(1, 4, HIDDEN, dtype=dtype), values(2, 4, HIDDEN, dtype=dtype), values(3, HIDDEN, dtype=dtype)]
+    arguments = [
+        values(1, 4, HIDDEN, dtype=dtype),
+        values(2, 4, HIDDEN, dtype=dtype),
+        values(3, HIDDEN, dtype=dtype),
+    ]
     arguments.append(torch.tensor([0.25]))
     fusion = Fusion(single)
     ours, _ = rewritten(layer, arguments, fusion)
@@ -134,21 +156,36 @@ def test_a_norm_that_others_read_is_quantised_apart(single):
 
 LEFT = {
     "the sum is read": lambda total, x, weight: (torch_norm(total, weight), x),
-    "another axis": lambda total, x, weight: (total.t() * torch.rsqrt(total.pow(2).mean(0, True) + 1e-6).t(), None),
-    "no weight": lambda total, x, weight: (total * torch.rsqrt(total.pow(2).mean(-1, True) + 1e-6), None),
-    "a power of four": lambda total, x, weight: (total * torch.rsqrt(total.pow(4).mean(-1, True) + 1e-6) * weight, None),
+    "another axis": lambda total, x, weight: (
+        total.t() * torch.rsqrt(total.pow(2).mean(0, True) + 1e-6).t(),
+        None,
+    ),
+    "no weight": lambda total, x, weight: (
+        total * torch.rsqrt(total.pow(2).mean(-1, True) + 1e-6),
+        None,
+    ),
+    "a power of four": lambda total, x, weight: (
+        total * torch.rsqrt(total.pow(4).mean(-1, True) + 1e-6) * weight,
+        None,
+    ),
 }
 
 
 @pytest.mark.parametrize("case", LEFT)
 def test_what_is_left_alone(single, case):
-    number, dtype = ops.number(single), torch.float32 if single.dtype is torch.float32 else single.dtype
+    number, dtype = ops.number(single), (
+        torch.float32 if single.dtype is torch.float32 else single.dtype
+    )
 
     def layer(x, residual, weight):
         summed = ops.all_reduce(x, number)
         return LEFT[case](summed + residual, summed, weight)
 
-    arguments = [values(1, 4, HIDDEN, dtype=dtype), values(2, 4, HIDDEN, dtype=dtype), values(3, HIDDEN, dtype=dtype)]
+    arguments = [
+        values(1, 4, HIDDEN, dtype=dtype),
+        values(2, 4, HIDDEN, dtype=dtype),
+        values(3, HIDDEN, dtype=dtype),
+    ]
     fusion = Fusion(single)
     ours, operators = rewritten(layer, arguments, fusion)
     assert not fusion.replaced and torch.ops.arbiter.all_reduce.default in operators
@@ -157,17 +194,27 @@ def test_what_is_left_alone(single, case):
 
 def test_what_was_not_prepared_and_other_communicators(single):
     dtype = single.dtype
-    arguments = [values(1, 9, HIDDEN, dtype=dtype), values(2, 9, HIDDEN, dtype=dtype), values(3, HIDDEN, dtype=dtype)]
+    arguments = [
+        values(1, 9, HIDDEN, dtype=dtype),
+        values(2, 9, HIDDEN, dtype=dtype),
+        values(3, HIDDEN, dtype=dtype),
+    ]
 
     def layer(number, x, residual, weight):
         return torch_norm(ops.all_reduce(x, number) + residual, weight)
 
     fusion = Fusion(single)
-    rewritten(lambda *given: layer(ops.number(single), *given), arguments, fusion)  # 9 rows; 8 were prepared
+    rewritten(
+        lambda *given: layer(ops.number(single), *given), arguments, fusion
+    )  # 9 rows; 8 were prepared
     with Communicator.in_process(1) as (other,):
         other.prepare(Family("allreduce", dtype, HIDDEN, 16))
         number = ops.number(other)
-        rewritten(lambda *given: layer(number, *given), [tensor[:8] for tensor in arguments[:2]] + arguments[2:], fusion)
+        rewritten(
+            lambda *given: layer(number, *given),
+            [tensor[:8] for tensor in arguments[:2]] + arguments[2:],
+            fusion,
+        )
     assert not fusion.replaced
 
 
@@ -185,7 +232,9 @@ def test_inductor_calls_it(single):
     fusion = Fusion(single)
     torch._dynamo.reset()
     with torch._inductor.config.patch(force_disable_caches=True):
-        compiled = torch.compile(layer, fullgraph=True, options={"post_grad_custom_pre_pass": fusion})
+        compiled = torch.compile(
+            layer, fullgraph=True, options={"post_grad_custom_pre_pass": fusion}
+        )
         close(compiled(*arguments), layer(*arguments))
     assert fusion.replaced == {NORM: 1}
     assert fusion.uuid() == Fusion(single).uuid()

@@ -25,7 +25,11 @@ def expected(size, tokens=TOKENS, eps=1e-6, bias=0.0):
     residual, gamma = values(90, tokens, HIDDEN), values(91, HIDDEN)
     summed = sum(values(rank, tokens, HIDDEN).float() for rank in range(size)).to(BF16)
     total = (summed.float() + residual.float()).to(BF16)
-    norm = total.float() * torch.rsqrt(total.float().pow(2).mean(-1, keepdim=True) + eps) * (gamma.float() + bias)
+    norm = (
+        total.float()
+        * torch.rsqrt(total.float().pow(2).mean(-1, keepdim=True) + eps)
+        * (gamma.float() + bias)
+    )
     return residual, gamma, summed, total, norm
 
 
@@ -82,7 +86,9 @@ def test_flashinfer_plain_and_norm():
         with pytest.raises(arbiter.InvalidArgument, match="do not fit"):
             flashinfer.allreduce_fusion(values(0, 9, HIDDEN), workspace, 0)
         with pytest.raises(arbiter.InvalidArgument, match="beside a residual"):
-            flashinfer.allreduce_fusion(x, workspace, 1, output=into, residual_in=residual, rms_gamma=gamma)
+            flashinfer.allreduce_fusion(
+                x, workspace, 1, output=into, residual_in=residual, rms_gamma=gamma
+            )
         workspace.destroy()
         workspace.destroy()
         assert not workspace.is_buffer_size_sufficient(2, 1, HIDDEN, BF16)
@@ -134,7 +140,9 @@ def test_flashinfer_fp8(code):
             scale = more["scale_out"]
         else:
             words = torch.as_strided(more["scale_out"], (TOKENS,), (1,))
-            scale = torch.exp2(words.view(torch.uint8).view(TOKENS, 4).float() - 127).repeat_interleave(32, 1)
+            scale = torch.exp2(
+                words.view(torch.uint8).view(TOKENS, 4).float() - 127
+            ).repeat_interleave(32, 1)
         close(quant.float() * scale, norm, rtol=0.08)
         if code in (4, 9, 11):
             close(norm_out, norm)
@@ -146,7 +154,9 @@ def test_flashinfer_fp8(code):
 @pytest.mark.parametrize("layout", [0, 1, 2])
 def test_flashinfer_nvfp4_names_and_scale(code, layout):
     name = flashinfer.pattern_name(code, layout)
-    assert name == "allreduce_residual_rmsnorm_" + ("nvfp4_128x4", "nvfp4_8x4", "nvfp4_linear")[layout]
+    assert (
+        name == "allreduce_residual_rmsnorm_" + ("nvfp4_128x4", "nvfp4_8x4", "nvfp4_linear")[layout]
+    )
     residual, gamma, _, total, norm = expected(2)
 
     def work(communicator):
@@ -177,7 +187,9 @@ def test_flashinfer_nvfp4_names_and_scale(code, layout):
             nibbles = torch.stack([quant & 15, quant >> 4], -1).reshape(TOKENS, HIDDEN).long()
             number = table[nibbles & 7] * torch.where(nibbles & 8 > 0, -1.0, 1.0)
             scale = scales.view(torch.float8_e4m3fn).float().repeat_interleave(16, 1)
-            torch.testing.assert_close(number * scale, norm, rtol=0.3, atol=0.6 * scale.max().item())
+            torch.testing.assert_close(
+                number * scale, norm, rtol=0.3, atol=0.6 * scale.max().item()
+            )
 
     on_two_ranks(work)
 
@@ -188,12 +200,18 @@ def test_flashinfer_mixture_of_experts():
     weights = torch.randint(
         -2, 3, (experts * TOKENS,), generator=torch.Generator().manual_seed(5)
     ).float()  # exact sums
-    row_map = torch.randint(-1, rows, (TOKENS, top_k), generator=torch.Generator().manual_seed(6), dtype=torch.int32)
-    router = torch.randint(-2, 3, (TOKENS, top_k), generator=torch.Generator().manual_seed(7)).float()
+    row_map = torch.randint(
+        -1, rows, (TOKENS, top_k), generator=torch.Generator().manual_seed(6), dtype=torch.int32
+    )
+    router = torch.randint(
+        -2, 3, (TOKENS, top_k), generator=torch.Generator().manual_seed(7)
+    ).float()
 
     def reduced(rank):
         x = values(rank, experts, TOKENS, HIDDEN).float()
-        return (x * weights.view(experts, TOKENS, 1)).sum(0) + values(70 + rank, TOKENS, HIDDEN).float()
+        return (x * weights.view(experts, TOKENS, 1)).sum(0) + values(
+            70 + rank, TOKENS, HIDDEN
+        ).float()
 
     def finalized(rank):
         x = torch.cat([values(rank, rows, HIDDEN).float(), torch.zeros(1, HIDDEN)])
@@ -211,7 +229,9 @@ def test_flashinfer_mixture_of_experts():
             rms_gamma=gamma,
             moe_reduction_device_num_experts=experts,
             moe_reduction_scale_input=weights,
-            moe_reduction_active_experts_token_input=values(rank, experts, TOKENS, HIDDEN).view(-1, HIDDEN),
+            moe_reduction_active_experts_token_input=values(rank, experts, TOKENS, HIDDEN).view(
+                -1, HIDDEN
+            ),
             moe_reduction_token_input=values(70 + rank, TOKENS, HIDDEN),
         )
         assert torch.equal(ours.float(), reduced(0) + reduced(1) + residual.float())
@@ -252,7 +272,11 @@ def test_flashinfer_workspace_contradicts_its_group():
     def work(communicator):
         with pytest.raises(arbiter.InvalidArgument, match="world_size is 4"):
             flashinfer.create_allreduce_fusion_workspace(
-                world_size=4, max_token_num=8, hidden_dim=HIDDEN, dtype=BF16, communicator=communicator
+                world_size=4,
+                max_token_num=8,
+                hidden_dim=HIDDEN,
+                dtype=BF16,
+                communicator=communicator,
             )
 
     on_two_ranks(work)
@@ -262,7 +286,9 @@ def test_sglang():
     residual, gamma, summed, total, norm = expected(2)
     module = types.SimpleNamespace(flashinfer_allreduce_residual_rmsnorm=None)
     sglang.patch(module)
-    assert module.flashinfer_allreduce_residual_rmsnorm is sglang.flashinfer_allreduce_residual_rmsnorm
+    assert (
+        module.flashinfer_allreduce_residual_rmsnorm is sglang.flashinfer_allreduce_residual_rmsnorm
+    )
     with pytest.raises(arbiter.InvalidArgument, match="not the version"):
         sglang.patch(types.SimpleNamespace(__name__="other"))
     with pytest.raises(arbiter.InvalidArgument, match="backend is 'fast'"):
@@ -272,13 +298,25 @@ def test_sglang():
         reducer = sglang.AllReduce(communicator=communicator, hidden_dim=HIDDEN, max_token_num=8)
         x = values(communicator.rank, TOKENS, HIDDEN)
         norm_out, residual_out = reducer.residual_rmsnorm(x, residual, gamma, 1e-6)
-        assert torch.equal(residual_out, total) and torch.equal(x, values(communicator.rank, TOKENS, HIDDEN))
+        assert torch.equal(residual_out, total) and torch.equal(
+            x, values(communicator.rank, TOKENS, HIDDEN)
+        )
         close(norm_out, norm)
         assert torch.equal(reducer.all_reduce(x), summed)
-        # Declined, on all ranks, before anything is launched: too large, another hidden size, dtype or layout.
-        for other in (values(0, 9, HIDDEN), values(0, 4, HIDDEN // 2), x.half(), x.long(), values(0, HIDDEN, 4).t()):
+        # Declined, on all ranks, before anything is launched: too large, another hidden size, dtype
+        # or layout.
+        for other in (
+            values(0, 9, HIDDEN),
+            values(0, 4, HIDDEN // 2),
+            x.half(),
+            x.long(),
+            values(0, HIDDEN, 4).t(),
+        ):
             assert reducer.residual_rmsnorm(other, other, gamma, 1e-6) == (None, None)
-        assert reducer.all_reduce(values(0, 9, HIDDEN)) is None and reducer.all_reduce(x.float()) is None
+        assert (
+            reducer.all_reduce(values(0, 9, HIDDEN)) is None
+            and reducer.all_reduce(x.float()) is None
+        )
         assert reducer.all_reduce(x, inplace=True) is x and torch.equal(x, summed)
         reducer.close()
 
@@ -305,7 +343,9 @@ def test_sglang_before_and_after_it_is_configured():
         )
         close(norm_out, norm)
         assert torch.equal(residual_out, total)
-        assert sglang.flashinfer_allreduce_residual_rmsnorm(x, residual, gamma, max_token_num=2) == (None, None)
+        assert sglang.flashinfer_allreduce_residual_rmsnorm(
+            x, residual, gamma, max_token_num=2
+        ) == (None, None)
         sglang.shutdown()
     assert sglang.all_reduce(x) is None
 
@@ -395,16 +435,24 @@ def test_kinds_and_backends_of_two_ranks(tmp_path, program):
 
 def test_sglang_is_patched_wherever_it_was_imported_by_name(monkeypatch):
     theirs = [lambda: name for name in sglang._NAMES]
-    layers, user, stranger = (types.ModuleType(name) for name in ("engine.fusion", "engine.communicator", "other"))
+    layers, user, stranger = (
+        types.ModuleType(name) for name in ("engine.fusion", "engine.communicator", "other")
+    )
     for name, function in zip(sglang._NAMES, theirs):
         setattr(layers, name, function)
-    user.flashinfer_allreduce_residual_rmsnorm = stranger.flashinfer_allreduce_residual_rmsnorm = theirs[0]
+    user.flashinfer_allreduce_residual_rmsnorm = stranger.flashinfer_allreduce_residual_rmsnorm = (
+        theirs[0]
+    )
     for module in (layers, user, stranger):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     replaced = sglang.patch(layers)
     ours = sglang.flashinfer_allreduce_residual_rmsnorm
     assert "engine.communicator.flashinfer_allreduce_residual_rmsnorm" in replaced
-    assert layers.flashinfer_allreduce_residual_rmsnorm is user.flashinfer_allreduce_residual_rmsnorm is ours
+    assert (
+        layers.flashinfer_allreduce_residual_rmsnorm
+        is user.flashinfer_allreduce_residual_rmsnorm
+        is ours
+    )
     assert stranger.flashinfer_allreduce_residual_rmsnorm is theirs[0]
     assert all(getattr(layers, name) is getattr(sglang, name) for name in sglang._NAMES)
     assert sglang.patch(layers) == []
@@ -419,7 +467,9 @@ def test_vllm_custom_allreduce():
     _, _, summed, _, _ = expected(2)
 
     def work(communicator):
-        reducer = vllm.ArbiterAllreduce(None, max_size=TOKENS * HIDDEN * 2, communicator=communicator)
+        reducer = vllm.ArbiterAllreduce(
+            None, max_size=TOKENS * HIDDEN * 2, communicator=communicator
+        )
         x = values(communicator.rank, TOKENS, HIDDEN)
         with reducer.capture():
             assert reducer.should_custom_ar(x) and torch.equal(reducer.custom_all_reduce(x), summed)
@@ -444,14 +494,31 @@ def test_vllm_fused_op_writes_to_its_arguments():
         assert fused(x, mine, gamma, 1e-6, **tail) is None
         close(x, norm)
         assert torch.equal(mine, total)
-        x, mine, into = values(communicator.rank, TOKENS, HIDDEN), residual.clone(), torch.empty_like(residual)
+        x, mine, into = (
+            values(communicator.rank, TOKENS, HIDDEN),
+            residual.clone(),
+            torch.empty_like(residual),
+        )
         fused(x, mine, gamma, 1e-6, norm_out=into, **tail)
         close(into, norm)
         assert torch.equal(x, total) and torch.equal(mine, residual)
-        x, quant = values(communicator.rank, TOKENS, HIDDEN), torch.empty(TOKENS, HIDDEN, dtype=torch.float8_e4m3fn)
-        fused(x, mine, gamma, 1e-6, pattern_code=2, quant_out=quant, scale_factor=torch.ones(1), **tail)
+        x, quant = values(communicator.rank, TOKENS, HIDDEN), torch.empty(
+            TOKENS, HIDDEN, dtype=torch.float8_e4m3fn
+        )
+        fused(
+            x,
+            mine,
+            gamma,
+            1e-6,
+            pattern_code=2,
+            quant_out=quant,
+            scale_factor=torch.ones(1),
+            **tail,
+        )
         close(quant, norm, rtol=0.08)
-        assert torch.equal(mine, total) and torch.equal(x, values(communicator.rank, TOKENS, HIDDEN))
+        assert torch.equal(mine, total) and torch.equal(
+            x, values(communicator.rank, TOKENS, HIDDEN)
+        )
 
     on_two_ranks(work)
 
@@ -478,7 +545,9 @@ def test_tensorrt_llm():
         x = values(communicator.rank, TOKENS, HIDDEN)
         (ours,) = tensorrt_llm.allreduce(x, workspace=workspace, strategy=Strategy.ONESHOT)
         assert torch.equal(ours, summed)
-        arguments = dict(residual=residual, norm_weight=gamma, workspace=workspace, strategy=Strategy.AUTO)
+        arguments = dict(
+            residual=residual, norm_weight=gamma, workspace=workspace, strategy=Strategy.AUTO
+        )
         ours = tensorrt_llm.allreduce(x, op=Op.RESIDUAL_RMS_NORM, **arguments)
         close(ours[0], norm)
         assert len(ours) == 2 and torch.equal(ours[1], total)

@@ -54,7 +54,8 @@ def test_what_is_written():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "all_reduce", "allreduce_fp8", "allreduce_rmsnorm_residual", "allreduce_fp8_group0_fp32"]
+    "name",
+    ["", "all_reduce", "allreduce_fp8", "allreduce_rmsnorm_residual", "allreduce_fp8_group0_fp32"],
 )
 def test_what_is_no_pattern(name):
     with pytest.raises(InvalidArgument, match="is not a pattern"):

@@ -1,4 +1,5 @@
-"""bench/peers.py with two processes on the CPU device: what it measures, and that a wrong sum is not timed."""
+"""bench/peers.py with two processes on the CPU device: what it measures, and that a wrong sum is
+not timed."""
 
 import json
 import os
@@ -35,7 +36,17 @@ def run(tmp_path, *before, more=()):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(20000 + (os.getpid() + 17) % 20000),
     }
-    command = [sys.executable, *before, PEERS, "--device", "cpu", "--sizes", "1K,4K", "--hidden", "512"]
+    command = [
+        sys.executable,
+        *before,
+        PEERS,
+        "--device",
+        "cpu",
+        "--sizes",
+        "1K,4K",
+        "--hidden",
+        "512",
+    ]
     command += ["--rounds", "1", "--replays", "1", "--json", tmp_path / "out.json", *more]
     ranks = [
         subprocess.Popen(
@@ -55,14 +66,24 @@ def run(tmp_path, *before, more=()):
 def test_peers_are_right_and_timed(tmp_path):
     code, text, result = run(tmp_path, more=["--label", "gloo"])
     assert code == 0, text
-    assert [case["pattern"] for case in result["cases"]] == ["allreduce", "allreduce_residual_rmsnorm"]
+    assert [case["pattern"] for case in result["cases"]] == [
+        "allreduce",
+        "allreduce_residual_rmsnorm",
+    ]
     for case in result["cases"]:
         for name in ("gloo", "arbiter auto", "arbiter trtllm", "arbiter mnnvl", "arbiter custom"):
             row = case["peers"][name]
-            assert set(row["us"]) == SIZES and all(us > 0 for us in row["us"].values()) and not row["why_not"]
+            assert (
+                set(row["us"]) == SIZES
+                and all(us > 0 for us in row["us"].values())
+                and not row["why_not"]
+            )
         assert set(case["peers"]["arbiter auto"]["candidate"]) == SIZES
         assert "--allow-multicast" in case["peers"]["flashinfer auto"]["unavailable"]
-        assert "nccl" not in case["peers"] and "needs GPUs" in case["peers"]["torch one_shot"]["unavailable"]
+        assert (
+            "nccl" not in case["peers"]
+            and "needs GPUs" in case["peers"]["torch one_shot"]["unavailable"]
+        )
     assert result["multicast"] is False and "gloo" in text
 
 

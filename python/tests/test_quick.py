@@ -1,4 +1,5 @@
-"""The short way for PyTorch's tensors gives the library what the long way gives it, and leaves it what is wrong."""
+"""The short way for PyTorch's tensors gives the library what the long way gives it, and leaves it
+what is wrong."""
 
 import dataclasses
 import shutil
@@ -21,7 +22,17 @@ PATTERNS = (
     "allreduce_residual_rmsnorm",
     "allreduce_residual_layernorm",
 )
-POINTERS = ("input", "residual_in", "residual_out", "gamma", "norm_out", "output", "quant_out", "scale_in", "scale_out")
+POINTERS = (
+    "input",
+    "residual_in",
+    "residual_out",
+    "gamma",
+    "norm_out",
+    "output",
+    "quant_out",
+    "scale_in",
+    "scale_out",
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +42,8 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def communicator(library, monkeypatch):
-    """CPU tensors of 2 bytes an element are taken for tensors on GPU 2, others for those of another GPU."""
+    """CPU tensors of 2 bytes an element are taken for tensors on GPU 2, others for those of another
+    GPU."""
     long_way = _arrays._of_torch
 
     def as_if_on_gpu(x, *more):
@@ -42,7 +54,9 @@ def communicator(library, monkeypatch):
     made = null_library.communicator(library, GPU)
     made.prepare(Family("allreduce", torch.bfloat16, HIDDEN, 8))
     for pattern in PATTERNS:
-        made.prepare(Family(pattern, torch.bfloat16, HIDDEN, 8), Family(pattern, torch.bfloat16, HIDDEN, 2))
+        made.prepare(
+            Family(pattern, torch.bfloat16, HIDDEN, 8), Family(pattern, torch.bfloat16, HIDDEN, 2)
+        )
     with torch.no_grad():
         yield made
     made.close()
@@ -73,7 +87,9 @@ def both_ways(library, communicator, monkeypatch, call):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("shape", [(HIDDEN,), (2, HIDDEN), (3, HIDDEN), (2, 4, HIDDEN), (0, HIDDEN)])
+@pytest.mark.parametrize(
+    "shape", [(HIDDEN,), (2, HIDDEN), (3, HIDDEN), (2, 4, HIDDEN), (0, HIDDEN)]
+)
 def test_the_same_call(library, communicator, monkeypatch, pattern, shape):
     x, residual, norm, summed = (tensor(*shape) for _ in range(4))
     arguments = {"pattern": pattern, "stream": STREAM, "eps": 1e-3, "weight_bias": 1.0}
@@ -81,13 +97,17 @@ def test_the_same_call(library, communicator, monkeypatch, pattern, shape):
         arguments.update(residual=residual, residual_out=residual if len(shape) == 2 else summed)
     if "norm" in pattern:
         arguments.update(gamma=torch.nn.Parameter(tensor(HIDDEN)), norm_out=norm)
-    long, short = both_ways(library, communicator, monkeypatch, lambda: communicator.all_reduce_fused(x, **arguments))
+    long, short = both_ways(
+        library, communicator, monkeypatch, lambda: communicator.all_reduce_fused(x, **arguments)
+    )
     for name, *_ in _abi.Tensors._fields_:
         if name != "moe_weights_fp32":
             assert getattr(short.tensors, name) == getattr(long.tensors, name), name
     assert (short.handle, short.count, short.stream) == (long.handle, long.count, STREAM)
     done = communicator.all_reduce_fused(x, **arguments)
-    assert done.residual_out is arguments.get("residual_out") and done.norm_out is arguments.get("norm_out")
+    assert done.residual_out is arguments.get("residual_out") and done.norm_out is arguments.get(
+        "norm_out"
+    )
     assert done.output is done.quant_out is done.scale_out is None
 
 
@@ -96,7 +116,10 @@ def test_the_same_sum(library, communicator, monkeypatch, shape):
     x, out = tensor(*shape), tensor(*shape)
     for target in (out, x):
         long, short = both_ways(
-            library, communicator, monkeypatch, lambda: communicator.all_reduce(x, out=target, stream=STREAM)
+            library,
+            communicator,
+            monkeypatch,
+            lambda: communicator.all_reduce(x, out=target, stream=STREAM),
         )
         for name in ("input", "output", "count", "code", "stream"):
             assert getattr(short, name) == getattr(long, name), name
@@ -110,8 +133,21 @@ def test_new_places(library, communicator):
     x, residual, gamma = tensor(3, HIDDEN), tensor(3, HIDDEN), tensor(HIDDEN)
     done = communicator.all_reduce_fused(x, residual=residual, gamma=gamma, stream=STREAM)
     given = null_library.kept(library).tensors
-    assert (given.residual_out, given.norm_out) == (done.residual_out.data_ptr(), done.norm_out.data_ptr())
-    assert len({x.data_ptr(), residual.data_ptr(), done.residual_out.data_ptr(), done.norm_out.data_ptr()}) == 4
+    assert (given.residual_out, given.norm_out) == (
+        done.residual_out.data_ptr(),
+        done.norm_out.data_ptr(),
+    )
+    assert (
+        len(
+            {
+                x.data_ptr(),
+                residual.data_ptr(),
+                done.residual_out.data_ptr(),
+                done.norm_out.data_ptr(),
+            }
+        )
+        == 4
+    )
     assert done.norm_out.shape == x.shape and done.norm_out.dtype == x.dtype
 
 
@@ -133,7 +169,10 @@ def wrong_tensors():
     yield "residual", None, good
     yield "gamma", None, good
     yield "norm_out", False, good
-    yield "x", tensor(9, HIDDEN), {**good, **{name: tensor(9, HIDDEN) for name in good if name != "gamma"}}
+    yield "x", tensor(9, HIDDEN), {
+        **good,
+        **{name: tensor(9, HIDDEN) for name in good if name != "gamma"},
+    }
 
 
 @pytest.mark.parametrize("case", range(len(list(wrong_tensors()))))

@@ -15,7 +15,9 @@ from arbiter import Communicator, Family  # noqa: E402
 
 HIDDEN, TOKENS, BF16 = 64, 4, torch.bfloat16
 GROUP = "allreduce_residual_rmsnorm_fp8_group32_ue8m0"
-FAMILIES = [Family(name, BF16, HIDDEN, 8) for name in ("allreduce", "allreduce_residual_rmsnorm", GROUP)]
+FAMILIES = [
+    Family(name, BF16, HIDDEN, 8) for name in ("allreduce", "allreduce_residual_rmsnorm", GROUP)
+]
 
 
 def values(rank, *shape):
@@ -24,7 +26,11 @@ def values(rank, *shape):
 
 def reference(x, residual, gamma, eps=1e-6):
     summed = (x.float() + residual.float()).to(BF16)
-    norm = summed.float() * torch.rsqrt(summed.float().pow(2).mean(-1, keepdim=True) + eps) * gamma.float()
+    norm = (
+        summed.float()
+        * torch.rsqrt(summed.float().pow(2).mean(-1, keepdim=True) + eps)
+        * gamma.float()
+    )
     return norm, summed
 
 
@@ -48,7 +54,9 @@ def test_methods_and_operators_reduce():
         number = ops.number(communicator)
         communicator.prepare(*FAMILIES)
         x = values(communicator.rank, TOKENS, HIDDEN)
-        assert torch.equal(communicator.all_reduce(x), summed) and torch.equal(ops.all_reduce(x, number), summed)
+        assert torch.equal(communicator.all_reduce(x), summed) and torch.equal(
+            ops.all_reduce(x, number), summed
+        )
         done = communicator.all_reduce_fused(x, residual=residual, gamma=gamma)
         assert torch.equal(done.residual_out, total)
         close(done.norm_out, norm)
@@ -75,7 +83,9 @@ def test_operators_keep_pytorch_s_contract(single):
     torch.library.opcheck(ops.all_reduce, (x, number))
     torch.library.opcheck(ops.all_reduce_, (x, number))
     torch.library.opcheck(ops.all_reduce_residual_rmsnorm, (x, residual, gamma, *tail))
-    torch.library.opcheck(ops.all_reduce_residual_rmsnorm_out, (x, residual, gamma, torch.empty_like(x), *tail))
+    torch.library.opcheck(
+        ops.all_reduce_residual_rmsnorm_out, (x, residual, gamma, torch.empty_like(x), *tail)
+    )
     torch.library.opcheck(ops.all_reduce_fused, (GROUP, x, residual, gamma, None, *tail))
 
 

@@ -1,1 +1,2 @@
-"""Arbiter behind the calling conventions of inference engines. docs/engines.md has the lines for each."""
+"""Arbiter behind the calling conventions of inference engines. docs/engines.md has the lines for
+each."""

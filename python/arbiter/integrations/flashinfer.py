@@ -1,4 +1,5 @@
-"""FlashInfer's unified allreduce interface (flashinfer.comm), served by Arbiter. FlashInfer itself is not needed."""
+"""FlashInfer's unified allreduce interface (flashinfer.comm), served by Arbiter. FlashInfer itself
+is not needed."""
 
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
@@ -45,17 +46,23 @@ _NVFP4 = {0: "nvfp4_128x4", 1: "nvfp4_8x4", 2: "nvfp4_linear"}
 _WITH_NORM = frozenset({4, 5, 9, 11})
 
 
-def pattern_name(code: int, layout_code: Optional[int] = None, group_size: Optional[int] = None) -> str:
+def pattern_name(
+    code: int, layout_code: Optional[int] = None, group_size: Optional[int] = None
+) -> str:
     """The pattern of a code. Raises InvalidArgument for what has no meaning."""
     norm = "allreduce_residual_rmsnorm"
     if code in (3, 5):
         layout = 0 if layout_code is None else int(layout_code)
         if layout not in _NVFP4:
-            raise InvalidArgument(f"layout_code is {layout_code}; expected 0 (128x4), 1 (8x4) or 2 (linear)")
+            raise InvalidArgument(
+                f"layout_code is {layout_code}; expected 0 (128x4), 1 (8x4) or 2 (linear)"
+            )
         return f"{norm}_{_NVFP4[layout]}"
     if code in (8, 9):
         if not group_size or group_size < 0:
-            raise InvalidArgument(f"pattern {code} needs block_quant_group_size, more than 0; it is {group_size}")
+            raise InvalidArgument(
+                f"pattern {code} needs block_quant_group_size, more than 0; it is {group_size}"
+            )
         return f"{norm}_fp8_group{group_size}_ue8m0"
     names = {
         0: "allreduce",
@@ -76,8 +83,9 @@ Maker = Callable[[Optional[str]], Communicator]
 
 
 class Workspace:
-    """What allreduce_fusion() works with: a communicator, and how much was asked for. `make`: makes another one of the same
-    group and options that is pinned to "oneshot" or "twoshot"; None where the communicator was lent."""
+    """What allreduce_fusion() works with: a communicator, and how much was asked for. `make`: makes
+    another one of the same group and options that is pinned to "oneshot" or "twoshot"; None where
+    the communicator was lent."""
 
     def __init__(
         self,
@@ -101,16 +109,25 @@ class Workspace:
         self._scales: Dict[Tuple[float, Any], torch.Tensor] = {}
 
     def is_buffer_size_sufficient(
-        self, tp_size: int, num_tokens: int, hidden_dim: int, dtype: torch.dtype, use_oneshot: Optional[bool] = None
+        self,
+        tp_size: int,
+        num_tokens: int,
+        hidden_dim: int,
+        dtype: torch.dtype,
+        use_oneshot: Optional[bool] = None,
     ) -> bool:
-        """Would such a call be served without making the workspace anew? Local, equal on all ranks, launches nothing."""
+        """Would such a call be served without making the workspace anew? Local, equal on all ranks,
+        launches nothing."""
         if self._destroyed or tp_size != self.world_size:
             return False
-        return num_tokens * hidden_dim * dtype.itemsize <= self.max_token_num * self.hidden_dim * self.dtype.itemsize
+        return (
+            num_tokens * hidden_dim * dtype.itemsize
+            <= self.max_token_num * self.hidden_dim * self.dtype.itemsize
+        )
 
     def of(self, use_oneshot: Optional[bool]) -> Communicator:
-        """None: the one that chooses. Collective when a kind is asked for the first time; refused in capture. A lent
-        communicator serves all: how it was made decides."""
+        """None: the one that chooses. Collective when a kind is asked for the first time; refused
+        in capture. A lent communicator serves all: how it was made decides."""
         if self._destroyed:
             raise InvalidArgument("the workspace is destroyed")
         if use_oneshot is None or self._make is None:
@@ -119,14 +136,20 @@ class Workspace:
         if kind not in self._kinds:
             if capturing():
                 raise Unsupported(
-                    f"use_oneshot={kind} is new, and a graph is being captured; call once before capture on all ranks"
+                    f"use_oneshot={kind} is new, and a graph is being captured; call once before"
+                    " capture on all ranks"
                     + (", or create the workspace with force_oneshot_support=True" if kind else "")
                 )
             self._kinds[kind] = self._make("oneshot" if kind else "twoshot")
         return self._kinds[kind]
 
     def prepare(
-        self, pattern: str, dtype: torch.dtype, hidden: int, tokens: int, use_oneshot: Optional[bool] = None
+        self,
+        pattern: str,
+        dtype: torch.dtype,
+        hidden: int,
+        tokens: int,
+        use_oneshot: Optional[bool] = None,
     ) -> Communicator:
         """The communicator, prepared: collective unless it was done before; refused in capture."""
         communicator = self.of(use_oneshot)
@@ -134,14 +157,19 @@ class Workspace:
             return communicator
         if capturing():
             raise Unsupported(
-                f"'{pattern}' for {tokens} tokens of {hidden} was not prepared, and a graph is being captured; name its code "
-                "in create_allreduce_fusion_workspace(patterns=...), or call it once before capture on all ranks"
+                f"'{pattern}' for {tokens} tokens of {hidden} was not prepared, and a graph is"
+                " being captured; name its code in"
+                " create_allreduce_fusion_workspace(patterns=...), or call it once before capture"
+                " on all ranks"
             )
-        room = self.max_token_num * self.hidden_dim * self.dtype.itemsize // (hidden * dtype.itemsize)
+        room = (
+            self.max_token_num * self.hidden_dim * self.dtype.itemsize // (hidden * dtype.itemsize)
+        )
         if tokens > room:
             raise InvalidArgument(
-                f"{tokens} tokens of {hidden} {dtype} do not fit a workspace of {self.max_token_num} tokens of "
-                f"{self.hidden_dim} {self.dtype}; ask is_buffer_size_sufficient() first"
+                f"{tokens} tokens of {hidden} {dtype} do not fit a workspace of"
+                f" {self.max_token_num} tokens of {self.hidden_dim} {self.dtype}; ask"
+                " is_buffer_size_sufficient() first"
             )
         communicator.prepare(Family(pattern, dtype, hidden, room))
         return communicator
@@ -152,8 +180,8 @@ class Workspace:
         if key not in self._scales:
             if like.is_cuda and capturing():
                 raise Unsupported(
-                    f"scale_factor {value} is new, and a graph is being captured; pass a tensor, or call "
-                    "once before capture"
+                    f"scale_factor {value} is new, and a graph is being captured; pass a tensor, or"
+                    " call once before capture"
                 )
             self._scales[key] = torch.full((1,), value, dtype=torch.float32, device=like.device)
         return self._scales[key]
@@ -190,26 +218,37 @@ def create_allreduce_fusion_workspace(
     communicator: Optional[Communicator] = None,
     **options: Any,
 ) -> Workspace:
-    """Collective. As flashinfer.comm's; gpus_per_node and comm_backend are ignored. force_oneshot_support: prepares the
-    codes for use_oneshot=True too. `patterns`: codes to prepare now (others: at their first call, outside capture).
-    `communicator`: use this one, and leave it open at destroy(); use_oneshot is ignored then. Further options are those
-    of Communicator. Raises what Communicator raises; InvalidArgument when world_size or rank contradict the group."""
+    """Collective. As flashinfer.comm's; gpus_per_node and comm_backend are ignored.
+    force_oneshot_support: prepares the codes for use_oneshot=True too. `patterns`: codes to prepare
+    now (others: at their first call, outside capture). `communicator`: use this one, and leave it
+    open at destroy(); use_oneshot is ignored then. Further options are those of Communicator.
+    Raises what Communicator raises; InvalidArgument when world_size or rank contradict the group.
+    """
     del gpus_per_node, comm_backend
     if max_token_num is None or hidden_dim is None or dtype is None:
         raise InvalidArgument("max_token_num, hidden_dim and dtype are needed")
 
     def make(candidate: Optional[str]) -> Communicator:
-        return Communicator.from_torch(group, backend=backend, **{"candidate": candidate, **options})
+        return Communicator.from_torch(
+            group, backend=backend, **{"candidate": candidate, **options}
+        )
 
     owned = communicator is None
     if communicator is None:
         communicator = make(None)
     workspace = None
     try:
-        for name, given, actual in (("world_size", world_size, communicator.size), ("rank", rank, communicator.rank)):
+        for name, given, actual in (
+            ("world_size", world_size, communicator.size),
+            ("rank", rank, communicator.rank),
+        ):
             if given is not None and given != actual:
-                raise InvalidArgument(f"{name} is {given}, but the group says {actual}; pass the group that reduces")
-        workspace = Workspace(communicator, backend, max_token_num, hidden_dim, dtype, make if owned else None)
+                raise InvalidArgument(
+                    f"{name} is {given}, but the group says {actual}; pass the group that reduces"
+                )
+        workspace = Workspace(
+            communicator, backend, max_token_num, hidden_dim, dtype, make if owned else None
+        )
         for code in patterns:
             workspace.prepare(pattern_name(code), dtype, hidden_dim, max_token_num)
             if force_oneshot_support:
@@ -252,11 +291,12 @@ def allreduce_fusion(
     weight_bias: float = 0.0,
     **ignored: Any,
 ) -> torch.Tensor:
-    """As flashinfer.comm's. use_oneshot: True or False takes the best of Arbiter's one-shot or two-shot kernels where there
-    is one for the pattern, None what was measured fastest. launch_with_pdl, trigger_completion_at_end, fp32_acc and
-    moe_finalize_backend are ignored: kernels start early where that is right, and sums are always in fp32. Returns
-    quant_out for codes that quantise, output for 0, else norm_out. InvalidArgument: a tensor is wrong; `output` with a
-    residual, which no kernel writes."""
+    """As flashinfer.comm's. use_oneshot: True or False takes the best of Arbiter's one-shot or
+    two-shot kernels where there is one for the pattern, None what was measured fastest.
+    launch_with_pdl, trigger_completion_at_end, fp32_acc and moe_finalize_backend are ignored:
+    kernels start early where that is right, and sums are always in fp32. Returns quant_out for
+    codes that quantise, output for 0, else norm_out. InvalidArgument: a tensor is wrong; `output`
+    with a residual, which no kernel writes."""
     del launch_with_pdl, trigger_completion_at_end, fp32_acc
     unknown = ignored.keys() - {"moe_finalize_backend"}
     if unknown:
@@ -264,7 +304,8 @@ def allreduce_fusion(
     name = pattern_name(pattern, layout_code, block_quant_group_size)
     if pattern != 0 and output is not None:
         raise InvalidArgument(
-            "the plain sum (output) is not written beside a residual: take residual_out, or reduce with pattern 0 first"
+            "the plain sum (output) is not written beside a residual: take residual_out, or reduce"
+            " with pattern 0 first"
         )
     arguments: Dict[str, Any] = {}
     x = input
@@ -286,9 +327,13 @@ def allreduce_fusion(
                 arguments["scale_out"] = scale_out
     if pattern in (2, 3, 4, 5):
         if scale_factor is None:
-            raise InvalidArgument(f"pattern {pattern} needs scale_factor, a number or an fp32 tensor of one")
+            raise InvalidArgument(
+                f"pattern {pattern} needs scale_factor, a number or an fp32 tensor of one"
+            )
         arguments["scale_in"] = (
-            scale_factor if isinstance(scale_factor, torch.Tensor) else workspace.scale(float(scale_factor), input)
+            scale_factor
+            if isinstance(scale_factor, torch.Tensor)
+            else workspace.scale(float(scale_factor), input)
         )
     if pattern == 6:
         x, arguments["moe_weights"] = _experts(
@@ -300,9 +345,13 @@ def allreduce_fusion(
         arguments["moe_shared"] = moe_reduction_token_input
     if pattern == 7:
         if expanded_idx_to_permuted_idx is None or expert_scale_factor is None:
-            raise InvalidArgument("pattern 7 needs expanded_idx_to_permuted_idx and expert_scale_factor")
+            raise InvalidArgument(
+                "pattern 7 needs expanded_idx_to_permuted_idx and expert_scale_factor"
+            )
         arguments.update(
-            moe_row_map=expanded_idx_to_permuted_idx, moe_weights=expert_scale_factor, moe_shared=shared_expert_output
+            moe_row_map=expanded_idx_to_permuted_idx,
+            moe_weights=expert_scale_factor,
+            moe_shared=shared_expert_output,
         )
     hidden = x.shape[-1]
     tokens = (residual_in if residual_in is not None and pattern in (6, 7) else x).numel() // hidden
@@ -319,7 +368,8 @@ def _experts(
     rows: Optional[torch.Tensor],
     residual: Optional[torch.Tensor],
 ) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Tokens of the rank's experts as [experts, tokens, hidden], and their weights as [experts, tokens]."""
+    """Tokens of the rank's experts as [experts, tokens, hidden], and their weights as [experts,
+    tokens]."""
     if not experts or weights is None or rows is None or residual is None:
         raise InvalidArgument(
             "pattern 6 needs moe_reduction_device_num_experts, moe_reduction_scale_input, "
@@ -332,8 +382,13 @@ def _experts(
             f"moe_reduction_active_experts_token_input has shape {tuple(rows.shape)}; expected "
             f"[{experts} * {tokens}, {hidden}], expert by expert"
         )
-    if weights.dim() > 1 and tuple(weights.shape) != (experts, tokens) or weights.numel() != experts * tokens:
+    if (
+        weights.dim() > 1
+        and tuple(weights.shape) != (experts, tokens)
+        or weights.numel() != experts * tokens
+    ):
         raise InvalidArgument(
-            f"moe_reduction_scale_input has shape {tuple(weights.shape)}; expected [{experts}, {tokens}]"
+            f"moe_reduction_scale_input has shape {tuple(weights.shape)}; expected [{experts},"
+            f" {tokens}]"
         )
     return rows.view(experts, tokens, hidden), weights.view(experts, tokens)

@@ -1,4 +1,5 @@
-"""TensorRT-LLM's allreduce operator, served by Arbiter: its strategies, its fusion codes, a list of results."""
+"""TensorRT-LLM's allreduce operator, served by Arbiter: its strategies, its fusion codes, a list of
+results."""
 
 from typing import Any, Dict, List, Optional
 
@@ -11,7 +12,8 @@ __all__ = ["AllReduceFusionOp", "AllReduceStrategy", "allreduce"]
 
 
 class AllReduceStrategy:
-    """Codes of how. NCCL, MIN_LATENCY, UB, AUTO and LOWPRECISION all mean what was measured fastest here."""
+    """Codes of how. NCCL, MIN_LATENCY, UB, AUTO and LOWPRECISION all mean what was measured fastest
+    here."""
 
     NCCL = 0
     MIN_LATENCY = 1
@@ -64,16 +66,21 @@ def allreduce(
     eps: float = 1e-6,
     trigger_completion_at_end: bool = True,
 ) -> List[torch.Tensor]:
-    """What `op` gives, new tensors, in TensorRT-LLM's order: [sum]; [norm, residual]; quantised: [norm if it is kept, quant,
-    scales if there are, residual]. `workspace`: of flashinfer.create_allreduce_fusion_workspace(), made once for the group;
-    what was not prepared is prepared at the first call, which is collective and refused in capture. `scale`: one fp32
-    number. `group` and trigger_completion_at_end are ignored. InvalidArgument: a tensor is missing or wrong; Unsupported:
-    a bias, or a code that has no kernel here."""
+    """What `op` gives, new tensors, in TensorRT-LLM's order: [sum]; [norm, residual]; quantised:
+    [norm if it is kept, quant, scales if there are, residual]. `workspace`: of
+    flashinfer.create_allreduce_fusion_workspace(), made once for the group; what was not prepared
+    is prepared at the first call, which is collective and refused in capture. `scale`: one fp32
+    number. `group` and trigger_completion_at_end are ignored. InvalidArgument: a tensor is missing
+    or wrong; Unsupported: a bias, or a code that has no kernel here."""
     del group, trigger_completion_at_end
     if workspace is None:
-        raise InvalidArgument("workspace is None; make one with flashinfer.create_allreduce_fusion_workspace()")
+        raise InvalidArgument(
+            "workspace is None; make one with flashinfer.create_allreduce_fusion_workspace()"
+        )
     if bias is not None:
-        raise Unsupported("a bias is not added by any kernel: add it to the residual, or to the input of one rank")
+        raise Unsupported(
+            "a bias is not added by any kernel: add it to the residual, or to the input of one rank"
+        )
     if op not in _PATTERNS:
         raise Unsupported(f"op {op} has no kernel here; expected one of {sorted(_PATTERNS)}")
     pattern = _PATTERNS[op]

@@ -1,4 +1,5 @@
-"""vLLM's custom allreduce (device_communicators.custom_all_reduce) and fused allreduce + norm, served by Arbiter."""
+"""vLLM's custom allreduce (device_communicators.custom_all_reduce) and fused allreduce + norm,
+served by Arbiter."""
 
 import contextlib
 from typing import Any, Iterator, Optional, Union
@@ -13,8 +14,8 @@ __all__ = ["ArbiterAllreduce", "FusedAllreduce", "patch"]
 
 
 class ArbiterAllreduce:
-    """Takes the place of vLLM's CustomAllreduce: same methods, same answers. `max_size`: bytes of the largest message;
-    what is larger is left to vLLM."""
+    """Takes the place of vLLM's CustomAllreduce: same methods, same answers. `max_size`: bytes of
+    the largest message; what is larger is left to vLLM."""
 
     def __init__(
         self,
@@ -27,8 +28,8 @@ class ArbiterAllreduce:
         communicator: Optional[Communicator] = None,
         **options: Any,
     ) -> None:
-        """Collective. `group`: vLLM's CPU group. `dtype`: of the model; messages of another are left to vLLM.
-        symm_mem_enabled is ignored."""
+        """Collective. `group`: vLLM's CPU group. `dtype`: of the model; messages of another are
+        left to vLLM. symm_mem_enabled is ignored."""
         del symm_mem_enabled
         if max_size <= 0:
             raise InvalidArgument(f"max_size is {max_size}; expected bytes, more than 0")
@@ -36,7 +37,11 @@ class ArbiterAllreduce:
         self._owned = communicator is None
         if communicator is None:
             if device is not None and "device" not in options:
-                place = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+                place = (
+                    torch.device("cuda", device)
+                    if isinstance(device, int)
+                    else torch.device(device)
+                )
                 options["device"] = place.type
                 if place.type == "cuda" and place.index is not None:
                     options["ordinal"] = place.index
@@ -44,11 +49,14 @@ class ArbiterAllreduce:
         self.communicator: Optional[Communicator] = communicator
         self.world_size, self.rank = communicator.size, communicator.rank
         row = 1024
-        communicator.prepare(Family("allreduce", dtype, row, -(-max_size // (row * dtype.itemsize))))
+        communicator.prepare(
+            Family("allreduce", dtype, row, -(-max_size // (row * dtype.itemsize)))
+        )
         self.disabled = False
 
     def should_custom_ar(self, inp: torch.Tensor) -> bool:
-        """Would custom_all_reduce() serve it? Depends on dtype, size and layout only: equal on all ranks."""
+        """Would custom_all_reduce() serve it? Depends on dtype, size and layout only: equal on all
+        ranks."""
         return (
             not self.disabled
             and inp.dtype == self.dtype
@@ -62,7 +70,9 @@ class ArbiterAllreduce:
             return None
         return self.communicator.all_reduce(input)
 
-    def all_reduce(self, inp: torch.Tensor, *, out: Optional[torch.Tensor] = None, registered: bool = False) -> Any:
+    def all_reduce(
+        self, inp: torch.Tensor, *, out: Optional[torch.Tensor] = None, registered: bool = False
+    ) -> Any:
         """The sum in `out`, or in a new tensor."""
         if self.communicator is None:
             raise InvalidArgument("it was closed")
@@ -110,14 +120,19 @@ class FusedAllreduce:
         block_quant_group_size: Optional[int] = None,
         **ignored: Any,
     ) -> None:
-        """Without norm_out: allreduce_in becomes the norm, residual the new residual. With it: the norm goes there and
-        allreduce_in becomes the new residual. Both cost a copy, because no kernel writes the norm or the residual over its
-        input. A code that quantises without the norm leaves allreduce_in alone and updates residual. Further arguments
-        of vLLM's op (world_size, launch_with_pdl, fp32_acc, max_token_num) are ignored."""
+        """Without norm_out: allreduce_in becomes the norm, residual the new residual. With it: the
+        norm goes there and allreduce_in becomes the new residual. Both cost a copy, because no
+        kernel writes the norm or the residual over its input. A code that quantises without the
+        norm leaves allreduce_in alone and updates residual. Further arguments of vLLM's op
+        (world_size, launch_with_pdl, fp32_acc, max_token_num) are ignored."""
         del ignored
         quantised = pattern_code not in (0, 1, 6, 7)
         keeps_norm = pattern_code in (1, 4, 5, 9, 11)
-        norm = norm_out if norm_out is not None else torch.empty_like(allreduce_in) if keeps_norm else None
+        norm = (
+            norm_out
+            if norm_out is not None
+            else torch.empty_like(allreduce_in) if keeps_norm else None
+        )
         summed = residual if norm_out is None else torch.empty_like(residual)
         allreduce_fusion(
             allreduce_in,
@@ -142,11 +157,12 @@ class FusedAllreduce:
 
 
 def patch(module: Any) -> None:
-    """Puts ArbiterAllreduce into vLLM's module custom_all_reduce, before vLLM makes its communicators. Raises
-    InvalidArgument if there is no CustomAllreduce in it: another version of vLLM."""
+    """Puts ArbiterAllreduce into vLLM's module custom_all_reduce, before vLLM makes its
+    communicators. Raises InvalidArgument if there is no CustomAllreduce in it: another version of
+    vLLM."""
     if not hasattr(module, "CustomAllreduce"):
         raise InvalidArgument(
-            f"{getattr(module, '__name__', module)} has no CustomAllreduce: not the module, or not the "
-            "version, that docs/engines.md names"
+            f"{getattr(module, '__name__', module)} has no CustomAllreduce: not the module, or not"
+            " the version, that docs/engines.md names"
         )
     module.CustomAllreduce = ArbiterAllreduce

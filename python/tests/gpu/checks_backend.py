@@ -1,4 +1,5 @@
-"""torch.distributed's backend `arbiter`: eager, captured, compiled, and what it leaves to the other one."""
+"""torch.distributed's backend `arbiter`: eager, captured, compiled, and what it leaves to the other
+one."""
 
 import torch
 import torch.distributed as dist
@@ -10,7 +11,9 @@ from arbiter import distributed
 
 def _group(ranks: Ranks) -> dist.ProcessGroup:
     device = "cuda" if ranks.cuda else "cpu"
-    group = dist.new_group(backend=f"{device}:arbiter", pg_options=distributed.Options(device=device))
+    group = dist.new_group(
+        backend=f"{device}:arbiter", pg_options=distributed.Options(device=device)
+    )
     assert isinstance(group, distributed.ArbiterGroup)
     return group
 
@@ -62,7 +65,9 @@ def backend_captured(ranks: Ranks) -> None:
 def backend_compiled(ranks: Ranks) -> None:
     group = _group(ranks)
     torch._dynamo.reset()
-    compiled = torch.compile(lambda x: functional.all_reduce(x * 2, "sum", group) + 1, fullgraph=True)
+    compiled = torch.compile(
+        lambda x: functional.all_reduce(x * 2, "sum", group) + 1, fullgraph=True
+    )
     for seed in range(3):
         ours = compiled(ranks.mine(seed, 16, HIDDEN))
         same(ours, 2 * ranks.total(seed, 16, HIDDEN) + 1)

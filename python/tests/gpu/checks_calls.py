@@ -14,7 +14,9 @@ TOKENS = (1, 3, 16, 128)
 @check
 def eager_plain(ranks: Ranks) -> None:
     for dtype in DTYPES:
-        for seed, shape in enumerate([(HIDDEN,), (3, HIDDEN), (2, 4, HIDDEN), (131,), (1,), (0, HIDDEN), (128, HIDDEN)]):
+        for seed, shape in enumerate(
+            [(HIDDEN,), (3, HIDDEN), (2, 4, HIDDEN), (131,), (1,), (0, HIDDEN), (128, HIDDEN)]
+        ):
             x = ranks.mine(seed, *shape, dtype=dtype)
             kept, expected = x.clone(), ranks.total(seed, *shape, dtype=dtype)
             same(ranks.communicator.all_reduce(x), expected, f"{dtype} {shape}")
@@ -25,7 +27,9 @@ def eager_plain(ranks: Ranks) -> None:
 
 def _expected(ranks: Ranks, pattern: str, seed: int, tokens: int, dtype: torch.dtype) -> Any:
     summed = ranks.total(seed, tokens, HIDDEN, dtype=dtype)
-    residual, gamma = ranks.values(seed + 50, tokens, HIDDEN, dtype=dtype), ranks.values(seed + 60, HIDDEN, dtype=dtype)
+    residual, gamma = ranks.values(seed + 50, tokens, HIDDEN, dtype=dtype), ranks.values(
+        seed + 60, HIDDEN, dtype=dtype
+    )
     total = (summed.float() + residual.float()).to(dtype) if "residual" in pattern else summed
     return residual, gamma, total, rmsnorm(total, gamma)
 
@@ -88,7 +92,11 @@ def eager_addresses_of_one_rank_are_its_own_matter(ranks: Ranks) -> None:
     for seed, tokens in enumerate(TOKENS):
         storage = torch.empty(tokens * HIDDEN + 8, dtype=torch.bfloat16, device=ranks.device)
         shift = 3 if ranks.rank == 0 else 0
-        x = storage[shift : shift + tokens * HIDDEN].view(tokens, HIDDEN).copy_(ranks.mine(seed, tokens, HIDDEN))
+        x = (
+            storage[shift : shift + tokens * HIDDEN]
+            .view(tokens, HIDDEN)
+            .copy_(ranks.mine(seed, tokens, HIDDEN))
+        )
         same(ranks.communicator.all_reduce(x), ranks.total(seed, tokens, HIDDEN), f"{tokens} rows")
         residual, gamma, total, norm = _expected(ranks, NORM, seed, tokens, torch.bfloat16)
         done = ranks.communicator.all_reduce_fused(x, residual=residual, gamma=gamma)
@@ -98,7 +106,8 @@ def eager_addresses_of_one_rank_are_its_own_matter(ranks: Ranks) -> None:
 
 @check(needs_gpu=True)
 def eager_current_stream_is_used(ranks: Ranks) -> None:
-    """The input is late, on a stream of its own; nothing but the order of that stream makes the sum right."""
+    """The input is late, on a stream of its own; nothing but the order of that stream makes the sum
+    right."""
     stream = torch.cuda.Stream()
     x = torch.zeros(16, HIDDEN, dtype=torch.bfloat16, device=ranks.device)
     fresh, expected = ranks.mine(5, 16, HIDDEN), ranks.total(5, 16, HIDDEN)
@@ -128,12 +137,16 @@ def refused_tensors(ranks: Ranks) -> None:
     if ranks.cuda:
         cases["host memory"] = x.cpu()
         if torch.cuda.device_count() > 1:
-            cases["this communicator's GPU is"] = x.to(f"cuda:{(ranks.device.index + 1) % torch.cuda.device_count()}")
+            cases["this communicator's GPU is"] = x.to(
+                f"cuda:{(ranks.device.index + 1) % torch.cuda.device_count()}"
+            )
     residual, gamma = ranks.values(2, 4, HIDDEN), ranks.values(3, HIDDEN)
     for message, tensor in cases.items():
         for call in (
             lambda tensor=tensor: ranks.communicator.all_reduce(tensor),
-            lambda tensor=tensor: ranks.communicator.all_reduce_fused(tensor, residual=residual, gamma=gamma),
+            lambda tensor=tensor: ranks.communicator.all_reduce_fused(
+                tensor, residual=residual, gamma=gamma
+            ),
         ):
             try:
                 call()
@@ -165,7 +178,11 @@ def dlpack_and_cuda_array_interface(ranks: Ranks) -> None:
         def __init__(self, tensor: torch.Tensor) -> None:
             self.__dlpack__, self.__dlpack_device__ = tensor.__dlpack__, tensor.__dlpack_device__
 
-    for kind, dtype in ((Interface, torch.float32), (Package, torch.float32), (Package, torch.bfloat16)):
+    for kind, dtype in (
+        (Interface, torch.float32),
+        (Package, torch.float32),
+        (Package, torch.bfloat16),
+    ):
         x = ranks.mine(6, 4, HIDDEN, dtype=dtype)
         shown = kind(x)
         ranks.communicator.all_reduce(shown, out=shown, stream=torch.cuda.current_stream())

@@ -12,7 +12,9 @@ TAIL = (1e-6, 0.0)
 
 
 def _layer(number: int) -> Any:
-    def layer(x: torch.Tensor, residual: torch.Tensor, gamma: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    def layer(
+        x: torch.Tensor, residual: torch.Tensor, gamma: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
         x = ops.all_reduce(x * 2, number)
         norm, residual = ops.all_reduce_residual_rmsnorm(x, residual, gamma, *TAIL, number)
         norm = norm + 1
@@ -63,7 +65,8 @@ def compiled_by_inductor(ranks: Ranks) -> None:
 
 @check(needs_gpu=True, seconds=40)
 def compiled_with_graph_trees(ranks: Ranks) -> dict:
-    """mode="reduce-overhead": several sizes in turns, and nothing that keeps PyTorch from capturing."""
+    """mode="reduce-overhead": several sizes in turns, and nothing that keeps PyTorch from
+    capturing."""
     layer = _layer(ops.number(ranks.communicator))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -76,7 +79,8 @@ def compiled_with_graph_trees(ranks: Ranks) -> dict:
 
 @check(seconds=40)
 def compiled_with_the_fusing_pass(ranks: Ranks) -> dict:
-    """Two layers' allreduces, additions and norms, written as separate steps, become two calls; results stay close."""
+    """Two layers' allreduces, additions and norms, written as separate steps, become two calls;
+    results stay close."""
     number = ops.number(ranks.communicator)
 
     def layer(
@@ -89,8 +93,12 @@ def compiled_with_the_fusing_pass(ranks: Ranks) -> dict:
 
     torch._dynamo.reset()
     fusion = Fusion(ranks.communicator)
-    with torch._inductor.config.patch(force_disable_caches=True, **({"triton.cudagraphs": True} if ranks.cuda else {})):
-        compiled = torch.compile(layer, fullgraph=True, options={"post_grad_custom_pre_pass": fusion})
+    with torch._inductor.config.patch(
+        force_disable_caches=True, **({"triton.cudagraphs": True} if ranks.cuda else {})
+    ):
+        compiled = torch.compile(
+            layer, fullgraph=True, options={"post_grad_custom_pre_pass": fusion}
+        )
         for seed in range(4):
             arguments = _arguments(ranks, seed, 16)
             torch.compiler.cudagraph_mark_step_begin()

@@ -30,7 +30,12 @@ def creation_from_callbacks(ranks: Ranks) -> None:
 
     options = {"ordinal": ranks.device.index} if ranks.cuda else {"device": "cpu"}
     with Communicator.from_callbacks(
-        ranks.rank, ranks.size, gather, lambda data, root: gather(data)[root], lambda: gather(b""), **options
+        ranks.rank,
+        ranks.size,
+        gather,
+        lambda data, root: gather(data)[root],
+        lambda: gather(b""),
+        **options,
     ) as communicator:
         _reduces(ranks, communicator, range(ranks.size))
 
@@ -72,4 +77,7 @@ def creation_again_and_again_returns_the_memory(ranks: Ranks) -> dict:
         free.append(torch.cuda.mem_get_info()[0])
     lost = (free[0] - free[-1]) / 2**20
     assert lost < 32, f"{lost:.0f} MiB less are free after three more communicators"
-    return {"lost_mib": lost, "launcher": "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "another"}
+    return {
+        "lost_mib": lost,
+        "launcher": "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "another",
+    }

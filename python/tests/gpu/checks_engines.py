@@ -33,7 +33,11 @@ def engine_flashinfer(ranks: Ranks) -> None:
         dtype=torch.bfloat16,
         patterns=(0, 1, 10),
     )
-    x, residual, gamma = ranks.mine(1, TOKENS, HIDDEN), ranks.values(2, TOKENS, HIDDEN), ranks.values(3, HIDDEN)
+    x, residual, gamma = (
+        ranks.mine(1, TOKENS, HIDDEN),
+        ranks.values(2, TOKENS, HIDDEN),
+        ranks.values(3, HIDDEN),
+    )
     summed = ranks.total(1, TOKENS, HIDDEN)
     total = (summed.float() + residual.float()).to(x.dtype)
     into, norm = torch.empty_like(x), torch.empty_like(x)
@@ -65,7 +69,9 @@ def engine_flashinfer(ranks: Ranks) -> None:
     for use_oneshot in (True, False):
 
         def forced(use_oneshot: bool = use_oneshot) -> torch.Tensor:
-            return flashinfer.allreduce_fusion(x, workspace, Pattern.kAllReduce, use_oneshot=use_oneshot)
+            return flashinfer.allreduce_fusion(
+                x, workspace, Pattern.kAllReduce, use_oneshot=use_oneshot
+            )
 
         _both_ways(ranks, forced, lambda ours: same(ours, summed))
         kind = workspace.of(use_oneshot).explain("allreduce", x.dtype, HIDDEN, TOKENS)["algorithm"]
@@ -76,8 +82,18 @@ def engine_flashinfer(ranks: Ranks) -> None:
 
 @check
 def engine_sglang(ranks: Ranks) -> None:
-    sglang.configure(hidden_dim=HIDDEN, max_token_num=64, dtype=torch.bfloat16, backend="auto", fused_backend="trtllm")
-    x, residual, gamma = ranks.mine(1, TOKENS, HIDDEN), ranks.values(2, TOKENS, HIDDEN), ranks.values(3, HIDDEN)
+    sglang.configure(
+        hidden_dim=HIDDEN,
+        max_token_num=64,
+        dtype=torch.bfloat16,
+        backend="auto",
+        fused_backend="trtllm",
+    )
+    x, residual, gamma = (
+        ranks.mine(1, TOKENS, HIDDEN),
+        ranks.values(2, TOKENS, HIDDEN),
+        ranks.values(3, HIDDEN),
+    )
     summed = ranks.total(1, TOKENS, HIDDEN)
     total = (summed.float() + residual.float()).to(x.dtype)
 
@@ -85,7 +101,9 @@ def engine_sglang(ranks: Ranks) -> None:
         close(ours[0], rmsnorm(total, gamma))
         same(ours[1], total)
 
-    _both_ways(ranks, lambda: sglang.flashinfer_allreduce_residual_rmsnorm(x, residual, gamma), look)
+    _both_ways(
+        ranks, lambda: sglang.flashinfer_allreduce_residual_rmsnorm(x, residual, gamma), look
+    )
     _both_ways(ranks, lambda: sglang.all_reduce(x), lambda ours: same(ours, summed))
     ranks.synchronize()
     sglang.shutdown()

@@ -9,7 +9,8 @@ TOKENS = (1, 3, 16, 128)
 
 
 class _Layer:
-    """Places of one size, and a graph of an allreduce, a fused one on its result, and one in place."""
+    """Places of one size, and a graph of an allreduce, a fused one on its result, and one in
+    place."""
 
     def __init__(self, ranks: Ranks, tokens: int, dtype: torch.dtype, operators: bool) -> None:
         self.ranks, self.tokens, self.dtype = ranks, tokens, dtype
@@ -37,7 +38,11 @@ class _Layer:
             return
         self.summed = communicator.all_reduce(self.x)
         communicator.all_reduce_fused(
-            self.x, residual=self.residual, gamma=self.gamma, residual_out=self.residual, norm_out=self.norm
+            self.x,
+            residual=self.residual,
+            gamma=self.gamma,
+            residual_out=self.residual,
+            norm_out=self.norm,
         )
         self.again.copy_(self.x)
         communicator.all_reduce(self.again, out=self.again)

@@ -9,7 +9,10 @@ MIB = 2**20
 @check(needs_gpu=True)
 def expandable_segments(ranks: Ranks) -> None:
     """Memory that legacy CUDA IPC cannot export: eager and captured, plain and fused."""
-    configure = getattr(torch._C, "_accelerator_setAllocatorSettings", None) or torch.cuda.memory._set_allocator_settings
+    configure = (
+        getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+        or torch.cuda.memory._set_allocator_settings
+    )
     try:
         configure("expandable_segments:True")
     except RuntimeError as error:
@@ -28,7 +31,8 @@ def expandable_segments(ranks: Ranks) -> None:
         for seed, tokens in enumerate((1, 16, 128)):
             count = tokens * HIDDEN
             x, out, residual, norm = (
-                places[index * count : (index + 1) * count].view(tokens, HIDDEN) for index in range(4)
+                places[index * count : (index + 1) * count].view(tokens, HIDDEN)
+                for index in range(4)
             )
             gamma, given = ranks.values(9, HIDDEN), ranks.values(seed + 20, tokens, HIDDEN)
 

@@ -16,9 +16,20 @@ from arbiter import Communicator, Family
 HIDDEN, MAX_TOKENS = 1024, 128
 NORM = "allreduce_residual_rmsnorm"
 QUANTISED = ("fp8_static", "fp8_token", "fp8_group128_ue8m0", "fp8_group128_fp32", "nvfp4_128x4")
-PATTERNS = ("allreduce", "allreduce_rmsnorm", "allreduce_residual", NORM, *(f"{NORM}_{kind}" for kind in QUANTISED))
+PATTERNS = (
+    "allreduce",
+    "allreduce_rmsnorm",
+    "allreduce_residual",
+    NORM,
+    *(f"{NORM}_{kind}" for kind in QUANTISED),
+)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-FAMILIES = [(pattern, dtype) for pattern in PATTERNS for dtype in DTYPES if not ("nvfp4" in pattern and dtype.itemsize > 2)]
+FAMILIES = [
+    (pattern, dtype)
+    for pattern in PATTERNS
+    for dtype in DTYPES
+    if not ("nvfp4" in pattern and dtype.itemsize > 2)
+]
 
 
 class Skip(Exception):
@@ -36,9 +47,12 @@ class Check(NamedTuple):
 CHECKS: List[Check] = []
 
 
-def check(function: Any = None, *, needs_gpu: bool = False, seconds: float = 15, risky: bool = False) -> Any:
-    """Registers a function of one argument, Ranks. It raises what is wrong, and may return what it measured. After
-    `seconds` its communicators are told to give up, which ends it. Risky ones come last."""
+def check(
+    function: Any = None, *, needs_gpu: bool = False, seconds: float = 15, risky: bool = False
+) -> Any:
+    """Registers a function of one argument, Ranks. It raises what is wrong, and may return what it
+    measured. After `seconds` its communicators are told to give up, which ends it. Risky ones come
+    last."""
 
     def register(function: Any) -> Any:
         CHECKS.append(Check(function.__name__, function, needs_gpu, seconds, risky))
@@ -48,14 +62,16 @@ def check(function: Any = None, *, needs_gpu: bool = False, seconds: float = 15,
 
 
 class Meeting:
-    """What all ranks tell each other between checks, over the store: no device can keep it from ending."""
+    """What all ranks tell each other between checks, over the store: no device can keep it from
+    ending."""
 
     def __init__(self, rank: int, size: int) -> None:
         self._store = dist.PrefixStore("checks", dist.distributed_c10d._get_default_store())
         self._rank, self._size, self._turn = rank, size, 0
 
     def gather(self, text: str, seconds: float) -> List[str]:
-        """Everybody's text, by rank. Raises TimeoutError, naming who did not come within `seconds`."""
+        """Everybody's text, by rank. Raises TimeoutError, naming who did not come within
+        `seconds`."""
         self._turn += 1
         self._store.set(f"{self._turn}/{self._rank}", "." + text)
         deadline = time.monotonic() + seconds
@@ -69,15 +85,19 @@ class Meeting:
 
 
 class Ranks:
-    """This rank among the others, a communicator for which FAMILIES were prepared, and known inputs: small
-    integers, of which sums are exact in every order and dtype."""
+    """This rank among the others, a communicator for which FAMILIES were prepared, and known
+    inputs: small integers, of which sums are exact in every order and dtype."""
 
     def __init__(self, device: str) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.cuda = device == "cuda"
-        self.device = torch.device("cuda", torch.cuda.current_device()) if self.cuda else torch.device("cpu")
+        self.device = (
+            torch.device("cuda", torch.cuda.current_device()) if self.cuda else torch.device("cpu")
+        )
         self.meeting = Meeting(self.rank, self.size)
-        self.communicators: "weakref.WeakSet[Communicator]" = weakref.WeakSet()  # all that were made
+        self.communicators: "weakref.WeakSet[Communicator]" = (
+            weakref.WeakSet()
+        )  # all that were made
         self._watch_creation()
         self.communicator = self.create()
 
@@ -112,20 +132,26 @@ class Ranks:
 
     def total(self, seed: int, *shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         """The sum of all ranks' inputs."""
-        return sum(self.values(1000 * seed + rank, *shape, dtype=torch.float32) for rank in range(self.size)).to(dtype)
+        return sum(
+            self.values(1000 * seed + rank, *shape, dtype=torch.float32)
+            for rank in range(self.size)
+        ).to(dtype)
 
     def synchronize(self) -> None:
         if self.cuda:
             torch.cuda.synchronize()
 
     def mend(self) -> None:
-        """A new communicator after a check that failed, wherever that left the old one. Collective."""
+        """A new communicator after a check that failed, wherever that left the old one.
+        Collective."""
         self.communicator.abort()
         self.communicator.close()
         self.communicator = self.create()
 
 
-def rmsnorm(x: torch.Tensor, gamma: torch.Tensor, eps: float = 1e-6, bias: float = 0.0) -> torch.Tensor:
+def rmsnorm(
+    x: torch.Tensor, gamma: torch.Tensor, eps: float = 1e-6, bias: float = 0.0
+) -> torch.Tensor:
     wide = x.float()
     return wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * (gamma.float() + bias)
 
@@ -133,7 +159,9 @@ def rmsnorm(x: torch.Tensor, gamma: torch.Tensor, eps: float = 1e-6, bias: float
 def same(ours: torch.Tensor, expected: torch.Tensor, what: str = "") -> None:
     if not torch.equal(ours, expected):
         wrong = int((ours != expected).sum())
-        raise AssertionError(f"{what}: {wrong} of {expected.numel()} elements differ from what is expected")
+        raise AssertionError(
+            f"{what}: {wrong} of {expected.numel()} elements differ from what is expected"
+        )
 
 
 def close(ours: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-2) -> None:
@@ -141,7 +169,8 @@ def close(ours: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-2) -
 
 
 def attempt(ranks: Ranks, entry: Check, seconds: float) -> Dict[str, Any]:
-    """Runs one check on this rank; never raises, and ends soon after `seconds` if aborting ends it."""
+    """Runs one check on this rank; never raises, and ends soon after `seconds` if aborting ends
+    it."""
     result: Dict[str, Any] = {"error": "", "skipped": "", "measured": None}
     late = threading.Event()
 
@@ -169,16 +198,20 @@ def attempt(ranks: Ranks, entry: Check, seconds: float) -> Dict[str, Any]:
     return result
 
 
-def run_all(ranks: Ranks, wanted: Callable[[str], bool], path: Optional[str], limit: float, began: float) -> int:
-    """Runs what is registered and `wanted`; prints a line for each, writes JSON to `path` after each. None begins later than
-    `limit` seconds after `began`. Returns how many failed. Ends the process if a check hangs and cannot be ended."""
+def run_all(
+    ranks: Ranks, wanted: Callable[[str], bool], path: Optional[str], limit: float, began: float
+) -> int:
+    """Runs what is registered and `wanted`; prints a line for each, writes JSON to `path` after
+    each. None begins later than `limit` seconds after `began`. Returns how many failed. Ends the
+    process if a check hangs and cannot be ended."""
     results: List[Dict[str, Any]] = []
     for entry in sorted(CHECKS, key=lambda entry: entry.risky):
         if not wanted(entry.name):
             continue
         started = time.monotonic()
         left = limit - float(ranks.meeting.gather(str(started - began), 30)[0])
-        seconds = min(entry.seconds, left)
+        # The CPU device is slow, and how slow depends on what else the machine does.
+        seconds = min(entry.seconds if ranks.cuda else 20 * entry.seconds, left)
         here = {"error": "", "skipped": "no time left", "measured": None}
         if left > 0:
             hung = threading.Timer(seconds + 10, _hung, (ranks, entry, results, path))
@@ -214,7 +247,9 @@ def _hung(ranks: Ranks, entry: Check, results: List[Dict[str, Any]], path: Optio
     _end(ranks, entry, results, path, "hangs, and telling it to give up did not help")
 
 
-def _end(ranks: Ranks, entry: Check, results: List[Dict[str, Any]], path: Optional[str], why: str) -> NoReturn:
+def _end(
+    ranks: Ranks, entry: Check, results: List[Dict[str, Any]], path: Optional[str], why: str
+) -> NoReturn:
     errors = {ranks.rank: why}
     results.append({"check": entry.name, "status": "failed", "seconds": 0, "errors": errors})
     _report(ranks, results, path if ranks.rank == 0 else None)
@@ -223,7 +258,10 @@ def _end(ranks: Ranks, entry: Check, results: List[Dict[str, Any]], path: Option
 
 def _report(ranks: Ranks, results: List[Dict[str, Any]], path: Optional[str]) -> None:
     result = results[-1]
-    print(f"{result['status']:<8}{result['check']} ({result['seconds']} s) {result.get('why', '')}", flush=True)
+    print(
+        f"{result['status']:<8}{result['check']} ({result['seconds']} s) {result.get('why', '')}",
+        flush=True,
+    )
     if "measured" in result:
         print(f"        {json.dumps(result['measured'])}", flush=True)
     for rank, text in result.get("errors", {}).items():

@@ -3,10 +3,9 @@
     torchrun --nproc-per-node 4 python/tests/gpu/run.py --json checks.json
     torchrun --nproc-per-node 2 python/tests/gpu/run.py --only captured,compiled
 
-Needs PyTorch and libarbiter.so (ARBITER_LIBRARY). Exit status 1 if a check failed. A check that hangs is told to give up
-after its own time, and the next one gets a new communicator. With --device cpu and one process it
-tries itself without a GPU.
-"""
+Needs PyTorch and libarbiter.so (ARBITER_LIBRARY). Exit status 1 if a check failed. A check that
+hangs is told to give up after its own time, and the next one gets a new communicator. With --device
+cpu and one process it tries itself without a GPU."""
 
 import argparse
 import datetime
@@ -28,9 +27,13 @@ SUBJECTS = ("creation", "calls", "graphs", "memory", "compiled", "backend", "eng
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--only", help="checks whose names contain one of these, separated by commas")
+    parser.add_argument(
+        "--only", help="checks whose names contain one of these, separated by commas"
+    )
     parser.add_argument("--skip", help="not those whose names contain one of these")
     parser.add_argument("--seconds", type=float, default=90, help="no check begins later")
     parser.add_argument("--json", help="write the results here (rank 0)")
@@ -39,7 +42,9 @@ def main() -> None:
 
     def wanted(name: str) -> bool:
         only, skip = ((text or "").split(",") for text in (options.only, options.skip))
-        return any(part in name for part in only) and not any(part and part in name for part in skip)
+        return any(part in name for part in only) and not any(
+            part and part in name for part in skip
+        )
 
     cuda = options.device == "cuda"
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # NVLink multicast is opt-in, for NCCL too
@@ -53,7 +58,9 @@ def main() -> None:
         failed = harness.run_all(ranks, wanted, options.json, options.seconds, began)
         ranks.communicator.close()
     sys.stdout.flush()
-    os._exit(1 if failed else 0)  # some versions of gloo end a process in std::terminate() while it exits
+    os._exit(
+        1 if failed else 0
+    )  # some versions of gloo end a process in std::terminate() while it exits
 
 
 if __name__ == "__main__":
