@@ -314,7 +314,7 @@ void end_worker(const WorkerPlace& place, const std::string& result) {
 
 void fail_worker(const WorkerPlace& place, const std::string& message, bool usage, bool died, bool echo_of_another) {
   if (!write_file(file_of(place.directory, "error", place.rank), (echo_of_another ? "e" : "r") + message)) {
-    std::fprintf(stderr, "\nrank %d: %s\n", place.rank, message.c_str());
+    print_error("\nrank %d: %s\n", place.rank, message.c_str());
   }
   std::fflush(nullptr);
   std::_Exit(usage ? exit_usage : died ? exit_device_lost : exit_failure);
