@@ -8,16 +8,20 @@ constexpr unsigned max_world = 16;
 // Largest grid of a kernel that keeps protocol state. Every block owns one epoch, advanced by every call.
 constexpr unsigned max_blocks = 1280;
 
-// Written by the first thread that gives up waiting; read by the host at any time (host-visible memory).
+// How many calls of a communicator may wait for as long as Arguments::first_timeout_ns.
+constexpr unsigned first_calls = 16;
+
+// Written by the first thread that gives up; read by the host at any time (host-visible memory).
 struct FaultRecord {
-  unsigned state;         // 0: none, 1: a wait passed its deadline, 2: a peer asked to abort
+  unsigned state;         // 0: none, 1: a wait passed its deadline, 2: a peer asked to abort, 3: the messages of
+                          // waiting_rank and waited_for are not of one length, 4: as 1, in the first calls
   unsigned waiting_rank;  // who waited
   unsigned waited_for;    // for whom
   unsigned block;
   unsigned thread;
   unsigned phase;  // 1: data of a peer, 2: result of a peer, 3: barrier
   unsigned epoch;
-  unsigned reserved;
+  unsigned vectors[2];  // of state 3: of waiting_rank's message, of waited_for's; filled in by the host
 };
 
 // Start of every rank's workspace; the rotating buffers and the staging area lie behind it.
@@ -25,14 +29,17 @@ struct FaultRecord {
 struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
-  unsigned reserved[30];
+  unsigned calls;     // launches so far, this one included once it waits; read by those who wait for long
+  unsigned reserved[29];
   unsigned push_epoch[max_blocks];                // push protocol: epochs issued so far
   unsigned barrier_epoch[max_blocks];             // barriers passed so far
   unsigned barrier_flag[max_world][max_blocks];   // written by peer [r]: its barrier_epoch for this block
   unsigned chunk_epoch[max_blocks];               // chunks of the chunked algorithm so far
   unsigned chunk_flag[2][max_world][max_blocks];  // written by peer [r]: chunks stored here; data, then results
-  unsigned long long place[2][max_world];         // written by peer [r]: where its input and its output lie (pull.h),
-  unsigned place_epoch[max_world];                // and in which epoch of the barriers it said so
+  unsigned long long place[2][max_world];         // written by peer [r]: where its input and its output lie (pull.h)
+  unsigned long long said[max_world];  // and: in which epoch of the barriers (upper half), of how many vectors (lower)
+  unsigned lengths[max_world][3];      // written by peer [r]: a rank whose message has another length than r's; the
+                                       // vectors of r's message, and of that rank's
 };
 
 // Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
@@ -72,6 +79,7 @@ struct Arguments {
   unsigned long long staging_offset;    // data on the way to a sum; first half of the staging area
   unsigned long long results_offset;    // sums on the way to all; second half
   unsigned long long timeout_ns;        // deadline of one wait; 0 means none
+  unsigned long long first_timeout_ns;  // the same for the first calls of a communicator
   FaultRecord* fault;
   unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
   unsigned char* input_at[max_world];      // null where no peer can

@@ -6,7 +6,28 @@ struct Barrier {
   unsigned epoch;
 
   ARBITER_DEVICE explicit Barrier(const Arguments& constants_)
-      : constants(constants_), epoch(load_word(&control_of(constants_, kRank)->barrier_epoch[block_index()])) {}
+      : constants(constants_), epoch(load_word(&control_of(constants_, kRank)->barrier_epoch[block_index()])) {
+    count_call(control_of(constants, kRank));
+  }
+
+  // The first barrier of a launch. A rank says with it how long its message is; whoever finds another length than its own
+  // says so, because such a program is wrong, and the peer's message may end where this rank would go on reading.
+  ARBITER_DEVICE void meet(Wait& wait) {
+    const unsigned peer = thread_index();
+    const bool joins = peer < config::world && peer != kRank;
+    if (joins) store_relaxed(&control_of(constants, peer)->said[kRank], said(constants.vectors, epoch + 1));
+    pass(wait);
+    if (!joins) return;
+    const unsigned long long theirs = load_relaxed(&control_of(constants, kRank)->said[peer]);
+    const unsigned vectors = static_cast<unsigned>(theirs);
+    if (theirs == said(vectors, epoch) && vectors != constants.vectors) {
+      report_lengths<kRank>(constants, peer, vectors, epoch);
+    }
+  }
+  // Behind it: has the peer come, with a message like this one? Not if the wait for it was given up.
+  ARBITER_DEVICE bool has_met(unsigned peer) const {
+    return load_relaxed(&control_of(constants, kRank)->said[peer]) == said(constants.vectors, epoch);
+  }
 
   // Everything that any thread of this block stored before is visible to the same block of every peer afterwards.
   ARBITER_DEVICE void pass(Wait& wait) {
@@ -37,5 +58,10 @@ struct Barrier {
            block += grid_blocks() * config::threads)
         store_word(&control->barrier_flag[r][block], epoch + left);
     }
+  }
+
+ private:
+  static ARBITER_DEVICE unsigned long long said(unsigned vectors, unsigned epoch) {
+    return static_cast<unsigned long long>(epoch) << 32 | vectors;
   }
 };

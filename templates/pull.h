@@ -2,29 +2,27 @@
 // lies, as the peer addresses it: the input itself, if peers can address that (zero copy), or a copy in its workspace.
 // Every rank decides for itself and the others read what it said, so it does not matter whether they decide alike.
 
-// What a rank says: two numbers, and for which epoch of the barriers they hold.
+// What a rank says: two numbers. They hold for the launch whose first barrier follows (Barrier::meet).
 template <unsigned kRank>
 struct PlacesOf {
   enum : unsigned { input, output };
 
   // Before the first barrier. Every block says the same; only its own barrier makes it known to the peer's block.
   template <class Input, class Output>
-  static ARBITER_DEVICE void publish(const Arguments& constants, const Barrier<kRank>& barrier, const Input& input_for,
-                                     const Output& output_for) {
+  static ARBITER_DEVICE void publish(const Arguments& constants, const Input& input_for, const Output& output_for) {
     const unsigned peer = thread_index();
     if (peer >= config::world || peer == kRank) return;
     Control* theirs = control_of(constants, peer);
     store_relaxed(&theirs->place[input][kRank], input_for(peer));
     store_relaxed(&theirs->place[output][kRank], output_for(peer));
-    store_relaxed(&theirs->place_epoch[kRank], barrier.epoch + 1);
   }
 
-  // Behind the first barrier. A peer that has not come in time has said nothing: 0.
+  // Behind the first barrier. 0 for a peer that has not come in time, or whose message is of another length.
   static ARBITER_DEVICE unsigned long long find(const Arguments& constants, const Barrier<kRank>& barrier,
                                                 unsigned what, unsigned r) {
     const Control* control = control_of(constants, kRank);
     const unsigned long long place = load_relaxed(&control->place[what][r]);
-    return load_relaxed(&control->place_epoch[r]) == barrier.epoch ? place : 0;
+    return barrier.has_met(r) ? place : 0;
   }
 };
 
@@ -53,9 +51,9 @@ struct Pull {
     if (staged) stage_tiles<kRows>(arguments, own_copy(), iterations);
   }
 
-  ARBITER_DEVICE void publish(const Barrier<kRank>& barrier) const {
+  ARBITER_DEVICE void publish() const {
     Places::publish(
-        constants, barrier,
+        constants,
         [&](unsigned peer) {
           return address_bits(staged ? constants.workspace_at[peer] + constants.staging_offset
                                      : constants.input_at[peer]);

@@ -58,7 +58,10 @@ struct Push {
     place = first_place + static_cast<unsigned long long>(first % push_buffers) * buffer_stride;
   }
   // Once a launch, when all threads of the block have read the epoch: what the next launch begins with.
-  ARBITER_DEVICE void end(unsigned first) const { advance_epochs(epochs, first + constants.push_epochs); }
+  ARBITER_DEVICE void end(unsigned first) const {
+    count_call(control_of(arguments, kRank));
+    advance_epochs(epochs, first + constants.push_epochs);
+  }
   // The next iteration's slots. With a new epoch comes the fence.
   ARBITER_DEVICE void advance() {
     if (++in_epoch == iterations_per_epoch) {

@@ -52,6 +52,9 @@ class Options(ctypes.Structure):
         ("log_level", c_char_p),
         ("log", LogCallback),
         ("log_user", c_void_p),
+        ("first_timeout_ms", c_int64),
+        ("max_sms", c_int32),
+        ("reserved", c_int32),
     ]
 
     def __init__(self) -> None:

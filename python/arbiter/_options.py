@@ -41,6 +41,8 @@ def build(
     candidate: Optional[str] = None,
     cache_dir: Union[None, str, "os.PathLike[str]"] = None,
     timeout: Optional[float] = None,
+    first_timeout: Optional[float] = None,
+    max_sms: Optional[int] = None,
     log_level: Optional[str] = None,
     log: Optional[LogFunction] = None,
 ) -> Tuple[_abi.Options, List[Any]]:
@@ -51,9 +53,10 @@ def build(
     multicast, nccl, jit, shipped: allow NVLink multicast, NCCL, compiling, the decisions inside the
     library. kernels: run the compiled kernels that the decisions carry, which are code. decisions:
     a file that `arbiter tune` wrote, or its bytes. backend: "auto", "trtllm", "mnnvl", "custom",
-    "nvls" or "nccl". numerics: "any" or "strict". candidate: the one to use wherever it can, or
-    "oneshot" or "twoshot". timeout: seconds that a kernel waits for a peer. log: called with
-    (level, text)."""
+    "nvls", "nccl" or "off". numerics: "any" or "strict". candidate: the one to use wherever it can,
+    or "oneshot" or "twoshot". timeout: seconds that a kernel waits for a peer, and first_timeout:
+    until the first 16 calls are through (0: no deadline). max_sms: multiprocessors that a kernel may take. log: called
+    with (level, text)."""
     if device in (None, "auto"):  # the library's own rule; decided here to know which it is
         device = "cuda" if gpu_count() >= gpus_needed else "cpu"
     if device not in _DEVICES:
@@ -87,10 +90,13 @@ def build(
             setattr(options, name, text.encode())
     if cache_dir is not None:
         options.cache_dir = os.fsencode(cache_dir)
-    if timeout is not None:
-        if not timeout > 0:
-            raise InvalidArgument(f"timeout is {timeout}; expected seconds, more than 0")
-        options.timeout_ms = max(1, round(timeout * 1000))
+    for name, seconds in (("timeout", timeout), ("first_timeout", first_timeout)):
+        if seconds is None:
+            continue
+        if not seconds >= 0:
+            raise InvalidArgument(f"{name} is {seconds}; expected seconds, or 0 for no deadline")
+        setattr(options, name + "_ms", max(1, round(seconds * 1000)) if seconds > 0 else -1)
+    options.max_sms = 0 if max_sms is None else max_sms
     if log is not None:
         function = log
 

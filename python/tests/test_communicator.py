@@ -356,7 +356,7 @@ def test_a_rank_that_does_not_come_poisons_the_others():
         assert time.monotonic() - started < 20
         return True
 
-    with Communicator.in_process(2, timeout=0.5, nccl=False) as ranks:
+    with Communicator.in_process(2, timeout=0.5, first_timeout=0.5, nccl=False) as ranks:
         assert ranks.run(work)[0]
 
 

@@ -24,6 +24,16 @@ void apply_switch(const char* name, int given, bool& value) {
   }
 }
 
+/// 0: what the variable says; -1: none.
+void apply_deadline(const char* name, const char* variable, std::int64_t given, std::chrono::milliseconds& deadline) {
+  if (given < -1) {
+    throw InvalidArgument(
+        fmt::format("arbiter_communicator_options.{} is {}; expected milliseconds, -1 for no deadline, or 0 for {}",
+                    name, given, variable));
+  }
+  if (given != 0) deadline = std::chrono::milliseconds(given < 0 ? 0 : given);
+}
+
 NumericsPolicy parse_numerics_policy(std::string_view text) {
   constexpr std::string_view valid[] = {"any", "strict"};
   if (text == valid[0]) return NumericsPolicy::any;
@@ -121,6 +131,7 @@ CallTensors read_tensors(const arbiter_tensors* given) {
 CommunicatorOptions communicator_options(const arbiter_communicator_options& given) {
   CommunicatorOptions options;
   EnvironmentVariables& variables = options.variables;
+  if (given.reserved != 0) throw InvalidArgument("arbiter_communicator_options.reserved must be 0");
   apply_switch("multicast", given.multicast, variables.multicast);
   apply_switch("nccl", given.nccl, options.nccl);
   apply_switch("jit", given.jit, variables.jit);
@@ -138,16 +149,21 @@ CommunicatorOptions communicator_options(const arbiter_communicator_options& giv
     variables.db = given.decisions_path;
     options.require_decisions = !variables.db.empty();
   }
-  if (given.backend != nullptr) variables.backend = parse_backend(given.backend);
+  if (given.backend != nullptr) {
+    variables.off = std::string_view(given.backend) == "off";
+    variables.backend = variables.off ? Backend::nccl : parse_backend(given.backend);
+  }
+  if (given.max_sms < 0) {
+    throw InvalidArgument(
+        fmt::format("arbiter_communicator_options.max_sms is {}; expected multiprocessors, or 0 for ARBITER_MAX_SMS",
+                    given.max_sms));
+  }
+  if (given.max_sms > 0) variables.max_sms = given.max_sms;
   if (given.numerics != nullptr) variables.numerics = parse_numerics_policy(given.numerics);
   options.candidate = text_or_empty(given.candidate);
   if (given.cache_dir != nullptr) variables.cache_dir = given.cache_dir;
-  if (given.timeout_ms < 0) {
-    throw InvalidArgument(
-        fmt::format("arbiter_communicator_options.timeout_ms is {}; expected milliseconds, or 0 for ARBITER_TIMEOUT_MS",
-                    given.timeout_ms));
-  }
-  if (given.timeout_ms > 0) variables.timeout = std::chrono::milliseconds(given.timeout_ms);
+  apply_deadline("timeout_ms", "ARBITER_TIMEOUT_MS", given.timeout_ms, variables.timeout);
+  apply_deadline("first_timeout_ms", "ARBITER_FIRST_TIMEOUT_MS", given.first_timeout_ms, variables.first_timeout);
   if (given.log_level != nullptr) variables.log = given.log_level;
   if (given.log != nullptr) {
     options.log = [log = given.log, user = given.log_user](LogLevel level, std::string_view text) {

@@ -108,22 +108,29 @@ typedef struct arbiter_communicator_options {
   const char* decisions_path;
   const void* decisions_data; /**< read during creation only */
   size_t decisions_bytes;
-  const char* backend;  /**< "auto", "trtllm", "mnnvl", "custom", "nvls", "nccl"; NULL: ARBITER_BACKEND */
+  /** "auto", "trtllm", "mnnvl", "custom", "nvls", "nccl"; NULL: ARBITER_BACKEND. "off": NCCL as it chooses, and no
+   * kernels: fused calls, and plain ones without NCCL, are refused, and arbiter_can_use() is 0 for everything. */
+  const char* backend;
   const char* numerics; /**< "any", or "strict": bit-identical results in rank order; NULL: ARBITER_NUMERICS */
   /** The one candidate to use wherever it can ("custom/oneshot_push/b8t512"), or "oneshot" or "twoshot": the built-in
    * choice among the kernels of that kind. NULL: choose. */
   const char* candidate;
-  const char* cache_dir;    /**< folder of compiled kernels; NULL: ARBITER_CACHE_DIR, ~/.cache/arbiter */
-  int64_t timeout_ms;       /**< deadline of every wait for a peer on the device; 0: ARBITER_TIMEOUT_MS */
-  const char* log_level;    /**< "trace" ... "error", "off"; NULL: ARBITER_LOG */
+  const char* cache_dir; /**< folder of compiled kernels; NULL: ARBITER_CACHE_DIR, ~/.cache/arbiter */
+  int64_t timeout_ms;    /**< deadline of every wait for a peer on the device; -1: none; 0: ARBITER_TIMEOUT_MS, 60 s */
+  const char* log_level; /**< "trace" ... "error", "off"; NULL: ARBITER_LOG */
   arbiter_log_callback log; /**< NULL: standard error */
   void* log_user;
+  /** The deadline until the communicator's first 16 calls are through, when peers may still be compiling elsewhere; the
+   * longer of the two counts. -1: none; 0: ARBITER_FIRST_TIMEOUT_MS, 10 minutes */
+  int64_t first_timeout_ms;
+  int32_t max_sms;  /**< multiprocessors that a kernel may take; 0: ARBITER_MAX_SMS, all */
+  int32_t reserved; /**< 0 */
 } arbiter_communicator_options;
 
 #define ARBITER_COMMUNICATOR_OPTIONS_INIT                                                                             \
   {                                                                                                                   \
     sizeof(arbiter_communicator_options), ARBITER_ABI_VERSION, ARBITER_DEVICE_AUTO, -1, 0, 0, 0, 0, 0, NULL, NULL, 0, \
-        NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL                                                                   \
+        NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0                                                       \
   }
 
 /* ---- Creation: collective. `options` may be NULL (all defaults). On failure *communicator is NULL.
@@ -211,9 +218,10 @@ int arbiter_can_use(const arbiter_communicator* communicator, const arbiter_fami
 /* ---- Calls: stream-ordered, legal in capture; all ranks make the same calls in the same order
  * ------------------------- */
 
-/** Tensors of one call. Which ones a pattern needs: docs/catalogue.md; the others are ignored. Aligned to 16 bytes
- * where nothing else is said. A stage's result that a later stage goes on from may be NULL. output may equal input
- * (without a MoE prologue), residual_out may equal residual_in; nothing else that is written may overlap anything. */
+/** Tensors of one call. Which ones a pattern needs: docs/catalogue.md; the others are ignored. Aligned to
+ * their elements; those aligned to 16 bytes save a copy, on every rank for itself. A stage's result that a later stage
+ * goes on from may be NULL. output may equal input (without a MoE prologue), residual_out may equal residual_in;
+ * nothing else that is written may overlap anything. */
 typedef struct arbiter_tensors {
   size_t struct_size;
   const void* input;        /**< [T, H]; moe_reduce: [moe_experts, T, H]; moe_finalize: [moe_rows, H] */

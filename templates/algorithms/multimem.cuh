@@ -30,8 +30,8 @@ struct Algorithm {
     if (input_id == 0) stage();
     fence_aliases();
     Places::publish(
-        constants, barrier, [&](unsigned) { return input_id; }, [&](unsigned) { return output_id; });
-    barrier.pass(wait);
+        constants, [&](unsigned) { return input_id; }, [&](unsigned) { return output_id; });
+    barrier.meet(wait);
     bool same_input = input_id != 0, same_output = output_id != 0;
     bool any_input = input_id != 0;
 #pragma unroll

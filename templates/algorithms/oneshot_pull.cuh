@@ -20,9 +20,9 @@ struct Algorithm {
     Barrier<kRank> barrier(constants);
     const Pull<kRank> pull(arguments, constants, arguments.input == arguments.output);
     pull.template stage<1>(iterations);
-    pull.publish(barrier);
+    pull.publish();
     epilogue.prepare(arguments);
-    barrier.pass(wait);
+    barrier.meet(wait);
     barrier.advance(1);
     const unsigned char* input[config::world];
     pull.find_inputs(barrier, input);

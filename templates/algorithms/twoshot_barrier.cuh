@@ -22,7 +22,7 @@ struct Algorithm {
     Wait wait;
     Barrier<kRank> barrier(constants);
     stage_tiles<config::world>(arguments, data_of(kRank), iterations);
-    barrier.pass(wait);
+    barrier.meet(wait);
     barrier.advance(1);
     for (unsigned iteration = 0; iteration < iterations; ++iteration) {
       const unsigned row = tile_row<config::world>(iteration, kRank);

@@ -46,6 +46,7 @@ struct Chunks {
   // Barrier::advance.
   ARBITER_DEVICE void advance(unsigned chunks) const {
     Control* control = control_of(constants, kRank);
+    count_call(control);
     advance_epochs(control->chunk_epoch, epoch + chunks);
     for (unsigned flags = 0; flags < 2 * config::world; ++flags) {
       for (unsigned block = block_index() + grid_blocks() * (thread_index() + 1); block < max_blocks;

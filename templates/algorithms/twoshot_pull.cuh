@@ -21,8 +21,8 @@ struct Algorithm {
     Barrier<kRank> barrier(constants);
     const Pull<kRank> pull(arguments, constants, false);
     pull.template stage<config::world>(iterations);
-    pull.publish(barrier);
-    barrier.pass(wait);
+    pull.publish();
+    barrier.meet(wait);
     barrier.advance(1);
     const unsigned char* input[config::world];
     unsigned char* sums[config::world];

@@ -115,6 +115,10 @@ ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long lon
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(v) : "memory");
 }
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) { return atomicExch(address, v); }
+// Adds 1, without waiting for what was there.
+ARBITER_DEVICE void count_up(unsigned* address) {
+  asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(address) : "memory");
+}
 ARBITER_DEVICE void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 
 // Between what a thread does to memory through its multicast address and what anybody does through another address of

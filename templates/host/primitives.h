@@ -94,6 +94,7 @@ ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long lon
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
   return __atomic_exchange_n(address, v, __ATOMIC_RELAXED);
 }
+ARBITER_DEVICE void count_up(unsigned* address) { __atomic_fetch_add(address, 1u, __ATOMIC_RELAXED); }
 ARBITER_DEVICE void fence_system() { arbiter_current->fence_system(arbiter_current); }
 ARBITER_DEVICE void fence_aliases() {}  // the model has one path to memory
 

@@ -39,6 +39,7 @@ inline CommunicatorOptions quiet_options() {
   options.variables.log = "off";
   options.variables.cache_dir = kernel_cache_directory();
   options.variables.timeout = std::chrono::seconds(20);
+  options.variables.first_timeout = std::chrono::seconds(20);
   options.decisions = share_decisions();
   return options;
 }

@@ -189,9 +189,10 @@ class FusedTensors {
   static constexpr int experts = 3, top_k = 5;
 
   /// `value(tensor, i)`: the i-th element of an input; weights and scales are made from it too.
+  /// Every tensor begins `shift` bytes behind an aligned address.
   FusedTensors(Device& device, const ProblemFamily& family, const std::function<float(int, std::size_t)>& value,
-               float scale_in)
-      : pattern(Catalogue::builtin().pattern(family.pattern)), family_(family), device_(device) {
+               float scale_in, std::size_t shift = 0)
+      : pattern(Catalogue::builtin().pattern(family.pattern)), family_(family), device_(device), shift_(shift) {
     const auto tokens = static_cast<std::size_t>(family.max_tokens);
     const auto h = static_cast<std::size_t>(family.hidden);
     const bool gathers = pattern.needs(arbiter::Tensor::moe_row_map);
@@ -305,8 +306,8 @@ class FusedTensors {
   Pattern pattern;
 
   unsigned char* make(std::size_t bytes) {
-    memory_.push_back(std::make_unique<DeviceMemory>(device_, bytes + guard));
-    auto* data = static_cast<unsigned char*>(memory_.back()->data());
+    memory_.push_back(std::make_unique<DeviceMemory>(device_, bytes + guard + shift_));
+    auto* data = static_cast<unsigned char*>(memory_.back()->data()) + shift_;
     std::fill_n(data, bytes + guard, poison);
     return data;
   }
@@ -314,6 +315,7 @@ class FusedTensors {
  private:
   ProblemFamily family_;
   Device& device_;
+  std::size_t shift_;
   std::size_t rows_ = 0;
   std::vector<std::unique_ptr<DeviceMemory>> memory_;
 };

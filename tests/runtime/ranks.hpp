@@ -104,7 +104,19 @@ class SocketStar {
       bytes -= static_cast<std::size_t>(got);
     }
   }
+  /// A star without one of its ranks is of no use to the others: whoever notices first lets them know.
   void gather(int rank, const void* mine, std::size_t bytes, void* receive) {
+    try {
+      exchange(rank, mine, bytes, receive);
+    } catch (...) {
+      for (auto& [hub, leaf] : pairs_) {
+        drop(hub);
+        drop(leaf);
+      }
+      throw;
+    }
+  }
+  void exchange(int rank, const void* mine, std::size_t bytes, void* receive) {
     char* all = static_cast<char*>(receive);
     if (rank != 0) {
       const int leaf = pairs_[static_cast<std::size_t>(rank)].second;

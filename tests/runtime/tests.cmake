@@ -9,7 +9,7 @@ function(arbiter_add_runtime_test name)
   target_compile_definitions(${target} PRIVATE ARBITER_TEMPLATES="${CMAKE_SOURCE_DIR}/templates")
 endfunction()
 
-foreach(subject call_validation communicator disagreement dispatch fused_calls fused_communicator poison rank_invariance refused_calls resolve
+foreach(subject call_validation communicator deadlines disagreement dispatch faults fused_calls fused_communicator lengths policies poison rank_invariance refused_calls resolve
         served shipped stored_kernels)
   arbiter_add_runtime_test(communicator/${subject})
 endforeach()
@@ -28,6 +28,17 @@ endforeach()
 foreach(subject environment link_class logging)
   arbiter_add_runtime_test(environment/${subject})
 endforeach()
+
+# What a profiler sees; where the toolkit has NVTX.
+if(EXISTS ${CudaRuntime_ROOT}/include/nvtx3/nvToolsExt.h)
+  add_library(profiler_listener MODULE ${CMAKE_CURRENT_SOURCE_DIR}/runtime/environment/profiler_listener.cpp)
+  target_link_libraries(profiler_listener PRIVATE arbiter::cudart arbiter_options)
+  set_target_properties(profiler_listener PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  arbiter_add_runtime_test(environment/profiler)
+  target_compile_definitions(runtime_environment_profiler_test PRIVATE
+    ARBITER_LISTENER="$<TARGET_FILE:profiler_listener>")
+  add_dependencies(runtime_environment_profiler_test profiler_listener)
+endif()
 
 # Tests that need GPUs skip without them and say how many they need.
 foreach(subject device multicast poison processes symmetric without_cuda)
@@ -105,4 +116,4 @@ set_property(SOURCE ${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/exports_test.cpp APPEN
   ${CMAKE_SOURCE_DIR}/runtime/include/arbiter.h)
 
 # Its deadlines are a fraction of a second of real time: nothing else may keep the ranks from the processors.
-set_tests_properties(runtime/communicator/poison PROPERTIES RUN_SERIAL TRUE)
+set_tests_properties(runtime/communicator/deadlines runtime/communicator/faults runtime/communicator/poison PROPERTIES RUN_SERIAL TRUE)

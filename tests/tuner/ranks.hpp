@@ -37,6 +37,7 @@ inline EnvironmentVariables test_variables(std::chrono::milliseconds timeout) {
   EnvironmentVariables variables;
   variables.cache_dir = shared_cache();
   variables.timeout = timeout;
+  variables.first_timeout = timeout;
   return variables;
 }
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -59,6 +60,9 @@ struct CommunicatorOptions {
   /// Serve plain messages that are no whole number of 16-byte vectors with a kernel, through an aligned copy, although
   /// there is NCCL. Without NCCL that is how they are served anyway. Equal on all ranks.
   bool pad_messages = false;
+  /// prepare() makes small NCCL calls of the sizes that NCCL may have to serve, because it connects at the first call
+  /// of each of its algorithms, which is not possible in a capture. Switch it off where somebody else sees to that.
+  bool warm_nccl = true;
   /// Most bytes of device memory that prepare() lets workspace_bytes() and scratch_bytes() grow to together; 0: any.
   /// Equal on all ranks. Families that need more are refused: WorkspaceLimit, on all ranks, and what is there stays.
   std::size_t workspace_limit = 0;
@@ -76,11 +80,11 @@ struct ProblemFamily {
   bool operator==(const ProblemFamily&) const = default;
 };
 
-/// Tensors of one call; device pointers, contiguous, aligned to 16 bytes where nothing else is said. T: tokens, H:
-/// hidden. Which ones a pattern needs follows from its parts (docs/catalogue.md); what it does not have is ignored. A
-/// stage's result that a later stage goes on from is optional: null means that nobody wants to read it. output may
-/// equal input (without a prologue), residual_out may equal residual_in; otherwise what is written must not overlap
-/// anything.
+/// Tensors of one call; device pointers, contiguous, aligned to their elements; to 16 bytes if a copy on the way is to
+/// be saved, on every rank for itself. T: tokens, H: hidden. Which ones a pattern needs follows from its parts
+/// (docs/catalogue.md); what it does not have is ignored. A stage's result that a later stage goes on from is optional:
+/// null means that nobody wants to read it. output may equal input (without a prologue), residual_out may equal
+/// residual_in; otherwise what is written must not overlap anything.
 struct CallTensors {
   const void* input = nullptr;        ///< [T, H]; moe_reduce: [moe_experts, T, H]; moe_finalize: [moe_rows, H]
   void* output = nullptr;             ///< [T, H], the sum; absent with a residual, optional before other stages
@@ -152,7 +156,9 @@ struct CallCount {
 class Communicator;
 class FamilyTable;  // private to the runtime
 
-/// What prepare() returns for one family: the way to call it often. Cheap to copy; good as long as its communicator
+/// What prepare() returns for one family: the way to call it often. A family has one table, whatever the number of its
+/// handles: preparing it again with more tokens renews what all of them serve, up to the larger number and perhaps by
+/// other candidates. Graphs that were captured before stay as they are. Cheap to copy; good as long as its communicator
 /// lives and is not moved from. Which candidate serves which token count was settled by prepare(), so that a call
 /// compares no names and searches no families.
 class PreparedFamily {
@@ -206,7 +212,8 @@ class Communicator {
   /// Stream-ordered on `stream`; legal during capture. Nothing is compiled, allocated or resolved here. All ranks make
   /// the same calls in the same order; where both modes of a family are prepared, all capture or none does. A call
   /// with 0 tokens does nothing. The device must be current in the calling thread.
-  /// Plain calls need pointers aligned to their elements, fused ones to 16 bytes.
+  /// Pointers aligned to their elements are enough, on every rank for itself: kernels that need 16 bytes get aligned
+  /// copies on the ranks that have less. Fused calls allocate the memory for them when it is needed for the first time.
   /// Throws InvalidArgument (shape, pointer, alignment), Unsupported (not prepared),
   /// Poisoned. A refused call changes no state.
   void run(const Call&, StreamHandle stream);

@@ -83,7 +83,7 @@ class Device {
   /// Make this device current for the calling thread.
   virtual void activate() = 0;
 
-  /// Device memory, 512-byte aligned. Throws Unavailable when there is not enough.
+  /// Device memory, 512-byte aligned; legal during capture. Throws Unavailable when there is not enough.
   virtual void* allocate(std::size_t bytes) = 0;
   virtual void release(void*) noexcept = 0;
   /// Bytes that are free on the device now, whoever uses the rest; 0 where that is not known.

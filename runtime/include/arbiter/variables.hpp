@@ -25,16 +25,26 @@ struct EnvironmentVariables {
   std::string db;                   ///< ARBITER_DB: snapshot or database the runtime loads
   std::filesystem::path cache_dir;  ///< ARBITER_CACHE_DIR: kernel cache, default $XDG_CACHE_HOME/arbiter; empty: none
   Backend backend = Backend::automatic;           ///< ARBITER_BACKEND: auto, trtllm, mnnvl, custom, nvls, nccl
+  /// ARBITER_BACKEND=off: nothing but NCCL as it chooses. No kernel is compiled and no memory shared; fused calls, and
+  /// plain ones where there is no NCCL, are refused, and can_use() is false for everything.
+  bool off = false;
+  int max_sms = 0;  ///< ARBITER_MAX_SMS: multiprocessors that a kernel of ours may take; 0: all
   NumericsPolicy numerics = NumericsPolicy::any;  ///< ARBITER_NUMERICS: any, strict
   bool jit = true;                                ///< ARBITER_JIT: on, off (a cache miss is then an error)
   bool kernels = false;    ///< ARBITER_KERNELS: on, off. Run compiled kernels that a snapshot carries
   bool multicast = false;  ///< ARBITER_MULTICAST: on, off. Off also when NCCL_NVLS_ENABLE=0
-  std::chrono::milliseconds timeout{30'000};  ///< ARBITER_TIMEOUT_MS: deadline of every device-side wait
-  std::string log = "warn";                   ///< ARBITER_LOG: trace, debug, info, warn, error, off
+  std::chrono::milliseconds timeout{60'000};  ///< ARBITER_TIMEOUT_MS: deadline of every device-side wait; 0: none
+  /// ARBITER_FIRST_TIMEOUT_MS: the same until a communicator's first 16 calls are through; 0: none. Never shorter than
+  /// `timeout`. A rank may be minutes late on its first calls, because elsewhere in a model something is compiled.
+  std::chrono::milliseconds first_timeout{600'000};
+  std::string log = "warn";  ///< ARBITER_LOG: trace, debug, info, warn, error, off
 
   /// Throws InvalidArgument naming the variable, its value and what is valid.
   static EnvironmentVariables read();
 };
+
+/// What holds in the first calls: 0 (none) if either is, and the longer of the two otherwise.
+std::chrono::milliseconds first_deadline(const EnvironmentVariables&) noexcept;
 
 /// One variable as `arbiter doctor` prints it.
 struct VariableDescription {

@@ -105,6 +105,8 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
   block_limit_ =
       std::min(device_.resident_blocks(*kernel_, launch_) / sharing, static_cast<int>(arbiter_abi::max_blocks));
   if (max_blocks > 0) block_limit_ = std::min(block_limit_, max_blocks);
+  // As many blocks cannot take more multiprocessors, however they are spread over them.
+  if (const int sms = group.variables().max_sms; sms > 0) block_limit_ = std::min(block_limit_, sms);
   if (block_limit_ < static_cast<int>(shape_.cluster)) {
     throw Unsupported("'" + name_ + "' needs " + std::to_string(shape_.cluster) + " blocks at once; " +
                       std::to_string(block_limit_) + " fit on this device or are allowed");
@@ -138,8 +140,11 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
     arguments.push_stride = static_cast<unsigned>(layout.push_stride);
     arguments.staging_offset = layout.staging_offset;
     arguments.results_offset = layout.results_offset;
-    arguments.timeout_ns =
-        static_cast<unsigned long long>(std::chrono::nanoseconds(group_.variables().timeout).count());
+    const auto nanoseconds = [](std::chrono::milliseconds time) {
+      return static_cast<unsigned long long>(std::chrono::nanoseconds(time).count());
+    };
+    arguments.timeout_ns = nanoseconds(group_.variables().timeout);
+    arguments.first_timeout_ns = nanoseconds(first_deadline(group_.variables()));
     arguments.fault = workspace_.fault();
   }
   arguments.rows = grid.rows;

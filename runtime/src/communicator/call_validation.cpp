@@ -10,20 +10,6 @@
 namespace arbiter {
 namespace {
 
-struct Range {
-  std::string_view name;
-  std::uintptr_t begin = 0;
-  std::uintptr_t end = 0;
-  std::size_t alignment = 1;
-  bool written = false;
-};
-
-/// The tensors of one call, in a fixed array: calls are validated often.
-struct Ranges {
-  std::array<Range, tensor_count + 1> items;
-  std::size_t count = 0;
-};
-
 /// The caller's pointer for a tensor.
 const void* pointer_of(const Call& call, Tensor tensor) {
   switch (tensor) {
@@ -94,33 +80,29 @@ std::uintptr_t input_rows(const Pattern& pattern, const Call& call) {
   return pattern.needs(Tensor::moe_weights) ? tokens * static_cast<std::uintptr_t>(call.moe_experts) : tokens;
 }
 
-Ranges ranges_of(const Pattern& pattern, const Call& call, std::size_t alignment) {
-  Ranges ranges;
-  const auto add = [&](std::string_view name, const void* pointer, std::uintptr_t bytes, std::size_t aligned,
-                       bool written) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
-    ranges.items[ranges.count++] = {name, begin, begin + bytes, aligned, written};
-  };
-  const auto add_tensor = [&](Tensor tensor) {
-    std::size_t aligned = alignment;
-    if (tensor == Tensor::scale_in || tensor == Tensor::moe_row_map) aligned = 4;
-    if (tensor == Tensor::moe_weights) aligned = moe_element_bytes(call);
-    add(to_string(tensor), pointer_of(call, tensor), bytes_of(pattern, call, tensor), aligned, is_written(tensor));
-  };
-  const std::uintptr_t rows = input_rows(pattern, call);
-  if (rows != 0 || call.input != nullptr) {
-    const std::uintptr_t row = static_cast<std::uintptr_t>(call.hidden) * element_bytes(call.dtype);
-    add("input", call.input, rows * row, alignment, false);
+/// Of its elements; scales may be fp32 whatever the pattern.
+std::size_t element_alignment(const Call& call, Tensor tensor) {
+  switch (tensor) {
+    case Tensor::scale_in:
+    case Tensor::scale_out:
+    case Tensor::moe_row_map:
+      return 4;
+    case Tensor::quant_out:
+      return 1;
+    case Tensor::moe_weights:
+      return moe_element_bytes(call);
+    case Tensor::gamma:
+      return call.gamma_fp32 ? 4 : element_bytes(call.dtype);
+    default:
+      return element_bytes(call.dtype);
   }
-  for (std::size_t i = 0; i < tensor_count; ++i) {
-    const auto tensor = static_cast<Tensor>(i);
-    const bool given = pattern.uses(tensor) && pointer_of(call, tensor) != nullptr;
-    if (given || pattern.needs(tensor)) add_tensor(tensor);
-  }
-  return ranges;
 }
 
-bool may_be_the_same(const Pattern& pattern, const Range& a, const Range& b) {
+bool is_read_in_vectors(Tensor tensor) {
+  return tensor != Tensor::scale_in && tensor != Tensor::moe_row_map && tensor != Tensor::moe_weights;
+}
+
+bool may_be_the_same(const Pattern& pattern, const TensorRange& a, const TensorRange& b) {
   const auto pair = [&](std::string_view x, std::string_view y) {
     return (a.name == x && b.name == y) || (a.name == y && b.name == x);
   };
@@ -130,17 +112,17 @@ bool may_be_the_same(const Pattern& pattern, const Range& a, const Range& b) {
   return pair("residual_in", "residual_out");
 }
 
-[[noreturn]] void refuse_null(const Pattern& pattern, const Range& range) {
+[[noreturn]] void refuse_null(const Pattern& pattern, const TensorRange& range) {
   throw InvalidArgument("'" + pattern.name + "' needs the tensor '" + std::string(range.name) + "'; it is null");
 }
 
-[[noreturn]] void refuse_alignment(const Range& range) {
+[[noreturn]] void refuse_alignment(const TensorRange& range) {
   throw InvalidArgument("'" + std::string(range.name) + "' is not aligned to " + std::to_string(range.alignment) +
                         " bytes (its address is " + std::to_string(range.begin % range.alignment) +
                         " bytes past one); pass a tensor that starts at an aligned address");
 }
 
-[[noreturn]] void refuse_overlap(const Range& a, const Range& b) {
+[[noreturn]] void refuse_overlap(const TensorRange& a, const TensorRange& b) {
   throw InvalidArgument("'" + std::string(a.name) + "' and '" + std::string(b.name) +
                         "' overlap; only output may be input (without a prologue), and residual_out may be "
                         "residual_in, and then they must start at the same address");
@@ -194,15 +176,85 @@ void validate_scales(const Pattern& pattern, const Call& call) {
 
 }  // namespace
 
-void validate_tensors(const Pattern& pattern, const Call& call, std::size_t alignment) {
+TensorRanges tensor_ranges(const Pattern& pattern, const Call& call) {
+  TensorRanges ranges;
+  const auto add = [&](std::string_view name, std::optional<Tensor> tensor, const void* pointer, std::uintptr_t bytes,
+                       std::size_t alignment) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
+    ranges.items[ranges.count++] = {name,
+                                    tensor,
+                                    begin,
+                                    begin + bytes,
+                                    alignment,
+                                    !tensor || is_read_in_vectors(*tensor),
+                                    tensor && is_written(*tensor)};
+  };
+  const std::uintptr_t rows = input_rows(pattern, call);
+  if (rows != 0 || call.input != nullptr) {
+    const std::uintptr_t row = static_cast<std::uintptr_t>(call.hidden) * element_bytes(call.dtype);
+    add("input", std::nullopt, call.input, rows * row, element_bytes(call.dtype));
+  }
+  for (std::size_t i = 0; i < tensor_count; ++i) {
+    const auto tensor = static_cast<Tensor>(i);
+    const void* pointer = pointer_of(call, tensor);
+    const bool given = pattern.uses(tensor) && pointer != nullptr;
+    if (!given && !pattern.needs(tensor)) continue;
+    add(to_string(tensor), tensor, pointer, bytes_of(pattern, call, tensor), element_alignment(call, tensor));
+  }
+  return ranges;
+}
+
+void set_pointer(Call& call, std::optional<Tensor> tensor, void* pointer) noexcept {
+  if (!tensor) {
+    call.input = pointer;
+    return;
+  }
+  switch (*tensor) {
+    case Tensor::output:
+      call.output = pointer;
+      return;
+    case Tensor::residual_in:
+      call.residual_in = pointer;
+      return;
+    case Tensor::residual_out:
+      call.residual_out = pointer;
+      return;
+    case Tensor::gamma:
+      call.gamma = pointer;
+      return;
+    case Tensor::norm_out:
+      call.norm_out = pointer;
+      return;
+    case Tensor::quant_out:
+      call.quant_out = pointer;
+      return;
+    case Tensor::scale_in:
+      call.scale_in = static_cast<const float*>(pointer);
+      return;
+    case Tensor::scale_out:
+      call.scale_out = pointer;
+      return;
+    case Tensor::moe_weights:
+      call.moe_weights = pointer;
+      return;
+    case Tensor::moe_row_map:
+      call.moe_row_map = static_cast<const int*>(pointer);
+      return;
+    case Tensor::moe_shared:
+      call.moe_shared = pointer;
+      return;
+  }
+}
+
+TensorRanges validate_tensors(const Pattern& pattern, const Call& call) {
   if (pattern.needs(Tensor::moe_weights)) validate_moe(pattern, call);
-  const Ranges ranges = ranges_of(pattern, call, alignment);
+  const TensorRanges ranges = tensor_ranges(pattern, call);
   for (std::size_t i = 0; i < ranges.count; ++i) {
-    const Range& range = ranges.items[i];
+    const TensorRange& range = ranges.items[i];
     if (range.begin == 0) refuse_null(pattern, range);
     if (range.begin % range.alignment != 0) refuse_alignment(range);
     for (std::size_t j = 0; j < i; ++j) {
-      const Range& other = ranges.items[j];
+      const TensorRange& other = ranges.items[j];
       if (!range.written && !other.written) continue;
       if (range.begin < other.end && other.begin < range.end && !may_be_the_same(pattern, range, other)) {
         refuse_overlap(other, range);
@@ -211,6 +263,7 @@ void validate_tensors(const Pattern& pattern, const Call& call, std::size_t alig
   }
   if (pattern.needs(Tensor::scale_out)) validate_scales(pattern, call);
   if (pattern.has(PartKind::norm)) validate_norm(call);
+  return ranges;
 }
 
 void validate_family(const Catalogue& catalogue, const ProblemFamily& family) {

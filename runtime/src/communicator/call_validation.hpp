@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <string_view>
 #include <vector>
 
 #include "arbiter/communicator.hpp"
@@ -10,10 +12,34 @@
 
 namespace arbiter {
 
-/// Tensors that the pattern uses: present unless optional, aligned (to `alignment` bytes where kernels read vectors),
-/// large enough, and not overlapping except where they may be the same. Scalars: in range. Pure; no allocation unless
-/// it throws InvalidArgument.
-void validate_tensors(const Pattern&, const Call&, std::size_t alignment);
+/// One tensor of a call. An address that is not that of a vector is legal, and needs a copy where kernels read vectors.
+struct TensorRange {
+  std::string_view name;
+  std::optional<Tensor> tensor;  ///< empty: the input
+  std::uintptr_t begin = 0;
+  std::uintptr_t end = 0;
+  std::size_t alignment = 1;  ///< of its elements
+  bool read_in_vectors = false;
+  bool written = false;
+};
+
+/// In a fixed array, because calls are made often.
+struct TensorRanges {
+  std::array<TensorRange, tensor_count + 1> items;
+  std::size_t count = 0;
+  const TensorRange* begin() const noexcept { return items.data(); }
+  const TensorRange* end() const noexcept { return items.data() + count; }
+};
+
+/// The tensors that the pattern needs, and those of its optional ones that the call gives. The same ones in the same
+/// order for calls that differ in nothing but addresses.
+TensorRanges tensor_ranges(const Pattern&, const Call&);
+/// Puts another tensor in the place of one that tensor_ranges() named.
+void set_pointer(Call&, std::optional<Tensor>, void*) noexcept;
+
+/// Tensors that the pattern uses: present unless optional, aligned to their elements, large enough, and not overlapping
+/// except where they may be the same. Scalars: in range. Pure; no allocation unless it throws InvalidArgument.
+TensorRanges validate_tensors(const Pattern&, const Call&);
 
 /// A family that prepare() can accept at all. Throws InvalidArgument.
 void validate_family(const Catalogue&, const ProblemFamily&);

@@ -20,6 +20,16 @@ bool is_aligned(const void* pointer, std::size_t alignment) {
   return reinterpret_cast<std::uintptr_t>(pointer) % alignment == 0;
 }
 
+/// Switched off, there is nothing to choose, to measure or to share.
+CommunicatorOptions settled(CommunicatorOptions options) {
+  if (!options.variables.off) return options;
+  options.variables.backend = Backend::nccl;
+  options.decisions = share_decisions();
+  options.shipped_decisions = false;
+  options.candidate.clear();
+  return options;
+}
+
 std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
                                          const CommunicatorOptions& options) {
   if (!bootstrap) throw InvalidArgument("a communicator needs a bootstrap; it is null");
@@ -28,10 +38,11 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
   });
   const EnvironmentVariables& variables = options.variables;
   require_equal(*bootstrap, "creating a communicator",
-                {{"backend (ARBITER_BACKEND)", std::string(to_string(variables.backend))},
+                {{"backend (ARBITER_BACKEND)", variables.off ? "off" : std::string(to_string(variables.backend))},
                  {"numerics (ARBITER_NUMERICS)", variables.numerics == NumericsPolicy::strict ? "strict" : "any"},
                  {"multicast (ARBITER_MULTICAST)", variables.multicast ? "on" : "off"},
                  {"timeout (ARBITER_TIMEOUT_MS)", std::to_string(variables.timeout.count())},
+                 {"first timeout (ARBITER_FIRST_TIMEOUT_MS)", std::to_string(variables.first_timeout.count())},
                  {"use of shipped decisions", options.shipped_decisions ? "yes" : "no"},
                  {"padding of messages", options.pad_messages ? "yes" : "no"},
                  {"limit of the workspace", std::to_string(options.workspace_limit)},
@@ -58,11 +69,12 @@ Call call_of(const CallTensors& tensors, std::string_view pattern, Dtype dtype, 
 
 Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
                          CommunicatorOptions given)
-    : options(std::move(given)),
+    : options(settled(std::move(given))),
       log(options.variables.log, "arbiter rank " + std::to_string(bootstrap ? bootstrap->rank() : 0), options.log),
       group(make_agreed_group(std::move(bootstrap), std::move(device), options)),
       decisions(load_decisions(group->bootstrap(), options)),
       pointers(group->device()),
+      copies(group->device()),
       plain(group->catalogue().pattern(plain_pattern)) {
   group->provide(decisions.kernels);
   for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32}) {
@@ -91,7 +103,8 @@ void Communicator::Impl::say_what_there_is() const {
       version(), group->size(), device.name, to_string(group->device().kind()),
       or_why_not(provider ? std::string(to_string(*provider)) : "not needed", group->symmetric_reason()),
       or_why_not("usable", group->multicast_reason()),
-      or_why_not(group->environment().nccl_version, group->nccl_reason()), to_string(options.variables.backend),
+      or_why_not(group->environment().nccl_version, group->nccl_reason()),
+      options.variables.off ? "off" : to_string(options.variables.backend),
       options.variables.numerics == NumericsPolicy::strict ? "strict" : "any",
       options.candidate.empty() ? "no candidate" : options.candidate));
 }
@@ -137,13 +150,20 @@ void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensor
   }
   if (tokens == 0) return;
   const Call call = call_of(tensors, family.pattern, family.dtype, family.hidden, tokens);
-  validate_tensors(found.pattern(), call, vector_bytes);
+  const TensorRanges ranges = validate_tensors(found.pattern(), call);
   if (mode == Mode::eager) {
     if (options.check_pointers) pointers.require_device_memory(found.pattern(), call);
   } else {
     captured = true;
   }
-  found.candidate(tokens).enqueue(call, stream);
+  const ProfilerRange range(profiler, tokens, [&] { return found.candidate(tokens).record().name; });
+  if (AlignedCopies::needed(ranges)) [[unlikely]] {
+    const Call aligned = copies.begin(found.pattern(), call, family.max_tokens, stream);
+    found.candidate(tokens).enqueue(aligned, stream);
+    copies.end(found.pattern(), call, aligned, stream);
+  } else {
+    found.candidate(tokens).enqueue(call, stream);
+  }
   found.served(tokens).count();
   group->check();
 }
@@ -156,12 +176,16 @@ void Communicator::Impl::run_plain(const FamilyTable* found, const CallTensors& 
   const Route route = route_plain(found, dtype, elements);
   const Pattern& pattern = found != nullptr ? found->pattern() : plain;
   const Call call = call_of(tensors, plain_pattern, dtype, 1, elements);
-  validate_tensors(pattern, call, element_bytes(dtype));
+  validate_tensors(pattern, call);
   if (mode == Mode::eager) {
     if (options.check_pointers) pointers.require_device_memory(pattern, call);
   } else {
     captured = true;
   }
+  const ProfilerRange range(profiler, elements, [&] {
+    const bool prepared = route.way == Way::candidate || route.way == Way::padded;
+    return prepared ? route.candidate->record().name : std::string(route.way == Way::nccl ? "nccl/classic" : "copy");
+  });
   switch (route.way) {
     case Way::nothing:
       break;

@@ -116,6 +116,7 @@ Explanation Communicator::Impl::explain(const Problem& problem) const {
 }
 
 bool Communicator::Impl::can_use(const Problem& problem) const {
+  if (options.variables.off) return false;
   try {
     explain(problem);
     return true;

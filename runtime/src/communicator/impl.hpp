@@ -9,12 +9,14 @@
 #include <vector>
 
 #include "arbiter/runtime/candidate.hpp"
+#include "communicator/aligned_copies.hpp"
 #include "communicator/call_validation.hpp"
 #include "communicator/decisions.hpp"
 #include "communicator/dispatch.hpp"
 #include "communicator/resolve.hpp"
 #include "communicator/route.hpp"
 #include "environment/logging.hpp"
+#include "environment/profiler.hpp"
 
 namespace arbiter {
 
@@ -49,7 +51,8 @@ struct Communicator::Impl {
   std::unique_ptr<Group> group;
   LoadedDecisions decisions;
   PointerCheck pointers;
-  Pattern plain;  ///< what serves counts that no prepared family covers
+  AlignedCopies copies;  ///< of fused calls; plain ones have the workspace's scratch memory
+  Pattern plain;         ///< what serves counts that no prepared family covers
 
   /// Loaded candidates by family and name. Never dropped: a captured graph may use their kernels.
   struct Loaded {
@@ -58,7 +61,9 @@ struct Communicator::Impl {
   };
   std::multimap<std::string, Loaded> loaded;
   CallCounters counters;
-  std::array<CallCounter*, 3> nccl_fallback{};  ///< by dtype: plain messages that no prepared kernel takes
+  ProfilerDomain profiler;
+  std::array<CallCounter*, 3> nccl_fallback{};   ///< by dtype: plain messages that no prepared kernel takes
+  std::array<std::size_t, 3> nccl_warm_bytes{};  ///< by dtype: the largest message that it was warmed up for
   Refusals refusals;
   DispatchTable table;
   bool captured = false;  // a call was captured: memory that kernels use must not move any more
@@ -66,8 +71,12 @@ struct Communicator::Impl {
  private:
   void run_staged(const Call&, RunnableCandidate&, StreamHandle);
 
+  /// Is the family one that nobody serves, because Arbiter is off? Then its calls are refused from here on.
+  bool switch_off(const ProblemFamily&);
+
   // Steps of prepare(), all collective.
   using Plan = std::pair<ProblemFamily, std::vector<PlannedInterval>>;
+  void warm_nccl(const std::vector<Plan>&);
   RunnableCandidate* find_loaded(const std::string& key, std::int64_t max_tokens);
   std::vector<Plan> resolve_and_load(const std::vector<ProblemFamily>&, bool any_captured);
   void reserve_memory(const std::vector<Plan>&, bool any_captured);

@@ -1,10 +1,13 @@
 // prepare(): resolve, load, reserve, compare, publish. Every step ends the same way on all ranks.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "arbiter/error.hpp"
 #include "candidate/geometry.hpp"
 #include "candidate/loaded_kernel.hpp"
 #include "communicator/impl.hpp"
+#include "communicator/switched_off.hpp"
 #include "environment/hash.hpp"
 #include "group/collective.hpp"
 #include "memory/workspace.hpp"
@@ -53,6 +56,7 @@ void Communicator::Impl::prepare(std::span<const ProblemFamily> families) {
   });
   require_equal(bootstrap, "prepare", names);
   for (const ProblemFamily& family : families) {
+    if (switch_off(family)) continue;
     const FamilyTable* known = table.find(family.pattern, family.dtype, family.hidden, family.mode);
     if (known != nullptr && known->family().mode == family.mode && known->family().max_tokens >= family.max_tokens) {
       continue;
@@ -60,11 +64,28 @@ void Communicator::Impl::prepare(std::span<const ProblemFamily> families) {
     missing.push_back(family);
   }
   if (missing.empty()) return;
+  const ProfilerRange range(profiler, missing.front().max_tokens, [&] { return "prepare " + missing.front().pattern; });
   const bool any_captured = !bootstrap.all(!captured);
   const std::vector<Plan> plans = resolve_and_load(missing, any_captured);
   reserve_memory(plans, any_captured);
   require_equal_plans(plans);
+  warm_nccl(plans);
   publish(plans);
+}
+
+bool Communicator::Impl::switch_off(const ProblemFamily& family) {
+  const bool served = family.pattern == plain_pattern && (group->size() == 1 || group->nccl() != nullptr);
+  if (!options.variables.off || served) return false;
+  constexpr std::string_view key = "off";
+  auto made =
+      loaded.emplace(fmt::format("{} {}", key, family.pattern), Loaded{family.max_tokens, make_switched_off(family)});
+  RunnableCandidate& candidate = *made->second.candidate;
+  FamilyTable refusing(family, group->catalogue().pattern(family.pattern));
+  CallCounter& counter = counters.of(family, std::string(key), Rule::fallback);
+  refusing.append(family.max_tokens, candidate, {Rule::fallback, candidate.refusal(), candidate.record(), std::nullopt},
+                  counter, counter);
+  table.put(std::move(refusing));
+  return true;
 }
 
 RunnableCandidate* Communicator::Impl::find_loaded(const std::string& key, std::int64_t max_tokens) {
@@ -173,6 +194,75 @@ void Communicator::Impl::reserve_memory(const std::vector<Plan>& plans, bool any
   }
   everywhere(group->bootstrap(), "reserve scratch memory", [&] { workspace.reserve_scratch(padding); });
   if (exchanges) group->reserve(needs.push_bytes, needs.staging_bytes);
+}
+
+/// NCCL connects its ranks at the first call that needs a way between them, with calls that a capture does not allow.
+/// So it is called here, at sizes of every order, for whatever it may have to serve: its own intervals, and the plain
+/// messages that kernels leave to it.
+void Communicator::Impl::warm_nccl(const std::vector<Plan>& plans) {
+  constexpr std::size_t most_bytes = std::size_t{64} << 20;
+  NcclCommunicator* const nccl = group->nccl();
+  if (nccl == nullptr || !options.warm_nccl || group->size() == 1) return;
+  struct Warmth {
+    Dtype dtype;
+    std::size_t bytes;
+    const CandidateSpec* spec;  // null: as NCCL chooses
+  };
+  std::vector<Warmth> calls;
+  const auto add = [&](Dtype dtype, std::size_t from, std::size_t to, const CandidateSpec* spec) {
+    to = std::min(to, most_bytes);
+    for (std::size_t bytes = std::max(from, vector_bytes); bytes < to; bytes *= 4)
+      calls.push_back({dtype, bytes, spec});
+    calls.push_back({dtype, to, spec});
+  };
+  for (const auto& [family, intervals] : plans) {
+    const auto bytes_of = [&, &family = family](std::int64_t tokens) -> std::size_t {
+      return message_vectors(tokens, family.hidden, family.dtype) * vector_bytes;
+    };
+    std::size_t largest = family.pattern == plain_pattern ? bytes_of(family.max_tokens) : 0;
+    for (const PlannedInterval& interval : intervals) {
+      if (interval.spec.kernel) continue;
+      largest = std::max(largest, bytes_of(interval.tokens_max));
+      if (interval.spec.nccl == "classic" && !interval.spec.forced.forces()) continue;
+      add(family.dtype, bytes_of(interval.tokens_min), bytes_of(interval.tokens_max), &interval.spec);
+    }
+    std::size_t& warm = nccl_warm_bytes[static_cast<std::size_t>(family.dtype)];
+    if (largest <= warm) continue;
+    add(family.dtype, warm, largest, nullptr);
+    warm = largest;
+  }
+  if (calls.empty()) return;
+  Device& device = group->device();
+  DeviceMemory data;
+  // In a step of its own: who has no memory must not leave the others waiting in NCCL, which has no deadline.
+  everywhere(group->bootstrap(), "make room to call NCCL", [&] {
+    std::size_t largest = 0;
+    for (const Warmth& call : calls) largest = std::max(largest, call.bytes);
+    data = DeviceMemory(device, largest);
+  });
+  everywhere(group->bootstrap(), "call NCCL for the first time", [&] {
+    const std::size_t largest = data.bytes();
+    const StreamHandle stream = device.create_stream();
+    try {
+      device.fill_words(data.data(), 0, largest / sizeof(std::uint32_t), stream);
+      for (const Warmth& call : calls) {
+        const std::size_t count = call.bytes / element_bytes(call.dtype);
+        if (call.spec == nullptr) {
+          nccl->all_reduce(data.data(), data.data(), count, call.dtype, stream);
+        } else if (call.spec->forced.forces()) {
+          nccl->all_reduce_forced(call.spec->forced, data.data(), data.data(), count, call.dtype, stream);
+        } else if (call.bytes <= group->nccl_symmetric_bytes()) {
+          NcclCommunicator::SymmetricBuffers& windows = group->reserve_nccl_symmetric(call.bytes);
+          nccl->all_reduce(windows.input(), windows.output(), count, call.dtype, stream);
+        }
+      }
+      device.synchronize(stream);
+    } catch (...) {
+      device.destroy_stream(stream);
+      throw;
+    }
+    device.destroy_stream(stream);
+  });
 }
 
 void Communicator::Impl::require_equal_plans(const std::vector<Plan>& plans) {

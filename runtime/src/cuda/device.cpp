@@ -113,8 +113,25 @@ CudaDevice::CudaDevice(int ordinal, const CudaDeviceOptions& options)
 
 void CudaDevice::activate() { cuda_check(cudaSetDevice(properties_.ordinal), "cudaSetDevice"); }
 
+namespace {
+
+/// While it lives, a capture of this thread does not mind what is no part of it.
+class OutsideCapture {
+ public:
+  OutsideCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~OutsideCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  OutsideCapture(const OutsideCapture&) = delete;
+  OutsideCapture& operator=(const OutsideCapture&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+}  // namespace
+
 void* CudaDevice::allocate(std::size_t bytes) {
   activate();
+  const OutsideCapture outside;
   void* memory = nullptr;
   const cudaError_t error = cudaMalloc(&memory, bytes == 0 ? 1 : bytes);
   if (error == cudaErrorMemoryAllocation) {

@@ -19,7 +19,8 @@ namespace {
 
 constexpr std::array<std::string_view, 2> switches{"on", "off"};
 constexpr std::array<std::string_view, 2> numerics_policies{"any", "strict"};
-constexpr std::array<std::string_view, 6> backends{"auto", "trtllm", "mnnvl", "custom", "nvls", "nccl"};
+constexpr std::array<std::string_view, 7> backends{"auto", "trtllm", "mnnvl", "custom", "nvls", "nccl", "off"};
+constexpr int most_sms = 1 << 16;
 constexpr std::array<std::string_view, 6> log_levels{"trace", "debug", "info", "warn", "error", "off"};
 constexpr std::int64_t longest_timeout_ms = 24LL * 60 * 60 * 1000;
 
@@ -45,10 +46,10 @@ std::chrono::milliseconds milliseconds(const char* name, std::chrono::millisecon
   if (value.empty()) return otherwise;
   std::int64_t number = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (error != std::errc{} || end != value.data() + value.size() || number < 1 || number > longest_timeout_ms) {
+  if (error != std::errc{} || end != value.data() + value.size() || number < 0 || number > longest_timeout_ms) {
     throw InvalidArgument("environment variable " + std::string(name) + ": '" + std::string(value) +
-                          "' is not a number of milliseconds; give digits only, from 1 to " +
-                          std::to_string(longest_timeout_ms) + " (one day), or unset it for " +
+                          "' is not a number of milliseconds; give digits only, up to " +
+                          std::to_string(longest_timeout_ms) + " (one day), 0 for no deadline, or unset it for " +
                           std::to_string(otherwise.count()));
   }
   return std::chrono::milliseconds(number);
@@ -61,6 +62,18 @@ bool nccl_forbids_multicast() noexcept {
   char* end = nullptr;
   const long long number = std::strtoll(value, &end, 0);
   return end != value && *end == '\0' && number == 0;
+}
+
+int multiprocessors(const char* name) {
+  const std::string_view value = value_of(name);
+  if (value.empty()) return 0;
+  int number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc{} || end != value.data() + value.size() || number < 0 || number > most_sms) {
+    throw InvalidArgument("environment variable " + std::string(name) + ": '" + std::string(value) +
+                          "' is not a number of multiprocessors; give digits only, or 0 for all");
+  }
+  return number;
 }
 
 std::string on_off(bool value) { return value ? "on" : "off"; }
@@ -88,15 +101,25 @@ EnvironmentVariables EnvironmentVariables::read() {
   EnvironmentVariables read;
   read.db = value_of("ARBITER_DB");
   read.cache_dir = cache_folder();
-  read.backend = parse_backend(choice("ARBITER_BACKEND", backends, "auto"));
+  const std::string_view backend = choice("ARBITER_BACKEND", backends, "auto");
+  read.off = backend == "off";
+  read.backend = read.off ? Backend::nccl : parse_backend(backend);
+  read.max_sms = multiprocessors("ARBITER_MAX_SMS");
   read.numerics =
       choice("ARBITER_NUMERICS", numerics_policies, "any") == "strict" ? NumericsPolicy::strict : NumericsPolicy::any;
   read.jit = choice("ARBITER_JIT", switches, "on") == "on";
   read.kernels = choice("ARBITER_KERNELS", switches, "off") == "on";
   read.multicast = choice("ARBITER_MULTICAST", switches, "off") == "on" && !nccl_forbids_multicast();
   read.timeout = milliseconds("ARBITER_TIMEOUT_MS", read.timeout);
+  read.first_timeout = milliseconds("ARBITER_FIRST_TIMEOUT_MS", read.first_timeout);
   read.log = choice("ARBITER_LOG", log_levels, read.log);
   return read;
+}
+
+std::chrono::milliseconds first_deadline(const EnvironmentVariables& variables) noexcept {
+  constexpr auto none = std::chrono::milliseconds(0);
+  if (variables.timeout == none || variables.first_timeout == none) return none;
+  return std::max(variables.timeout, variables.first_timeout);
 }
 
 std::vector<VariableDescription> describe(const EnvironmentVariables& variables) {
@@ -107,8 +130,11 @@ std::vector<VariableDescription> describe(const EnvironmentVariables& variables)
   add("ARBITER_DB", variables.db, "snapshot or database that the runtime loads decisions from; empty: none");
   add("ARBITER_CACHE_DIR", variables.cache_dir.string(),
       "folder of compiled kernels; default $XDG_CACHE_HOME/arbiter or ~/.cache/arbiter");
-  add("ARBITER_BACKEND", std::string(to_string(variables.backend)),
-      "the only backend to use: auto, trtllm, mnnvl, custom, nvls, nccl; auto means any");
+  add("ARBITER_BACKEND", variables.off ? "off" : std::string(to_string(variables.backend)),
+      "the only backend to use: auto, trtllm, mnnvl, custom, nvls, nccl; auto means any; off: NCCL as it chooses, "
+      "without kernels of ours");
+  add("ARBITER_MAX_SMS", std::to_string(variables.max_sms),
+      "multiprocessors that a kernel of ours may take, so that others run beside it; 0: all");
   add("ARBITER_NUMERICS", variables.numerics == NumericsPolicy::strict ? "strict" : "any",
       "any, or strict: only kernels that add in rank order, with bit-identical results");
   add("ARBITER_JIT", on_off(variables.jit), "on, or off: a kernel that is not in the cache is an error");
@@ -117,7 +143,9 @@ std::vector<VariableDescription> describe(const EnvironmentVariables& variables)
   add("ARBITER_MULTICAST", on_off(variables.multicast),
       "on or off: use NVLink multicast; off in any case when NCCL_NVLS_ENABLE is 0");
   add("ARBITER_TIMEOUT_MS", std::to_string(variables.timeout.count()),
-      "deadline of every wait for a peer on the device, in milliseconds");
+      "deadline of every wait for a peer on the device, in milliseconds; 0: none");
+  add("ARBITER_FIRST_TIMEOUT_MS", std::to_string(first_deadline(variables).count()),
+      "the same until a communicator's first 16 calls are through, when ranks may still be compiling; 0: none");
   add("ARBITER_LOG", variables.log, "messages to stderr: trace, debug, info, warn, error, off");
   add("ARBITER_JOB_SECRET", value_of("ARBITER_JOB_SECRET").empty() ? "" : "(set)",
       "text that only the ranks of the job know, or file:///path of one; ranks that meet by TCP then prove it");

@@ -1,9 +1,11 @@
 #include "group/fault.hpp"
 
 #include <array>
+#include <chrono>
 #include <cstdio>
 
 #include "arbiter/error.hpp"
+#include "candidate/geometry.hpp"
 
 namespace arbiter {
 namespace {
@@ -27,22 +29,40 @@ std::string seconds(std::chrono::milliseconds time) {
   return text.data();
 }
 
+/// Of a message: kernels count in vectors.
+std::string bytes(unsigned vectors) { return std::to_string(std::uint64_t{vectors} * vector_bytes) + " bytes"; }
+
 }  // namespace
 
-std::string describe(const arbiter_abi::FaultRecord& fault, std::chrono::milliseconds timeout) {
+std::string describe(const arbiter_abi::FaultRecord& fault, const EnvironmentVariables& variables) {
   const std::string where = "(block " + std::to_string(fault.block) + ", thread " + std::to_string(fault.thread) +
                             ", " + phase_name(fault.phase) + ", epoch " + std::to_string(fault.epoch) + ")";
   const std::string waiting = "rank " + std::to_string(fault.waiting_rank);
   const std::string peer = "rank " + std::to_string(fault.waited_for);
-  if (fault.state == 1) return waiting + " waited " + seconds(timeout) + " for " + peer + " " + where;
+  if (fault.state == 1 || fault.state == 4) {
+    const std::chrono::milliseconds deadline = fault.state == 4 ? first_deadline(variables) : variables.timeout;
+    return waiting + " waited " + seconds(deadline) + " for " + peer + " " + where;
+  }
+  if (fault.state == 3) {
+    return "the ranks passed messages of different sizes to one call: " + waiting + " " + bytes(fault.vectors[0]) +
+           ", " + peer + " " + bytes(fault.vectors[1]) + " " + where;
+  }
   return waiting + " was told to give up by a peer while it waited for " + peer + " " + where;
 }
 
-void throw_if_poisoned(const arbiter_abi::FaultRecord& fault, std::chrono::milliseconds timeout) {
-  if (!is_poisoned(fault)) return;
-  throw Poisoned(describe(fault, timeout) +
-                 ". The results of that call are not valid and this group cannot be used any more: destroy it, and "
-                 "create a new one without the rank that is missing.");
+void throw_poisoned(const arbiter_abi::FaultRecord& fault, const EnvironmentVariables& variables) {
+  std::string deadline;
+  if (fault.state == 4) {
+    deadline = "That is the deadline of a communicator's first " + std::to_string(arbiter_abi::first_calls) +
+               " calls; ARBITER_FIRST_TIMEOUT_MS or first_timeout_ms of the options changes it. ";
+  } else if (fault.state == 1) {
+    deadline =
+        "That is the deadline behind the first calls; ARBITER_TIMEOUT_MS or timeout_ms of the options changes it. ";
+  }
+  throw Poisoned(describe(fault, variables) + ". " + deadline +
+                 "The results of that call are not valid and this group cannot be used any more: destroy it, and "
+                 "create a new one" +
+                 (fault.state == 3 ? "." : " without the rank that is missing."));
 }
 
 }  // namespace arbiter

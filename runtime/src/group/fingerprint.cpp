@@ -277,15 +277,14 @@ Environment fingerprint(Device& device, Bootstrap& bootstrap, const std::string&
   });
   require_equal(bootstrap, "describing the environment",
                 {{"device", here.device},
-                 {"gpu_name", here.gpu_name},
-                 {"sm_count", std::to_string(here.sm_count)},
-                 {"compute_capability", std::to_string(here.compute_capability)},
                  {"driver_version", here.driver_version},
                  {"symmetric_memory", provider},
                  {"catalogue_hash", catalogue_hash}});
 
   const std::vector<std::string> all = bootstrap.allgather(
-      pack({host, here.topology, raw_uuid(device), std::to_string(here.ranks_per_node), here.nvlink_domains}));
+      pack({host, here.topology, raw_uuid(device), std::to_string(here.ranks_per_node), here.nvlink_domains,
+            here.gpu_name, std::to_string(here.sm_count), std::to_string(here.compute_capability)}));
+  std::set<std::string> names;
   std::set<std::string> hosts;
   std::vector<std::string> classes;
   std::vector<std::string> gpus;
@@ -296,11 +295,17 @@ Environment fingerprint(Device& device, Bootstrap& bootstrap, const std::string&
     classes.push_back(fields.at(1));
     gpus.push_back(fields.at(2));
     here.ranks_per_node = std::max(here.ranks_per_node, std::stoi(fields.at(3)));
+    names.insert(fields.at(5));
+    here.sm_count = std::min(here.sm_count, std::stoi(fields.at(6)));
+    here.compute_capability = std::min(here.compute_capability, std::stoi(fields.at(7)));
     if (fields.at(1).starts_with("nvlink")) {
       members.push_back({fields.at(4).empty() ? "node " + fields.at(0) : fields.at(4), fields.at(0)});
     }
   }
   here.nodes = static_cast<int>(hosts.size());
+  // GPUs of several kinds are an environment of their own: what was measured on one kind does not hold for it.
+  here.gpu_name.clear();
+  for (const std::string& name : names) here.gpu_name += (here.gpu_name.empty() ? "" : " + ") + name;
   here.symmetric_memory = provider;
   here.catalogue_hash = catalogue_hash;
   if (device.kind() == DeviceKind::cpu) {

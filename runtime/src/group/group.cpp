@@ -1,5 +1,8 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <exception>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -53,28 +56,57 @@ void choose_provider(Device& device, Bootstrap& bootstrap, Capabilities& result)
   if (probes.empty()) result.symmetric_reason = "this device has no symmetric-memory provider";
 }
 
-Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, const Catalogue& catalogue, bool multicast) {
+/// "90 on ranks 0, 1; 80 on rank 2"; empty if all are equal.
+std::string differences(const std::vector<std::int32_t>& all) {
+  std::map<std::int32_t, std::string> ranks;
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    std::string& text = ranks[all[rank]];
+    text += (text.empty() ? "" : ", ") + std::to_string(rank);
+  }
+  if (ranks.size() < 2) return {};
+  std::string result;
+  for (const auto& [value, text] : ranks) {
+    result += fmt::format("{}{} on rank{} {}", result.empty() ? "" : "; ", value,
+                          text.find(',') == std::string::npos ? "" : "s", text);
+  }
+  return result;
+}
+
+std::vector<std::int32_t> gathered(Bootstrap& bootstrap, std::int32_t mine) {
+  std::vector<std::int32_t> all(static_cast<std::size_t>(bootstrap.size()));
+  bootstrap.allgather(&mine, sizeof(mine), all.data());
+  return all;
+}
+
+Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, const Catalogue& catalogue,
+                                   const EnvironmentVariables& variables) {
   const DeviceProperties& properties = device.properties();
   require_equal(bootstrap, "creating a group",
                 {{"world size", std::to_string(bootstrap.size())},
                  {"Arbiter version", std::string(version())},
                  {"catalogue", catalogue.hash()},
-                 {"multicast (ARBITER_MULTICAST)", multicast ? "on" : "off"},
-                 {"device kind", std::string(to_string(device.kind()))},
-                 {"compute capability", std::to_string(properties.compute_capability)}});
+                 {"multicast (ARBITER_MULTICAST)", variables.multicast ? "on" : "off"},
+                 {"most multiprocessors (ARBITER_MAX_SMS)", std::to_string(variables.max_sms)},
+                 {"device kind", std::string(to_string(device.kind()))}});
   Capabilities result;
-  result.limits.sm = properties.compute_capability;
   // Enumeration must give the same list everywhere, so the weakest device sets the limit.
-  const std::int32_t mine = properties.max_threads_per_block;
-  std::vector<std::int32_t> all(static_cast<std::size_t>(bootstrap.size()));
-  bootstrap.allgather(&mine, sizeof(mine), all.data());
-  result.limits.max_threads = *std::min_element(all.begin(), all.end());
+  const std::vector<std::int32_t> capabilities = gathered(bootstrap, properties.compute_capability);
+  const std::vector<std::int32_t> threads = gathered(bootstrap, properties.max_threads_per_block);
+  result.limits.sm = *std::min_element(capabilities.begin(), capabilities.end());
+  result.limits.max_threads = *std::min_element(threads.begin(), threads.end());
   const std::vector<std::string> devices = bootstrap.allgather(properties.unique_id);
   for (const std::string& one : devices) {
     result.ranks_on_device =
         std::max(result.ranks_on_device, static_cast<int>(std::count(devices.begin(), devices.end(), one)));
   }
-  choose_provider(device, bootstrap, result);
+  if (variables.off) {
+    result.symmetric_reason = "Arbiter is off (ARBITER_BACKEND)";
+  } else if (const std::string mixed = differences(capabilities); !mixed.empty()) {
+    // The same source becomes different code there: whether its protocols get along is nothing that anybody has tried.
+    result.symmetric_reason = "kernels need GPUs of one compute capability: " + mixed;
+  } else {
+    choose_provider(device, bootstrap, result);
+  }
   return result;
 }
 
@@ -86,11 +118,11 @@ class GroupImpl final : public Group {
         options_(options),
         uncaught_(std::uncaught_exceptions()) {
     everywhere(*bootstrap_, "make its device current", [&] { device_->activate(); });
-    capabilities_ = agree_on_capabilities(*device_, *bootstrap_, catalogue(), options_.variables.multicast);
+    capabilities_ = agree_on_capabilities(*device_, *bootstrap_, catalogue(), options_.variables);
     if (!options_.cache) options_.cache = make_kernel_cache(options_.variables, rank() == 0);
     prove_multicast();
     create_nccl();
-    if (size() > 1 && !capabilities_.provider && !nccl_) {
+    if (size() > 1 && !capabilities_.provider && !nccl_ && !options_.variables.off) {
       throw Unavailable(
           "no way to exchange data between the ranks. Symmetric memory: " + capabilities_.symmetric_reason +
           ". NCCL: " + nccl_reason_ + ". `arbiter doctor` shows what each rank can do.");
@@ -136,6 +168,8 @@ class GroupImpl final : public Group {
   int size() const noexcept override { return bootstrap_->size(); }
   Device& device() noexcept override { return *device_; }
   Bootstrap& bootstrap() noexcept override { return *bootstrap_; }
+  std::shared_ptr<Bootstrap> shared_bootstrap() noexcept override { return bootstrap_; }
+  std::shared_ptr<Device> shared_device() noexcept override { return device_; }
   const Environment& environment() const noexcept override { return environment_; }
   const Catalogue& catalogue() const noexcept override {
     return options_.catalogue ? *options_.catalogue : Catalogue::builtin();
@@ -180,7 +214,8 @@ class GroupImpl final : public Group {
   std::size_t workspace_bytes() const noexcept override { return workspace_->bytes(); }
 
   void check() const override {
-    throw_if_poisoned(*workspace_->fault(), options_.variables.timeout);
+    if (is_poisoned(*workspace_->fault())) [[unlikely]]
+      throw_poisoned(workspace_->read_fault(), options_.variables);
     if (aborted_) throw Poisoned(abort_message());
     if (nccl_) nccl_->check();
   }

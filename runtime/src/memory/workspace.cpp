@@ -92,7 +92,7 @@ void Workspace::reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) {
   everywhere(bootstrap_, "finish its work before the workspace is moved", [&] { device_.synchronize(nullptr); });
   memory = allocate_symmetric(device_, bootstrap_, *provider_, layout.total_bytes, multicast_);
   std::vector<void*> seen_by = seen_by_peers(*memory, bootstrap_);
-  initialise(*memory, layout);
+  initialise(*memory, layout, memory_.get());
   memory_ = std::move(memory);
   seen_by_ = std::move(seen_by);
   layout_ = layout;
@@ -101,7 +101,7 @@ void Workspace::reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) {
   ++generation_;
 }
 
-void Workspace::initialise(SymmetricMemory& memory, const WorkspaceLayout& layout) {
+void Workspace::initialise(SymmetricMemory& memory, const WorkspaceLayout& layout, const SymmetricMemory* before) {
   everywhere(bootstrap_, "initialise its workspace", [&] {
     auto* start = static_cast<unsigned char*>(memory.local());
     device_.fill_words(start, 0, layout.push_offset / sizeof(std::uint32_t), stream_);
@@ -117,6 +117,11 @@ void Workspace::initialise(SymmetricMemory& memory, const WorkspaceLayout& layou
       device_.fill_words(control->chunk_flag, first_epoch_,
                          std::size_t{2} * arbiter_abi::max_blocks * arbiter_abi::max_world, stream_);
     }
+    if (before != nullptr) {  // whoever has made its first calls has made them
+      auto* control = static_cast<arbiter_abi::Control*>(memory.local());
+      const auto* old = static_cast<const arbiter_abi::Control*>(before->local());
+      device_.copy(&control->calls, &old->calls, sizeof(control->calls), stream_);
+    }
     device_.synchronize(stream_);
   });
 }
@@ -124,9 +129,32 @@ void Workspace::initialise(SymmetricMemory& memory, const WorkspaceLayout& layou
 void Workspace::reset() {
   // Nobody clears while a peer's last kernel, or its word to give up, may still be on the way.
   everywhere(bootstrap_, "finish its work before the workspace is reset", [&] { device_.synchronize(stream_); });
-  if (memory_) initialise(*memory_, layout_);
+  if (memory_) initialise(*memory_, layout_, nullptr);
   *fault_ = arbiter_abi::FaultRecord{};
   bootstrap_.barrier();
+}
+
+arbiter_abi::FaultRecord Workspace::read_fault() noexcept {
+  arbiter_abi::FaultRecord fault = *fault_;
+  if (!memory_ || (fault.state != 2 && fault.state != 3)) return fault;
+  try {
+    arbiter_abi::Control* const control = static_cast<arbiter_abi::Control*>(memory_->local());
+    unsigned lengths[arbiter_abi::max_world][3] = {};
+    device_.copy(lengths, control->lengths, sizeof(lengths), stream_);
+    device_.synchronize(stream_);
+    for (unsigned rank = 0; rank < arbiter_abi::max_world; ++rank) {
+      const bool own = fault.state == 3 && rank != fault.waiting_rank;
+      if (own || lengths[rank][1] == 0) continue;
+      fault.state = 3;
+      fault.waiting_rank = rank;
+      fault.waited_for = lengths[rank][0];
+      fault.vectors[0] = lengths[rank][1];
+      fault.vectors[1] = lengths[rank][2];
+      break;
+    }
+  } catch (...) {  // a device that is lost says nothing more
+  }
+  return fault;
 }
 
 void Workspace::reserve_scratch(std::size_t bytes) {

@@ -63,6 +63,8 @@ class Workspace {
   std::uint64_t generation() const noexcept { return generation_; }
 
   arbiter_abi::FaultRecord* fault() const noexcept { return fault_; }
+  /// What it says, and (which kernels leave on the device) which messages are not of one length. Waits for the device.
+  arbiter_abi::FaultRecord read_fault() noexcept;
   bool has_symmetric_memory() const noexcept { return provider_.has_value(); }
 
   /// Set the abort word of every rank, this one's too: its own kernels may be waiting for a peer that is gone.
@@ -70,7 +72,8 @@ class Workspace {
   void abort_all() noexcept;
 
  private:
-  void initialise(SymmetricMemory&, const WorkspaceLayout&);
+  /// `before`: the memory that this one replaces; null at creation.
+  void initialise(SymmetricMemory&, const WorkspaceLayout&, const SymmetricMemory* before);
 
   Device& device_;
   Bootstrap& bootstrap_;

@@ -12,16 +12,20 @@ constexpr unsigned max_world = 16;
 // Largest grid of a kernel that keeps protocol state. Every block owns one epoch, advanced by every call.
 constexpr unsigned max_blocks = 1280;
 
-// Written by the first thread that gives up waiting; read by the host at any time (host-visible memory).
+// How many calls of a communicator may wait for as long as Arguments::first_timeout_ns.
+constexpr unsigned first_calls = 16;
+
+// Written by the first thread that gives up; read by the host at any time (host-visible memory).
 struct FaultRecord {
-  unsigned state;         // 0: none, 1: a wait passed its deadline, 2: a peer asked to abort
+  unsigned state;         // 0: none, 1: a wait passed its deadline, 2: a peer asked to abort, 3: the messages of
+                          // waiting_rank and waited_for are not of one length, 4: as 1, in the first calls
   unsigned waiting_rank;  // who waited
   unsigned waited_for;    // for whom
   unsigned block;
   unsigned thread;
   unsigned phase;  // 1: data of a peer, 2: result of a peer, 3: barrier
   unsigned epoch;
-  unsigned reserved;
+  unsigned vectors[2];  // of state 3: of waiting_rank's message, of waited_for's; filled in by the host
 };
 
 // Start of every rank's workspace; the rotating buffers and the staging area lie behind it.
@@ -29,14 +33,17 @@ struct FaultRecord {
 struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
-  unsigned reserved[30];
+  unsigned calls;     // launches so far, this one included once it waits; read by those who wait for long
+  unsigned reserved[29];
   unsigned push_epoch[max_blocks];                // push protocol: epochs issued so far
   unsigned barrier_epoch[max_blocks];             // barriers passed so far
   unsigned barrier_flag[max_world][max_blocks];   // written by peer [r]: its barrier_epoch for this block
   unsigned chunk_epoch[max_blocks];               // chunks of the chunked algorithm so far
   unsigned chunk_flag[2][max_world][max_blocks];  // written by peer [r]: chunks stored here; data, then results
-  unsigned long long place[2][max_world];         // written by peer [r]: where its input and its output lie (pull.h),
-  unsigned place_epoch[max_world];                // and in which epoch of the barriers it said so
+  unsigned long long place[2][max_world];         // written by peer [r]: where its input and its output lie (pull.h)
+  unsigned long long said[max_world];  // and: in which epoch of the barriers (upper half), of how many vectors (lower)
+  unsigned lengths[max_world][3];      // written by peer [r]: a rank whose message has another length than r's; the
+                                       // vectors of r's message, and of that rank's
 };
 
 // Rotating buffers of the push protocol, and the 32-bit word that means "nothing has arrived yet". It reads as -0 in
@@ -76,6 +83,7 @@ struct Arguments {
   unsigned long long staging_offset;    // data on the way to a sum; first half of the staging area
   unsigned long long results_offset;    // sums on the way to all; second half
   unsigned long long timeout_ns;        // deadline of one wait; 0 means none
+  unsigned long long first_timeout_ns;  // the same for the first calls of a communicator
   FaultRecord* fault;
   unsigned char* workspace_at[max_world];  // this rank's workspace, input and output as rank r addresses them;
   unsigned char* input_at[max_world];      // null where no peer can
@@ -234,6 +242,7 @@ ARBITER_DEVICE void store_relaxed(unsigned long long* address, unsigned long lon
 ARBITER_DEVICE unsigned exchange(unsigned* address, unsigned v) {
   return __atomic_exchange_n(address, v, __ATOMIC_RELAXED);
 }
+ARBITER_DEVICE void count_up(unsigned* address) { __atomic_fetch_add(address, 1u, __ATOMIC_RELAXED); }
 ARBITER_DEVICE void fence_system() { arbiter_current->fence_system(arbiter_current); }
 ARBITER_DEVICE void fence_aliases() {}  // the model has one path to memory
 
@@ -565,6 +574,11 @@ ARBITER_DEVICE void advance_epochs(unsigned* epochs, unsigned epoch) {
        block += grid_blocks() * config::threads)
     store_word(epochs + block, epoch);
 }
+
+// Once a launch, before its first wait: what says which deadline holds (watchdog.h). Nobody waits for the answer.
+ARBITER_DEVICE void count_call(Control* control) {
+  if (block_index() == 0 && thread_index() == 0) count_up(&control->calls);
+}
 // Every wait has a deadline. The fast path costs one counter; clock and abort word are read every 256 polls.
 
 enum Phase : unsigned { phase_push = 1, phase_broadcast = 2, phase_barrier = 3 };
@@ -577,13 +591,19 @@ struct Wait {
   unsigned long long started = 0;
 };
 
-// True when waiting makes no sense any more: the deadline has passed, or somebody else gave up.
+// True when waiting makes no sense any more: the deadline has passed, or somebody else gave up. Which deadline holds is
+// asked here and not by whoever launches, so that it is right for captured launches too. Kernels keep their registers
+// over this call, so it uses few.
 template <unsigned kRank>
 ARBITER_COLD bool give_up(const Arguments& arguments, unsigned waited_for, unsigned phase, unsigned epoch,
                           unsigned long long waited_ns) {
   Control* control = reinterpret_cast<Control*>(arguments.workspace[kRank]);
-  const bool aborted = load_relaxed(&control->abort) != 0u;
-  if (!aborted && (arguments.timeout_ns == 0 || waited_ns < arguments.timeout_ns)) return false;
+  unsigned state = 2;
+  if (load_acquire(&control->abort) == 0u) {
+    state = load_relaxed(&control->calls) <= first_calls ? 0 : 1;
+    const unsigned long long deadline = state == 0 ? arguments.first_timeout_ns : arguments.timeout_ns;
+    if (deadline == 0 || waited_ns < deadline) return false;
+  }
   if (exchange(&control->reported, 1u) == 0u) {
     FaultRecord* fault = arguments.fault;
     store_relaxed(&fault->waiting_rank, kRank);
@@ -592,11 +612,34 @@ ARBITER_COLD bool give_up(const Arguments& arguments, unsigned waited_for, unsig
     store_relaxed(&fault->thread, thread_index());
     store_relaxed(&fault->phase, phase);
     store_relaxed(&fault->epoch, epoch);
-    store_release(&fault->state, aborted ? 2u : 1u);
+    store_release(&fault->state, state == 0 ? 4u : state);
     for (unsigned r = 0; r < config::world; ++r)
       store_relaxed(&reinterpret_cast<Control*>(arguments.workspace[r])->abort, 1u);
   }
   return true;
+}
+
+// The message of `peer` has another length than this rank's: nobody's sum can be right. All ranks get to know which two
+// they are, and those that wait give up.
+template <unsigned kRank>
+ARBITER_COLD void report_lengths(const Arguments& arguments, unsigned peer, unsigned vectors, unsigned epoch) {
+  if (exchange(&reinterpret_cast<Control*>(arguments.workspace[kRank])->reported, 1u) != 0u) return;
+  for (unsigned r = 0; r < config::world; ++r) {
+    Control* control = reinterpret_cast<Control*>(arguments.workspace[r]);
+    store_relaxed(&control->lengths[kRank][0], peer);
+    store_relaxed(&control->lengths[kRank][1], arguments.vectors);
+    store_relaxed(&control->lengths[kRank][2], vectors);
+    fence_system();
+    store_release(&control->abort, 1u);
+  }
+  FaultRecord* fault = arguments.fault;
+  store_relaxed(&fault->waiting_rank, kRank);
+  store_relaxed(&fault->waited_for, peer);
+  store_relaxed(&fault->block, block_index());
+  store_relaxed(&fault->thread, thread_index());
+  store_relaxed(&fault->phase, static_cast<unsigned>(phase_barrier));
+  store_relaxed(&fault->epoch, epoch);
+  store_release(&fault->state, 3u);
 }
 
 // Call between two polls.
@@ -765,7 +808,10 @@ struct Push {
     place = first_place + static_cast<unsigned long long>(first % push_buffers) * buffer_stride;
   }
   // Once a launch, when all threads of the block have read the epoch: what the next launch begins with.
-  ARBITER_DEVICE void end(unsigned first) const { advance_epochs(epochs, first + constants.push_epochs); }
+  ARBITER_DEVICE void end(unsigned first) const {
+    count_call(control_of(arguments, kRank));
+    advance_epochs(epochs, first + constants.push_epochs);
+  }
   // The next iteration's slots. With a new epoch comes the fence.
   ARBITER_DEVICE void advance() {
     if (++in_epoch == iterations_per_epoch) {
@@ -908,7 +954,28 @@ struct Barrier {
   unsigned epoch;
 
   ARBITER_DEVICE explicit Barrier(const Arguments& constants_)
-      : constants(constants_), epoch(load_word(&control_of(constants_, kRank)->barrier_epoch[block_index()])) {}
+      : constants(constants_), epoch(load_word(&control_of(constants_, kRank)->barrier_epoch[block_index()])) {
+    count_call(control_of(constants, kRank));
+  }
+
+  // The first barrier of a launch. A rank says with it how long its message is; whoever finds another length than its own
+  // says so, because such a program is wrong, and the peer's message may end where this rank would go on reading.
+  ARBITER_DEVICE void meet(Wait& wait) {
+    const unsigned peer = thread_index();
+    const bool joins = peer < config::world && peer != kRank;
+    if (joins) store_relaxed(&control_of(constants, peer)->said[kRank], said(constants.vectors, epoch + 1));
+    pass(wait);
+    if (!joins) return;
+    const unsigned long long theirs = load_relaxed(&control_of(constants, kRank)->said[peer]);
+    const unsigned vectors = static_cast<unsigned>(theirs);
+    if (theirs == said(vectors, epoch) && vectors != constants.vectors) {
+      report_lengths<kRank>(constants, peer, vectors, epoch);
+    }
+  }
+  // Behind it: has the peer come, with a message like this one? Not if the wait for it was given up.
+  ARBITER_DEVICE bool has_met(unsigned peer) const {
+    return load_relaxed(&control_of(constants, kRank)->said[peer]) == said(constants.vectors, epoch);
+  }
 
   // Everything that any thread of this block stored before is visible to the same block of every peer afterwards.
   ARBITER_DEVICE void pass(Wait& wait) {
@@ -940,34 +1007,37 @@ struct Barrier {
         store_word(&control->barrier_flag[r][block], epoch + left);
     }
   }
+
+ private:
+  static ARBITER_DEVICE unsigned long long said(unsigned vectors, unsigned epoch) {
+    return static_cast<unsigned long long>(epoch) << 32 | vectors;
+  }
 };
 // How a rank finds the tensors of its peers. A rank says with its first barrier where its contribution of this call
 // lies, as the peer addresses it: the input itself, if peers can address that (zero copy), or a copy in its workspace.
 // Every rank decides for itself and the others read what it said, so it does not matter whether they decide alike.
 
-// What a rank says: two numbers, and for which epoch of the barriers they hold.
+// What a rank says: two numbers. They hold for the launch whose first barrier follows (Barrier::meet).
 template <unsigned kRank>
 struct PlacesOf {
   enum : unsigned { input, output };
 
   // Before the first barrier. Every block says the same; only its own barrier makes it known to the peer's block.
   template <class Input, class Output>
-  static ARBITER_DEVICE void publish(const Arguments& constants, const Barrier<kRank>& barrier, const Input& input_for,
-                                     const Output& output_for) {
+  static ARBITER_DEVICE void publish(const Arguments& constants, const Input& input_for, const Output& output_for) {
     const unsigned peer = thread_index();
     if (peer >= config::world || peer == kRank) return;
     Control* theirs = control_of(constants, peer);
     store_relaxed(&theirs->place[input][kRank], input_for(peer));
     store_relaxed(&theirs->place[output][kRank], output_for(peer));
-    store_relaxed(&theirs->place_epoch[kRank], barrier.epoch + 1);
   }
 
-  // Behind the first barrier. A peer that has not come in time has said nothing: 0.
+  // Behind the first barrier. 0 for a peer that has not come in time, or whose message is of another length.
   static ARBITER_DEVICE unsigned long long find(const Arguments& constants, const Barrier<kRank>& barrier,
                                                 unsigned what, unsigned r) {
     const Control* control = control_of(constants, kRank);
     const unsigned long long place = load_relaxed(&control->place[what][r]);
-    return load_relaxed(&control->place_epoch[r]) == barrier.epoch ? place : 0;
+    return barrier.has_met(r) ? place : 0;
   }
 };
 
@@ -996,9 +1066,9 @@ struct Pull {
     if (staged) stage_tiles<kRows>(arguments, own_copy(), iterations);
   }
 
-  ARBITER_DEVICE void publish(const Barrier<kRank>& barrier) const {
+  ARBITER_DEVICE void publish() const {
     Places::publish(
-        constants, barrier,
+        constants,
         [&](unsigned peer) {
           return address_bits(staged ? constants.workspace_at[peer] + constants.staging_offset
                                      : constants.input_at[peer]);
@@ -1050,7 +1120,7 @@ struct Algorithm {
     Wait wait;
     Barrier<kRank> barrier(constants);
     stage_tiles<config::world>(arguments, data_of(kRank), iterations);
-    barrier.pass(wait);
+    barrier.meet(wait);
     barrier.advance(1);
     for (unsigned iteration = 0; iteration < iterations; ++iteration) {
       const unsigned row = tile_row<config::world>(iteration, kRank);

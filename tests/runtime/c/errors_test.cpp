@@ -31,6 +31,52 @@ TEST(CErrors, VersionsAndNames) {
   EXPECT_STREQ(arbiter_status_name(static_cast<arbiter_status>(number)), "unknown");
 }
 
+TEST(CErrors, PoliciesThatCannotBeAreRefusedByName) {
+  const auto refused = [](void (*spoil)(arbiter_communicator_options&), const char* part) {
+    arbiter_communicator_options options = cpu_options();
+    spoil(options);
+    const Ranks ranks(2, options);
+    EXPECT_EQ(ranks.status(), ARBITER_INVALID_ARGUMENT);
+    EXPECT_NE(ranks.error().find(part), std::string::npos) << ranks.error();
+  };
+  refused([](arbiter_communicator_options& o) { o.max_sms = -1; }, "max_sms is -1");
+  refused([](arbiter_communicator_options& o) { o.timeout_ms = -2; }, "timeout_ms is -2");
+  refused([](arbiter_communicator_options& o) { o.first_timeout_ms = -2; }, "first_timeout_ms is -2");
+  refused([](arbiter_communicator_options& o) { o.reserved = 1; }, "must be 0");
+}
+
+TEST(CErrors, SwitchedOffNothingCanBeUsedAndCallsAreRefused) {
+  arbiter_communicator_options options = cpu_options();
+  options.backend = "off";
+  const Ranks ranks(2, options);
+  ASSERT_EQ(ranks.status(), ARBITER_SUCCESS) << ranks.error();
+  ranks.run([](int, arbiter_communicator* communicator) {
+    const arbiter_family family = family_of("allreduce", ARBITER_FP32, 64, 4);
+    ASSERT_EQ(arbiter_prepare(communicator, &family, 1), ARBITER_SUCCESS) << arbiter_last_error(communicator);
+    EXPECT_EQ(arbiter_can_use(communicator, &family, 1), 0);
+    const Tensor<float> data(communicator, 64);
+    EXPECT_EQ(arbiter_all_reduce(communicator, data.data(), data.data(), 64, ARBITER_FP32, nullptr),
+              ARBITER_UNSUPPORTED);
+    EXPECT_TRUE(says(communicator, "switched off"));
+  });
+}
+
+TEST(CErrors, FewMultiprocessorsChangeNoSum) {
+  arbiter_communicator_options options = cpu_options();
+  options.max_sms = 1;
+  const Ranks ranks(2, options);
+  ASSERT_EQ(ranks.status(), ARBITER_SUCCESS) << ranks.error();
+  ranks.run([](int rank, arbiter_communicator* communicator) {
+    const arbiter_family family = family_of("allreduce", ARBITER_FP32, 64, 4);
+    ASSERT_EQ(arbiter_prepare(communicator, &family, 1), ARBITER_SUCCESS) << arbiter_last_error(communicator);
+    const Tensor<float> data(communicator, 256);
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>(rank);
+    ASSERT_EQ(arbiter_all_reduce(communicator, data.data(), data.data(), 256, ARBITER_FP32, nullptr), ARBITER_SUCCESS)
+        << arbiter_last_error(communicator);
+    for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], 1.0F);
+  });
+}
+
 TEST(CErrors, AFailedCreationLeavesAMessageInItsThread) {
   arbiter_communicator_options options = cpu_options();
   options.backend = "cutsom";
@@ -158,6 +204,7 @@ TEST(CErrors, RanksThatAskForDifferentFamiliesAreTold) {
 TEST(CErrors, ASilentRankPoisonsTheOthersAndTheyStartAgain) {
   arbiter_communicator_options options = cpu_options();
   options.timeout_ms = 300;
+  options.first_timeout_ms = 300;
   for (int round = 0; round < 2; ++round) {
     const Ranks ranks(2, options);
     ASSERT_EQ(ranks.status(), ARBITER_SUCCESS) << ranks.error();

@@ -22,6 +22,7 @@ inline arbiter_communicator_options cpu_options() {
   options.cache_dir = cache.c_str();
   options.log_level = "off";
   options.timeout_ms = 20'000;
+  options.first_timeout_ms = 20'000;
   return options;
 }
 

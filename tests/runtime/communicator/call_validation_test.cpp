@@ -79,13 +79,15 @@ TEST(CallValidation, FusedCallsAreRefusedWithTheTensorsName) {
     const auto mentions = [](const std::string& message, const char* text) {
       EXPECT_NE(message.find(text), std::string::npos) << message;
     };
+    const auto beside = [](float* tensor) { return reinterpret_cast<float*>(reinterpret_cast<char*>(tensor) + 2); };
     mentions(refusal([](Call& call) { call.input = nullptr; }), "'input'; it is null");
     mentions(refusal([](Call& call) { call.residual_in = nullptr; }), "'residual_in'; it is null");
     mentions(refusal([](Call& call) { call.gamma = nullptr; }), "'gamma'; it is null");
     mentions(refusal([](Call& call) { call.norm_out = nullptr; }), "'norm_out'; it is null");
-    mentions(refusal([&](Call& call) { call.input = tensors.input.data() + 1; }), "'input' is not aligned to 16");
-    mentions(refusal([&](Call& call) { call.norm_out = tensors.norm.data() + 2; }), "'norm_out' is not aligned to 16");
-    mentions(refusal([&](Call& call) { call.gamma = tensors.gamma.data() + 3; }), "'gamma' is not aligned to 16");
+    mentions(refusal([&](Call& call) { call.input = beside(tensors.input.data()); }), "'input' is not aligned to 4");
+    mentions(refusal([&](Call& call) { call.norm_out = beside(tensors.norm.data()); }),
+             "'norm_out' is not aligned to 4");
+    mentions(refusal([&](Call& call) { call.gamma = beside(tensors.gamma.data()); }), "'gamma' is not aligned to 4");
     mentions(refusal([&](Call& call) { call.norm_out = tensors.input.data(); }), "'input' and 'norm_out' overlap");
     mentions(refusal([&](Call& call) { call.norm_out = tensors.residual_out.data() + 4; }),
              "'residual_out' and 'norm_out' overlap");

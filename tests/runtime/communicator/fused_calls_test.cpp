@@ -46,7 +46,7 @@ std::string refusal(std::string_view pattern, const std::function<void(Call&)>& 
   Call call = sound(pattern, dtype);
   spoil(call);
   try {
-    validate_tensors(Catalogue::builtin().pattern(pattern), call, vector_bytes);
+    validate_tensors(Catalogue::builtin().pattern(pattern), call);
     return "";
   } catch (const InvalidArgument& error) {
     return error.what();
@@ -107,9 +107,9 @@ TEST(FusedCalls, OptionalTensorsMayBeNullAndAreCheckedIfGiven) {
             "");
   EXPECT_EQ(refusal("allreduce_fp8_static", [](Call& call) { call.output = nullptr; }), "");
   expect_refused(
-      all, [](Call& call) { call.norm_out = place<char>(5) + 8; }, "'norm_out' is not aligned to 16");
+      all, [](Call& call) { call.norm_out = place<char>(5) + 1; }, "'norm_out' is not aligned to 2");
   expect_refused(
-      all, [](Call& call) { call.moe_shared = place<char>(5) + 8; }, "'moe_shared' is not aligned to 16");
+      all, [](Call& call) { call.moe_shared = place<char>(5) + 1; }, "'moe_shared' is not aligned to 2");
   expect_refused(
       all, [](Call& call) { call.residual_out = place<char>(4); }, "'residual_out' and 'gamma' overlap");
   expect_refused(
@@ -118,17 +118,33 @@ TEST(FusedCalls, OptionalTensorsMayBeNullAndAreCheckedIfGiven) {
   EXPECT_EQ(refusal("allreduce_residual", [](Call& call) { call.quant_out = place<char>(2) + 1; }), "");
 }
 
-TEST(FusedCalls, AlignmentIsThatOfTheElementsWhereNoVectorsAreRead) {
+TEST(FusedCalls, AlignmentIsThatOfTheElements) {
+  EXPECT_EQ(refusal("moe_finalize_allreduce_residual_rmsnorm_fp8_token",
+                    [](Call& call) {
+                      call.input = place<char>(0) + 2;
+                      call.residual_in = place<char>(2) + 4;
+                      call.residual_out = place<char>(3) + 6;
+                      call.gamma = place<char>(4) + 2;
+                      call.norm_out = place<char>(5) + 2;
+                      call.quant_out = place<char>(6) + 1;
+                      call.scale_out = place<char>(8) + 4;
+                      call.moe_shared = place<char>(11) + 2;
+                    }),
+            "");
   EXPECT_EQ(refusal("allreduce_fp8_static", [](Call& call) { call.scale_in = place<float>(7) + 1; }), "");
   expect_refused(
       "allreduce_fp8_static", [](Call& call) { call.scale_in = reinterpret_cast<float*>(place<char>(7) + 2); },
       "'scale_in' is not aligned to 4");
   expect_refused(
-      "allreduce_fp8_token", [](Call& call) { call.quant_out = place<char>(6) + 8; },
-      "'quant_out' is not aligned to 16");
+      "allreduce_fp8_token", [](Call& call) { call.scale_out = place<char>(8) + 2; },
+      "'scale_out' is not aligned to 4");
   expect_refused(
-      "allreduce_fp8_token", [](Call& call) { call.scale_out = place<char>(8) + 4; },
-      "'scale_out' is not aligned to 16");
+      "allreduce_rmsnorm",
+      [](Call& call) {
+        call.gamma = place<char>(4) + 2;
+        call.gamma_fp32 = true;
+      },
+      "'gamma' is not aligned to 4");
   expect_refused(
       "moe_reduce_allreduce", [](Call& call) { call.moe_weights = place<char>(9) + 2; },
       "'moe_weights' is not aligned to 4");

@@ -29,6 +29,7 @@ constexpr auto patience = 10s;
 CommunicatorOptions impatient() {
   CommunicatorOptions options = quiet_options();
   options.variables.timeout = deadline;
+  options.variables.first_timeout = deadline;
   return options;
 }
 
@@ -153,6 +154,7 @@ TEST(Poison, AGroupRecoversWhenAllRanksAreStillThere) {
     GroupOptions options;
     options.variables = impatient().variables;
     options.variables.timeout = 100ms;
+    options.variables.first_timeout = 100ms;
     const auto group = make_group(context.bootstrap, context.device, options);
     const ProblemFamily& family = families().front();
     for (const char* algorithm :
@@ -243,16 +245,26 @@ TEST(Poison, ARankKilledInACollectiveIsSurvivedByTheOtherProcesses) {
 TEST(Fault, IsDescribedForPeople) {
   arbiter_abi::FaultRecord fault{};
   EXPECT_FALSE(is_poisoned(fault));
-  EXPECT_NO_THROW(throw_if_poisoned(fault, 30s));
-  fault = {1, 0, 2, 3, 5, 1, 17, 0};
-  EXPECT_EQ(describe(fault, 30s),
-            "rank 0 waited 30.0 s for rank 2 (block 3, thread 5, phase 1: data pushed by a peer, epoch 17)");
-  EXPECT_THROW(throw_if_poisoned(fault, 30s), Poisoned);
+  EnvironmentVariables variables;
+  fault = {1, 0, 2, 3, 5, 1, 17, {}};
+  EXPECT_TRUE(is_poisoned(fault));
+  EXPECT_EQ(describe(fault, variables),
+            "rank 0 waited 60.0 s for rank 2 (block 3, thread 5, phase 1: data pushed by a peer, epoch 17)");
+  EXPECT_THROW(throw_poisoned(fault, variables), Poisoned);
+  fault.state = 4;
+  EXPECT_EQ(describe(fault, variables),
+            "rank 0 waited 600.0 s for rank 2 (block 3, thread 5, phase 1: data pushed by a peer, epoch 17)");
   fault.state = 2;
   fault.phase = 3;
-  EXPECT_EQ(describe(fault, 30s),
+  EXPECT_EQ(describe(fault, variables),
             "rank 0 was told to give up by a peer while it waited for rank 2 (block 3, thread 5, phase 3: barrier, "
             "epoch 17)");
+  fault.state = 3;
+  fault.vectors[0] = 64;
+  fault.vectors[1] = 1U << 31U;
+  EXPECT_EQ(describe(fault, variables),
+            "the ranks passed messages of different sizes to one call: rank 0 1024 bytes, rank 2 34359738368 bytes "
+            "(block 3, thread 5, phase 3: barrier, epoch 17)");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "runtime/communicator_fixture.hpp"
 #include "runtime/forwarding_device.hpp"
+#include "runtime/fused_tensors.hpp"
 
 namespace arbiter {
 namespace {
@@ -104,6 +105,7 @@ void serve(const Case& what) {
     CommunicatorOptions options = quiet_options();
     options.candidate = what.candidate;
     if (what.nccl) options.nccl_communicator = nccl;
+    options.warm_nccl = false;  // calls are counted
     Communicator communicator(context.bootstrap, device, options);
     const PreparedFamily family = communicator.prepare({"allreduce", Dtype::fp32, hidden, 8, Mode::graph});
     const StreamHandle stream = device->create_stream();
@@ -159,6 +161,66 @@ TEST(RankInvariance, NoPointerOfOneRankChangesTheExchange) {
           serve({name, nccl, placing, graph});
           if (::testing::Test::HasFailure()) return;
         }
+      }
+    }
+  }
+}
+
+/// Fused calls of 2 ranks, all tensors of rank 1 `shift` bytes off: every byte that each rank gets.
+std::vector<std::vector<test::Bytes>> fused(const ProblemFamily& family, const std::string& candidate, bool captured,
+                                            std::size_t shift) {
+  std::vector<std::vector<test::Bytes>> got(2);
+  run_ranks(2, [&](RankContext& context) {
+    CommunicatorOptions options = quiet_options();
+    options.candidate = candidate;
+    Communicator communicator(context.bootstrap, context.device, options);
+    const PreparedFamily prepared = communicator.prepare(family);
+    if (!candidate.empty()) {
+      ASSERT_EQ(prepared.explain(family.max_tokens).candidate.name, candidate);
+    }
+    const test::FusedTensors tensors(*context.device, family, test::awkward(context.rank, family.hidden, false), 0.75F,
+                                     context.rank == 1 ? shift : 0);
+    const StreamHandle stream = context.device->create_stream();
+    std::unique_ptr<Graph> graph;
+    if (captured) {
+      context.device->begin_capture(stream);
+      prepared.run(tensors.call, family.max_tokens, stream);
+      graph = context.device->end_capture(stream);
+    }
+    for (int repeat = 0; repeat < 2; ++repeat) {
+      if (graph) {
+        graph->launch(stream);
+        context.device->synchronize(stream);
+      } else {
+        prepared.run(tensors.call, family.max_tokens, stream);
+      }
+    }
+    communicator.check();
+    got[static_cast<std::size_t>(context.rank)] = tensors.outputs();
+    context.device->destroy_stream(stream);
+  });
+  return got;
+}
+
+TEST(RankInvariance, NorDoTheTensorsOfFusedCalls) {
+  for (const char* pattern : {"allreduce_residual_rmsnorm_fp8_token", "moe_finalize_allreduce_residual_rmsnorm"}) {
+    const ProblemFamily family{pattern, Dtype::bf16, 512, 3, Mode::graph};
+    std::map<std::string, std::string> candidates{{"", ""}};
+    run_ranks(2, [&](RankContext& context) {
+      const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
+      for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
+        if (context.rank != 0 || !spec.kernel || !spec.fused()) continue;
+        if (spec.algorithm() == "oneshot_pull" || spec.algorithm() == "twoshot_barrier") {
+          candidates.emplace(spec.algorithm(), spec.name());
+        }
+      }
+    });
+    ASSERT_EQ(candidates.size(), 3U);
+    for (const auto& [algorithm, name] : candidates) {
+      for (const bool captured : {false, true}) {
+        SCOPED_TRACE(std::string(pattern) + " " + name + (captured ? ", captured" : ""));
+        EXPECT_TRUE(fused(family, name, captured, 4) == fused(family, name, captured, 0));
+        if (::testing::Test::HasFailure()) return;
       }
     }
   }

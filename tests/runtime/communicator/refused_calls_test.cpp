@@ -27,7 +27,7 @@ struct Place {
   std::string name;
   std::function<const void*(const Call&)> get;
   std::function<void(Call&, const void*)> set;
-  std::size_t alignment = 16;
+  std::size_t alignment = 2;
   bool required = true;
 };
 
@@ -39,23 +39,23 @@ Place place(const char* name, T* CallTensors::*member, std::size_t alignment, bo
 }
 
 std::vector<Place> places_of(const Pattern& pattern) {
-  std::vector<Place> all{place("input", &Call::input, 16, true)};
+  std::vector<Place> all{place("input", &Call::input, 2, true)};
   const auto add = [&](Tensor tensor, auto member, std::size_t alignment) {
     if (pattern.uses(tensor)) {
       all.push_back(place(std::string(to_string(tensor)).c_str(), member, alignment, pattern.needs(tensor)));
     }
   };
-  add(Tensor::output, &Call::output, 16);
-  add(Tensor::residual_in, &Call::residual_in, 16);
-  add(Tensor::residual_out, &Call::residual_out, 16);
-  add(Tensor::gamma, &Call::gamma, 16);
-  add(Tensor::norm_out, &Call::norm_out, 16);
-  add(Tensor::quant_out, &Call::quant_out, 16);
+  add(Tensor::output, &Call::output, 2);
+  add(Tensor::residual_in, &Call::residual_in, 2);
+  add(Tensor::residual_out, &Call::residual_out, 2);
+  add(Tensor::gamma, &Call::gamma, 2);
+  add(Tensor::norm_out, &Call::norm_out, 2);
+  add(Tensor::quant_out, &Call::quant_out, 1);
   add(Tensor::scale_in, &Call::scale_in, 4);
-  add(Tensor::scale_out, &Call::scale_out, 16);
+  add(Tensor::scale_out, &Call::scale_out, 4);
   add(Tensor::moe_weights, &Call::moe_weights, 4);
   add(Tensor::moe_row_map, &Call::moe_row_map, 4);
-  add(Tensor::moe_shared, &Call::moe_shared, 16);
+  add(Tensor::moe_shared, &Call::moe_shared, 2);
   return all;
 }
 
@@ -120,6 +120,7 @@ TEST_P(RefusedCalls, EveryTensorThatIsMissingMisplacedOrMisalignedIsNamed) {
                     if (each.required) expect_part(moved(nullptr), named + "; it is null");
                     expect_part(moved(aligned), named + " points to host memory");
                     expect_part(moved(theirs[i]), named + " points to memory of another device");
+                    if (each.alignment == 1) continue;  // bytes begin anywhere
                     expect_part(moved(static_cast<const unsigned char*>(mine[i]) + each.alignment / 2),
                                 named + " is not aligned to " + std::to_string(each.alignment));
                   }

@@ -24,6 +24,7 @@ constexpr std::int64_t count = 64 * 1024;
 CommunicatorOptions impatient() {
   CommunicatorOptions options = test::quiet_options();
   options.variables.timeout = deadline;
+  options.variables.first_timeout = deadline;
   options.nccl = false;  // NCCL has no deadline of its own
   return options;
 }

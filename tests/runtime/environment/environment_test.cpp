@@ -72,7 +72,8 @@ TEST_F(EnvironmentTest, Defaults) {
   EXPECT_EQ(v.numerics, NumericsPolicy::any);
   EXPECT_TRUE(v.jit);
   EXPECT_FALSE(v.multicast);
-  EXPECT_EQ(v.timeout.count(), 30'000);
+  EXPECT_EQ(v.timeout.count(), 60'000);
+  EXPECT_EQ(v.first_timeout.count(), 600'000);
   EXPECT_EQ(v.log, "warn");
 }
 
@@ -84,6 +85,8 @@ TEST_F(EnvironmentTest, EveryVariableIsRead) {
   set("ARBITER_JIT", "off");
   set("ARBITER_MULTICAST", "on");
   set("ARBITER_TIMEOUT_MS", "1500");
+  set("ARBITER_FIRST_TIMEOUT_MS", "2500");
+  set("ARBITER_MAX_SMS", "24");
   set("ARBITER_LOG", "debug");
   const EnvironmentVariables v = EnvironmentVariables::read();
   EXPECT_EQ(v.db, "/data/x.db");
@@ -93,6 +96,11 @@ TEST_F(EnvironmentTest, EveryVariableIsRead) {
   EXPECT_FALSE(v.jit);
   EXPECT_TRUE(v.multicast);
   EXPECT_EQ(v.timeout.count(), 1500);
+  EXPECT_EQ(v.first_timeout.count(), 2500);
+  EXPECT_EQ(v.max_sms, 24);
+  EXPECT_FALSE(v.off);
+  set("ARBITER_BACKEND", "off");
+  EXPECT_TRUE(EnvironmentVariables::read().off);
   EXPECT_EQ(v.log, "debug");
 }
 
@@ -108,12 +116,13 @@ TEST_F(EnvironmentTest, EveryBackendAndLogLevelIsAccepted) {
 }
 
 TEST_F(EnvironmentTest, EmptyCountsAsUnset) {
-  for (const char* name : {"ARBITER_DB", "ARBITER_CACHE_DIR", "ARBITER_BACKEND", "ARBITER_NUMERICS", "ARBITER_JIT",
-                           "ARBITER_MULTICAST", "ARBITER_TIMEOUT_MS", "ARBITER_LOG", "NCCL_NVLS_ENABLE"}) {
+  for (const char* name :
+       {"ARBITER_DB", "ARBITER_CACHE_DIR", "ARBITER_BACKEND", "ARBITER_NUMERICS", "ARBITER_JIT", "ARBITER_MULTICAST",
+        "ARBITER_TIMEOUT_MS", "ARBITER_FIRST_TIMEOUT_MS", "ARBITER_MAX_SMS", "ARBITER_LOG", "NCCL_NVLS_ENABLE"}) {
     set(name, "");
   }
   const EnvironmentVariables v = EnvironmentVariables::read();
-  EXPECT_EQ(v.timeout.count(), 30'000);
+  EXPECT_EQ(v.timeout.count(), 60'000);
   EXPECT_EQ(v.cache_dir, "/home/somebody/.cache/arbiter");
   for (const VariableDescription& d : describe(v)) EXPECT_FALSE(d.set) << d.name;
 }
@@ -130,13 +139,16 @@ TEST_F(EnvironmentTest, MisspeltWordsAreRefusedWithASuggestion) {
   expect_refused("ARBITER_LOG", "warning", {"did you mean 'warn'"});
 }
 
-TEST_F(EnvironmentTest, OnlyWholePositiveNumbersAreTimeouts) {
-  for (const char* value : {"0", "-1", "+5", "1.5", "1e3", "30s", "30000ms", " 10", "10 ", "0x10", "ten", "86400001",
+TEST_F(EnvironmentTest, OnlyWholeNumbersAreTimeouts) {
+  for (const char* value : {"-1", "+5", "1.5", "1e3", "30s", "30000ms", " 10", "10 ", "0x10", "ten", "86400001",
                             "99999999999999999999999"}) {
-    expect_refused("ARBITER_TIMEOUT_MS", value, {"milliseconds", "1 to 86400000"});
+    expect_refused("ARBITER_TIMEOUT_MS", value, {"milliseconds", "up to 86400000", "0 for no deadline"});
+    expect_refused("ARBITER_FIRST_TIMEOUT_MS", value, {"milliseconds", "up to 86400000"});
   }
-  for (const char* value : {"1", "007", "86400000"})
+  for (const char* value : {"0", "1", "007", "86400000"})
     EXPECT_EQ(refusal("ARBITER_TIMEOUT_MS", value), "accepted") << value;
+  for (const char* value : {"-1", "1.5", "many", "65537"})
+    expect_refused("ARBITER_MAX_SMS", value, {"multiprocessors"});
 }
 
 TEST_F(EnvironmentTest, NcclCanForbidMulticast) {

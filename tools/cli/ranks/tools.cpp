@@ -32,6 +32,8 @@ EnvironmentVariables measuring_variables(DeviceKind device) {
   if (std::getenv("ARBITER_TIMEOUT_MS") == nullptr) {
     variables.timeout = device == DeviceKind::cpu ? std::chrono::seconds(20) : std::chrono::seconds(2);
   }
+  // Nothing but measuring goes on here: no rank is late for a reason of its own.
+  if (std::getenv("ARBITER_FIRST_TIMEOUT_MS") == nullptr) variables.first_timeout = variables.timeout;
   return variables;
 }
 

@@ -187,6 +187,7 @@ void LinkWorld::set_up(Rank& self, const LinkCheckOptions& options, std::uint64_
   GroupOptions group;
   group.variables = options.variables;
   group.variables.timeout = wait_deadline;
+  group.variables.first_timeout = wait_deadline;
   group.variables.multicast = true;
   group.nccl = false;
   group.cache = options.cache;

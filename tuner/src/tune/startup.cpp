@@ -85,6 +85,7 @@ StartupTuneResult tune_at_startup(const std::shared_ptr<Bootstrap>& bootstrap, c
   group_options.variables.timeout =
       std::min<std::chrono::milliseconds>(group_options.variables.timeout, deadline_of_a_candidate);
   if (device->kind() == DeviceKind::cpu) group_options.variables.timeout = options.communicator.variables.timeout;
+  group_options.variables.first_timeout = group_options.variables.timeout;
   group_options.nccl = options.communicator.nccl && device->kind() == DeviceKind::cuda;
   group_options.cache = options.communicator.cache;
   const std::unique_ptr<Group> group = make_group(bootstrap, device, group_options);

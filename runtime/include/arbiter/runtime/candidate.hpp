@@ -67,6 +67,9 @@ class Group {
   virtual int size() const noexcept = 0;
   virtual Device& device() noexcept = 0;
   virtual Bootstrap& bootstrap() noexcept = 0;
+  /// The same two, for whatever lives on its own for a while.
+  virtual std::shared_ptr<Bootstrap> shared_bootstrap() noexcept { return {}; }
+  virtual std::shared_ptr<Device> shared_device() noexcept { return {}; }
   virtual const Environment& environment() const noexcept = 0;
   virtual const Catalogue& catalogue() const noexcept = 0;
   virtual const TemplateMap& templates() const noexcept = 0;

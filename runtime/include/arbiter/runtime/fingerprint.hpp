@@ -13,7 +13,8 @@ namespace arbiter {
 /// Collective; every rank returns rank 0's values. `provider` is the symmetric-memory provider in use, equal on all
 /// ranks. `ranks_per_node` counts the GPUs (on the CPU device, the processors) of a node and not the ranks, so a
 /// measurement holds for every world size. `multicast` is false: the group, which proves it, sets it.
-/// Throws Disagreement, naming ranks and values, when ranks differ in device kind, GPU type or driver.
+/// GPUs of several kinds are named together, with the smallest of their numbers of multiprocessors and capabilities.
+/// Throws Disagreement, naming ranks and values, when ranks differ in device kind or driver.
 Environment fingerprint(Device&, Bootstrap&, const std::string& provider, const std::string& catalogue_hash);
 
 /// Clocks and power at this moment, for Run records. All 0 on the CPU device and without NVML. Never throws.
