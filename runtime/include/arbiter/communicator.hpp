@@ -57,9 +57,6 @@ struct CommunicatorOptions {
   /// Refuse tensors that are not memory of this device. Without it, that is the caller's concern: what the device can
   /// address works (pinned and managed host memory), anything else is a device fault.
   bool check_pointers = true;
-  /// Serve plain messages that are no whole number of 16-byte vectors with a kernel, through an aligned copy, although
-  /// there is NCCL. Without NCCL that is how they are served anyway. Equal on all ranks.
-  bool pad_messages = false;
   /// prepare() makes small NCCL calls of the sizes that NCCL may have to serve, because it connects at the first call
   /// of each of its algorithms, which is not possible in a capture. Switch it off where somebody else sees to that.
   bool warm_nccl = true;

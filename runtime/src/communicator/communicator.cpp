@@ -44,7 +44,6 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                  {"timeout (ARBITER_TIMEOUT_MS)", std::to_string(variables.timeout.count())},
                  {"first timeout (ARBITER_FIRST_TIMEOUT_MS)", std::to_string(variables.first_timeout.count())},
                  {"use of shipped decisions", options.shipped_decisions ? "yes" : "no"},
-                 {"padding of messages", options.pad_messages ? "yes" : "no"},
                  {"limit of the workspace", std::to_string(options.workspace_limit)},
                  {"use of NCCL", !options.nccl               ? "no"
                                  : options.nccl_communicator ? "the caller's communicator"

@@ -42,7 +42,7 @@ Route Communicator::Impl::route_plain(const FamilyTable* found, Dtype dtype, std
   } else if (whole_vectors || !route.candidate->spec().kernel) {
     route.way = Way::candidate;
   } else {
-    route.way = nccl && !options.pad_messages ? Way::nccl : Way::padded;
+    route.way = nccl ? Way::nccl : Way::padded;
   }
   if (route.way == Way::nccl) {
     route.counter = nccl_fallback[static_cast<std::size_t>(dtype)];

@@ -62,6 +62,7 @@ std::vector<int> first(int size) {
 
 TEST(NcclInterpose, SumsAreTakenAtEveryDtypeAlignmentAndPlace) {
   forwarded();
+  constexpr int odd_counts = 3;  // copies around a kernel cost more than NCCL, so these are forwarded
   on_ranks(2, [](int rank, Comm comm) {
     for (const int type : {type_bf16, type_fp16, type_fp32}) {
       const std::size_t vector = 16 / bytes_of(type);
@@ -78,7 +79,7 @@ TEST(NcclInterpose, SumsAreTakenAtEveryDtypeAlignmentAndPlace) {
     }
     EXPECT_EQ(nccl().destroy(comm), 0);
   });
-  EXPECT_EQ(forwarded(), 0);
+  EXPECT_EQ(forwarded(), 2 * 3 * odd_counts * 2) << "ranks, dtypes, counts, places";
 }
 
 TEST(NcclInterpose, WhatNoKernelTakesIsNccls) {
@@ -141,7 +142,7 @@ TEST(NcclInterpose, GroupsRunInOrderOnSeveralCommunicators) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(forwarded(), 2 * 2) << "the large one alone";
+  EXPECT_EQ(forwarded(), 2 * 2 * 2) << "the large one, and the one that is no whole vector";
 }
 
 /// As nccl-tests with -g: one thread, a group around every step.
@@ -177,7 +178,7 @@ TEST(NcclInterpose, OneThreadMayDriveAllRanks) {
   }
   ASSERT_EQ(nccl().group_end(), 0);
   check_one_thread(comms);
-  EXPECT_EQ(forwarded(), 0);
+  EXPECT_EQ(forwarded(), 2 * 4 * 2) << "those of one element: calls, ranks, dtypes";
 }
 
 TEST(NcclInterpose, CommunicatorsMayBeMadeInEveryWay) {
