@@ -24,19 +24,16 @@ struct FaultRecord {
   unsigned vectors[2];  // of state 3: of waiting_rank's message, of waited_for's; filled in by the host
 };
 
-// Start of every rank's workspace; the rotating buffers and the staging area lie behind it.
+// Start of every rank's workspace. Behind it lie, for each protocol of the catalogue, its epochs (arrays of max_blocks
+// words: what a block has passed) and its flags (the same for each of max_world ranks: written by rank r, its epoch for
+// this block), and then the rotating buffers and the staging area.
 // Zero-filled at creation.
 struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
   unsigned calls;     // launches so far, this one included once it waits; read by those who wait for long
   unsigned reserved[29];
-  unsigned push_epoch[max_blocks];                // push protocol: epochs issued so far
-  unsigned barrier_epoch[max_blocks];             // barriers passed so far
-  unsigned barrier_flag[max_world][max_blocks];   // written by peer [r]: its barrier_epoch for this block
-  unsigned chunk_epoch[max_blocks];               // chunks of the chunked algorithm so far
-  unsigned chunk_flag[2][max_world][max_blocks];  // written by peer [r]: chunks stored here; data, then results
-  unsigned long long place[2][max_world];         // written by peer [r]: where its input and its output lie (pull.h)
+  unsigned long long place[2][max_world];  // written by peer [r]: where its input and its output lie (pull.h)
   unsigned long long said[max_world];  // and: in which epoch of the barriers (upper half), of how many vectors (lower)
   unsigned lengths[max_world][3];      // written by peer [r]: a rank whose message has another length than r's; the
                                        // vectors of r's message, and of that rank's

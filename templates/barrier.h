@@ -6,12 +6,12 @@ struct Barrier {
   unsigned epoch;
 
   ARBITER_DEVICE explicit Barrier(const Arguments& constants_)
-      : constants(constants_), epoch(load_word(&control_of(constants_, kRank)->barrier_epoch[block_index()])) {
+      : constants(constants_), epoch(load_word(&epochs_of(constants_, kRank)[block_index()])) {
     count_call(control_of(constants, kRank));
   }
 
-  // The first barrier of a launch. A rank says with it how long its message is; whoever finds another length than its own
-  // says so, because such a program is wrong, and the peer's message may end where this rank would go on reading.
+  // The first barrier of a launch. A rank says with it how long its message is; whoever finds another length than its
+  // own says so, because such a program is wrong, and the peer's message may end where this rank would go on reading.
   ARBITER_DEVICE void meet(Wait& wait) {
     const unsigned peer = thread_index();
     const bool joins = peer < config::world && peer != kRank;
@@ -36,8 +36,8 @@ struct Barrier {
     const unsigned peer = thread_index();
     if (peer < config::world && peer != kRank) {
       fence_system();
-      store_release(&control_of(constants, peer)->barrier_flag[kRank][block_index()], epoch);
-      const unsigned* flag = &control_of(constants, kRank)->barrier_flag[peer][block_index()];
+      store_release(&flags_of(constants, peer, kRank)[block_index()], epoch);
+      const unsigned* flag = &flags_of(constants, kRank, peer)[block_index()];
       wait.polls = 0;
       while (static_cast<int>(load_acquire(flag) - epoch) < 0) {
         if (wait.given_up || expired<kRank>(constants, wait, peer, phase_barrier, epoch)) break;
@@ -51,12 +51,11 @@ struct Barrier {
   // that stands still would look like one of the future when the epoch has gone half around. No peer stores to those
   // flags now: all of them are in this launch until this block arrives at the last barrier.
   ARBITER_DEVICE void advance(unsigned left) const {
-    Control* control = control_of(constants, kRank);
-    advance_epochs(control->barrier_epoch, epoch + left);
+    advance_epochs(epochs_of(constants, kRank), epoch + left);
     for (unsigned r = 0; r < config::world; ++r) {
       for (unsigned block = block_index() + grid_blocks() * (thread_index() + 1); block < max_blocks;
            block += grid_blocks() * config::threads)
-        store_word(&control->barrier_flag[r][block], epoch + left);
+        store_word(&flags_of(constants, kRank, r)[block], epoch + left);
     }
   }
 

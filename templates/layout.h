@@ -86,6 +86,19 @@ ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
   return reinterpret_cast<Control*>(arguments.workspace[rank]);
 }
 
+// The control words of this algorithm's protocol in a rank's workspace: see Control.
+ARBITER_DEVICE unsigned* control_array(const Arguments& arguments, unsigned rank, unsigned array) {
+  return reinterpret_cast<unsigned*>(arguments.workspace[rank] + sizeof(Control)) +
+         (config::control_arrays + array) * max_blocks;
+}
+ARBITER_DEVICE unsigned* epochs_of(const Arguments& arguments, unsigned rank) {
+  return control_array(arguments, rank, 0);
+}
+// Flag array `number` of a protocol with one array of epochs, as rank `writer` writes it.
+ARBITER_DEVICE unsigned* flags_of(const Arguments& arguments, unsigned rank, unsigned writer, unsigned number = 0) {
+  return control_array(arguments, rank, 1 + number * max_world + writer);
+}
+
 // Every block owns one counter of protocol state; a call advances all of them, also those of blocks that did not run,
 // so that the next call may have any grid. `epoch` is the value this block read.
 ARBITER_DEVICE void advance_epochs(unsigned* epochs, unsigned epoch) {

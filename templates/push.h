@@ -42,7 +42,7 @@ struct Push {
 
   // Everything that does not depend on the epoch is computed here, while the previous kernel still runs.
   ARBITER_DEVICE Push(const Arguments& a, const Arguments& constants_) : arguments(a), constants(constants_) {
-    epochs = in_register(&control_of(a, kRank)->push_epoch[0]);
+    epochs = in_register(epochs_of(a, kRank));
     slot_stride = in_register(grid_blocks() * config::threads * static_cast<unsigned>(sizeof(Vector)));
     buffer_stride = in_register(a.push_stride);
     iterations_per_epoch = in_register(a.push_iterations);

@@ -16,7 +16,7 @@ struct Chunks {
   const unsigned epoch;  // chunks of all launches before
 
   ARBITER_DEVICE explicit Chunks(const Arguments& constants_)
-      : constants(constants_), epoch(load_word(&control_of(constants_, kRank)->chunk_epoch[block_index()])) {}
+      : constants(constants_), epoch(load_word(&epochs_of(constants_, kRank)[block_index()])) {}
 
   // What this block has stored for the chunk is complete.
   ARBITER_DEVICE void announce(Leg leg, unsigned number) const {
@@ -24,14 +24,14 @@ struct Chunks {
     const unsigned peer = thread_index();
     if (peer >= config::world || peer == kRank) return;
     fence_system();
-    store_release(&control_of(constants, peer)->chunk_flag[leg][kRank][block_index()], epoch + number + 1);
+    store_release(&flags_of(constants, peer, kRank, leg)[block_index()], epoch + number + 1);
   }
 
   // What the peers have stored for the chunk is complete.
   ARBITER_DEVICE void await(Leg leg, unsigned number, Wait& wait) const {
     const unsigned peer = thread_index();
     if (peer < config::world && peer != kRank) {
-      const unsigned* flag = &control_of(constants, kRank)->chunk_flag[leg][peer][block_index()];
+      const unsigned* flag = &flags_of(constants, kRank, peer, leg)[block_index()];
       wait.polls = 0;
       while (static_cast<int>(load_acquire(flag) - (epoch + number + 1)) < 0) {
         if (wait.given_up ||
@@ -45,13 +45,12 @@ struct Chunks {
   // Once a launch, when all threads of the block have read the epoch and before its last results leave; see
   // Barrier::advance.
   ARBITER_DEVICE void advance(unsigned chunks) const {
-    Control* control = control_of(constants, kRank);
-    count_call(control);
-    advance_epochs(control->chunk_epoch, epoch + chunks);
+    count_call(control_of(constants, kRank));
+    advance_epochs(epochs_of(constants, kRank), epoch + chunks);
     for (unsigned flags = 0; flags < 2 * config::world; ++flags) {
       for (unsigned block = block_index() + grid_blocks() * (thread_index() + 1); block < max_blocks;
            block += grid_blocks() * config::threads)
-        store_word(&control->chunk_flag[flags % 2][flags / 2][block], epoch + chunks);
+        store_word(&flags_of(constants, kRank, flags / 2, flags % 2)[block], epoch + chunks);
     }
   }
 };

@@ -27,6 +27,14 @@ TEST(Catalogue, ReadsEveryField) {
             (std::vector<Axis>{{"threads", {128, 256}, false}, {"cluster", {1, 2}, false}, {"blocks", {0, 8}, true}}));
   ASSERT_EQ(push.constraints.size(), 3u);
   EXPECT_EQ(push.constraints[0], (Constraint{"threads <= max_threads", "too many threads"}));
+  EXPECT_EQ(push.pruning, (std::vector<Constraint>{{"cluster == 1 || threads < 512", "large clusters never won"}}));
+  EXPECT_EQ(push.steps, 1);
+  EXPECT_EQ(push.protocol, "slots");
+  EXPECT_EQ(push.arrays_before, 1 + 2 * max_world);  // those of "flags"
+  EXPECT_EQ(catalogue.control_arrays(), 2 + 2 * max_world);
+  EXPECT_EQ(push.link_messages(4), 3);
+  EXPECT_TRUE(push.one_shot());
+  EXPECT_FALSE(push.two_shot());
   EXPECT_EQ(push.push_slots, "2 * world");
   EXPECT_EQ(push.shared_bytes, "4 * partials");
   EXPECT_NE(push.axis("blocks"), nullptr);
@@ -35,6 +43,7 @@ TEST(Catalogue, ReadsEveryField) {
   const AlgorithmEntry& multimem = catalogue.algorithm(Backend::nvls, "multimem");
   EXPECT_EQ(multimem.numerics, Numerics::multimem);
   EXPECT_EQ(multimem.capabilities, std::vector<std::string>{"multicast"});
+  EXPECT_FALSE(multimem.one_shot() || multimem.two_shot());
   EXPECT_EQ(multimem.tile_rows, "1");  // defaults
   EXPECT_EQ(multimem.push_slots, "0");
   EXPECT_EQ(multimem.staging_copies, "0");
@@ -70,9 +79,9 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
     std::initializer_list<std::string_view> parts;
   };
   const Case cases[] = {
-      {"\"schema\": 2", "\"schema\": 1", {"schema", "reads schema 2", "found 1"}},
-      {"\"schema\": 2,", "", {"'schema' is missing"}},
-      {"\"schema\": 2", "\"schema\": 2, \"extra\": 1", {"unknown key 'extra'"}},
+      {"\"schema\": 3", "\"schema\": 2", {"schema", "reads schema 3", "found 2"}},
+      {"\"schema\": 3,", "", {"'schema' is missing"}},
+      {"\"schema\": 3", "\"schema\": 3, \"extra\": 1", {"unknown key 'extra'"}},
       {"\"trtllm\"", "\"trtlm\"", {"algorithms[0].backend", "'trtlm'", "did you mean 'trtllm'?"}},
       {"\"trtllm\"", "\"nccl\"", {"algorithms[0].backend", "nccl"}},
       {"\"trtllm\"", "7", {"algorithms[0].backend", "expected a string", "the number 7"}},
@@ -85,6 +94,12 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
       {"\"transport\": \"push\", ", "", {"algorithms[0]", "needs 'transport'", "push, pull, staged or multicast"}},
       {"\"transport\": \"push\"", "\"transport\": \"pusch\"", {"algorithms[0].transport", "did you mean 'push'?"}},
       {"\"exchange\": false", "\"exchange\": false, \"transport\": \"pull\"", {"algorithms[2]", "has no 'transport'"}},
+      {"\"steps\": 1, ", "", {"algorithms[0]", "needs 'steps'"}},
+      {"\"steps\": 1", "\"steps\": 0", {"algorithms[0].steps", "at least 1"}},
+      {"world * (world - 1)", "world * (hidden - 1)", {"algorithms[0].link_rows", "hidden"}},
+      {"\"protocol\": \"slots\"", "\"protocol\": \"slot\"", {"algorithms[0].protocol", "did you mean 'slots'?"}},
+      {"\"name\": \"slots\"", "\"name\": \"flags\"", {"protocols[1].name", "twice"}},
+      {"\"flags\": 2", "\"flags\": 9", {"protocols[0].flags", "0 to 8"}},
       {"\"exchange\": true", "\"exchange\": 1", {"algorithms[0].exchange", "true or false", "the number 1"}},
       {"\"rank_order_fp32\"", "\"nccl\"", {"algorithms[0].numerics"}},
       {"[2, 4]", "[]", {"algorithms[0].worlds", "at least one"}},
@@ -157,10 +172,10 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
 
 TEST(Catalogue, RefusesWhatIsNotACatalogue) {
   expect_error<CompileError>([] { parse(""); }, {"not JSON"});
-  expect_error<CompileError>([] { parse("{\"schema\": 2,"); }, {"not JSON"});
+  expect_error<CompileError>([] { parse("{\"schema\": 3,"); }, {"not JSON"});
   expect_error<CompileError>([] { parse("[]"); }, {"top level", "expected an object", "an array"});
   expect_error<CompileError>(
-      [] { parse("{\"schema\": 2, \"algorithms\": [], \"prologues\": [], \"stages\": [], \"usual_patterns\": []}"); },
+      [] { parse("{\"schema\": 3, \"algorithms\": [], \"prologues\": [], \"stages\": [], \"usual_patterns\": []}"); },
       {"algorithms", "none"});
   expect_error<CompileError>([] { parse(std::string(1000000, '[')); }, {"nested deeper"});
   expect_error<CompileError>([] { parse("{\"\xff\": 1}"); }, {"JSON"});
@@ -191,6 +206,14 @@ TEST(Catalogue, HashCoversTextAndReachableTemplates) {
   const std::string reached = Catalogue::parse(sample_json, more).hash();
   more["unreachable.h"] = "changed";
   EXPECT_NE(Catalogue::parse(sample_json, more).hash(), reached);
+}
+
+TEST(Catalogue, KindsOfTheBuiltinAlgorithms) {
+  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
+    EXPECT_EQ(entry.one_shot(), entry.name.starts_with("oneshot")) << entry.name;
+    EXPECT_EQ(entry.two_shot(), entry.name.starts_with("twoshot")) << entry.name;
+    EXPECT_EQ(entry.exchange, !entry.protocol.empty()) << entry.name;
+  }
 }
 
 TEST(Catalogue, BuiltinIsValid) {

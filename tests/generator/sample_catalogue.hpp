@@ -8,19 +8,24 @@
 
 namespace arbiter::test {
 
-inline constexpr std::string_view sample_json = R"({
-  "schema": 2,
+inline constexpr std::string_view sample_json = R"json({
+  "schema": 3,
+  "protocols": [
+    {"name": "flags", "summary": "Flags.", "epochs": 1, "flags": 2},
+    {"name": "slots", "summary": "Slots.", "epochs": 1, "flags": 0}
+  ],
+  "constraints": [{"require": "threads <= max_threads", "reason": "too many threads"}],
+  "pruning": [{"require": "cluster == 1 || threads < 512", "reason": "large clusters never won"}],
   "algorithms": [
     {
       "backend": "trtllm", "name": "push", "template": "algorithms/push.mustache", "summary": "Pushes.",
-      "numerics": "rank_order_fp32", "transport": "push", "exchange": true, "worlds": [2, 4], "capabilities": [],
+      "numerics": "rank_order_fp32", "transport": "push", "steps": 1, "link_rows": "world * (world - 1)", "protocol": "slots", "exchange": true, "worlds": [2, 4], "capabilities": [],
       "axes": [
         {"name": "threads", "values": [128, 256]},
         {"name": "cluster", "values": [1, 2]},
         {"name": "blocks", "values": [0, 8], "launch": true}
       ],
       "constraints": [
-        {"require": "threads <= max_threads", "reason": "too many threads"},
         {"require": "cluster == 1 || sm == 0 || sm >= 90", "reason": "clusters need SM 90"},
         {"require": "rows == 0 || threads * cluster >= row_vectors", "reason": "a row does not fit"}
       ],
@@ -28,7 +33,7 @@ inline constexpr std::string_view sample_json = R"({
     },
     {
       "backend": "nvls", "name": "multimem", "template": "algorithms/multimem.mustache", "summary": "Switch.",
-      "numerics": "multimem", "transport": "multicast", "worlds": [2, 4], "capabilities": ["multicast"],
+      "numerics": "multimem", "transport": "multicast", "steps": 4, "link_rows": "world", "worlds": [2, 4], "capabilities": ["multicast"],
       "axes": [{"name": "threads", "values": [512]}]
     },
     {
@@ -55,7 +60,7 @@ inline constexpr std::string_view sample_json = R"({
      "shared_bytes": "4 * hidden / group"}
   ],
   "usual_patterns": ["allreduce", "allreduce_norm"]
-})";
+})json";
 
 inline const TemplateMap& sample_templates() {
   static const TemplateMap templates{

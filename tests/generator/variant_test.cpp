@@ -51,6 +51,24 @@ TEST_F(VariantTest, ConstraintsExcludeWithTheirReason) {
   EXPECT_EQ(old.excluded[1].reason, "too many threads");
 }
 
+TEST_F(VariantTest, WhatIsPrunedCanBeBuilt) {
+  const Catalogue large = catalogue.with_axis("threads", {512});
+  const Enumeration usual = enumerate(large, "allreduce", Dtype::bf16, 2, 0, hopper, Backend::trtllm);
+  EXPECT_EQ(names(usual), std::vector<std::string>{"trtllm/push:cluster=1,threads=512"});
+  ASSERT_EQ(usual.excluded.size(), 1u);
+  EXPECT_EQ(usual.excluded[0].reason, "large clusters never won");
+  EXPECT_TRUE(usual.excluded[0].pruned);
+  EXPECT_EQ(unavailable(large, usual.excluded[0].variant, hopper), std::nullopt);
+  hopper.exhaustive = true;
+  const Enumeration all = enumerate(large, "allreduce", Dtype::bf16, 2, 0, hopper, Backend::trtllm);
+  EXPECT_EQ(names(all),
+            (std::vector<std::string>{"trtllm/push:cluster=1,threads=512", "trtllm/push:cluster=2,threads=512"}));
+  hopper.max_threads = 256;  // what cannot be built is no matter of opinion
+  const Enumeration none = enumerate(large, "allreduce", Dtype::bf16, 2, 0, hopper, Backend::trtllm);
+  EXPECT_TRUE(none.variants.empty());
+  EXPECT_FALSE(none.excluded[0].pruned);
+}
+
 TEST_F(VariantTest, CapabilitiesAndWorlds) {
   TargetLimits limits = hopper;
   limits.capabilities = {"multicast"};

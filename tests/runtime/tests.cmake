@@ -9,10 +9,12 @@ function(arbiter_add_runtime_test name)
   target_compile_definitions(${target} PRIVATE ARBITER_TEMPLATES="${CMAKE_SOURCE_DIR}/templates")
 endfunction()
 
-foreach(subject call_validation communicator deadlines disagreement dispatch faults fused_calls fused_communicator lengths policies poison rank_invariance refused_calls resolve
+foreach(subject call_validation communicator costs deadlines disagreement dispatch faults fused_calls fused_communicator lengths policies poison rank_invariance refused_calls resolve
         served shipped stored_kernels)
   arbiter_add_runtime_test(communicator/${subject})
 endforeach()
+target_compile_definitions(runtime_communicator_costs_test PRIVATE
+  ARBITER_MEASURED="${CMAKE_CURRENT_LIST_DIR}/communicator/measured_h200.tsv")
 foreach(subject candidates fused_kernels geometry layernorm small_floats spec)
   arbiter_add_runtime_test(candidate/${subject})
 endforeach()

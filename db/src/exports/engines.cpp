@@ -21,15 +21,26 @@ using db::ProblemTimes;
 bool follows_with_epilogue(const Candidate& c) { return c.name.find("+epilogue") != std::string::npos; }
 bool is_nccl(const Candidate& c) { return c.backend == Backend::nccl; }
 bool is_fused(const Candidate& c) { return !is_nccl(c) && !follows_with_epilogue(c); }
-bool is_one_shot(const Candidate& c) { return is_fused(c) && c.algorithm.starts_with("oneshot"); }
-bool is_two_shot(const Candidate& c) { return is_fused(c) && c.algorithm.starts_with("twoshot"); }
 
-/// Does the catalogue say that this kernel moves data so? Of an algorithm that it does not have nobody knows.
+/// What the catalogue says of a fused kernel's algorithm; null for anything else. Of an algorithm that it does not have
+/// nobody knows how it moves data.
+const AlgorithmEntry* algorithm_of(const Candidate& c) {
+  if (!is_fused(c)) return nullptr;
+  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms())
+    if (entry.backend == c.backend && entry.name == c.algorithm) return &entry;
+  return nullptr;
+}
+bool is_one_shot(const Candidate& c) {
+  const AlgorithmEntry* algorithm = algorithm_of(c);
+  return algorithm != nullptr && algorithm->one_shot();
+}
+bool is_two_shot(const Candidate& c) {
+  const AlgorithmEntry* algorithm = algorithm_of(c);
+  return algorithm != nullptr && algorithm->two_shot();
+}
 bool moves_by(const Candidate& c, Transport transport) {
-  for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
-    if (entry.backend == c.backend && entry.name == c.algorithm) return entry.transport == transport;
-  }
-  return false;
+  const AlgorithmEntry* algorithm = algorithm_of(c);
+  return algorithm != nullptr && algorithm->transport == transport;
 }
 
 const Environment& environment_of(const Contents& contents, const std::string& key) {

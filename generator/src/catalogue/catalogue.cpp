@@ -12,6 +12,21 @@ const Axis* AlgorithmEntry::axis(std::string_view axis_name) const noexcept {
   return found == axes.end() ? nullptr : &*found;
 }
 
+double AlgorithmEntry::link_messages(int world) const {
+  if (!exchange || world < 1) return 0;
+  return static_cast<double>(evaluate(link_rows, {{"world", world}})) / world;
+}
+
+// Told apart by what arrives: with two ranks both kinds move the same.
+bool AlgorithmEntry::one_shot() const { return exchange && link_messages(4) == 3; }
+bool AlgorithmEntry::two_shot() const { return exchange && link_messages(4) == 1.5; }
+
+int Catalogue::control_arrays() const noexcept {
+  int arrays = 0;
+  for (const Protocol& protocol : protocols_) arrays += protocol.arrays();
+  return arrays;
+}
+
 const Catalogue& Catalogue::builtin() {
   static const Catalogue catalogue = [] {
     const auto& templates = builtin_templates();

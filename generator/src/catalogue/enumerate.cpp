@@ -52,6 +52,16 @@ std::optional<std::string> constraint_broken(const AlgorithmEntry& algorithm, co
   return std::nullopt;
 }
 
+// Why nobody expects a variant that can be built to win.
+std::optional<std::string> pruned(const AlgorithmEntry& algorithm, const Pattern& pattern, const Variant& variant,
+                                  const TargetLimits& limits) {
+  if (limits.exhaustive || algorithm.pruning.empty()) return std::nullopt;
+  const Bindings bindings = bindings_of(variant, pattern, limits);
+  for (const Constraint& constraint : algorithm.pruning)
+    if (evaluate(constraint.require, bindings) == 0) return constraint.reason;
+  return std::nullopt;
+}
+
 std::optional<std::string> variant_unavailable(const AlgorithmEntry& algorithm, const Pattern& pattern,
                                                const Variant& variant, const TargetLimits& limits) {
   if (std::optional<std::string> reason = parameter_unavailable(algorithm, variant, limits)) return reason;
@@ -83,6 +93,8 @@ void enumerate_algorithm(const AlgorithmEntry& algorithm, const Pattern& pattern
     for (std::size_t i = 0; i < axes.size(); ++i) variant.parameters[axes[i]->name] = axes[i]->values[wheel[i]];
     if (std::optional<std::string> reason = variant_unavailable(algorithm, pattern, variant, limits))
       result.excluded.push_back({variant, std::move(*reason)});
+    else if (std::optional<std::string> opinion = pruned(algorithm, pattern, variant, limits))
+      result.excluded.push_back({variant, std::move(*opinion), true});
     else
       result.variants.push_back(variant);
   } while (advance(wheel, axes));

@@ -7,7 +7,7 @@
 namespace arbiter {
 
 /// Set by render_kernel for every kernel; axes and constants of parts must not take these names.
-inline constexpr std::array<std::string_view, 28> reserved_keys{"arbiter_version",
+inline constexpr std::array<std::string_view, 29> reserved_keys{"arbiter_version",
                                                                 "variant_name",
                                                                 "backend",
                                                                 "algorithm",
@@ -32,6 +32,7 @@ inline constexpr std::array<std::string_view, 28> reserved_keys{"arbiter_version
                                                                 "stages",
                                                                 "norm",
                                                                 "quantised",
+                                                                "control_arrays",
                                                                 "output_optional",
                                                                 "residual_out_optional",
                                                                 "norm_out_optional"};

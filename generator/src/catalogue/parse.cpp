@@ -9,7 +9,7 @@
 namespace arbiter {
 namespace {
 
-constexpr int schema = 2;
+constexpr int schema = 3;
 
 std::vector<int> read_integers(const JsonNode& node) {
   const std::vector<JsonNode> nodes = node.elements();
@@ -62,10 +62,63 @@ void read_capabilities(const JsonNode& node, AlgorithmEntry& entry) {
   require_unique(nodes, entry.capabilities);
 }
 
-AlgorithmEntry read_algorithm(const JsonNode& node, const NameSet& of_parts) {
+std::vector<Protocol> read_protocols(const JsonNode& top) {
+  std::vector<Protocol> protocols;
+  for (const JsonNode& node : top["protocols"].elements()) {
+    node.require_keys({"name", "epochs", "flags", "summary"}, {});
+    Protocol protocol;
+    protocol.name = read_identifier(node["name"]);
+    protocol.summary = node["summary"].text();
+    for (const auto& [key, value] : {std::pair("epochs", &protocol.epochs), std::pair("flags", &protocol.flags)}) {
+      *value = node[key].integer();
+      if (*value < 0 || *value > 8) node[key].fail("expected 0 to 8, found " + std::to_string(*value));
+    }
+    for (const Protocol& other : protocols)
+      if (other.name == protocol.name) node["name"].fail("the protocol is listed twice");
+    protocols.push_back(std::move(protocol));
+  }
+  return protocols;
+}
+
+// What says how an exchange moves data: all of it, or nothing without exchange.
+void read_exchange(const JsonNode& node, const NameSet& names, const std::vector<Protocol>& protocols,
+                   AlgorithmEntry& entry) {
+  for (const char* key : {"transport", "steps", "link_rows"}) {
+    if (entry.exchange == node.has(key)) continue;
+    node.fail(entry.exchange ? "an algorithm that exchanges data needs '" + std::string(key) + "'" +
+                                   (std::string_view(key) == "transport" ? ": push, pull, staged or multicast" : "")
+                             : "an algorithm without exchange has no '" + std::string(key) + "'");
+  }
+  if (!entry.exchange) {
+    if (node.has("protocol")) node["protocol"].fail("an algorithm without exchange has no protocol");
+    return;
+  }
+  entry.transport = read_word(node["transport"], [](std::string_view word) { return parse_transport(word); });
+  entry.steps = node["steps"].integer();
+  if (entry.steps < 1) node["steps"].fail("expected at least 1, found " + std::to_string(entry.steps));
+  entry.link_rows = read_expression(node["link_rows"], names);
+  if (!node.has("protocol")) return;
+  entry.protocol = node["protocol"].text();
+  std::vector<std::string_view> valid;
+  for (const Protocol& protocol : protocols) {
+    if (protocol.name == entry.protocol) return;
+    valid.push_back(protocol.name);
+    entry.arrays_before += protocol.arrays();
+  }
+  node["protocol"].fail(unknown_name_message("protocol", entry.protocol, valid));
+}
+
+// What holds for all algorithms, which may lack some of these axes.
+const NameSet& common_axes() {
+  static const NameSet names{"threads", "vectors", "cluster", "multicast"};
+  return names;
+}
+
+AlgorithmEntry read_algorithm(const JsonNode& node, const NameSet& of_parts, const Catalogue& before,
+                              const std::vector<Constraint>& constraints, const std::vector<Constraint>& pruning) {
   node.require_keys({"backend", "name", "template", "summary", "numerics", "worlds", "axes"},
-                    {"exchange", "transport", "capabilities", "constraints", "tile_rows", "push_slots",
-                     "staging_copies", "shared_bytes"});
+                    {"exchange", "transport", "steps", "link_rows", "protocol", "capabilities", "constraints",
+                     "pruning", "tile_rows", "push_slots", "staging_copies", "shared_bytes"});
   AlgorithmEntry entry;
   entry.backend = read_word(node["backend"], [](std::string_view word) { return parse_backend(word); });
   if (entry.backend == Backend::automatic || entry.backend == Backend::nccl)
@@ -79,12 +132,6 @@ AlgorithmEntry read_algorithm(const JsonNode& node, const NameSet& of_parts) {
     node["numerics"].fail("kernels cannot be of class 'nccl'; expected rank_order_fp32 or multimem");
   entry.exchange = node.has("exchange") ? node["exchange"].boolean() : true;
   read_worlds(node, entry);
-  if (entry.exchange != node.has("transport")) {
-    node.fail(entry.exchange ? "an algorithm that exchanges data needs 'transport': push, pull, staged or multicast"
-                             : "an algorithm without exchange has no 'transport'");
-  }
-  if (entry.exchange)
-    entry.transport = read_word(node["transport"], [](std::string_view word) { return parse_transport(word); });
   if (node.has("capabilities")) read_capabilities(node["capabilities"], entry);
 
   NameSet names = of_parts;
@@ -96,7 +143,16 @@ AlgorithmEntry read_algorithm(const JsonNode& node, const NameSet& of_parts) {
       if (entry.axes[i].name == axis.name) element["name"].fail("the axis '" + axis.name + "' is listed twice");
     if (!axis.launch) names.insert(axis.name);
   }
-  if (node.has("constraints")) entry.constraints = read_constraints(node["constraints"], names);
+  read_exchange(node, {"world"}, before.protocols(), entry);
+  entry.constraints = constraints;
+  entry.pruning = pruning;
+  const auto add = [&](const char* key, std::vector<Constraint>& to) {
+    if (!node.has(key)) return;
+    const std::vector<Constraint> own = read_constraints(node[key], names);
+    to.insert(to.end(), own.begin(), own.end());
+  };
+  add("constraints", entry.constraints);
+  add("pruning", entry.pruning);
   const auto expression = [&](const char* key, const char* otherwise) {
     return node.has(key) ? read_expression(node[key], names) : std::string(otherwise);
   };
@@ -155,7 +211,8 @@ std::vector<Constraint> read_constraints(const JsonNode& node, const NameSet& na
 Catalogue Catalogue::parse(std::string_view json, const TemplateMap& templates) {
   const llvm::json::Value document = parse_json(json, "the catalogue");
   const JsonNode top(document, "");
-  top.require_keys({"schema", "algorithms", "prologues", "stages", "usual_patterns"}, {});
+  top.require_keys({"schema", "algorithms", "prologues", "stages", "usual_patterns"},
+                   {"protocols", "constraints", "pruning"});
   if (top["schema"].integer() != schema)
     top["schema"].fail("this program reads schema " + std::to_string(schema) + ", found " +
                        std::to_string(top["schema"].integer()));
@@ -163,8 +220,16 @@ Catalogue Catalogue::parse(std::string_view json, const TemplateMap& templates) 
   Catalogue catalogue;
   catalogue.parts_ = read_parts(top);
   const NameSet of_parts = part_names(catalogue.parts_);
+  if (top.has("protocols")) catalogue.protocols_ = read_protocols(top);
+  NameSet common = of_parts;
+  common.insert(binding_names.begin(), binding_names.end());
+  common.insert(common_axes().begin(), common_axes().end());
+  const auto for_all = [&](const char* key) {
+    return top.has(key) ? read_constraints(top[key], common) : std::vector<Constraint>{};
+  };
+  const std::vector<Constraint> constraints = for_all("constraints"), pruning = for_all("pruning");
   for (const JsonNode& node : top["algorithms"].elements()) {
-    AlgorithmEntry entry = read_algorithm(node, of_parts);
+    AlgorithmEntry entry = read_algorithm(node, of_parts, catalogue, constraints, pruning);
     for (const AlgorithmEntry& other : catalogue.algorithms_) {
       if (other.backend == entry.backend && other.name == entry.name) node.fail("the algorithm is listed twice");
       if (!other.exchange && !entry.exchange) node.fail("only one algorithm may have \"exchange\": false");

@@ -49,6 +49,7 @@ Bindings bindings_of(const Variant& variant, const Pattern& pattern, const Targe
   bindings.emplace("threads", limits.max_threads);
   bindings.emplace("vectors", 1);
   bindings.emplace("cluster", 1);
+  bindings.emplace("multicast", 0);
   return bindings;
 }
 

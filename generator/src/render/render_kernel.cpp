@@ -44,6 +44,7 @@ Keys variant_keys(const AlgorithmEntry& algorithm, const Pattern& pattern, const
             {"stages", number(pattern.has_stages())},
             {"norm", number(pattern.has(PartKind::norm))},
             {"quantised", number(pattern.has(PartKind::quantisation))},
+            {"control_arrays", std::to_string(algorithm.arrays_before)},
             {"output_optional", number(!pattern.needs(Tensor::output))},
             {"residual_out_optional", number(!pattern.needs(Tensor::residual_out))},
             {"norm_out_optional", number(!pattern.needs(Tensor::norm_out))}};

@@ -86,12 +86,13 @@ std::vector<CandidateSpec> nccl_candidates(const Group& group, Dtype dtype, std:
 
 std::vector<CandidateSpec> enumerate_candidates(const Group& group, const ProblemFamily& family,
                                                 std::span<const CandidateSpec> best_plain,
-                                                std::vector<Excluded>* excluded) {
+                                                std::vector<Excluded>* excluded, bool exhaustive) {
   const Catalogue& catalogue = group.catalogue();
   const Pattern pattern = catalogue.pattern(family.pattern);
   const bool plain = pattern.plain();
   const int hidden = pattern.rows ? family.hidden : 0;
-  const TargetLimits limits = group.limits();
+  TargetLimits limits = group.limits();
+  limits.exhaustive = exhaustive;
   std::vector<CandidateSpec> candidates;
   const auto report = [&](const Variant& variant, const std::string& reason) {
     if (excluded != nullptr) excluded->push_back({variant, reason});

@@ -1,60 +1,39 @@
 #include "communicator/heuristic.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <iterator>
-#include <limits>
-#include <string_view>
+#include <utility>
 
 #include "arbiter/error.hpp"
+#include "communicator/costs.hpp"
 
 namespace arbiter {
 namespace {
 
 constexpr std::string_view plain_pattern = "allreduce";
 
-// One latency more, and the bandwidth of stores to peers, both measured on H200 (one-way flag 0.76 us plus the work of
-// a second leg). Only their product matters.
-constexpr double extra_latency_us = 1.2;
-constexpr double bytes_per_us = 350e3;
-// Above this, a cluster with several rows in flight won on plain messages of four H200s.
-constexpr std::int64_t rows_limit_bytes = std::int64_t{8} << 20;
-// Above this, bandwidth alone decides.
-constexpr std::int64_t push_limit_bytes = std::int64_t{64} << 20;
-
-struct SizeClass {
-  std::int64_t from_bytes;
-  std::vector<std::string_view> algorithms;  // in order of preference, perhaps with a backend: "mnnvl/oneshot_push"
-  std::string_view reason;
+/// An algorithm that the choice may fall on: its variants in the order of the catalogue, of which the first that can be
+/// used stands for it.
+struct Option {
+  const AlgorithmEntry* algorithm = nullptr;
+  std::vector<const Variant*> variants;
+  std::optional<CandidateSpec> spec{};  // once it was asked for
+  bool usable = true;                   // as far as is known
 };
-
-/// `rows`: the pattern works on rows. Spread over a cluster they won at every size on two H200s, by a quarter of the
-/// time at few tokens.
-std::vector<SizeClass> size_classes(int world, bool rows) {
-  std::vector<std::string_view> oneshot{"oneshot_push"};
-  if (rows) oneshot.insert(oneshot.begin(), "mnnvl/oneshot_push");
-  if (world <= 2) return {{0, oneshot, "with two ranks two-shot moves as many bytes in more steps"}};
-  return {{0, oneshot, "one-shot has the fewest steps at this size"},
-          {oneshot_limit_bytes(world) + 1,
-           {"twoshot_rows", "twoshot_push", "twoshot_barrier"},
-           "two-shot moves fewer bytes, and a cluster for every row reaches all SMs"},
-          {rows_limit_bytes + 1, {"twoshot_push", "twoshot_barrier"}, "two-shot moves fewer bytes"},
-          {push_limit_bytes + 1, {"classic", "twoshot_barrier", "twoshot_push"}, "bandwidth decides at this size"}};
-}
-
-/// Is `variant` of this algorithm? Of any, if it is empty.
-bool matches(const Variant& variant, std::string_view algorithm) {
-  const std::size_t slash = algorithm.find('/');
-  if (slash == std::string_view::npos) return algorithm.empty() || variant.algorithm == algorithm;
-  return to_string(variant.backend) == algorithm.substr(0, slash) && variant.algorithm == algorithm.substr(slash + 1);
-}
 
 class Chooser {
  public:
   Chooser(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy,
           const std::function<bool(const CandidateSpec&)>& usable)
-      : group_(group), policy_(policy), usable_(usable) {
+      : group_(group),
+        policy_(policy),
+        usable_(usable),
+        pattern_(group.catalogue().pattern(family.pattern)),
+        machine_(machine_figures(group.environment())) {
     const Catalogue& catalogue = group.catalogue();
-    const Pattern pattern = catalogue.pattern(family.pattern);
+    const Pattern& pattern = pattern_;
     plain_ = pattern.plain();
     const int hidden = pattern.rows ? family.hidden : 0;
     const TargetLimits limits = group.limits();
@@ -79,26 +58,33 @@ class Chooser {
     if (!plain_) {
       exchanges_ = enumerate(catalogue, plain_pattern, family.dtype, group.size(), 0, limits, policy.backend).variants;
     }
+    fused_options_ = options_of(fused_);
+    exchange_options_ = options_of(exchanges_);
     if (!fused_.empty() || !exchanges_.empty()) return;
     why_no_kernel_ = fused.excluded.empty() ? "the backend has no kernels" : fused.excluded.front().reason;
   }
 
-  /// Why NCCL is chosen where kernels are preferred.
+  /// Why NCCL is chosen although kernels are preferred.
   const std::string& why_no_kernel() const noexcept { return why_no_kernel_; }
 
-  /// The first usable candidate, the named algorithms first. Fused kernels before unfused ones, kernels before NCCL
-  /// unless NCCL is named.
-  std::optional<CandidateSpec> best(const std::vector<std::string_view>& preferred) const {
-    if (group_.size() == 1) return alone();
-    for (const std::string_view algorithm : preferred) {
-      if (algorithm == "classic") {
-        if (auto spec = nccl()) return spec;
-      } else if (auto spec = kernel(algorithm)) {
-        return spec;
-      }
+  /// What to use from which token count on: a single choice where there is nothing to exchange or no kernel.
+  /// Fused kernels before unfused ones, kernels before NCCL.
+  struct Choice {
+    std::int64_t tokens_min = 1;
+    CandidateSpec spec;
+    const AlgorithmEntry* algorithm = nullptr;  // of a kernel
+  };
+  std::vector<Choice> choices(const ProblemFamily& family) {
+    if (group_.size() == 1) {
+      if (const auto spec = alone()) return {{1, *spec, nullptr}};
+      return {};
     }
-    if (auto spec = kernel("")) return spec;
-    return nccl();
+    for (std::vector<Option>* options : {&fused_options_, &exchange_options_}) {
+      std::vector<Choice> found = cheapest(*options, family, options == &fused_options_);
+      if (!found.empty()) return found;
+    }
+    if (const auto spec = nccl()) return {{1, *spec, nullptr}};
+    return {};
   }
 
  private:
@@ -117,20 +103,85 @@ class Chooser {
            group_.catalogue().algorithm(variant.backend, variant.algorithm).numerics == Numerics::rank_order_fp32;
   }
 
-  std::optional<CandidateSpec> kernel(std::string_view algorithm) const {
-    for (const Variant& variant : fused_) {
-      if (!matches(variant, algorithm) || !allowed(variant)) continue;
-      CandidateSpec spec;
-      spec.kernel = variant;
-      if (usable_(spec)) return spec;
+  /// The algorithms of one numerics class that have variants: the strictest class, unless there is none of it.
+  std::vector<Option> options_of(const std::vector<Variant>& variants) const {
+    std::vector<Option> strict, others;
+    for (const Variant& variant : variants) {
+      if (!allowed(variant)) continue;
+      const AlgorithmEntry& algorithm = group_.catalogue().algorithm(variant.backend, variant.algorithm);
+      std::vector<Option>& options = algorithm.numerics == Numerics::rank_order_fp32 ? strict : others;
+      if (options.empty() || options.back().algorithm != &algorithm) options.push_back({&algorithm, {}});
+      options.back().variants.push_back(&variant);
     }
-    for (const Variant& variant : exchanges_) {
-      if (!matches(variant, algorithm) || !allowed(variant)) continue;
+    return strict.empty() ? others : strict;
+  }
+
+  /// Whether the option can be used. Asking may load a kernel, so it is asked only for what would be chosen.
+  bool resolve(Option& option, bool fused) const {
+    for (const Variant* variant : option.variants) {
+      if (option.spec) break;
       CandidateSpec spec;
-      spec.kernel = variant;
-      if (auto complete = completed(spec)) return complete;
+      spec.kernel = *variant;
+      if (!fused) {
+        option.spec = completed(spec);
+      } else if (usable_(spec)) {
+        option.spec = spec;
+      }
     }
-    return std::nullopt;
+    option.usable = option.spec.has_value();
+    return option.usable;
+  }
+
+  std::vector<Choice> cheapest(std::vector<Option>& options, const ProblemFamily& family, bool fused) const {
+    for (;;) {
+      std::vector<std::pair<std::int64_t, Option*>> winners = winners_of(options, family);
+      bool settled = true;  // what cannot be used, or only as another variant, changes who wins
+      for (const auto& [tokens, option] : winners) {
+        if (option->spec) continue;
+        settled = resolve(*option, fused) && *option->spec->kernel == *option->variants.front() && settled;
+      }
+      if (!settled) continue;
+      std::vector<Choice> choices;
+      for (const auto& [tokens, option] : winners) choices.push_back({tokens, *option->spec, option->algorithm});
+      return choices;
+    }
+  }
+
+  /// The option that is expected to be fastest from which token count on. Looked up at sizes a few percent apart, and
+  /// between two of them where the winner changes.
+  std::vector<std::pair<std::int64_t, Option*>> winners_of(std::vector<Option>& options,
+                                                           const ProblemFamily& family) const {
+    const auto best = [&](std::int64_t tokens) {
+      Option* fastest = nullptr;
+      double least = 0;
+      for (Option& option : options) {
+        if (!option.usable) continue;
+        const double us = expected_us(*option.algorithm, option.spec ? *option.spec->kernel : *option.variants.front(),
+                                      pattern_, tokens * row_bytes(family), machine_);
+        if (fastest != nullptr && us >= least) continue;
+        fastest = &option;
+        least = us;
+      }
+      return fastest;
+    };
+    std::vector<std::pair<std::int64_t, Option*>> winners;
+    if (best(1) == nullptr) return winners;
+    winners.emplace_back(1, best(1));
+    std::int64_t last = 1;
+    while (last < family.max_tokens) {
+      std::int64_t next = std::min(family.max_tokens, last + std::max<std::int64_t>(1, last / 16));
+      Option* const then = best(next);
+      if (then != winners.back().second) {
+        std::int64_t before = last;
+        while (next - before > 1) {
+          const std::int64_t middle = before + (next - before) / 2;
+          (best(middle) == winners.back().second ? before : next) = middle;
+        }
+        winners.emplace_back(next, best(next));
+      }
+      last = next;
+    }
+    return winners;
   }
 
   std::optional<CandidateSpec> nccl() const {
@@ -154,6 +205,10 @@ class Chooser {
     return std::nullopt;
   }
 
+  static std::int64_t row_bytes(const ProblemFamily& family) {
+    return static_cast<std::int64_t>(family.hidden) * static_cast<std::int64_t>(element_bytes(family.dtype));
+  }
+
   static std::vector<std::optional<Variant>> optional_variants(std::vector<Variant> variants) {
     return {std::make_move_iterator(variants.begin()), std::make_move_iterator(variants.end())};
   }
@@ -161,11 +216,14 @@ class Chooser {
   const Group& group_;
   const ChoicePolicy& policy_;
   const std::function<bool(const CandidateSpec&)>& usable_;
+  Pattern pattern_;
+  MachineFigures machine_;
   bool plain_ = true;
   std::string why_no_kernel_ = "none of its kernels can be loaded or is allowed";
   std::vector<Variant> fused_;      // kernels of the pattern itself
   std::vector<Variant> exchanges_;  // plain kernels, for an unfused candidate
-  std::vector<Variant> whole_;      // the whole pattern without an exchange, for a single rank
+  std::vector<Option> fused_options_, exchange_options_;
+  std::vector<Variant> whole_;  // the whole pattern without an exchange, for a single rank
   // Stand-alone kernels around a plain exchange; one that is empty where the pattern has nothing there.
   std::vector<std::optional<Variant>> prologues_ = std::vector<std::optional<Variant>>(1);
   std::vector<std::optional<Variant>> epilogues_ = std::vector<std::optional<Variant>>(1);
@@ -184,35 +242,25 @@ std::string nothing_left(const Group& group, const ProblemFamily& family, const 
 
 }  // namespace
 
-std::int64_t oneshot_limit_bytes(int world) {
-  if (world <= 2) return std::numeric_limits<std::int64_t>::max();
-  const double n = world;
-  return static_cast<std::int64_t>(extra_latency_us * bytes_per_us * n / ((n - 1) * (n - 2)));
-}
-
 std::vector<HeuristicStep> heuristic_steps(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy,
                                            const std::function<bool(const CandidateSpec&)>& usable,
                                            std::string* why_not) {
-  const Chooser chooser(group, family, policy, usable);
-  const std::int64_t row_bytes =
-      static_cast<std::int64_t>(family.hidden) * static_cast<std::int64_t>(element_bytes(family.dtype));
-  const bool rows = group.catalogue().pattern(family.pattern).rows;
+  Chooser chooser(group, family, policy, usable);
   std::vector<HeuristicStep> steps;
-  for (const SizeClass& size : size_classes(group.size(), rows)) {
-    const std::optional<CandidateSpec> spec = chooser.best(size.algorithms);
-    if (!spec) {
-      if (why_not != nullptr) *why_not = nothing_left(group, family, policy);
-      return {};
+  for (const Chooser::Choice& choice : chooser.choices(family)) {
+    std::string reason = "a single rank has nothing to exchange";
+    if (group.size() > 1 && choice.algorithm != nullptr) {
+      const int count = choice.algorithm->steps;
+      reason = fmt::format("{}/{} is expected to be fastest: {} step{}, {:.3g} times the message through the links",
+                           to_string(choice.algorithm->backend), choice.algorithm->name, count, count == 1 ? "" : "s",
+                           choice.algorithm->link_messages(group.size()));
+    } else if (group.size() > 1) {
+      reason = policy.backend == Backend::nccl ? "NCCL chooses for itself"
+                                               : "no kernel serves it: " + chooser.why_no_kernel();
     }
-    const std::int64_t tokens_min = std::max<std::int64_t>(1, (size.from_bytes + row_bytes - 1) / row_bytes);
-    if (!steps.empty() && steps.back().tokens_min == tokens_min) steps.pop_back();
-    if (!steps.empty() && steps.back().spec == *spec) continue;
-    std::string reason = group.size() == 1 ? "a single rank has nothing to exchange" : std::string(size.reason);
-    if (!spec->nccl.empty() && policy.backend != Backend::nccl && size.algorithms.front() != "classic") {
-      reason = "no kernel serves it: " + chooser.why_no_kernel();
-    }
-    steps.push_back({tokens_min, *spec, "nothing was measured for this size; " + reason});
+    steps.push_back({choice.tokens_min, choice.spec, "nothing was measured for this size; " + reason});
   }
+  if (steps.empty() && why_not != nullptr) *why_not = nothing_left(group, family, policy);
   return steps;
 }
 

@@ -30,9 +30,4 @@ std::vector<HeuristicStep> heuristic_steps(const Group&, const ProblemFamily&, c
                                            const std::function<bool(const CandidateSpec&)>& usable,
                                            std::string* why_not);
 
-/// A message below this is fastest with one-shot, which has one latency and world - 1 times the traffic; above it with
-/// two-shot, which has two latencies and 2 * (world - 1) / world times the traffic: with two ranks, as much. Bytes of
-/// one rank's message.
-std::int64_t oneshot_limit_bytes(int world);
-
 }  // namespace arbiter

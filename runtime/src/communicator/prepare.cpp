@@ -176,8 +176,9 @@ void Communicator::Impl::reserve_memory(const std::vector<Plan>& plans, bool any
   }
   Workspace& workspace = group->workspace();
   if (options.workspace_limit != 0) {
-    const std::size_t exchange = exchanges ? workspace_layout(std::max(needs.push_bytes, workspace.push_bytes()),
-                                                              std::max(needs.staging_bytes, workspace.staging_bytes()))
+    const std::size_t exchange = exchanges ? workspace
+                                                 .layout_for(std::max(needs.push_bytes, workspace.push_bytes()),
+                                                             std::max(needs.staging_bytes, workspace.staging_bytes()))
                                                  .total_bytes
                                            : workspace.bytes();
     const std::size_t total = exchange + std::max(padding, workspace.scratch_bytes());

@@ -128,8 +128,8 @@ class GroupImpl final : public Group {
           ". NCCL: " + nccl_reason_ + ". `arbiter doctor` shows what each rank can do.");
     }
     everywhere(*bootstrap_, "allocate its fault record", [&] {
-      workspace_ =
-          std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider, multicast(), options_.first_epoch);
+      workspace_ = std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider, multicast(),
+                                               catalogue().control_arrays(), options_.first_epoch);
       shared_buffers_ = std::make_unique<SharedBuffers>(*device_, *bootstrap_, capabilities_.provider, multicast());
     });
     const std::string provider =

@@ -22,11 +22,13 @@ std::uint64_t aligned_up(std::uint64_t bytes) {
   return raised / alignment * alignment;
 }
 
+std::uint64_t control_words(int arrays) { return static_cast<std::uint64_t>(arrays) * arbiter_abi::max_blocks; }
+
 }  // namespace
 
-WorkspaceLayout workspace_layout(std::uint64_t push_bytes, std::uint64_t staging_bytes) {
+WorkspaceLayout workspace_layout(int control_arrays, std::uint64_t push_bytes, std::uint64_t staging_bytes) {
   WorkspaceLayout layout;
-  layout.push_offset = aligned_up(sizeof(arbiter_abi::Control));
+  layout.push_offset = aligned_up(sizeof(arbiter_abi::Control) + control_words(control_arrays) * sizeof(std::uint32_t));
   layout.push_stride = aligned_up(push_bytes);
   if (layout.push_stride > std::numeric_limits<unsigned>::max()) {  // Arguments::push_stride has 32 bits
     throw InvalidArgument("a rotating buffer of " + std::to_string(push_bytes) +
@@ -46,8 +48,13 @@ WorkspaceLayout workspace_layout(std::uint64_t push_bytes, std::uint64_t staging
 }
 
 Workspace::Workspace(Device& device, Bootstrap& bootstrap, std::optional<SymmetricProvider> provider, bool multicast,
-                     std::uint32_t first_epoch)
-    : device_(device), bootstrap_(bootstrap), provider_(provider), multicast_(multicast), first_epoch_(first_epoch) {
+                     int control_arrays, std::uint32_t first_epoch)
+    : device_(device),
+      bootstrap_(bootstrap),
+      provider_(provider),
+      multicast_(multicast),
+      control_arrays_(control_arrays),
+      first_epoch_(first_epoch) {
   try {
     fault_ = static_cast<arbiter_abi::FaultRecord*>(device.allocate_host_visible(sizeof(arbiter_abi::FaultRecord)));
     *fault_ = arbiter_abi::FaultRecord{};
@@ -87,7 +94,7 @@ void Workspace::reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) {
     if (!anything) return;
     throw Unavailable("kernels that exchange data need symmetric memory, and this group has none");
   }
-  const WorkspaceLayout layout = workspace_layout(push, staging);
+  const WorkspaceLayout layout = layout_for(push, staging);
   std::unique_ptr<SymmetricMemory> memory;
   everywhere(bootstrap_, "finish its work before the workspace is moved", [&] { device_.synchronize(nullptr); });
   memory = allocate_symmetric(device_, bootstrap_, *provider_, layout.total_bytes, multicast_);
@@ -108,14 +115,7 @@ void Workspace::initialise(SymmetricMemory& memory, const WorkspaceLayout& layou
     device_.fill_words(start + layout.push_offset, arbiter_abi::sentinel_word,
                        (layout.staging_offset - layout.push_offset) / sizeof(std::uint32_t), stream_);
     if (first_epoch_ != 0) {
-      auto* control = reinterpret_cast<arbiter_abi::Control*>(start);
-      device_.fill_words(control->push_epoch, first_epoch_, arbiter_abi::max_blocks, stream_);
-      device_.fill_words(control->barrier_epoch, first_epoch_, arbiter_abi::max_blocks, stream_);
-      device_.fill_words(control->barrier_flag, first_epoch_,
-                         std::size_t{arbiter_abi::max_blocks} * arbiter_abi::max_world, stream_);
-      device_.fill_words(control->chunk_epoch, first_epoch_, arbiter_abi::max_blocks, stream_);
-      device_.fill_words(control->chunk_flag, first_epoch_,
-                         std::size_t{2} * arbiter_abi::max_blocks * arbiter_abi::max_world, stream_);
+      device_.fill_words(start + sizeof(arbiter_abi::Control), first_epoch_, control_words(control_arrays_), stream_);
     }
     if (before != nullptr) {  // whoever has made its first calls has made them
       auto* control = static_cast<arbiter_abi::Control*>(memory.local());

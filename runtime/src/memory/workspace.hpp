@@ -24,14 +24,14 @@ struct WorkspaceLayout {
   std::uint64_t total_bytes = 0;
   bool operator==(const WorkspaceLayout&) const = default;
 };
-/// Throws InvalidArgument when the sizes overflow 64 bits.
-WorkspaceLayout workspace_layout(std::uint64_t push_bytes, std::uint64_t staging_bytes);
+/// `control_arrays`: Catalogue::control_arrays(). Throws InvalidArgument when the sizes overflow 64 bits.
+WorkspaceLayout workspace_layout(int control_arrays, std::uint64_t push_bytes, std::uint64_t staging_bytes);
 
 class Workspace {
  public:
   /// `provider` empty: no symmetric memory; reserve() then refuses anything but zero bytes.
   /// `multicast`: its memory has a multicast address.
-  Workspace(Device&, Bootstrap&, std::optional<SymmetricProvider> provider, bool multicast,
+  Workspace(Device&, Bootstrap&, std::optional<SymmetricProvider> provider, bool multicast, int control_arrays,
             std::uint32_t first_epoch = 0);
   ~Workspace();
   Workspace(const Workspace&) = delete;
@@ -52,6 +52,10 @@ class Workspace {
   std::uint64_t push_bytes() const noexcept { return push_bytes_; }
   std::uint64_t staging_bytes() const noexcept { return staging_bytes_; }
   const WorkspaceLayout& layout() const noexcept { return layout_; }
+  /// What reserve() would make of these needs, without what is reserved already.
+  WorkspaceLayout layout_for(std::uint64_t push_bytes, std::uint64_t staging_bytes) const {
+    return workspace_layout(control_arrays_, push_bytes, staging_bytes);
+  }
   std::size_t bytes() const noexcept { return memory_ ? memory_->bytes() : 0; }
   /// Rank r's workspace as this rank addresses it; null before the first reserve().
   void* peer(int rank) const noexcept { return memory_ ? memory_->peer(rank) : nullptr; }
@@ -79,6 +83,7 @@ class Workspace {
   Bootstrap& bootstrap_;
   std::optional<SymmetricProvider> provider_;
   bool multicast_ = false;
+  int control_arrays_;
   std::uint32_t first_epoch_ = 0;
   std::unique_ptr<SymmetricMemory> memory_;
   std::vector<void*> seen_by_;

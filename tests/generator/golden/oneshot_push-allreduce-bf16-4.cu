@@ -28,19 +28,16 @@ struct FaultRecord {
   unsigned vectors[2];  // of state 3: of waiting_rank's message, of waited_for's; filled in by the host
 };
 
-// Start of every rank's workspace; the rotating buffers and the staging area lie behind it.
+// Start of every rank's workspace. Behind it lie, for each protocol of the catalogue, its epochs (arrays of max_blocks
+// words: what a block has passed) and its flags (the same for each of max_world ranks: written by rank r, its epoch for
+// this block), and then the rotating buffers and the staging area.
 // Zero-filled at creation.
 struct Control {
   unsigned abort;     // not 0: give up waiting; set by whoever gave up first, on all ranks
   unsigned reported;  // not 0: a thread of this rank has written the fault record
   unsigned calls;     // launches so far, this one included once it waits; read by those who wait for long
   unsigned reserved[29];
-  unsigned push_epoch[max_blocks];                // push protocol: epochs issued so far
-  unsigned barrier_epoch[max_blocks];             // barriers passed so far
-  unsigned barrier_flag[max_world][max_blocks];   // written by peer [r]: its barrier_epoch for this block
-  unsigned chunk_epoch[max_blocks];               // chunks of the chunked algorithm so far
-  unsigned chunk_flag[2][max_world][max_blocks];  // written by peer [r]: chunks stored here; data, then results
-  unsigned long long place[2][max_world];         // written by peer [r]: where its input and its output lie (pull.h)
+  unsigned long long place[2][max_world];  // written by peer [r]: where its input and its output lie (pull.h)
   unsigned long long said[max_world];  // and: in which epoch of the barriers (upper half), of how many vectors (lower)
   unsigned lengths[max_world][3];      // written by peer [r]: a rank whose message has another length than r's; the
                                        // vectors of r's message, and of that rank's
@@ -408,6 +405,7 @@ constexpr unsigned hidden = 0;       // elements of a row; 0 if the message is f
 constexpr unsigned row_vectors = 0;  // 16-byte vectors of a row; 0 if the message is flat
 constexpr bool prologue = 0;         // a rank contributes something else than its input
 constexpr bool quantised = 0;
+constexpr unsigned control_arrays = 0;  // of other protocols, before those of this algorithm's
 // What the caller may leave out.
 constexpr bool output_optional = 0, residual_out_optional = 1, norm_out_optional = 1;
 // Axes of the algorithm and numbers of the pattern's parts. All algorithms have `threads` (per block), `vectors` (per thread
@@ -580,6 +578,19 @@ ARBITER_DEVICE bool wanted(const void* tensor) {
 
 ARBITER_DEVICE Control* control_of(const Arguments& arguments, unsigned rank) {
   return reinterpret_cast<Control*>(arguments.workspace[rank]);
+}
+
+// The control words of this algorithm's protocol in a rank's workspace: see Control.
+ARBITER_DEVICE unsigned* control_array(const Arguments& arguments, unsigned rank, unsigned array) {
+  return reinterpret_cast<unsigned*>(arguments.workspace[rank] + sizeof(Control)) +
+         (config::control_arrays + array) * max_blocks;
+}
+ARBITER_DEVICE unsigned* epochs_of(const Arguments& arguments, unsigned rank) {
+  return control_array(arguments, rank, 0);
+}
+// Flag array `number` of a protocol with one array of epochs, as rank `writer` writes it.
+ARBITER_DEVICE unsigned* flags_of(const Arguments& arguments, unsigned rank, unsigned writer, unsigned number = 0) {
+  return control_array(arguments, rank, 1 + number * max_world + writer);
 }
 
 // Every block owns one counter of protocol state; a call advances all of them, also those of blocks that did not run,
@@ -807,7 +818,7 @@ struct Push {
 
   // Everything that does not depend on the epoch is computed here, while the previous kernel still runs.
   ARBITER_DEVICE Push(const Arguments& a, const Arguments& constants_) : arguments(a), constants(constants_) {
-    epochs = in_register(&control_of(a, kRank)->push_epoch[0]);
+    epochs = in_register(epochs_of(a, kRank));
     slot_stride = in_register(grid_blocks() * config::threads * static_cast<unsigned>(sizeof(Vector)));
     buffer_stride = in_register(a.push_stride);
     iterations_per_epoch = in_register(a.push_iterations);
@@ -969,12 +980,12 @@ struct Barrier {
   unsigned epoch;
 
   ARBITER_DEVICE explicit Barrier(const Arguments& constants_)
-      : constants(constants_), epoch(load_word(&control_of(constants_, kRank)->barrier_epoch[block_index()])) {
+      : constants(constants_), epoch(load_word(&epochs_of(constants_, kRank)[block_index()])) {
     count_call(control_of(constants, kRank));
   }
 
-  // The first barrier of a launch. A rank says with it how long its message is; whoever finds another length than its own
-  // says so, because such a program is wrong, and the peer's message may end where this rank would go on reading.
+  // The first barrier of a launch. A rank says with it how long its message is; whoever finds another length than its
+  // own says so, because such a program is wrong, and the peer's message may end where this rank would go on reading.
   ARBITER_DEVICE void meet(Wait& wait) {
     const unsigned peer = thread_index();
     const bool joins = peer < config::world && peer != kRank;
@@ -999,8 +1010,8 @@ struct Barrier {
     const unsigned peer = thread_index();
     if (peer < config::world && peer != kRank) {
       fence_system();
-      store_release(&control_of(constants, peer)->barrier_flag[kRank][block_index()], epoch);
-      const unsigned* flag = &control_of(constants, kRank)->barrier_flag[peer][block_index()];
+      store_release(&flags_of(constants, peer, kRank)[block_index()], epoch);
+      const unsigned* flag = &flags_of(constants, kRank, peer)[block_index()];
       wait.polls = 0;
       while (static_cast<int>(load_acquire(flag) - epoch) < 0) {
         if (wait.given_up || expired<kRank>(constants, wait, peer, phase_barrier, epoch)) break;
@@ -1014,12 +1025,11 @@ struct Barrier {
   // that stands still would look like one of the future when the epoch has gone half around. No peer stores to those
   // flags now: all of them are in this launch until this block arrives at the last barrier.
   ARBITER_DEVICE void advance(unsigned left) const {
-    Control* control = control_of(constants, kRank);
-    advance_epochs(control->barrier_epoch, epoch + left);
+    advance_epochs(epochs_of(constants, kRank), epoch + left);
     for (unsigned r = 0; r < config::world; ++r) {
       for (unsigned block = block_index() + grid_blocks() * (thread_index() + 1); block < max_blocks;
            block += grid_blocks() * config::threads)
-        store_word(&control->barrier_flag[r][block], epoch + left);
+        store_word(&flags_of(constants, kRank, r)[block], epoch + left);
     }
   }
 

@@ -8,6 +8,7 @@ constexpr unsigned hidden = 0;       // elements of a row; 0 if the message is f
 constexpr unsigned row_vectors = 0;  // 16-byte vectors of a row; 0 if the message is flat
 constexpr bool prologue = 0;         // a rank contributes something else than its input
 constexpr bool quantised = 0;
+constexpr unsigned control_arrays = 1;  // of other protocols, before those of this algorithm's
 // What the caller may leave out.
 constexpr bool output_optional = 0, residual_out_optional = 1, norm_out_optional = 1;
 // Axes of the algorithm and numbers of the pattern's parts. All algorithms have `threads` (per block), `vectors` (per thread

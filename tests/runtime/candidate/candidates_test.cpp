@@ -158,8 +158,8 @@ TEST(Candidates, TheHeuristicIsOneShotForSmallAndTwoShotForLargeMessages) {
     for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
       const ProblemFamily family{pattern, Dtype::bf16, 2048, 1 << 20, Mode::graph};
       EXPECT_EQ(heuristic(*group, family, 1).algorithm(), "oneshot_push");
-      EXPECT_EQ(heuristic(*group, family, 1024).algorithm(), "twoshot_rows");        // 4 MiB
-      EXPECT_EQ(heuristic(*group, family, 1 << 16).algorithm(), "twoshot_barrier");  // 256 MiB
+      EXPECT_EQ(heuristic(*group, family, 512).algorithm(), "twoshot_rows");      // 2 MiB
+      EXPECT_EQ(heuristic(*group, family, 1 << 16).algorithm(), "twoshot_push");  // 256 MiB
     }
   });
 }

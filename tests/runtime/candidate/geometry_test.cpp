@@ -170,8 +170,8 @@ TEST(Geometry, PublicFunctionUsesTheCatalogue) {
 }
 
 TEST(WorkspaceLayout, PartsAreAlignedAndDoNotOverlap) {
-  const WorkspaceLayout layout = workspace_layout(1000, 70000);
-  EXPECT_GE(layout.push_offset, sizeof(arbiter_abi::Control));
+  const WorkspaceLayout layout = workspace_layout(3, 1000, 70000);
+  EXPECT_GE(layout.push_offset, sizeof(arbiter_abi::Control) + 3 * arbiter_abi::max_blocks * sizeof(unsigned));
   EXPECT_EQ(layout.push_offset % 512, 0U);
   EXPECT_EQ(layout.push_stride, 1024U);
   EXPECT_EQ(layout.staging_offset, layout.push_offset + arbiter_abi::push_buffers * 1024);
@@ -181,12 +181,12 @@ TEST(WorkspaceLayout, PartsAreAlignedAndDoNotOverlap) {
 }
 
 TEST(WorkspaceLayout, LargeStagingIs64BitAndOverflowIsRefused) {
-  const WorkspaceLayout layout = workspace_layout(std::uint64_t{1} << 31, std::uint64_t{1} << 40);
+  const WorkspaceLayout layout = workspace_layout(0, std::uint64_t{1} << 31, std::uint64_t{1} << 40);
   EXPECT_EQ(layout.staging_offset, layout.push_offset + arbiter_abi::push_buffers * (std::uint64_t{1} << 31));
   EXPECT_EQ(layout.total_bytes, layout.staging_offset + (std::uint64_t{1} << 40));
-  EXPECT_THROW(workspace_layout(std::uint64_t{1} << 32, 0), InvalidArgument);  // Arguments::push_stride has 32 bits
-  EXPECT_THROW(workspace_layout(0, ~std::uint64_t{0}), InvalidArgument);
-  EXPECT_THROW(workspace_layout(0, ~std::uint64_t{0} - 1024), InvalidArgument);
+  EXPECT_THROW(workspace_layout(0, std::uint64_t{1} << 32, 0), InvalidArgument);  // Arguments::push_stride has 32 bits
+  EXPECT_THROW(workspace_layout(67, 0, ~std::uint64_t{0}), InvalidArgument);
+  EXPECT_THROW(workspace_layout(67, 0, ~std::uint64_t{0} - 1024), InvalidArgument);
 }
 
 }  // namespace

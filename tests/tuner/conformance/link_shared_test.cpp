@@ -260,25 +260,31 @@ TEST(SharedTensors, FlagsAndEpochsOfBlocksThatDidNotRunAdvance) {
       group->reserve(needs.push_bytes, needs.staging_bytes);
       const Tensor<float> data(*context.device, most_elements);
       data.fill([](std::size_t) { return 1.0F; });
-      const auto* control = static_cast<const arbiter_abi::Control*>(group->workspace().peer(context.rank));
-      const bool chunked = std::string_view(algorithm) == "twoshot_chunked";
+      const AlgorithmEntry& entry = group->catalogue().algorithm(requests[0].spec.kernel->backend, algorithm);
+      const Protocol& protocol =
+          *std::find_if(group->catalogue().protocols().begin(), group->catalogue().protocols().end(),
+                        [&](const Protocol& one) { return one.name == entry.protocol; });
+      const auto* words = reinterpret_cast<const unsigned*>(
+          static_cast<const unsigned char*>(group->workspace().peer(context.rank)) + sizeof(arbiter_abi::Control));
+      const auto array = [&](int number) {
+        return words + static_cast<std::size_t>(entry.arrays_before + number) * arbiter_abi::max_blocks;
+      };
       for (const std::int64_t tokens : {most_tokens, std::int64_t{1}, std::int64_t{1}}) {
         Call call;
         call.dtype = Dtype::fp32;
         call.hidden = hidden;
         call.tokens = tokens;
         call.input = call.output = data.data();
-        const unsigned before = chunked ? control->chunk_epoch[0] : control->barrier_epoch[0];
+        const unsigned before = array(0)[0];
         loaded[0].candidate->enqueue(call, nullptr);
-        const unsigned after = chunked ? control->chunk_epoch[0] : control->barrier_epoch[0];
+        const unsigned after = array(0)[0];
         EXPECT_NE(before, after);
-        const auto peer = static_cast<std::size_t>(1 - context.rank);
+        const int peer = 1 - context.rank;
         std::size_t behind = 0;
         for (std::size_t block = 0; block < arbiter_abi::max_blocks; ++block) {
-          behind += (chunked ? control->chunk_epoch[block] : control->barrier_epoch[block]) != after ? 1 : 0;
-          behind +=
-              (chunked ? control->chunk_flag[0][peer][block] : control->barrier_flag[peer][block]) != after ? 1 : 0;
-          if (chunked) behind += control->chunk_flag[1][peer][block] != after ? 1 : 0;
+          behind += array(0)[block] != after ? 1 : 0;
+          for (int flags = 0; flags < protocol.flags; ++flags)
+            behind += array(protocol.epochs + flags * max_world + peer)[block] != after ? 1 : 0;
         }
         EXPECT_EQ(behind, 0U) << algorithm << ", " << tokens << " tokens";
         context.bootstrap->barrier();

@@ -107,6 +107,14 @@ void print_parts() {
   for (const std::string& pattern : catalogue.usual_patterns()) print("  %s\n", pattern.c_str());
 }
 
+void print_constraints(const std::string& title, const std::vector<Constraint>& constraints) {
+  if (constraints.empty()) return;
+  print("\n%s\n", title.c_str());
+  Table table({"must hold", "or else"});
+  for (const Constraint& constraint : constraints) table.add({constraint.require, constraint.reason});
+  table.print(2);
+}
+
 void print_details(const AlgorithmEntry& entry) {
   print("\nAxes of %s\n", full_name(entry).c_str());
   Table axes({"axis", "values", "fixed when", "needs"});
@@ -115,11 +123,8 @@ void print_details(const AlgorithmEntry& entry) {
               axis.capability.empty() ? "-" : axis.capability});
   }
   axes.print(2);
-  if (entry.constraints.empty()) return;
-  print("\nConstraints of %s\n", full_name(entry).c_str());
-  Table constraints({"must hold", "or else"});
-  for (const Constraint& constraint : entry.constraints) constraints.add({constraint.require, constraint.reason});
-  constraints.print(2);
+  print_constraints("Constraints of " + full_name(entry), entry.constraints);
+  print_constraints("Pruning of " + full_name(entry) + " (arbiter tune --exhaustive goes without)", entry.pruning);
 }
 
 /// "cluster=1,threads=256" of a variant's full name: the rest stands in the columns before, and above the table.
@@ -190,6 +195,13 @@ void write(llvm::json::OStream& json, const AlgorithmCount& count) {
       }
     });
     write_constraints(json, "constraints", entry.constraints);
+    write_constraints(json, "pruning", entry.pruning);
+    if (entry.exchange) {
+      write_text(json, "transport", to_string(*entry.transport));
+      json.attribute("steps", entry.steps);
+      write_text(json, "link_rows", entry.link_rows);
+      write_text(json, "protocol", entry.protocol);
+    }
     json.attribute("variants", count.available);
     json.attributeArray("excluded", [&] {
       for (const auto& entry_of : count.excluded) {

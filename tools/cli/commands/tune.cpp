@@ -182,6 +182,8 @@ Options tune_options() {
       .value("budget", "TIME",
              "take this long in all (90s, 30m, 2h): sizes first, then changes of winner and close calls")
       .flag("resume", "keep what an earlier run has finished here; skip what was wrong or killed its worker")
+      .flag("exhaustive",
+            "also try what the catalogue prunes: kernels that can be built, but never won where it was measured")
       .flag("json", "for programs; see docs/cli.md");
   return options;
 }
@@ -219,6 +221,7 @@ int run_tune(const Options& options) {
     tuning.on_stuck = [&](const std::string& what) {
       context.give_up("nothing has ended for " + std::to_string(tuning.stuck_after.count() / 1000) + " s: " + what);
     };
+    tuning.source = CandidateSource::runtime(options.has("exhaustive"));
     tuning.seed = session.seed + 1;
     tuning.effort = SearchEffort::for_device(session.device);
     tuning.measure = MeasureSettings::for_device(session.device);

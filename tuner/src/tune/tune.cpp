@@ -38,10 +38,11 @@ void check(Group& group, const TuneOptions& options) {
 
 }  // namespace
 
-CandidateSource CandidateSource::runtime() {
+CandidateSource CandidateSource::runtime(bool exhaustive) {
   CandidateSource source;
-  source.enumerate = [](Group& group, const ProblemFamily& family, std::span<const CandidateSpec> best_plain) {
-    return enumerate_candidates(group, family, best_plain);
+  source.enumerate = [exhaustive](Group& group, const ProblemFamily& family,
+                                  std::span<const CandidateSpec> best_plain) {
+    return enumerate_candidates(group, family, best_plain, nullptr, exhaustive);
   };
   source.load = [](Group& group, const CandidateSpec& spec, const ProblemFamily& family) {
     const LoadRequest request{spec, family};

@@ -34,18 +34,39 @@ std::string_view to_string(Transport) noexcept;
 /// Throws InvalidArgument naming the valid spellings and the nearest one.
 Transport parse_transport(std::string_view);
 
+/// Words of every rank's workspace that outlive a launch, shared by the algorithms that name it: `epochs` arrays of one
+/// word per block, then `flags` arrays of one word per rank and block, which that rank writes. The workspace holds
+/// those of all protocols; kernels are told where their own begin.
+struct Protocol {
+  std::string name;     ///< "barrier"
+  std::string summary;  ///< one sentence for people
+  int epochs = 0;
+  int flags = 0;
+
+  /// Arrays of one word per block.
+  int arrays() const noexcept { return epochs + flags * max_world; }
+  bool operator==(const Protocol&) const = default;
+};
+
 struct AlgorithmEntry {
   Backend backend{};
   std::string name;           ///< "oneshot_push"
   std::string template_name;  ///< path below templates/: "algorithms/oneshot_push.cuh"
   std::string summary;        ///< one sentence for people
   Numerics numerics{};
-  std::optional<Transport> transport;     ///< of an exchange; none without one
+  std::optional<Transport> transport;  ///< of an exchange; none without one
+  /// Of an exchange: how often a message crosses a link before the result is there, one after the other, barriers and
+  /// the way back of a load included.
+  int steps = 0;
+  std::string link_rows;                  ///< expression: rows that a rank's links bring it for every `world` rows
+  std::string protocol;                   ///< name of its protocol; empty: nothing outlives a launch
+  int arrays_before = 0;                  ///< of the protocols before its own
   bool exchange = true;                   ///< false: the stand-alone epilogue kernel, which talks to nobody
   std::vector<int> worlds;                ///< world sizes it is built for
   std::vector<std::string> capabilities;  ///< what it needs beyond peer stores: "multicast"
   std::vector<Axis> axes;
-  std::vector<Constraint> constraints;
+  std::vector<Constraint> constraints;  ///< broken: it cannot be built or run. Those of all algorithms come first
+  std::vector<Constraint> pruning;      ///< broken: it can, but nobody expects it to win. The same
   // Geometry, as expressions over Bindings (evaluate() below):
   std::string tile_rows;       ///< rows that one cluster handles in one iteration: "1", "world"
   std::string push_slots;      ///< rotating-buffer vectors per thread and vector of a tile: "world", "2 * world", "0"
@@ -53,13 +74,19 @@ struct AlgorithmEntry {
   std::string shared_bytes;    ///< dynamic shared memory of a block, that of row sums included
 
   const Axis* axis(std::string_view axis_name) const noexcept;
+  /// How often a rank's links bring it the size of the message, among `world` ranks. 0 without exchange.
+  double link_messages(int world) const;
+  /// Every rank gets every other rank's whole message and sums it all; or every row has one rank that sums it and hands
+  /// the result to all. Of neither kind: what the switch sums.
+  bool one_shot() const;
+  bool two_shot() const;
 };
 
 /// Values for the names a constraint may use: every compile-time axis of the algorithm (cluster and vectors are 1 where
-/// it has no such axis, threads is max_threads), every constant and parameter of the parts (0 where the pattern does
-/// not have it), and world, hidden (elements, 0 for flat patterns), element_bytes, elements (of a 16-byte vector),
-/// row_vectors (vectors of a row, 0 if flat), rows (1 if the pattern works on rows), prologue (1 if what a rank
-/// contributes is not its input as it is), sm (80, 90, ..., 0 on the CPU device), max_threads (per block), and
+/// it has no such axis, multicast is 0, threads is max_threads), every constant and parameter of the parts (0 where the
+/// pattern does not have it), and world, hidden (elements, 0 for flat patterns), element_bytes, elements (of a 16-byte
+/// vector), row_vectors (vectors of a row, 0 if flat), rows (1 if the pattern works on rows), prologue (1 if what a
+/// rank contributes is not its input as it is), sm (80, 90, ..., 0 on the CPU device), max_threads (per block), and
 /// partials: warps' worth of vectors in a row, (row_vectors + 31) / 32.
 using Bindings = std::map<std::string, long, std::less<>>;
 
@@ -80,6 +107,9 @@ class Catalogue {
 
   const std::vector<AlgorithmEntry>& algorithms() const noexcept { return algorithms_; }
   const std::vector<PartEntry>& parts() const noexcept { return parts_; }
+  const std::vector<Protocol>& protocols() const noexcept { return protocols_; }
+  /// Arrays of one word per block that the workspace holds: those of all protocols.
+  int control_arrays() const noexcept;
   /// Names of the patterns that people ask for most, for lists and completion. Any other composition is as good.
   const std::vector<std::string>& usual_patterns() const noexcept { return usual_patterns_; }
 
@@ -98,6 +128,7 @@ class Catalogue {
  private:
   std::vector<AlgorithmEntry> algorithms_;
   std::vector<PartEntry> parts_;
+  std::vector<Protocol> protocols_;
   std::vector<std::string> usual_patterns_;
   std::string hash_;
 };

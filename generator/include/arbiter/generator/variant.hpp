@@ -36,12 +36,14 @@ struct TargetLimits {
   int sm = 0;                             ///< 80, 86, 89, 90, 100, 103, 120; 0 for the CPU device
   int max_threads = 1024;                 ///< per block
   std::vector<std::string> capabilities;  ///< proven here: "multicast"
+  bool exhaustive = false;                ///< what the catalogue prunes is enumerated too
 };
 
-/// A combination the catalogue names that cannot be built here, and why.
+/// A combination the catalogue names that cannot be built here, or that it prunes, and why.
 struct Excluded {
   Variant variant;
   std::string reason;
+  bool pruned = false;  ///< it can be built: an exhaustive enumeration has it
 };
 
 struct Enumeration {
@@ -60,8 +62,8 @@ Enumeration enumerate(const Catalogue&, std::string_view pattern, Dtype, int wor
 /// The stand-alone epilogue kernels of a pattern (world 1).
 Enumeration enumerate_standalone(const Catalogue&, std::string_view pattern, Dtype, int hidden, const TargetLimits&);
 
-/// Why `variant` cannot be built for `limits`; empty if it can. A variant the catalogue does not describe (it came
-/// from an older database, say) has a reason too.
+/// Why `variant` cannot be built for `limits`; empty if it can, pruned or not. A variant the catalogue does not
+/// describe (it came from an older database, say) has a reason too.
 std::optional<std::string> unavailable(const Catalogue&, const Variant&, const TargetLimits&);
 
 }  // namespace arbiter

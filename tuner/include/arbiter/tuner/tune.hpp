@@ -27,8 +27,8 @@ struct CandidateSource {
   /// Not collective, from any thread: makes the kernel, so that load() finds it made. Empty: load() makes it.
   std::function<void(Group&, const Variant&)> compile = {};
 
-  /// The catalogue and the runtime.
-  static CandidateSource runtime();
+  /// The catalogue and the runtime. `exhaustive`: what the catalogue prunes is a candidate too.
+  static CandidateSource runtime(bool exhaustive = false);
 };
 
 /// How much is tried at one problem.
