@@ -63,15 +63,18 @@ inline void on_devices(int size, const std::function<void(std::shared_ptr<Bootst
 }
 
 /// The same with a group on every rank.
-inline void on_ranks(int size, const std::function<void(Group&)>& body,
-                     std::chrono::milliseconds timeout = std::chrono::seconds(20)) {
+inline void on_ranks_with(int size, const GroupOptions& options, const std::function<void(Group&)>& body) {
   on_devices(size, [&](std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device) {
-    GroupOptions options;
-    options.variables = test_variables(timeout);
-    options.nccl = false;
     const std::unique_ptr<Group> group = make_group(std::move(bootstrap), std::move(device), options);
     body(*group);
   });
+}
+inline void on_ranks(int size, const std::function<void(Group&)>& body,
+                     std::chrono::milliseconds timeout = std::chrono::seconds(20)) {
+  GroupOptions options;
+  options.variables = test_variables(timeout);
+  options.nccl = false;
+  on_ranks_with(size, options, body);
 }
 
 }  // namespace arbiter::testing

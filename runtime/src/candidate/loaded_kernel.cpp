@@ -158,13 +158,14 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
 }
 
 std::string candidate_source_hash(const Group& group, const CandidateSpec& spec) {
-  return candidate_source_hash(group.catalogue(), dialect_of(group), spec);
+  return candidate_source_hash(group.catalogue(), dialect_of(group), spec, group.templates());
 }
 
-std::string candidate_source_hash(const Catalogue& catalogue, Dialect dialect, const CandidateSpec& spec) {
+std::string candidate_source_hash(const Catalogue& catalogue, Dialect dialect, const CandidateSpec& spec,
+                                  const TemplateMap& templates) {
   std::vector<std::string> hashes;
   const auto add = [&](const Variant& variant, int rank) {
-    hashes.push_back(render_kernel(catalogue, variant, rank, dialect).hash);
+    hashes.push_back(render_kernel(catalogue, variant, rank, dialect, templates).hash);
   };
   if (spec.kernel) {
     // On the CPU device one source holds the kernels of all ranks.

@@ -119,7 +119,8 @@ LinkWorld::LinkWorld(const LinkCheckOptions& options, std::uint64_t push_buffer_
     : ranks_(static_cast<std::size_t>(options.world)) {
   // Nothing here needs a warp, but barriers want a thread for each rank.
   const int threads = options.world <= 4 ? 4 : 16;
-  const auto catalogue = std::make_shared<const Catalogue>(Catalogue::builtin().with_axis("threads", {threads}));
+  const auto catalogue = std::make_shared<const Catalogue>(
+      (options.catalogue ? *options.catalogue : Catalogue::builtin()).with_axis("threads", {threads}));
   family_ = {flat_pattern, Dtype::fp16, flat_hidden, flat_tokens, Mode::graph};
   TargetLimits limits;
   limits.capabilities = {"multicast"};  // what the group really has is asked when it loads
@@ -203,7 +204,9 @@ void LinkWorld::set_up(Rank& self, const LinkCheckOptions& options, std::uint64_
   for (LoadResult& result : loaded) {
     if (!result.candidate) throw Unsupported(result.reason);
     RunnableCandidate& candidate = *result.candidate;
-    const int cluster = candidate.spec().kernel->parameter("cluster");
+    const auto& parameters = candidate.spec().kernel->parameters;
+    const auto axis = parameters.find("cluster");
+    const int cluster = axis == parameters.end() ? 1 : axis->second;
     const int most = candidate.block_limit();
     if (self.bootstrap->rank() == 0) {
       clusters_.push_back(cluster);

@@ -19,6 +19,7 @@ struct LinkCheckOptions {
   EnvironmentVariables variables;  ///< for the kernel cache; the deadline of waits is the check's own
   std::shared_ptr<KernelCache> cache = nullptr;
   std::shared_ptr<const TemplateMap> templates = nullptr;  ///< null: those that are built in
+  std::shared_ptr<const Catalogue> catalogue = nullptr;    ///< null: the one that is built in
   bool alone = false;  ///< no other algorithm between its calls: fewer kernels to compile
 
   std::string name() const { return std::string(to_string(backend)) + "/" + algorithm; }
