@@ -13,7 +13,7 @@ namespace {
 /// A cell. Programs that open CSV run one that starts with an operator as a formula: an apostrophe makes it text.
 std::string quoted_csv(const std::string& given) {
   const bool formula = !given.empty() && std::string_view("=+-@\t\r").find(given.front()) != std::string_view::npos;
-  const std::string text = (formula ? "'" : "") + visible(given);
+  std::string text = (formula ? "'" : "") + visible(given);
   if (text.find_first_of(",\"") == std::string::npos) return text;
   std::string quoted = "\"";
   for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
