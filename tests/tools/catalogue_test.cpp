@@ -77,11 +77,13 @@ TEST(CatalogueCommand, CountsWhatRenderLists) {
 
 TEST(CatalogueCommand, ExplainsWhatIsNotAvailable) {
   const Outcome outcome = run_arbiter({"catalogue", "--explain", "--pattern", "allreduce_residual_rmsnorm", "--hidden",
-                                       "16384", "--world", "4", "--target", "sm_90a"});
+                                       "16384", "--world", "4", "--target", "sm_90a"},
+                                      {{"COLUMNS", "200"}});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("What is not available, and why"), std::string::npos);
   EXPECT_NE(outcome.out.find("a row does not fit in one block"), std::string::npos) << outcome.out;
-  const Outcome world = run_arbiter({"catalogue", "--explain", "--world", "9", "--target", "sm_90a"});
+  const Outcome world =
+      run_arbiter({"catalogue", "--explain", "--world", "9", "--target", "sm_90a"}, {{"COLUMNS", "200"}});
   EXPECT_NE(world.out.find("world size 9 is not built"), std::string::npos) << world.out;
   const Outcome old = run_arbiter({"catalogue", "--explain", "--algorithm", "mnnvl/oneshot_push", "--pattern",
                                    "allreduce_residual_rmsnorm", "--target", "sm_80"});
@@ -90,8 +92,9 @@ TEST(CatalogueCommand, ExplainsWhatIsNotAvailable) {
 }
 
 TEST(CatalogueCommand, AProblemThatNoDeviceCanDoIsExplained) {
-  const Outcome outcome = run_arbiter({"catalogue", "--explain", "--pattern", "allreduce,allreduce_nvfp4_linear",
-                                       "--dtype", "fp32", "--target", "cpu"});
+  const Outcome outcome = run_arbiter(
+      {"catalogue", "--explain", "--pattern", "allreduce,allreduce_nvfp4_linear", "--dtype", "fp32", "--target", "cpu"},
+      {{"COLUMNS", "200"}});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("allreduce_nvfp4_linear fp32, hidden 8192"), std::string::npos) << outcome.out;
   const llvm::json::Value document =

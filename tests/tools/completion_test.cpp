@@ -82,7 +82,8 @@ TEST_F(Bash, CompletesFiles) {
   const std::string start = scratch->file("arb");
   EXPECT_EQ(candidates({"show", "--db", start}), List{scratch->file("arbiter.bash")});
   EXPECT_EQ(candidates({"merge", start}), List{scratch->file("arbiter.bash")});
-  EXPECT_EQ(candidates({"history", start}), List{});
+  EXPECT_EQ(candidates({"history", start}), List{scratch->file("arbiter.bash")}) << "the database";
+  EXPECT_EQ(candidates({"doctor", start}), List{});
 }
 
 /// Every value that is offered is one that the program takes.
@@ -150,8 +151,8 @@ TEST(Manual, TroffHasNoComplaintAndEveryOptionIsThere) {
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_EQ(outcome.err, "");
   for (const char* expected :
-       {"ARBITER(1)", "arbiter show [options]", "--plot", "--pattern NAME", "ARBITER_TIMEOUT_MS", "EXIT STATUS",
-        "arbiter tune --gpus 0-3 --world 2,4 --db cluster.db", "`arbiter history`"}) {
+       {"ARBITER(1)", "arbiter show [DB] [options]", "--plot", "--pattern NAME", "ARBITER_TIMEOUT_MS", "EXIT STATUS",
+        "arbiter tune --model llama-70b --tp 4,8 --db cluster.db", "`arbiter history`"}) {
     EXPECT_NE(outcome.out.find(expected), std::string::npos) << expected;
   }
 }

@@ -126,6 +126,8 @@ TEST_F(EndToEnd, ShowFilters) {
   EXPECT_EQ(nothing.err,
             "nothing matches. There are decisions for pattern: allreduce, allreduce_residual_rmsnorm; dtype: bf16; "
             "hidden: 512; world: 2, 3; mode: graph\n");
+  const Outcome missing = show({"--world", "8"});
+  EXPECT_NE(missing.err.find("world: 2, 3;"), std::string::npos) << missing.err;
   const Outcome table = show({});
   EXPECT_EQ(table.exit_code, 0);
   EXPECT_NE(table.out.find("allreduce_residual_rmsnorm"), std::string::npos);
@@ -163,8 +165,66 @@ TEST_F(EndToEnd, BenchPrintsATable) {
   const Outcome outcome = arbiter("bench", {"--ranks", "2", "--tokens", "4", "--against", "trtllm/oneshot_push"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("allreduce bf16, hidden 512, 2 ranks, graph"), std::string::npos) << outcome.out;
-  EXPECT_NE(outcome.out.find("vs trtllm/oneshot_push"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("vs oneshot_push"), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("decision"), std::string::npos) << outcome.out;
+}
+
+TEST_F(EndToEnd, WhatIsNamedTwiceIsMeasuredOnce) {
+  const Outcome outcome = arbiter("tune", {"--pattern", "allreduce,allreduce", "--mode", "graph,graph", "--dtype",
+                                           "bf16,bf16", "--ranks", "2,2", "--tokens", "1,1", "--resume", "--json"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const llvm::json::Value document = parse_object(outcome.out);
+  EXPECT_EQ(member(document, "runs")->getAsArray()->size(), 1U);
+  EXPECT_EQ(member(document, "runs[0].problems")->getAsInteger(), 1);
+}
+
+TEST_F(EndToEnd, ATuneSaysFirstThatItTunesTheCpuDevice) {
+  const Outcome outcome = arbiter("tune", {"--pattern", "allreduce", "--ranks", "2", "--tokens", "1", "--resume"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_TRUE(outcome.out.starts_with("tuning the CPU device, 2 ranks.")) << outcome.out;
+}
+
+TEST_F(EndToEnd, ADryRunSaysWhatWouldBeMeasuredAndMeasuresNothing) {
+  const std::string file = scratch->file("dry.db");
+  const std::vector<std::string> command{
+      "tune", "--device", "cpu",     "--db",     file, "--model", "llama-70b,deepseek-v3",
+      "--tp", "2,4",      "--quick", "--dry-run"};
+  const Outcome outcome = run_arbiter(with(command, {"--json"}));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_FALSE(std::filesystem::exists(file));
+  const llvm::json::Value document = parse_object(outcome.out);
+  EXPECT_EQ(member(document, "device")->getAsString(), "the CPU device");
+  std::set<std::int64_t> hiddens, worlds;
+  for (const llvm::json::Value& problem : *member(document, "problems")->getAsArray()) {
+    expect_keys(&problem, {"pattern", "dtype", "hidden", "world", "mode", "tokens", "kernels", "candidates"});
+    hiddens.insert(*member(problem, "hidden")->getAsInteger());
+    worlds.insert(*member(problem, "world")->getAsInteger());
+    EXPECT_EQ(member(problem, "tokens")->getAsArray()->size(), 2U);
+    EXPECT_GT(*member(problem, "kernels")->getAsInteger(), 0);
+  }
+  EXPECT_EQ(hiddens, (std::set<std::int64_t>{7168, 8192}));
+  EXPECT_EQ(worlds, (std::set<std::int64_t>{2, 4}));
+  EXPECT_GT(*member(document, "seconds")->getAsNumber(), 0);
+  const Outcome table = run_arbiter(command);
+  for (const char* expected : {"the CPU device", "kernels to compile", "estimated time", "8192", "7168"}) {
+    EXPECT_NE(table.out.find(expected), std::string::npos) << table.out;
+  }
+  const auto kernels = [](const llvm::json::Value& plan) {
+    std::int64_t sum = 0;
+    for (const llvm::json::Value& problem : *member(plan, "problems")->getAsArray())
+      sum += *member(problem, "kernels")->getAsInteger();
+    return sum;
+  };
+  EXPECT_GT(kernels(parse_object(run_arbiter(with(command, {"--json", "--exhaustive"})).out)), kernels(document));
+}
+
+TEST_F(EndToEnd, ADatabaseMayBeNamedWithoutAnOption) {
+  EXPECT_EQ(run_arbiter({"show", database()}).out, show({}).out);
+  EXPECT_EQ(run_arbiter({"history", database()}).exit_code, 0);
+  EXPECT_EQ(run_arbiter({"inspect", database(), "allreduce", "tokens=4", "world=2"}).exit_code, 0);
+  EXPECT_EQ(run_arbiter({"snapshot", database(), scratch->file("named.db")}).exit_code, 0);
+  EXPECT_EQ(run_arbiter({"export", scratch->file("named.db"), "--format", "csv"}).exit_code, 0);
+  EXPECT_EQ(run_arbiter({"show", scratch->file("named.db"), "--json"}).exit_code, 0);
 }
 
 TEST_F(EndToEnd, ResumeMeasuresNothingTwice) {
@@ -192,6 +252,44 @@ TEST_F(EndToEnd, ADatabaseThatWasAskedForMustExist) {
   const Outcome outcome = run_arbiter({"bench", "--device", "cpu", "--quick", "--db", scratch->file("none.db")});
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_NE(outcome.err.find("none.db"), std::string::npos) << outcome.err;
+}
+
+TEST_F(EndToEnd, AnInterruptedVerifyIsNoSuccess) {
+  const std::string err = scratch->file("verify.err");
+  const std::string cache = scratch->file("cache");
+  const std::string program = arbiter_program();
+  int said[2];
+  ASSERT_EQ(pipe(said), 0);
+  const pid_t process = fork();
+  if (process == 0) {
+    dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
+    dup2(said[1], STDOUT_FILENO);
+    close(said[0]);
+    close(said[1]);
+    setenv("ARBITER_CACHE_DIR", cache.c_str(), 1);
+    execl(program.c_str(), "arbiter", "verify", "--device", "cpu", "--ranks", "2", nullptr);
+    _exit(127);
+  }
+  close(said[1]);
+  // It has begun when the first kernel of its own is in the cache; then there are minutes of cases left.
+  const auto kernels = [&] {
+    const auto begin = std::filesystem::recursive_directory_iterator(cache);
+    return std::distance(begin, std::filesystem::recursive_directory_iterator());
+  };
+  const auto before = kernels();
+  for (int i = 0; i < 600 && kernels() == before; ++i) usleep(50'000);
+  kill(process, SIGINT);
+  std::string out;
+  char part[4096];
+  for (ssize_t count = 0; (count = read(said[0], part, sizeof part)) > 0;)
+    out.append(part, static_cast<std::size_t>(count));
+  close(said[0]);
+  int status = 0;
+  ASSERT_EQ(waitpid(process, &status, 0), process);
+  ASSERT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 130) << read_text(err);
+  EXPECT_NE(out.find("cancelled"), std::string::npos) << out;
+  EXPECT_NE(read_text(err).find("interrupted; the cases that were not reached are skipped"), std::string::npos);
 }
 
 /// Starts a tune that would take long, interrupts it once it has begun, and returns its exit status.

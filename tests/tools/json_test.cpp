@@ -29,6 +29,39 @@ TEST(Json, Doctor) {
   expect_keys(member(document, "variables[0]"), {"name", "value", "set", "description"});
 }
 
+/// Only what the user set is "set": this program offers NCCL its own plugin.
+TEST(Json, DoctorTellsWhatTheUserSet) {
+  for (const bool set : {false, true}) {
+    const Outcome outcome = run_arbiter({"doctor", "--json"}, {{"NCCL_TUNER_PLUGIN", set ? "none" : ""}});
+    const llvm::json::Value document = parse_object(outcome.out);
+    for (const llvm::json::Value& variable : *member(document, "variables")->getAsArray()) {
+      if (member(variable, "name")->getAsString() != "NCCL_TUNER_PLUGIN") continue;
+      EXPECT_EQ(member(variable, "set")->getAsBoolean(), set);
+      if (set) {
+        EXPECT_EQ(member(variable, "value")->getAsString(), "none");
+      }
+    }
+  }
+}
+
+TEST(Json, FailuresAreObjectsToo) {
+  const Outcome failure = run_arbiter({"show", "/nowhere/none.db", "--json"});
+  EXPECT_EQ(failure.exit_code, 1);
+  const llvm::json::Value document = parse_object(failure.out);
+  EXPECT_EQ(member(document, "schema")->getAsInteger(), 1);
+  EXPECT_EQ(member(document, "error.kind")->getAsString(), "failure");
+  EXPECT_EQ(member(document, "error.exit_status")->getAsInteger(), 1);
+  EXPECT_NE(member(document, "error.message")->getAsString()->find("/nowhere/none.db"), llvm::StringRef::npos);
+  EXPECT_NE(failure.err.find("/nowhere/none.db"), std::string::npos) << "people read it on standard error";
+
+  const Outcome usage = run_arbiter({"tune", "--json", "--quik"});
+  EXPECT_EQ(usage.exit_code, 2);
+  EXPECT_EQ(member(parse_object(usage.out), "error.kind")->getAsString(), "usage");
+  EXPECT_EQ(run_arbiter({"shwo", "--json"}).exit_code, 2);
+  // Behind "--" it is another program's.
+  EXPECT_EQ(run_arbiter({"run", "--", "/nowhere/program", "--json"}).out, "");
+}
+
 TEST(Json, RenderList) {
   const Outcome outcome = run_arbiter({"render", "--list", "--json", "--pattern", "allreduce_residual_rmsnorm"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;

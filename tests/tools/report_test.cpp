@@ -3,6 +3,9 @@
 #include <llvm/Support/Base64.h>
 
 #include <fstream>
+#include <map>
+#include <regex>
+#include <set>
 
 #include "arbiter/db/contents.hpp"
 #include "db/fixtures.hpp"
@@ -38,7 +41,8 @@ class Report : public ::testing::Test {
   static std::string database() { return scratch->file("example.db"); }
 
   /// Opens `text`, evaluates `script` in it when it is drawn, and listens to the console.
-  static Seen look(const std::string& text, const std::string& script, Scheme scheme = Scheme::light) {
+  static Seen look(const std::string& text, const std::string& script, Scheme scheme = Scheme::light,
+                   int width = 1400) {
     const std::string file = scratch->file("looked-at.html");
     const std::string probe = "<script>(function () { var seen = btoa(unescape(encodeURIComponent(JSON.stringify(" +
                               script + ")))); document.body.setAttribute('data-seen', seen); })();</script>";
@@ -47,7 +51,7 @@ class Report : public ::testing::Test {
     const Outcome outcome =
         run_program("timeout", {"60", "chromium", "--headless", "--no-sandbox", "--disable-gpu",
                                 "--disable-dev-shm-usage", "--user-data-dir=" + scratch->file("browser"),
-                                "--enable-logging=stderr", "--v=0", "--window-size=1400,1000",
+                                "--enable-logging=stderr", "--v=0", "--window-size=" + std::to_string(width) + ",1000",
                                 std::string("--blink-settings=preferredColorScheme=") + static_cast<char>(scheme),
                                 "--dump-dom", "file://" + file});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
@@ -212,6 +216,171 @@ TEST_F(Report, DrawsCurvesMapsAndTables) {
   EXPECT_GT(number("filtered"), 0);
   EXPECT_LT(number("filtered"), number("decisions"));
   EXPECT_TRUE(is_true("wide")) << "the page scrolls sideways";
+}
+
+/// Everything that is written in charts lies inside the card they are in; what every check below wants.
+constexpr const char* inside = R"(
+  function inside() {
+    var out = [];
+    document.querySelectorAll('figure svg text').forEach(function (text) {
+      var box = text.getBoundingClientRect(), card = text.closest('section').getBoundingClientRect();
+      if (box.width && (box.left < card.left || box.right > card.right)) out.push(text.textContent);
+    });
+    return out;
+  }
+  function texts(what) { return Array.prototype.map.call(document.querySelectorAll(what), function (e) { return e.textContent; }); }
+)";
+
+TEST_F(Report, OneNumberOfRanksHasTheWholeWidthAndShortAxesHaveTicks) {
+  if (!has_browser()) GTEST_SKIP() << "no Chromium: apt-get install chromium";
+  ExampleShape shape;
+  shape.worlds = {4};
+  shape.hiddens = {8192};
+  shape.patterns = {"allreduce"};
+  shape.tokens = {5, 6};  // neither powers of two nor times with a 1, 2 or 5 between
+  shape.samples = 5;
+  make_example_database(scratch->file("short.db"), shape);
+  const Outcome outcome = run_arbiter({"report", scratch->file("short.db"), "-o", "-"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const Seen seen = look(outcome.out, std::string("(function () {") + inside + R"(
+    var figure = document.querySelector('#curves figure').getBoundingClientRect(), card = document.querySelector('#curves').getBoundingClientRect();
+    return {share: figure.width / card.width, x: texts('#curves .axis.x text').length, y: texts('#curves .axis.y text').length,
+            outside: inside()};
+  })())");
+  expect_quiet(seen);
+  EXPECT_GT(*member(seen.result, "share")->getAsNumber(), 0.9);
+  EXPECT_GE(*member(seen.result, "x")->getAsInteger(), 2);
+  EXPECT_GE(*member(seen.result, "y")->getAsInteger(), 2);
+  EXPECT_TRUE(member(seen.result, "outside")->getAsArray()->empty());
+}
+
+TEST_F(Report, CellsSayHowItStandsAgainstNcclAndTablesScroll) {
+  if (!has_browser()) GTEST_SKIP() << "no Chromium: apt-get install chromium";
+  const Seen seen = look(page, std::string("(function () {") + inside + R"(
+    var scroll = document.querySelector('#decisions .scroll'), table = scroll.querySelector('table');
+    return {cells: texts('#maps .area-name').join(' '), outside: inside(), wide: document.documentElement.scrollWidth <= window.innerWidth,
+            head: texts('#decisions th').join(' '), scrolls: table.scrollWidth > scroll.clientWidth,
+            overflow: getComputedStyle(scroll).overflowX, subtitle: document.getElementById('subtitle').textContent};
+  })())",
+                         Scheme::light, 500);
+  expect_quiet(seen);
+  const std::string cells = member(seen.result, "cells")->getAsString()->str();
+  EXPECT_TRUE(std::regex_search(cells, std::regex("[0-9]\\.[0-9]\xc3\x97"))) << cells;
+  EXPECT_TRUE(member(seen.result, "outside")->getAsArray()->empty());
+  EXPECT_EQ(member(seen.result, "wide")->getAsBoolean(), true) << "the page scrolls sideways, not the table";
+  EXPECT_EQ(member(seen.result, "scrolls")->getAsBoolean(), true);
+  EXPECT_EQ(member(seen.result, "overflow")->getAsString(), "auto");
+  EXPECT_NE(member(seen.result, "head")->getAsString()->find("timed at"), llvm::StringRef::npos);
+  EXPECT_NE(member(seen.result, "head")->getAsString()->find("vs NCCL"), llvm::StringRef::npos);
+  EXPECT_NE(member(seen.result, "subtitle")->getAsString()->find("times as fast as NCCL"), llvm::StringRef::npos);
+}
+
+/// The number of an algorithm's colour does not depend on what else is in a report.
+TEST_F(Report, AnAlgorithmHasTheSameColourInEveryReport) {
+  ExampleShape shape;
+  shape.tokens = {4096};  // one-shot alone would be the first of others
+  shape.patterns = {"allreduce"};
+  shape.samples = 5;
+  make_example_database(scratch->file("colour.db"), shape);
+  ASSERT_EQ(run_arbiter({"snapshot", scratch->file("colour.db"), scratch->file("colour-snapshot.db")}).exit_code, 0);
+  const auto colours = [](const std::string& text) {
+    const std::string start = "id=\"data\">";
+    const std::size_t from = text.find(start) + start.size();
+    const llvm::json::Value data = parse_object(text.substr(from, text.find("</script>", from) - from));
+    std::map<std::string, std::int64_t> all;
+    for (const llvm::json::Value& family : *member(data, "families")->getAsArray()) {
+      all[member(family, "name")->getAsString()->str()] = *member(family, "colour")->getAsInteger();
+    }
+    return all;
+  };
+  const auto many = colours(page);
+  const auto few = colours(run_arbiter({"report", scratch->file("colour-snapshot.db"), "-o", "-"}).out);
+  ASSERT_LT(few.size(), many.size());
+  ASSERT_FALSE(few.empty());
+  for (const auto& [name, colour] : few) EXPECT_EQ(many.at(name), colour) << name;
+  std::set<std::int64_t> different;
+  for (const auto& [name, colour] : many) {
+    if (!name.starts_with("nccl") && name.find('+') == std::string::npos) different.insert(colour % 10);
+  }
+  EXPECT_EQ(different.size(), 3U);
+}
+
+TEST_F(Report, TwoDatabasesLieSideBySide) {
+  ExampleShape shape;
+  shape.tokens = {1, 64, 4096};
+  shape.gpu_name = "Another GPU";
+  shape.samples = 5;
+  make_example_database(scratch->file("other.db"), shape);
+  const Outcome outcome = run_arbiter({"report", database(), scratch->file("other.db"), "-o", "-"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  if (!has_browser()) GTEST_SKIP() << "no Chromium: apt-get install chromium";
+  const Seen seen = look(outcome.out, std::string("(function () {") + inside + R"(
+    var out = {figures: texts('#curves figcaption'), maps: texts('#maps figcaption').length, head: texts('#decisions th')[0],
+               outside: inside()};
+    var box = document.getElementById('choose-beside');
+    box.value = '-1'; box.dispatchEvent(new Event('change'));
+    out.alone = texts('#curves figcaption');
+    return out;
+  })())");
+  expect_quiet(seen);
+  const auto list = [&](const char* name) {
+    std::vector<std::string> all;
+    for (const llvm::json::Value& value : *member(seen.result, name)->getAsArray())
+      all.push_back(value.getAsString()->str());
+    return all;
+  };
+  EXPECT_EQ(list("figures"), (std::vector<std::string>{
+                                 "2 ranks, example.db: Example GPU (cuda)", "2 ranks, other.db: Another GPU (cuda)",
+                                 "4 ranks, example.db: Example GPU (cuda)", "4 ranks, other.db: Another GPU (cuda)"}));
+  EXPECT_EQ(member(seen.result, "maps")->getAsInteger(), 4);
+  EXPECT_EQ(member(seen.result, "head")->getAsString(), "from");
+  EXPECT_TRUE(list("outside").empty());
+  EXPECT_EQ(list("alone"), (std::vector<std::string>{"2 ranks", "4 ranks"}));
+}
+
+TEST_F(Report, ReadsWhatBenchPrinted) {
+  const auto row = [](int tokens, double us, double nccl) {
+    return R"({"mode": "graph", "world": 2, "dtype": "bf16", "pattern": "allreduce", "hidden": 8192, "tokens": )" +
+           std::to_string(tokens) + R"(, "bytes": )" + std::to_string(tokens * 16384) +
+           R"(, "results": {"auto": {"median_us": )" + std::to_string(us) + R"(, "ci_low_us": 1, "ci_high_us": 9,
+           "chosen": "trtllm/oneshot_push:threads=256,vectors=1", "rule": "decision"},
+           "nccl": {"median_us": )" +
+           std::to_string(nccl) + R"(, "ci_low_us": 1, "ci_high_us": 20, "chosen": "nccl/classic"},
+           "trtllm/oneshot_push": {"median_us": 2.5, "ci_low_us": 2, "ci_high_us": 3,
+           "chosen": "trtllm/oneshot_push:threads=256,vectors=1"}, "mnnvl/twoshot_push": {"unavailable": "why"}}})";
+  };
+  const std::string file = scratch->file("bench.json");
+  std::ofstream(file)
+      << R"({"schema": 1, "environment": {"device": "cuda", "gpu_name": "Benched GPU", "multicast": false,
+    "sm_count": 132, "nccl_variables": {"NCCL_NVLS_ENABLE": "0"}}, "rows": [)"
+      << row(1, 2, 8) << "," << row(2, 2, 6) << "," << row(16, 4, 4) << "]}";
+  const Outcome outcome = run_arbiter({"report", file, "-o", "-"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const std::string start = "id=\"data\">";
+  const std::size_t from = outcome.out.find(start) + start.size();
+  const llvm::json::Value data = parse_object(outcome.out.substr(from, outcome.out.find("</script>", from) - from));
+  EXPECT_EQ(member(data, "environments[0].title")->getAsString(), "Benched GPU (cuda)");
+  const llvm::json::Array& decisions = *member(data, "environments[0].decisions")->getAsArray();
+  ASSERT_EQ(decisions.size(), 3U);
+  const int least[] = {1, 2, 16}, most[] = {1, 15, 16};
+  const double nccl[] = {8, 6, 4};
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(member(decisions[i], "tokens_min")->getAsInteger(), least[i]);
+    EXPECT_EQ(member(decisions[i], "tokens_max")->getAsInteger(), most[i]);
+    EXPECT_EQ(member(decisions[i], "nccl_us")->getAsNumber(), nccl[i]);
+    EXPECT_EQ(member(decisions[i], "bytes_timed")->getAsInteger(), least[i] * 16384);
+  }
+  std::ofstream(scratch->file("no-bench.json")) << R"({"rows": []})";
+  const Outcome wrong = run_arbiter({"report", scratch->file("no-bench.json"), "-o", "-"});
+  EXPECT_EQ(wrong.exit_code, 1);
+  EXPECT_NE(wrong.err.find("no-bench.json': it has no environment or no rows"), std::string::npos) << wrong.err;
+  if (!has_browser()) GTEST_SKIP() << "no Chromium: apt-get install chromium";
+  const Seen seen = look(outcome.out,
+                         "{curves: document.querySelectorAll('#curves .curve').length, "
+                         "areas: document.querySelectorAll('#maps rect.area').length}");
+  expect_quiet(seen);
+  EXPECT_EQ(member(seen.result, "curves")->getAsInteger(), 2);
+  EXPECT_EQ(member(seen.result, "areas")->getAsInteger(), 3);
 }
 
 /// Contrast of text and background as WCAG defines it.

@@ -15,7 +15,7 @@ add_dependencies(tools_install_test arbiter_distribution)
 set_tests_properties(tools/end_to_end tools/gpu_workers PROPERTIES TIMEOUT 300)
 
 # Its parts.
-foreach(subject text terminal_plot worker_processes nccl_tuner_plugin compile_coverage resource_record tune_isolation)
+foreach(subject text table terminal_plot worker_processes nccl_tuner_plugin compile_coverage resource_record tune_isolation)
   arbiter_add_test(tools/${subject} LINKS arbiter_cli)
 endforeach()
 
@@ -32,9 +32,11 @@ arbiter_add_test(tools/data LINKS arbiter_tools_testing arbiter_db)
 add_library(arbiter_example_database STATIC ${CMAKE_CURRENT_LIST_DIR}/example_database.cpp)
 target_include_directories(arbiter_example_database PUBLIC ${CMAKE_CURRENT_LIST_DIR} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(arbiter_example_database PRIVATE arbiter_tuner GTest::gtest arbiter_options)
-foreach(subject hostile inspect report two_users)
+foreach(subject first_steps hostile inspect report show two_users)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing arbiter_example_database arbiter_db)
 endforeach()
+target_compile_definitions(tools_first_steps_test PRIVATE ARBITER_SOURCE_ROOT="${CMAKE_SOURCE_DIR}")
+set_tests_properties(tools/first_steps PROPERTIES TIMEOUT 300)
 arbiter_add_test(tools/catalogue LINKS arbiter_tools_testing arbiter_generator)
 
 # A worker that makes no progress for a few real seconds is restarted: nothing else may keep it from the processors.

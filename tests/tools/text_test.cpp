@@ -14,6 +14,7 @@
 #include "ranks/result_text.hpp"
 #include "text/numbers.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -113,8 +114,9 @@ TEST(Print, IsTheOnlyDoorToTheTerminal) {
       "text/files.cpp",      // files that go to standard output with --output -
       "text/text.cpp",       // the progress line
       "text/show_plot.cpp",  // colours
+      "text/table.cpp",      // colours
       "commands/bench.cpp",  // to the process that started this one
-      "commands/show.cpp",   // JSON
+      "commands/show.cpp",   // JSON, and tables with colours
   };
   const fs::path root = fs::path(ARBITER_SOURCE_ROOT) / "tools/cli";
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(root)) {

@@ -1,4 +1,5 @@
 // The `arbiter` command line: finds the command and turns exceptions into messages and exit codes.
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -10,7 +11,7 @@
 #include "arbiter/error.hpp"
 #include "commands/command.hpp"
 #include "options/options.hpp"
-#include "ranks/nccl_tuner_plugin.hpp"
+#include "text/json.hpp"
 #include "text/print.hpp"
 
 namespace arbiter::cli {
@@ -51,6 +52,23 @@ int dispatch(const std::vector<std::string>& arguments) {
   return run(find_command(first), std::span(arguments).subspan(1));
 }
 
+/// Programs that asked for JSON get JSON: arguments behind "--" are another program's.
+bool wants_json(const std::vector<std::string>& arguments) {
+  const auto end = std::find(arguments.begin(), arguments.end(), "--");
+  return std::find(arguments.begin(), end, "--json") != end;
+}
+
+void print_error_as_json(int code, const std::string& message) {
+  print_json([&](llvm::json::OStream& json) {
+    json.attribute("schema", json_schema);
+    json.attributeObject("error", [&] {
+      write_text(json, "kind", code == exit_usage ? "usage" : "failure");
+      write_text(json, "message", message);
+      json.attribute("exit_status", code);
+    });
+  });
+}
+
 int complain(int code, const std::string& message, const std::string& command) {
   std::fflush(stdout);
   print_error("arbiter: %s\n", message.c_str());
@@ -66,20 +84,23 @@ int main(int count, char** values) {
   const std::vector<std::string> arguments(values + (count > 0 ? 1 : 0), values + count);
   const std::string command = arguments.empty() || arguments.front().starts_with('-') ? "" : arguments.front() + " ";
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write
+  const auto fail = [&](int code, const std::string& message, const std::string& see) {
+    if (wants_json(arguments)) print_error_as_json(code, message);
+    return complain(code, message, see);
+  };
   try {
-    offer_nccl_tuner_plugin();
     const int code = dispatch(arguments);
     // What does not fit the buffer is written at once, and only the stream remembers that this failed.
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
       return complain(exit_failure, "standard output could not be written", command);
     return code;
   } catch (const UnknownCommand& error) {
-    return complain(exit_usage, error.what(), "");
+    return fail(exit_usage, error.what(), "");
   } catch (const UsageError& error) {
-    return complain(exit_usage, error.what(), command);
+    return fail(exit_usage, error.what(), command);
   } catch (const arbiter::InvalidArgument& error) {
-    return complain(exit_usage, error.what(), command);
+    return fail(exit_usage, error.what(), command);
   } catch (const std::exception& error) {
-    return complain(exit_failure, error.what(), command);
+    return fail(exit_failure, error.what(), command);
   }
 }

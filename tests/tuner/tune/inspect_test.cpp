@@ -108,7 +108,28 @@ TEST_F(Inspect, OrderedFromTheWinnerToWhatWasNotTimed) {
   EXPECT_EQ(verdict(inspection, "fast"), "winner: fastest beyond noise");
   EXPECT_EQ(verdict(inspection, "middle"), "slower by 100.0%");
   EXPECT_EQ(verdict(inspection, "a"), "wrong result: rank 1, element 3");
-  EXPECT_EQ(verdict(inspection, "b"), "pruned");
+  EXPECT_EQ(verdict(inspection, "b"), "screened out");
+}
+
+TEST_F(Inspect, ScreenedCandidatesSayByHowMuchTheyLost) {
+  timed(candidate("fast"), 3);
+  timed(candidate("slow"), 9);
+  Trial trial = test::done_trial();
+  trial.candidate = candidate("screened");
+  trial.status = TrialStatus::pruned;
+  trial.reason = "screened";
+  trial.samples_us = {4.4, 4.5, 4.6};
+  store(trial);
+  const Inspection inspection = look();
+  ASSERT_EQ(inspection.candidates.size(), 3U);
+  const InspectedCandidate& last = inspection.candidates[2];  // behind the finalists, although one of them is slower
+  EXPECT_EQ(short_name(*last.latest.candidate), "screened");
+  EXPECT_TRUE(last.screened);
+  ASSERT_TRUE(last.summary);
+  EXPECT_EQ(last.summary->samples, 3U);
+  EXPECT_NEAR(last.slower_percent, 50, 1e-9);
+  EXPECT_EQ(last.verdict, "screened out: slower by 50.0% after 3 samples");
+  EXPECT_EQ(verdict(inspection, "fast"), "winner: fastest beyond noise");
 }
 
 TEST_F(Inspect, WithinNoiseSaysWhichRuleDecided) {
@@ -118,9 +139,9 @@ TEST_F(Inspect, WithinNoiseSaysWhichRuleDecided) {
   timed(candidate("hair"), 3.01, 16);
   const Inspection inspection = look();
   EXPECT_EQ(verdict(inspection, "best"), "winner: fastest with 3 others within noise, by numerics, then blocks");
-  EXPECT_EQ(verdict(inspection, "blocks"), "within noise of the winner; takes 32 blocks, not 16");
-  EXPECT_EQ(verdict(inspection, "nccl/classic"), "within noise of the winner; less strict numerics: nccl");
-  EXPECT_EQ(verdict(inspection, "hair"), "within noise of the winner; slower by a hair");
+  EXPECT_EQ(verdict(inspection, "blocks"), "tie: takes 32 blocks, not 16");
+  EXPECT_EQ(verdict(inspection, "nccl/classic"), "tie: less strict numerics: nccl");
+  EXPECT_EQ(verdict(inspection, "hair"), "tie: slower by a hair");
 }
 
 TEST_F(Inspect, TheWinnerOfTheNeighbouringSizesIsKept) {
@@ -130,7 +151,7 @@ TEST_F(Inspect, TheWinnerOfTheNeighbouringSizesIsKept) {
   timed(candidate("few"), 3.00, 8);
   const Inspection inspection = look();
   EXPECT_EQ(verdict(inspection, "many"), "winner: within noise of the fastest, and it wins the neighbouring sizes");
-  EXPECT_EQ(verdict(inspection, "few"), "within noise of the winner; the winner of the neighbouring sizes is kept");
+  EXPECT_EQ(verdict(inspection, "few"), "tie: the winner of the neighbouring sizes is kept");
 }
 
 TEST_F(Inspect, TheLatestTrialThatEndedCounts) {
@@ -169,7 +190,7 @@ TEST_F(Inspect, AnOlderDecisionIsNotExplainedAway) {
   for (auto& [key, decisions] : contents.decisions) decisions.front().candidate = candidate("one");
   const Inspection inspection = inspect(contents, environment.key(), trials.front());
   EXPECT_EQ(inspection.candidates.front().verdict, "winner: decided by other measurements than these");
-  EXPECT_EQ(inspection.candidates.back().verdict, "faster by 66.7%, but the decision comes from other measurements");
+  EXPECT_EQ(inspection.candidates.back().verdict, "faster by 66.7%: the decision comes from other measurements");
 }
 
 TEST_F(Inspect, FamiliesKeepUnfusedCandidatesApart) {

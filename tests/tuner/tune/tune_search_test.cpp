@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 
+#include "arbiter/db/contents.hpp"
 #include "arbiter/error.hpp"
 #include "tune/wire.hpp"
 #include "tuner/modelled_tune.hpp"
@@ -63,6 +64,11 @@ TEST(TuneSearch, TheModelPrunesAndSaysHowWrongItWas) {
   };
   const TuneResult result = modelled_tune(options, cost);
   EXPECT_GT(result.model_pruned, 50U);
+  // What is counted as screened out is what the database holds as such: finalists were screened, too.
+  const Contents contents = read_contents(options.database);
+  EXPECT_EQ(result.pruned, static_cast<std::size_t>(std::count_if(
+                               contents.trials.begin(), contents.trials.end(),
+                               [](const auto& trial) { return trial.second.status == TrialStatus::pruned; })));
   EXPECT_GT(result.model_predictions, 20U);
   EXPECT_NEAR(result.model_worst_ratio, 1, 0.05) << result.model_worst;
   EXPECT_EQ(result.model_regrets, 0U);

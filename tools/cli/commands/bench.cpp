@@ -24,6 +24,7 @@
 #include "text/bench_table.hpp"
 #include "text/json.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -206,7 +207,7 @@ Options bench_options() {
                   "arbiter bench --device cpu --ranks 2 --quick\n"
                   "arbiter bench --stages --pattern allreduce_residual_rmsnorm,allreduce_residual_rmsnorm_fp8_static\n"
                   "arbiter bench --startup --db cluster.db --world 4 --pattern allreduce_residual_rmsnorm");
-  declare_database(options, "database or snapshot that auto decides from");
+  declare_database_word(options, "database or snapshot that auto decides from");
   declare_problem_options(options);
   declare_rank_options(options);
   options.list("against", "NAME", "show only these beside auto: nccl, nccl_symmetric, trtllm/oneshot_push, ...")

@@ -11,6 +11,7 @@
 #include "commands/command.hpp"
 #include "ranks/tools.hpp"
 #include "text/json.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {

@@ -1,4 +1,6 @@
 // arbiter catalogue: what kernels there are, what they are composed of, and why one is not available.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -13,6 +15,7 @@
 #include "options/options.hpp"
 #include "text/json.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -81,26 +84,47 @@ std::int64_t excluded_variants(const AlgorithmCount& count) {
   return sum;
 }
 
+/// "2-8, 16"
+std::string ranges(const std::vector<int>& numbers) {
+  std::string text;
+  for (std::size_t i = 0; i < numbers.size();) {
+    std::size_t last = i;
+    while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1) ++last;
+    text += (text.empty() ? "" : ",") + std::to_string(numbers[i]);
+    if (last > i) text += (last == i + 1 ? "," : "-") + std::to_string(numbers[last]);
+    i = last + 1;
+  }
+  return text;
+}
+
 void print_algorithms(const CatalogueCounts& counts) {
-  print("Algorithms\n");
-  Table table({"algorithm", "variants", "of", "numerics", "ranks", "needs", "what it does"});
+  print("Algorithms (numerics rank_order_fp32 unless said)\n");
+  Table table({"algorithm", "variants", "ranks", "what it does"});
   for (const AlgorithmCount& count : counts.algorithms) {
     const AlgorithmEntry& entry = *count.entry;
-    table.add({full_name(entry), std::to_string(count.available),
-               std::to_string(count.available + excluded_variants(count)), std::string(to_string(entry.numerics)),
-               entry.exchange ? joined(entry.worlds, ",", number) : "any", joined(entry.capabilities, ", ", same),
-               entry.summary});
+    std::string what = entry.summary;
+    if (!entry.capabilities.empty()) what += " Needs " + joined(entry.capabilities, ", ", same) + ".";
+    if (entry.numerics != Numerics::rank_order_fp32)
+      what += " Numerics " + std::string(to_string(entry.numerics)) + ".";
+    table.add({full_name(entry), fmt::format("{} of {}", count.available, count.available + excluded_variants(count)),
+               entry.exchange ? ranges(entry.worlds) : "any", what});
   }
   table.print(2);
 }
 
 void print_parts() {
   const Catalogue& catalogue = Catalogue::builtin();
-  print("\nParts of a pattern: [prologue_]allreduce[_residual][_norm][_quantisation], in any combination\n");
-  Table table({"part", "kind", "reads", "may read", "writes", "what it does"});
+  print("\nParts of a pattern, in any combination:\n[prologue_]allreduce[_residual][_norm][_quantisation]\n");
+  Table table({"part", "what it does"});
   for (const PartEntry& part : catalogue.parts()) {
-    table.add({part.name, std::string(to_string(part.kind)), joined(part.reads, ", ", tensor_name),
-               joined(part.optional, ", ", tensor_name), joined(part.writes, ", ", tensor_name), part.summary});
+    std::string what = part.summary;
+    if (!part.reads.empty() || !part.optional.empty()) {
+      what += " Reads " + joined(part.reads, ", ", tensor_name);
+      if (!part.optional.empty()) what += " [" + joined(part.optional, ", ", tensor_name) + "]";
+      what += ".";
+    }
+    if (!part.writes.empty()) what += " Writes " + joined(part.writes, ", ", tensor_name) + ".";
+    table.add({part.name, what});
   }
   table.print(2);
   print("\nUsual patterns\n");
@@ -109,7 +133,7 @@ void print_parts() {
 
 void print_constraints(const std::string& title, const std::vector<Constraint>& constraints) {
   if (constraints.empty()) return;
-  print("\n%s\n", title.c_str());
+  print("\n%s", wrapped(title, TerminalStyle::of_stdout().columns, 2).c_str());
   Table table({"must hold", "or else"});
   for (const Constraint& constraint : constraints) table.add({constraint.require, constraint.reason});
   table.print(2);
@@ -309,8 +333,10 @@ int run_catalogue(const Options& options) {
   }
   print_algorithms(counts);
   const std::string counted = std::to_string(available) + " variants of " + std::to_string(available + excluded);
-  print("  %s: %s; on %s%s\n", counted.c_str(), described(query).c_str(), target.name.c_str(),
-        target.why.empty() ? "" : (" (" + target.why + ")").c_str());
+  print("%s", wrapped(fmt::format("  {}: {}; on {}{}", counted, described(query), target.name,
+                                  target.why.empty() ? "" : " (" + target.why + ")"),
+                      TerminalStyle::of_stdout().columns, 4)
+                  .c_str());
   if (options.has("algorithm")) {
     for (const AlgorithmCount& count : counts.algorithms) print_details(*count.entry);
   } else if (!options.has("explain")) {

@@ -13,6 +13,7 @@ namespace arbiter::cli {
 inline constexpr int exit_success = 0;
 inline constexpr int exit_failure = 1;
 inline constexpr int exit_usage = 2;
+inline constexpr int exit_interrupted = 130;  ///< by Ctrl-C, as shells have it
 
 struct Command {
   std::string_view name;

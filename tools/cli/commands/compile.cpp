@@ -54,22 +54,25 @@ std::vector<CompileTask> compilable_tasks() {
 
 std::vector<CompileTask> read_tasks(const Options& options) {
   if (options.has("coverage")) {
-    for (const char* other : {"all", "algorithm", "variant", "pattern", "dtype", "world", "hidden", "rank"}) {
+    for (const char* other : {"all", "algorithm", "variant", "model", "pattern", "dtype", "world", "hidden", "rank"}) {
       if (options.has(other))
         throw UsageError("--coverage chooses the kernels itself; leave out --" + std::string(other));
     }
     if (!options.has("target")) return compilable_tasks();
     return covering_tasks(Catalogue::builtin(), read_targets(options, {}));
   }
-  if (!options.has("all") && !options.has("algorithm") && !options.has("variant")) {
-    throw UsageError("say what to compile: --all, --coverage, --algorithm NAME or --variant NAME");
+  if (!options.has("all") && !options.has("model") && !options.has("algorithm") && !options.has("variant")) {
+    throw UsageError("say what to compile: --all, --model NAME, --coverage, --algorithm NAME or --variant NAME");
   }
   const VariantQuery query = read_variant_options(options, options.has("all") ? whole_catalogue() : one_problem());
   const auto rank = static_cast<int>(options.integer("rank", 0, max_world - 1, 0));
   const std::vector<std::string> targets = read_targets(options, {"sm_90a"});
   std::vector<CompileTask> tasks;
   for (const std::string& target : targets) {
-    for (const Variant& variant : find_variants(query, limits_of(target))) tasks.push_back({target, variant, rank});
+    TargetLimits limits = limits_of(target);
+    // What a model needs is what a tune of it would compile: multicast only where it is asked for.
+    if (options.has("model") && !EnvironmentVariables::read().multicast) std::erase(limits.capabilities, "multicast");
+    for (const Variant& variant : find_variants(query, limits)) tasks.push_back({target, variant, rank});
   }
   if (tasks.empty()) throw UsageError("no variant matches; see what there is with: arbiter render --list");
   return tasks;
@@ -110,6 +113,7 @@ Options compile_options() {
                   "Compiles kernel variants for the given targets without running them: it needs NVRTC, but no GPU.\n"
                   "Prints the time, registers and spills. Results go to the kernel cache.",
                   "arbiter compile --all --target sm_90a --target sm_100a\n"
+                  "arbiter compile --model llama-70b --world 4 --target sm_90a,sm_100a\n"
                   "arbiter compile --coverage --record before.tsv\n"
                   "arbiter compile --coverage --baseline before.tsv\n"
                   "arbiter compile --algorithm twoshot_push --hidden 7168 --world 4 --target sm_90a --no-cache");
@@ -128,7 +132,7 @@ Options compile_options() {
             "all with an sm_ number that this NVRTC knows)")
       .value("record", "FILE", "write registers, spills and shared memory of each kernel, to be kept in git")
       .value("baseline", "FILE", "fail if a kernel spills that did not when this record was made")
-      .flag("each", "with --all or --coverage: one line for each kernel instead of one for each algorithm")
+      .flag("each", "with --all, --model or --coverage: one line for each kernel instead of one for each algorithm")
       .value("jobs", "N", "processes that compile at the same time (default: one for each processor)")
       .flag("no-cache", "compile even what is in the cache, and store nothing")
       .flag("json", "for programs; see docs/cli.md");
@@ -157,10 +161,12 @@ int run_compile(const Options& options) {
     });
   }
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  // Before anything is printed: what fails is the only thing that is said then.
+  if (options.has("record")) write_output(options.text("record"), write_record({nvrtc_version(), recorded(outcomes)}));
   if (options.has("json")) {
     print_as_json(outcomes, elapsed.count());
   } else {
-    if ((options.has("all") || options.has("coverage")) && !options.has("each")) {
+    if ((options.has("all") || options.has("model") || options.has("coverage")) && !options.has("each")) {
       print_by_algorithm(outcomes);
     } else {
       print_each(outcomes);
@@ -169,7 +175,6 @@ int run_compile(const Options& options) {
   }
   bool good = std::none_of(outcomes.begin(), outcomes.end(),
                            [](const CompileOutcome& outcome) { return !outcome.error.empty(); });
-  if (options.has("record")) write_output(options.text("record"), write_record({nvrtc_version(), recorded(outcomes)}));
   if (baseline) {
     good = compare_with_record(options.text("baseline"), *baseline, outcomes, options.has("coverage")) && good;
   }

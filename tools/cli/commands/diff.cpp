@@ -1,14 +1,21 @@
 // arbiter diff: which decisions changed between two databases, and by how much time.
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
 
 #include "arbiter/db/diff.hpp"
+#include "arbiter/tuner/inspect.hpp"
 #include "commands/command.hpp"
 #include "options/database.hpp"
 #include "options/options.hpp"
+#include "text/candidates.hpp"
 #include "text/json.hpp"
+#include "text/measured.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -39,21 +46,70 @@ std::string percent(const DecisionChange& change) {
   return text;
 }
 
-std::string name(const std::optional<Candidate>& candidate) { return candidate ? candidate->name : "-"; }
+bool same_family(const Decision& a, const Decision& b) {
+  return a.pattern == b.pattern && a.dtype == b.dtype && a.hidden == b.hidden && a.world == b.world && a.mode == b.mode;
+}
 
-void print_as_table(const std::vector<DecisionChange>& changes) {
-  Table table(
-      {"pattern", "dtype", "hidden", "ranks", "mode", "tokens", "at", "us", "now", "change", "before", "after"});
-  for (const DecisionChange& change : changes) {
-    const Decision& d = change.decision;
-    const bool timed = change.tokens != 0;
-    table.add({d.pattern, std::string(to_string(d.dtype)), std::to_string(d.hidden), std::to_string(d.world),
-               std::string(to_string(d.mode)), std::to_string(d.tokens_min) + "-" + std::to_string(d.tokens_max),
-               timed ? std::to_string(change.tokens) : "-", timed ? format_microseconds(change.before_us) : "-",
-               timed ? format_microseconds(change.after_us) : "-", percent(change), name(change.before),
-               name(change.after)});
+using Changes = std::vector<DecisionChange>::const_iterator;
+
+/// One pattern, dtype, hidden size, number of ranks and mode.
+void print_family(Changes begin, Changes end, const Measurements& measurements, const TerminalStyle& style) {
+  const Decision& family = begin->decision;
+  print("\n%s", wrapped(fmt::format("{} {}, hidden {}, {} ranks, {}", family.pattern, to_string(family.dtype),
+                                    family.hidden, family.world, to_string(family.mode)),
+                        style.columns, 2)
+                    .c_str());
+  std::vector<std::string> families, names;
+  for (auto change = begin; change != end; ++change) {
+    for (const auto* candidate : {&change->before, &change->after}) {
+      families.push_back(*candidate ? family_name(**candidate) : "-");
+      names.push_back(*candidate ? (*candidate)->name : "-");
+    }
   }
-  table.print();
+  const std::vector<Cell> cells = family_cells(families);
+  const ParameterColumn parameters = parameter_column(names);
+  if (!parameters.legend.empty()) {
+    print("%s", wrapped("  " + parameters.legend, style.columns, 4).c_str());
+  }
+  const auto cell = [&](std::size_t i) {
+    const std::string behind = parameters.cells[i] == "-" ? "" : " " + parameters.cells[i];
+    return Cell(cells[i].text + behind, (cells[i].brief.empty() ? cells[i].text : cells[i].brief) + behind);
+  };
+  bool nccl_known = false;
+  for (auto change = begin; change != end; ++change) {
+    nccl_known = nccl_known || measurements.nccl_us(change->decision, change->tokens) > 0;
+  }
+  std::vector<std::string> header{"tokens", "at", "us", "now", "change"};
+  if (nccl_known) header.emplace_back("vs NCCL");
+  header.insert(header.end(), {"before", "after"});
+  Table table(header);
+  for (auto change = begin; change != end; ++change) {
+    const bool timed = change->tokens != 0;
+    std::vector<Cell> row{fmt::format("{}-{}", change->decision.tokens_min, change->decision.tokens_max),
+                          timed ? std::to_string(change->tokens) : "-",
+                          timed ? format_microseconds(change->before_us) : "-",
+                          timed ? format_microseconds(change->after_us) : "-", percent(*change)};
+    if (nccl_known) {
+      row.emplace_back(timed ? ratio_text(measurements.nccl_us(change->decision, change->tokens), change->after_us)
+                             : "-");
+    }
+    const auto i = 2 * static_cast<std::size_t>(change - begin);
+    row.push_back(cell(i));
+    row.push_back(cell(i + 1));
+    row.back().strong = true;
+    table.add_cells(std::move(row));
+  }
+  table.print(style, 2);
+}
+
+void print_as_tables(const std::vector<DecisionChange>& changes, const Measurements& measurements) {
+  const TerminalStyle style = TerminalStyle::of_stdout();
+  for (auto at = changes.begin(); at != changes.end();) {
+    const auto end = std::find_if(
+        at, changes.end(), [&](const DecisionChange& change) { return !same_family(at->decision, change.decision); });
+    print_family(at, end, measurements, style);
+    at = end;
+  }
 }
 
 void write(llvm::json::OStream& json, const DecisionChange& change) {
@@ -91,7 +147,8 @@ Options diff_options() {
       "Lists the intervals of tokens that BEFORE and AFTER, two databases or snapshots, decide differently:\n"
       "the winners, and the times of both at the largest size in the interval that both were measured at\n"
       "(as measured in AFTER, if it knows). Environments are paired by key; if each file has decisions of\n"
-      "only one, those are compared. Exit status 0 whether or not something differs.",
+      "only one, those are compared. vs NCCL: how many times as fast as NCCL what AFTER decided is. Exit\n"
+      "status 0 whether or not something differs.",
       "arbiter diff last-week.db today.db");
   options.words("BEFORE AFTER", "BEFORE, AFTER: work databases or snapshots.", 2)
       .files()
@@ -135,7 +192,7 @@ int run_diff(const Options& options) {
               : (" (before: " + pair.before.substr(0, 12) + ")").c_str(),
           changes.size());
     separator = "\n";
-    if (!changes.empty()) print_as_table(changes);
+    if (!changes.empty()) print_as_tables(changes, Measurements(holder, key));
   }
   if (pairs.empty()) print("no decisions in either\n");
   return exit_success;

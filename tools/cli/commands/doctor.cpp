@@ -12,8 +12,10 @@
 #include "commands/command.hpp"
 #include "options/options.hpp"
 #include "ranks/nccl_drop_in.hpp"
+#include "ranks/nccl_tuner_plugin.hpp"
 #include "text/json.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -55,12 +57,21 @@ void print_as_tables(const std::vector<Capability>& capabilities, const std::vec
   }
   found.print();
   print("\n");
-  Table settings({"variable", "value", "", "meaning"});
+  Table settings({"variable", "", "value, and what it means"});
   for (const VariableDescription& variable : variables) {
-    settings.add({variable.name, variable.value.empty() ? "-" : variable.value, variable.set ? "set" : "default",
-                  variable.description});
+    settings.add({variable.name, variable.set ? "set" : "default",
+                  (variable.value.empty() ? "-" : variable.value) + ": " + variable.description});
   }
   settings.print();
+}
+
+/// What was set is what the user set: the plugin that lies beside this program is offered to NCCL only afterwards.
+std::vector<VariableDescription> described_variables(const EnvironmentVariables& variables) {
+  std::vector<VariableDescription> described = describe(variables);
+  offer_nccl_tuner_plugin();
+  const std::vector<VariableDescription> in_force = describe(variables);
+  for (std::size_t i = 0; i < described.size(); ++i) described[i].value = in_force[i].value;
+  return described;
 }
 
 /// "cuda" is what people say; the capability is called cuda_devices.
@@ -90,6 +101,7 @@ Options doctor_options() {
 
 int run_doctor(const Options& options) {
   const EnvironmentVariables variables = EnvironmentVariables::read();
+  const std::vector<VariableDescription> described = described_variables(variables);
   std::vector<Capability> capabilities = probe_capabilities(variables);
   capabilities.push_back(probe_nccl_drop_in(capabilities));
   std::vector<std::string> missing;
@@ -97,9 +109,9 @@ int run_doctor(const Options& options) {
     if (!has_capability(capabilities, required)) missing.push_back(required);
   }
   if (options.has("json")) {
-    print_as_json(capabilities, describe(variables));
+    print_as_json(capabilities, described);
   } else {
-    print_as_tables(capabilities, describe(variables));
+    print_as_tables(capabilities, described);
   }
   for (const std::string& name : missing) print_error("arbiter: required but missing: %s\n", name.c_str());
   return missing.empty() ? exit_success : exit_failure;

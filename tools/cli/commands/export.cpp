@@ -102,7 +102,7 @@ Options export_options() {
                   "nccl: a CSV for NCCL's tuner plugins, for programs without Arbiter (docs/nccl.md).",
                   "arbiter export --db cluster.db --output cluster.jsonl\n"
                   "arbiter export --db cluster.db --format vllm");
-  declare_database(options, "work database or snapshot to read");
+  declare_database_word(options, "work database or snapshot to read");
   options.value("format", "NAME", "jsonl (default), csv, markdown, header, vllm, sglang, tensorrt-llm, nccl")
       .choices({formats.begin(), formats.end()})
       .value("environment", "KEY", "only the environment whose key starts with this (not for jsonl)")

@@ -9,6 +9,7 @@
 #include "options/options.hpp"
 #include "text/json.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -62,7 +63,7 @@ Options history_options() {
       "Lists the runs whose measurements a work database holds, oldest first: when (UTC), where, for how\n"
       "long, and how many trials are left of it, and whether clocks or power dropped. The id is for `arbiter forget`.",
       "arbiter history --db cluster.db");
-  declare_database(options, "work database to read");
+  declare_database_word(options, "work database to read");
   options.flag("json", "for programs; see docs/cli.md");
   return options;
 }
@@ -79,11 +80,12 @@ int run_history(const Options& options) {
     print("no runs: it is a snapshot, or nothing was measured into it yet\n");
     return exit_success;
   }
-  Table table({"started", "took", "host", "device", "environment", "trials", "done", "clocks, power", "run"});
+  Table table({"started", "took", "host", "device", "environment", "trials done", "clocks, power", "run"});
   for (const RunHistory& entry : history) {
-    table.add({format_date(entry.run.started), duration(entry.run), entry.run.host, entry.environment.gpu_name,
-               entry.environment.key().substr(0, 12), std::to_string(entry.trials), std::to_string(entry.done),
-               steadiness(entry.run), entry.run.id});
+    table.add_cells({format_date(entry.run.started), duration(entry.run), entry.run.host, entry.environment.gpu_name,
+                     Cell(entry.environment.key().substr(0, 12), entry.environment.key().substr(0, 8)),
+                     std::to_string(entry.done) + " of " + std::to_string(entry.trials), steadiness(entry.run),
+                     Cell(entry.run.id, entry.run.id.substr(0, 8))});
   }
   table.print();
   return exit_success;

@@ -1,4 +1,6 @@
 // arbiter inspect: every candidate of one problem, and why it won or lost.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <set>
@@ -10,9 +12,11 @@
 #include "options/database.hpp"
 #include "options/options.hpp"
 #include "options/query.hpp"
+#include "text/candidates.hpp"
 #include "text/environment.hpp"
 #include "text/json.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -62,48 +66,120 @@ std::string giga(double bytes_per_second) {
   return text;
 }
 
-std::string interval(const Summary& summary) {
-  return format_microseconds(summary.ci_low_us) + " - " + format_microseconds(summary.ci_high_us);
+/// Half of the 95% interval, relative to the median.
+std::string uncertainty(const Summary& summary) {
+  if (summary.median_us <= 0) return "-";
+  return fmt::format("{:.1f}%", 50 * (summary.ci_high_us - summary.ci_low_us) / summary.median_us);
 }
 
-void print_as_table(const Contents& contents, const Found& found) {
+/// A verdict is "winner: fastest beyond noise": what stands in the table, and the rest in a note below it.
+class Notes {
+ public:
+  std::string shorten(const InspectedCandidate& candidate) {
+    std::string verdict = candidate.verdict;
+    if (candidate.screened) verdict = fmt::format("screened, {:+.1f}%", candidate.slower_percent);
+    if (candidate.summary && candidate.summary->bimodal) verdict += ", two modes";
+    const std::size_t colon = verdict.find(": ");
+    if (colon == std::string::npos) return verdict;
+    const std::string rest = verdict.substr(colon + 2);
+    auto found = std::find(notes_.begin(), notes_.end(), rest);
+    if (found == notes_.end()) found = notes_.insert(notes_.end(), rest);
+    return fmt::format("{} [{}]", verdict.substr(0, colon), found - notes_.begin() + 1);
+  }
+  void print(const TerminalStyle& style) const {
+    for (std::size_t i = 0; i < notes_.size(); ++i) {
+      cli::print("%s", wrapped(fmt::format("[{}] {}", i + 1, notes_[i]), style.columns, 4).c_str());
+    }
+  }
+
+ private:
+  std::vector<std::string> notes_;
+};
+
+/// Of the finalists; 0 if NCCL is none.
+double nccl_us(const Inspection& inspection) {
+  double best = 0;
+  for (const InspectedCandidate& candidate : inspection.candidates) {
+    if (!candidate.summary || candidate.screened || candidate.latest.candidate->backend != Backend::nccl) continue;
+    if (best == 0 || candidate.summary->median_us < best) best = candidate.summary->median_us;
+  }
+  return best;
+}
+
+void print_heading(const Contents& contents, const Found& found, const TerminalStyle& style) {
   const Problem& problem = found.inspection.problem;
-  print("%s: %s\nenvironment %s: %s\n", problem.name().c_str(),
-        format_bytes(static_cast<std::uint64_t>(problem.bytes())).c_str(), short_key(*found.environment).c_str(),
-        describe(*found.environment).c_str());
+  const auto line = [&](const std::string& text) { print("%s", wrapped(text, style.columns, 2).c_str()); };
+  line(fmt::format("{}: {}", problem.name(), format_bytes(static_cast<std::uint64_t>(problem.bytes()))));
+  line(fmt::format("environment {}: {}", short_key(*found.environment), describe(*found.environment)));
   std::set<std::string> runs;
   for (const InspectedCandidate& candidate : found.inspection.candidates) runs.insert(candidate.latest.trial->run);
   for (const std::string& id : runs) {
     const Run& run = contents.runs.at(id).run;
-    print("run %s: %s, %s UTC%s\n", id.c_str(), run.host.c_str(), format_date(run.started).c_str(),
-          run.dropped().empty() ? "" : ("; " + run.dropped() + " dropped during it").c_str());
+    line(fmt::format("run {}: {}, {} UTC{}", id, run.host, format_date(run.started),
+                     run.dropped().empty() ? "" : "; " + run.dropped() + " dropped during it"));
   }
-  if (const Decision* decision = found.inspection.decision) {
-    print("decision: %lld to %lld tokens\n", static_cast<long long>(decision->tokens_min),
-          static_cast<long long>(decision->tokens_max));
+  const Decision* decision = found.inspection.decision;
+  if (decision == nullptr) return;
+  const InspectedCandidate& winner = found.inspection.candidates.front();
+  const double nccl = nccl_us(found.inspection);
+  std::string over;
+  if (winner.winner && winner.summary && nccl > 0)
+    over = ": " + ratio_text(nccl, winner.summary->median_us) + " over NCCL";
+  line(fmt::format("decision: {} for {} to {} tokens{}", family_name(decision->candidate), decision->tokens_min,
+                   decision->tokens_max, over));
+}
+
+void print_as_table(const Contents& contents, const Found& found) {
+  const TerminalStyle style = TerminalStyle::of_stdout();
+  const Problem& problem = found.inspection.problem;
+  print_heading(contents, found, style);
+  std::vector<std::string> families, names, runs;
+  for (const InspectedCandidate& candidate : found.inspection.candidates) {
+    families.push_back(family_name(*candidate.latest.candidate));
+    names.push_back(candidate.latest.candidate->name);
+    if (std::find(runs.begin(), runs.end(), candidate.latest.trial->run) == runs.end()) {
+      runs.push_back(candidate.latest.trial->run);
+    }
+  }
+  const std::vector<Cell> cells = family_cells(families);
+  const ParameterColumn parameters = parameter_column(names);
+  const double nccl = nccl_us(found.inspection);
+  if (!parameters.legend.empty()) {
+    print("%s", wrapped(parameters.legend, style.columns, 2).c_str());
   }
   print("\n");
-  const bool several = runs.size() > 1;
-  std::vector<std::string> header{"candidate", "us", "95% interval", "samples", "alg GB/s", "bus GB/s"};
-  if (several) header.emplace_back("run");
-  header.insert(header.end(), {"verdict", "parameters"});
+  std::vector<std::string> header{"candidate"};
+  if (!parameters.title.empty()) header.push_back(parameters.title);
+  header.insert(header.end(), {"us", "+-", "n", "bus GB/s"});
+  if (nccl > 0) header.emplace_back("vs NCCL");
+  if (runs.size() > 1) header.emplace_back("run");
+  header.emplace_back("verdict");
   Table table(header);
-  for (const InspectedCandidate& candidate : found.inspection.candidates) {
-    const CandidateText text = split_candidate(candidate.latest.candidate->name);
-    std::vector<std::string> row{text.algorithm};
+  Notes notes;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const InspectedCandidate& candidate = found.inspection.candidates[i];
+    std::vector<Cell> row{cells[i]};
+    if (!parameters.title.empty()) row.emplace_back(parameters.cells[i]);
     if (const auto& summary = candidate.summary) {
-      row.insert(row.end(), {format_microseconds(summary->median_us), interval(*summary),
-                             std::to_string(summary->samples), giga(algorithm_bandwidth(problem, summary->median_us)),
-                             giga(bus_bandwidth(problem, summary->median_us))});
+      for (const std::string& text :
+           {format_microseconds(summary->median_us), uncertainty(*summary), std::to_string(summary->samples),
+            giga(bus_bandwidth(problem, summary->median_us))}) {
+        row.emplace_back(text);
+      }
+      if (nccl > 0) row.emplace_back(ratio_text(nccl, summary->median_us));
     } else {
-      row.insert(row.end(), {"-", "-", "-", "-", "-"});
+      row.insert(row.end(), nccl > 0 ? 5 : 4, Cell("-"));
     }
-    if (several) row.push_back(candidate.latest.trial->run.substr(0, 8));
-    row.push_back(candidate.verdict + (candidate.summary && candidate.summary->bimodal ? " (two modes)" : ""));
-    row.push_back(text.parameters);
-    table.add(std::move(row));
+    if (runs.size() > 1) row.emplace_back(candidate.latest.trial->run.substr(0, 8));
+    row.emplace_back(notes.shorten(candidate));
+    if (candidate.winner) {
+      for (Cell& cell : row) cell.strong = true;
+    }
+    table.add_cells(std::move(row));
   }
-  table.print();
+  table.print(style);
+  print("\n");
+  notes.print(style);
 }
 
 void write(llvm::json::OStream& json, const Problem& problem, const InspectedCandidate& candidate) {
@@ -119,6 +195,7 @@ void write(llvm::json::OStream& json, const Problem& problem, const InspectedCan
     write_text(json, "status", to_string(trial.status));
     write_text(json, "reason", trial.reason);
     json.attribute("winner", candidate.winner);
+    json.attribute("screened", candidate.screened);
     write_text(json, "verdict", candidate.verdict);
     json.attribute("blocks", trial.blocks);
     json.attribute("calls_per_sample", trial.calls_per_sample);
@@ -181,14 +258,17 @@ Options inspect_options() {
   constexpr int most_words = 8;
   Options options(
       "inspect",
-      "Shows every candidate that was tried on one problem: median and 95% interval of its time, the\n"
-      "bandwidth that means, and why it won or lost. alg GB/s: bytes of one rank's message per second; bus\n"
-      "GB/s: that times 2(N-1)/N, as nccl-tests defines it. What is not said about the problem is found\n"
-      "out, if only one measured problem matches.",
-      "arbiter inspect --db cluster.db 'allreduce bf16 hidden=8192 tokens=64 world=2'\n"
+      "Shows every candidate that was tried on one problem: the median of its time, half of its 95% interval\n"
+      "(+-), the number of samples (n), the bus bandwidth that means (bytes of one rank's message per second,\n"
+      "times 2(N-1)/N, as nccl-tests defines it), and why it won or lost, and by how much. Candidates that\n"
+      "were only screened have a few samples. What is not said about the problem is found out, if only one\n"
+      "measured problem matches.",
+      "arbiter inspect cluster.db allreduce bf16 hidden=8192 tokens=64 world=2\n"
       "arbiter inspect --db cluster.db --pattern allreduce_residual_rmsnorm --world 4 --tokens 16 --json");
-  options.words("[PROBLEM]", "PROBLEM: the problem in one text or several words, instead of the options below.",
-                most_words);
+  options.words(
+      "[DB] [PROBLEM]",
+      "DB: the same as --db DB. PROBLEM: the problem in one text or several words, instead of the options below.",
+      most_words);
   declare_database(options, "work database to read");
   declare_problem_query(options);
   declare_environment_filter(options);
@@ -199,7 +279,7 @@ Options inspect_options() {
 int run_inspect(const Options& options) {
   const ProblemQuery query = read_problem_query(options);
   const EnvironmentFilter filter = read_environment_filter(options);
-  const std::filesystem::path file = database_path(options);
+  const std::filesystem::path file = database_path(options, database_word(options));
   const Contents contents = read_contents(file);
   mention_kernels(file);
   const std::vector<Found> found = find(contents, query, filter, file.string());

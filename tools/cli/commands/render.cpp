@@ -65,7 +65,7 @@ Options render_options() {
       "Prints the source of a kernel variant as it is handed to the compiler. When several variants match,\n"
       "lists them instead.",
       "arbiter render --algorithm oneshot_push --pattern allreduce_residual_rmsnorm --hidden 8192 --list\n"
-      "arbiter render --variant trtllm/oneshot_push:threads=256,vectors=1,cluster=1,early_trigger=1 --world 4");
+      "arbiter render --variant trtllm/oneshot_push:threads=256,vectors=1,cluster=1,multicast=0 --world 4");
   declare_variant_options(options);
   options.value("rank", "R", "the rank that is compiled in (default: 0)")
       .value("dialect", "NAME", "cuda or host, the form the CPU device runs (default: cuda)")

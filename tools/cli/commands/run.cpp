@@ -91,6 +91,7 @@ int run_run(const Options& options) {
     return exit_success;
   }
   if (options.words().empty()) throw UsageError("no COMMAND: name the program to start, behind --");
+  offer_nccl_tuner_plugin();
   for (const auto& [name, value] : set) {
     print_error("%s", fmt::format("arbiter run: {}={}\n", name, value).c_str());
     ::setenv(name.c_str(), value.c_str(), 1);

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <optional>
 #include <set>
 #include <string>
 #include <type_traits>
@@ -11,9 +10,7 @@
 #include "arbiter/db/contents.hpp"
 #include "arbiter/db/database.hpp"
 #include "arbiter/db/json.hpp"
-#include "arbiter/db/nccl_configuration.hpp"
 #include "arbiter/generator/catalogue.hpp"
-#include "arbiter/tuner/inspect.hpp"
 #include "commands/command.hpp"
 #include "options/database.hpp"
 #include "options/names.hpp"
@@ -21,7 +18,7 @@
 #include "text/environment.hpp"
 #include "text/print.hpp"
 #include "text/show_plot.hpp"
-#include "text/text.hpp"
+#include "text/show_tables.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -113,76 +110,17 @@ void print_as_json(const std::vector<DecisionSet>& sets) {
   mention_others(environments);
 }
 
-std::string tokens_text(const Decision& decision) {
-  if (decision.tokens_min == decision.tokens_max) return std::to_string(decision.tokens_min);
-  return std::to_string(decision.tokens_min) + "-" + std::to_string(decision.tokens_max);
-}
-
-/// "ring, ll128, 8 channels"; "as NCCL chooses".
-std::string configuration_text(const Candidate& candidate) {
-  const std::optional<NcclConfiguration> asked = nccl_configuration(candidate);
-  if (!asked) return candidate.name;
-  std::string text;
-  const auto add = [&](const std::string& part) {
-    if (!part.empty()) text += (text.empty() ? "" : ", ") + part;
-  };
-  add(std::string(to_string(asked->algorithm)));
-  add(std::string(to_string(asked->protocol)));
-  if (asked->channels != 0) add("at most " + plural(static_cast<std::size_t>(asked->channels), "channel"));
-  return text.empty() ? "as NCCL chooses" : text;
-}
-
-void print_nccl_choices(const DecisionSet& set) {
-  if (set.nccl.empty()) return;
-  print("\nNCCL alone, plain allreduce: what libarbiter-nccl-tuner.so serves from a snapshot\n\n");
-  Table table({"ranks", "nodes", "bytes", "up to", "configuration", "us", "fastest that names all", "us"});
-  for (const NcclChoice& choice : set.nccl) {
-    table.add({std::to_string(choice.world), std::to_string(nodes_of(set.environment, choice.world)),
-               std::to_string(choice.bytes_min) + "-" + std::to_string(choice.bytes_max),
-               format_bytes(static_cast<std::uint64_t>(choice.bytes_max)), configuration_text(choice.candidate),
-               format_microseconds(choice.median_us), choice.forced ? configuration_text(*choice.forced) : "-",
-               choice.forced ? format_microseconds(choice.forced_median_us) : "-"});
-  }
-  table.print();
-}
-
-void print_as_tables(const std::vector<DecisionSet>& sets) {
-  const char* separator = "";
-  for (const DecisionSet& set : sets) {
-    print("%s%s\nenvironment %s\n\n", separator, describe(set.environment).c_str(), short_key(set.environment).c_str());
-    separator = "\n";
-    Table table({"pattern", "dtype", "hidden", "ranks", "mode", "tokens", "up to", "winner", "us", "runner-up", "us",
-                 "the winner's parameters"});
-    for (const Decision& decision : set.decisions) {
-      const CandidateText winner = split_candidate(decision.candidate.name);
-      table.add({decision.pattern, std::string(to_string(decision.dtype)), std::to_string(decision.hidden),
-                 std::to_string(decision.world), std::string(to_string(decision.mode)), tokens_text(decision),
-                 format_bytes(static_cast<std::uint64_t>(decision.bytes_max())), winner.algorithm,
-                 format_microseconds(decision.median_us), decision.runner_up ? family_name(*decision.runner_up) : "-",
-                 decision.runner_up ? format_microseconds(decision.runner_up_median_us) : "-", winner.parameters});
-    }
-    if (set.decisions.empty()) {
-      print("no decisions\n");
-    } else {
-      table.print();
-      std::printf(
-          "\nother sizes were not measured: the nearest tuned hidden size, what is shipped and the heuristic "
-          "decide there\n");
-    }
-    print_nccl_choices(set);
-  }
-}
-
 }  // namespace
 
 Options show_options() {
   Options options("show",
                   "Prints the decisions of a work database or a snapshot: for every interval of tokens, the candidate\n"
-                  "that won, its median time at the largest measured size of the interval, and the runner-up. Then\n"
-                  "the configurations that the NCCL tuner plugin serves to programs that use only NCCL.",
-                  "arbiter show --db cluster.db --pattern allreduce --world 4\n"
+                  "that won, its median time and the size it was timed at (the largest measured of the interval), how\n"
+                  "many times as fast as NCCL that is, and the runner-up. Then the configurations that the NCCL tuner\n"
+                  "plugin serves to programs that use only NCCL.",
+                  "arbiter show cluster.db --pattern allreduce --world 4\n"
                   "arbiter show --db cluster.db --pattern allreduce --world 4 --hidden 8192 --plot");
-  declare_database(options, "work database or snapshot to read");
+  declare_database_word(options, "work database or snapshot to read");
   options.list("pattern", "NAME", "only these patterns")
       .choices(pattern_names())
       .list("dtype", "NAME", "only these: bf16, fp16, fp32")
@@ -224,7 +162,8 @@ int run_show(const Options& options) {
   } else if (options.has("plot")) {
     print_plots(read_contents(file), sets);
   } else {
-    print_as_tables(sets);
+    // Escaped by Table and wrapped(); print() would show the colours.
+    std::fputs(show_tables(read_contents(file), sets, TerminalStyle::of_stdout()).c_str(), stdout);
   }
   return exit_success;
 }

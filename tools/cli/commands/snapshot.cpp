@@ -28,10 +28,10 @@ Options snapshot_options() {
                   "Writes the decisions of a work database, without the measurements, to FILE: small, read-only, and\n"
                   "the same bytes for the same decisions. It replaces an earlier snapshot as a whole, never another\n"
                   "kind of file. Give it to programs as ARBITER_DB.",
-                  "arbiter snapshot --db cluster.db /shared/arbiter-h200.db\n"
+                  "arbiter snapshot cluster.db /shared/arbiter-h200.db\n"
                   "arbiter snapshot --db cluster.db --with-kernels /shared/arbiter-h200.db");
   declare_database(options, "work database to read");
-  options.words("FILE", "FILE: where to write the snapshot.", 1)
+  options.words("[DB] FILE", "FILE: where to write the snapshot. DB: the same as --db DB.", 2)
       .files()
       .flag("with-kernels",
             "also store the compiled kernels that the decisions need, for all ranks, so\n"
@@ -43,8 +43,9 @@ Options snapshot_options() {
 int run_snapshot(const Options& options) {
   if (options.words().empty()) throw UsageError("no FILE: name the snapshot to write");
 
-  const std::filesystem::path source = database_path(options);
-  const std::filesystem::path target = options.words().front();
+  const bool named = options.words().size() == 2;
+  const std::filesystem::path source = database_path(options, named ? options.words().front() : "");
+  const std::filesystem::path target = options.words().back();
   std::error_code error;
   if (std::filesystem::equivalent(source, target, error)) {
     throw DatabaseError("'" + target.string() +

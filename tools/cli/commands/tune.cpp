@@ -1,4 +1,5 @@
 // arbiter tune: measure every candidate on the ranks of this session, and store what won.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,14 +20,15 @@
 #include "ranks/result_text.hpp"
 #include "ranks/session.hpp"
 #include "ranks/tools.hpp"
+#include "ranks/tune_plan.hpp"
 #include "text/json.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
 namespace {
 
-constexpr int exit_interrupted = 130;
 /// A kernel that hangs gives up by its own deadline; what is stuck for so long does not even do that.
 constexpr std::chrono::milliseconds least_patience = std::chrono::seconds(60);
 
@@ -139,9 +141,67 @@ std::string times_text(const llvm::json::Object& run) {
          " allocating, " + record + " recording and agreeing, " + format_seconds(std::max(left, 0.0)) + " searching";
 }
 
+/// On what this tune measures, before anything is measured.
+void announce(const SessionOptions& session, bool asked_for) {
+  if (session.device != DeviceKind::cpu) return;
+  const std::string why = asked_for ? "" : "no GPU is visible here: ";
+  print("%s", wrapped(fmt::format("{}tuning the CPU device, {} ranks. Its decisions serve the CPU device alone{}", why,
+                                  fmt::join(session.worlds, " and "),
+                                  asked_for ? "" : "; what is missing for GPUs: arbiter doctor"),
+                      TerminalStyle::of_stdout().columns)
+                  .c_str());
+  std::fflush(stdout);
+}
+
+std::string sizes_text(const std::vector<std::int64_t>& tokens) {
+  if (tokens.size() <= 6) return fmt::format("{}", fmt::join(tokens, ","));
+  return fmt::format("{} from {} to {}", tokens.size(), tokens.front(), tokens.back());
+}
+
+void print_plan(const TunePlan& plan, bool as_json) {
+  if (as_json) {
+    print_json([&](llvm::json::OStream& json) {
+      json.attribute("schema", json_schema);
+      write_text(json, "device", plan.device);
+      json.attributeArray("problems", [&] {
+        for (const PlannedFamily& planned : plan.families) {
+          json.object([&] {
+            write_text(json, "pattern", planned.family.pattern);
+            write_text(json, "dtype", to_string(planned.family.dtype));
+            json.attribute("hidden", planned.family.hidden);
+            json.attribute("world", planned.world);
+            write_text(json, "mode", to_string(planned.family.mode));
+            json.attributeArray("tokens", [&] {
+              for (const std::int64_t tokens : planned.tokens) json.value(tokens);
+            });
+            json.attribute("kernels", static_cast<std::int64_t>(planned.kernels));
+            json.attribute("candidates", static_cast<std::int64_t>(planned.trials));
+          });
+        }
+      });
+      json.attribute("kernels", static_cast<std::int64_t>(plan.kernels));
+      json.attribute("candidates", static_cast<std::int64_t>(plan.trials));
+      write_number(json, "seconds", plan.seconds);
+    });
+    return;
+  }
+  print("on %s; nothing is measured now\n\n", plan.device.c_str());
+  Table table({"ranks", "pattern", "dtype", "hidden", "mode", "sizes (tokens)", "variants"});
+  for (const PlannedFamily& planned : plan.families) {
+    table.add({std::to_string(planned.world), planned.family.pattern, std::string(to_string(planned.family.dtype)),
+               std::to_string(planned.family.hidden), std::string(to_string(planned.family.mode)),
+               sizes_text(planned.tokens), std::to_string(planned.kernels)});
+  }
+  table.print();
+  print(
+      "\nkernels to compile: at most %zu for each rank, less what is in the cache\n"
+      "candidates to verify and time: about %zu\nestimated time: %s\n",
+      plan.kernels, plan.trials, format_seconds(plan.seconds).c_str());
+}
+
 void print_tables(const Runs& runs, const std::string& database) {
-  Table table({"ranks", "problems", "measured", "resumed", "trials", "wrong", "failed", "screened out", "pruned",
-               "never tried", "time"});
+  Table table({"ranks", "problems", "measured", "resumed", "trials", "wrong", "failed", "screened out",
+               "pruned by model", "never tried", "time"});
   std::vector<std::string> notes;
   for (const std::string& document : runs.documents) {
     const llvm::json::Object run = parse_document(document);
@@ -172,10 +232,12 @@ Options tune_options() {
       "Measures every candidate on every problem, after checking that its results are right, and stores what won.\n"
       "Starts one process per GPU itself; under torchrun, mpirun or srun it uses the ranks it is given.\n"
       "Every finished measurement is kept at once: a tune that was stopped goes on with --resume.",
-      "arbiter tune --gpus 0-3 --world 2,4 --db cluster.db\n"
+      "arbiter tune --model llama-70b --tp 4,8 --db cluster.db\n"
+      "arbiter tune --model llama-70b --tp 4,8 --dry-run\n"
+      "arbiter tune --gpus 0-3 --world 2,4 --hidden 8192 --db cluster.db\n"
       "arbiter tune --device cpu --ranks 2,4 --quick\n"
       "torchrun --nproc-per-node 8 --no-python arbiter tune --hidden 4096,8192 --budget 30m");
-  declare_database(options, "work database to write");
+  declare_database_word(options, "work database to write");
   declare_problem_options(options);
   declare_rank_options(options);
   options
@@ -184,6 +246,7 @@ Options tune_options() {
       .flag("resume", "keep what an earlier run has finished here; skip what was wrong or killed its worker")
       .flag("exhaustive",
             "also try what the catalogue prunes: kernels that can be built, but never won where it was measured")
+      .flag("dry-run", "say what would be measured and about how long it would take, and stop")
       .flag("json", "for programs; see docs/cli.md");
   return options;
 }
@@ -199,8 +262,14 @@ int run_tune(const Options& options) {
                          "; go on with: " + command_text("tune", options.arguments()) +
                          (options.has("resume") ? "" : " --resume");
   const Problems problems = read_problems(options, session.device);
+  if (options.has("dry-run")) {
+    print_plan(plan_tune(session, problems.families, problems.tokens, options.has("exhaustive")), options.has("json"));
+    return exit_success;
+  }
   const EnvironmentVariables variables = measuring_variables(session.device);
   const std::shared_ptr<KernelCache> cache = make_cache(variables);
+
+  if (!options.has("json") && !session.worker) announce(session, options.has("device"));
 
   const SessionResult result = run_session(session, [&](RankContext& context) {
     GroupOptions group_options;

@@ -17,6 +17,7 @@
 #include "ranks/tools.hpp"
 #include "text/json.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -176,6 +177,10 @@ int run_verify(const Options& options) {
     print_as_json(cases, options.has("record") ? command_text("verify", options.arguments()) : "");
   } else {
     print_as_table(cases);
+  }
+  if (result.cancelled) {
+    print_error("interrupted; %s\n", session.on_interrupt.c_str());
+    return exit_interrupted;
   }
   return cases.failed == 0 && cases.passed > 0 ? exit_success : exit_failure;
 }

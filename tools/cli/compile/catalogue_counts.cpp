@@ -27,7 +27,7 @@ class Counter {
 
  private:
   AlgorithmCount* count_of(const Variant& variant) {
-    const bool asked = query_.name.empty() || variant.parameters.empty() || query_.name == variant.name();
+    const bool asked = query_.name.empty() || variant.parameters.empty() || is_named(variant, query_.name);
     if (!asked || !seen_.insert(variant).second) return nullptr;
     for (AlgorithmCount& count : counts_.algorithms) {
       if (count.entry->backend == variant.backend && count.entry->name == variant.algorithm) return &count;

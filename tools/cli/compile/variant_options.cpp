@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "arbiter/device.hpp"
+#include "options/models.hpp"
 #include "options/names.hpp"
 #include "text/numbers.hpp"
 
@@ -30,13 +31,31 @@ void check_algorithm(const std::string& algorithm) {
   throw InvalidArgument(unknown_name_message("algorithm", algorithm, valid));
 }
 
+/// "cluster=1", "threads=256", ... of "trtllm/oneshot_push:cluster=1,threads=256 allreduce bf16 world=2".
+std::vector<std::string> axes_of(const std::string& name) {
+  const std::size_t colon = name.find(':');
+  if (colon == std::string::npos) return {};
+  const std::string axes = name.substr(colon + 1, name.find(' ', colon) - colon - 1);
+  return axes.empty() ? std::vector<std::string>{} : split_list(axes, "variant");
+}
+
 bool matches(const VariantQuery& query, const Variant& variant) {
   const std::string full = std::string(to_string(variant.backend)) + "/" + variant.algorithm;
   return (query.algorithm.empty() || query.algorithm == variant.algorithm || query.algorithm == full) &&
-         (query.name.empty() || query.name == variant.name());
+         (query.name.empty() || is_named(variant, query.name));
 }
 
 }  // namespace
+
+bool is_named(const Variant& variant, const std::string& name) {
+  const std::string own = variant.name();
+  const std::size_t colon = std::min(name.find(':'), name.size());
+  if (name.substr(0, colon) != own.substr(0, own.find(':'))) return false;
+  const std::vector<std::string> axes = axes_of(own);
+  const std::vector<std::string> asked = axes_of(name);
+  return std::all_of(asked.begin(), asked.end(),
+                     [&](const std::string& axis) { return std::find(axes.begin(), axes.end(), axis) != axes.end(); });
+}
 
 VariantQuery one_problem() {
   VariantQuery query;
@@ -51,17 +70,26 @@ void declare_variant_options(Options& options) {
   options.value("algorithm", "NAME", "oneshot_push, or with its backend: trtllm/oneshot_push (default: all)")
       .choices(algorithm_names())
       .value("variant", "NAME",
-             "exactly this one, as the lists print it:\ntrtllm/oneshot_push:threads=256,vectors=1,...")
+             "this one, as the lists print it: trtllm/oneshot_push:threads=256,vectors=1,...\n"
+             "(axes in any order; those that are not named may have any value)")
       .list("pattern", "NAME", "allreduce, allreduce_residual_rmsnorm, ...")
       .choices(pattern_names())
       .list("dtype", "NAME", "bf16, fp16, fp32")
       .choices(dtype_names())
       .list("world", "N", "numbers of ranks, 2 to 16")
       .list("hidden", "H", "elements of a row");
+  declare_model(options);
 }
 
 VariantQuery read_variant_options(const Options& options, VariantQuery otherwise) {
   VariantQuery query = std::move(otherwise);
+  if (options.has("model")) {
+    std::vector<int> hiddens;
+    const ModelPreset model = read_models(options, hiddens);
+    query.patterns = model.patterns;
+    query.dtypes = model.dtypes;
+    query.hiddens = hiddens;
+  }
   if (options.has("pattern")) query.patterns = options.texts("pattern");
   for (const std::string& pattern : query.patterns) Catalogue::builtin().pattern(pattern);
   if (options.has("dtype")) {

@@ -18,17 +18,20 @@ struct VariantQuery {
   std::vector<int> worlds;
   std::vector<int> hiddens;  ///< elements
   std::string algorithm;     ///< "oneshot_push" or "trtllm/oneshot_push"
-  std::string name;          ///< Variant::name(), exactly
+  std::string name;          ///< Variant::name(): axes in any order, those that are not named are free
 };
 
 /// Plain bf16 allreduce on 2 ranks, hidden size 8192: what is meant where nothing was said.
 VariantQuery one_problem();
 
-/// Declares --algorithm, --variant, --pattern, --dtype, --world and --hidden.
+/// Declares --algorithm, --variant, --pattern, --dtype, --world, --hidden and --model.
 void declare_variant_options(Options& options);
 
 /// What was typed; where nothing was, `otherwise`.
 VariantQuery read_variant_options(const Options& options, VariantQuery otherwise);
+
+/// Does this variant bear that name? See VariantQuery::name.
+bool is_named(const Variant& variant, const std::string& name);
 
 /// The targets of NVRTC that the program knows by name, oldest first.
 inline constexpr std::array<std::string_view, 7> gpu_targets{"sm_80",   "sm_86",   "sm_89",  "sm_90a",

@@ -177,7 +177,9 @@ std::vector<std::string> Options::texts(const std::string& name) const {
   const auto found = values_.find(name);
   if (found == values_.end()) return all;
   for (const std::string& value : found->second) {
-    for (std::string& part : split_list(value, name)) all.push_back(std::move(part));
+    for (std::string& part : split_list(value, name)) {
+      if (std::find(all.begin(), all.end(), part) == all.end()) all.push_back(std::move(part));
+    }
   }
   return all;
 }

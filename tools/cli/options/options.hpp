@@ -80,7 +80,7 @@ class Options {
 
   bool has(const std::string& name) const;
   std::string text(const std::string& name, const std::string& otherwise = "") const;
-  std::vector<std::string> texts(const std::string& name) const;  ///< all values of a list, split at commas
+  std::vector<std::string> texts(const std::string& name) const;  ///< the values of a list, each once, in order
   std::int64_t integer(const std::string& name, std::int64_t min, std::int64_t max, std::int64_t otherwise) const;
   /// Ascending, without duplicates; ranges such as 1-4 allowed.
   std::vector<int> integers(const std::string& name, int min, int max, std::vector<int> otherwise) const;

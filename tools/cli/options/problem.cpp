@@ -5,6 +5,7 @@
 
 #include "arbiter/generator/catalogue.hpp"
 #include "arbiter/vocabulary.hpp"
+#include "options/models.hpp"
 #include "options/names.hpp"
 
 namespace arbiter::cli {
@@ -15,7 +16,10 @@ constexpr int most_tokens = 1 << 20;
 template <typename Value, typename Parse>
 std::vector<Value> read_names(const Options& options, const std::string& name, Value otherwise, Parse parse) {
   std::vector<Value> values;
-  for (const std::string& text : options.texts(name)) values.push_back(parse(text));
+  for (const std::string& text : options.texts(name)) {
+    const Value value = parse(text);  // several spellings may mean the same
+    if (std::find(values.begin(), values.end(), value) == values.end()) values.push_back(value);
+  }
   if (values.empty()) values.push_back(std::move(otherwise));
   return values;
 }
@@ -46,6 +50,7 @@ ProblemDefaults problem_defaults(DeviceKind device, bool quick) {
 }
 
 void declare_problem_options(Options& options) {
+  declare_model(options);
   options.list("pattern", "NAME", "allreduce, allreduce_residual_rmsnorm, ... (default: these two)")
       .choices(pattern_names())
       .list("dtype", "NAME", "bf16, fp16, fp32 (default: bf16)")
@@ -70,17 +75,26 @@ Problems read_problems(const Options& options, DeviceKind device) {
       throw UsageError("--max-tokens " + std::to_string(limit) + " leaves none of the sizes in --tokens");
     }
   }
-  const std::int64_t largest = problems.tokens.empty() ? defaults.max_tokens : problems.tokens.back();
+  std::vector<int> model_hiddens;
+  const ModelPreset model = read_models(options, model_hiddens);
+  // The CPU device is a thousand times slower: there a model keeps its shapes, but not its largest steps.
+  std::int64_t otherwise = defaults.max_tokens;
+  if (model.max_tokens > 0 && device != DeviceKind::cpu) otherwise = model.max_tokens;
+  const std::int64_t largest = problems.tokens.empty() ? otherwise : problems.tokens.back();
   const std::int64_t max_tokens = options.integer("max-tokens", 1, most_tokens, largest);
 
   std::vector<std::string> patterns;
   for (const std::string& pattern : options.texts("pattern")) {
-    patterns.push_back(Catalogue::builtin().pattern(pattern).name);
+    const std::string& name = Catalogue::builtin().pattern(pattern).name;
+    if (std::find(patterns.begin(), patterns.end(), name) == patterns.end()) patterns.push_back(name);
   }
+  if (patterns.empty()) patterns = model.patterns;
   if (patterns.empty()) patterns = {"allreduce", "allreduce_residual_rmsnorm"};
-  const auto dtypes = read_names(options, "dtype", Dtype::bf16, parse_dtype);
+  auto dtypes = read_names(options, "dtype", Dtype::bf16, parse_dtype);
+  if (!options.has("dtype") && !model.dtypes.empty()) dtypes = model.dtypes;
   const auto modes = read_names(options, "mode", Mode::graph, parse_mode);
-  const std::vector<int> hiddens = options.integers("hidden", 1, 1 << 20, {defaults.hidden});
+  const std::vector<int> hiddens =
+      options.integers("hidden", 1, 1 << 20, model_hiddens.empty() ? std::vector<int>{defaults.hidden} : model_hiddens);
   for (const Dtype dtype : dtypes) {
     for (const int hidden : hiddens) {
       check_hidden(hidden, dtype);

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <set>
 #include <sstream>
 #include <string_view>
+#include <system_error>
 
 #include "arbiter/vocabulary.hpp"
 #include "options/names.hpp"
@@ -117,6 +119,14 @@ void declare_problem_query(Options& options) {
       .flag("in-place", "the problem whose output is its input");
 }
 
+std::string database_word(const Options& options) {
+  if (options.words().empty()) return "";
+  const std::string& word = options.words().front();
+  std::error_code ignored;
+  const bool is_file = std::filesystem::is_regular_file(word, ignored) || word.find_first_of("./") != std::string::npos;
+  return is_file && word.find_first_of(" =") == std::string::npos ? word : "";
+}
+
 ProblemQuery read_problem_query(const Options& options) {
   ProblemQuery query;
   query.in_place = options.has("in-place");
@@ -124,7 +134,9 @@ ProblemQuery read_problem_query(const Options& options) {
     const std::string name(key);
     if (options.has(name)) set(query, name, options.text(name));
   }
-  for (const std::string& text : options.words()) {
+  const bool named = !database_word(options).empty();
+  for (std::size_t i = named ? 1 : 0; i < options.words().size(); ++i) {
+    const std::string& text = options.words()[i];
     std::istringstream words(text);
     for (std::string word; words >> word;) {
       const std::size_t equals = word.find('=');

@@ -31,6 +31,10 @@ void declare_problem_query(Options& options);
 /// The options, and the words (one text or several). Throws UsageError for what cannot be understood or is said twice.
 ProblemQuery read_problem_query(const Options& options);
 
+/// The first word, if it names a database (a file that exists, or a name with a dot or a slash) and no part of a
+/// problem; else empty. read_problem_query() leaves it out.
+std::string database_word(const Options& options);
+
 /// The one problem that the query admits. Throws UsageError if there are several, naming what would tell them apart,
 /// and Error if there is none, naming the measured problem that is nearest to what was asked. `where` is what was
 /// searched.

@@ -17,6 +17,7 @@
 #include "arbiter/error.hpp"
 #include "arbiter/vocabulary.hpp"
 #include "options/names.hpp"
+#include "ranks/nccl_tuner_plugin.hpp"
 #include "ranks/self_process.hpp"
 #include "ranks/signals.hpp"
 #include "ranks/worker_processes.hpp"
@@ -87,6 +88,7 @@ void declare_rank_options(Options& options) {
       .choices(device_names())
       .value("gpus", "LIST", "GPUs to use, in rank order: 0-3 or 0,2,1 (default: all)")
       .list("world", "N", "numbers of ranks, one after another: 2,4 (default: 2, 4, 8, ... and all GPUs)")
+      .list("tp", "N", "the same, as engines call it")
       .list("ranks", "N", "the same, as one says it of the CPU device (default there: 2)")
       .flag("in-process", "ranks are threads of this process, on GPUs too; they may share GPUs: --gpus 0,1,0,1")
       .value("seed", "N", "order in which the CPU device runs its threads (default: 0)")
@@ -109,6 +111,7 @@ std::string command_text(const std::string& command, Arguments arguments) {
 }
 
 SessionOptions read_rank_options(const Options& options, const std::string& command, Arguments arguments) {
+  offer_nccl_tuner_plugin();
   SessionOptions session;
   session.signals = std::make_shared<SignalWatch>();
   session.arguments.push_back(command);
@@ -116,8 +119,15 @@ SessionOptions read_rank_options(const Options& options, const std::string& comm
   session.worker = options.has("worker");
   session.in_process = options.has("in-process");
   session.seed = static_cast<std::uint64_t>(options.integer("seed", 0, INT64_MAX, 0));
-  if (options.has("world") && options.has("ranks")) throw UsageError("--world and --ranks mean the same; give one");
-  session.worlds = options.integers(options.has("ranks") ? "ranks" : "world", 1, max_world, {});
+  std::string spelled = "world";
+  int spellings = 0;
+  for (const char* name : {"world", "ranks", "tp"}) {
+    if (!options.has(name)) continue;
+    spelled = name;
+    ++spellings;
+  }
+  if (spellings > 1) throw UsageError("--world, --ranks and --tp mean the same; give one");
+  session.worlds = options.integers(spelled, 1, max_world, {});
 
   constexpr std::string_view devices[] = {"cuda", "cpu"};
   const std::string device = options.text("device");
@@ -320,6 +330,7 @@ SessionResult run_session(const SessionOptions& session, const RankBody& body) {
       result.results.push_back(run_launched(session, launcher, place, body, cancel));
     }
   }
+  result.cancelled = cancel;
   return result;
 }
 

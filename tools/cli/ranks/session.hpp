@@ -77,6 +77,7 @@ std::string command_text(const std::string& command, Arguments arguments);
 
 struct SessionResult {
   bool printer = false;              ///< false on the ranks of a launcher that are not rank 0: print nothing
+  bool cancelled = false;            ///< a person pressed Ctrl-C, and the body stopped early
   std::vector<std::string> results;  ///< rank 0's, one for each world size
 };
 

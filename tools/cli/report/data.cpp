@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "arbiter/communicator.hpp"
+#include "arbiter/generator/catalogue.hpp"
 #include "ranks/result_text.hpp"
 #include "report/family_curves.hpp"
 #include "text/json.hpp"
@@ -27,26 +28,16 @@ class Index {
   std::map<std::string, int> numbers_;
 };
 
-struct Part {
-  const Environment* environment = nullptr;
-  FamilyCurves curves;
-  std::vector<Decision> decisions;
-};
-
-std::vector<Part> collect(const Contents& contents, const EnvironmentFilter& filter) {
-  std::vector<Part> parts;
-  for (const auto& [key, environment] : contents.environments) {
-    if (!filter.admits(environment)) continue;
-    Part part;
-    part.environment = &environment;
-    part.curves = family_curves(contents, key, true);
-    const auto decisions = contents.decisions.find(key);
-    if (decisions != contents.decisions.end()) part.decisions = decisions->second;
-    if (!part.curves.sizes.empty()) parts.push_back(std::move(part));
+/// Where it stands in the catalogue, which only grows at its end: an algorithm has the same colour in every report.
+int colour_of(const Candidate& candidate) {
+  const std::vector<AlgorithmEntry>& algorithms = Catalogue::builtin().algorithms();
+  for (std::size_t i = 0; i < algorithms.size(); ++i) {
+    if (algorithms[i].backend == candidate.backend && algorithms[i].name == candidate.algorithm)
+      return static_cast<int>(i);
   }
-  // GPUs first: who has both in one file asks about those.
-  std::stable_partition(parts.begin(), parts.end(), [](const Part& part) { return part.environment->device != "cpu"; });
-  return parts;
+  int sum = 0;  // of a catalogue that this program does not know
+  for (const char c : candidate.algorithm) sum = (31 * sum + static_cast<unsigned char>(c)) % 1009;
+  return sum;
 }
 
 void write_facts(llvm::json::OStream& json, const Environment& e) {
@@ -161,12 +152,14 @@ void write_size(llvm::json::OStream& json, const FamilySize& size, const Indices
   });
 }
 
-void write_decision(llvm::json::OStream& json, const Decision& d, const Indices& indices) {
+void write_decision(llvm::json::OStream& json, const Decision& d, const MeasuredAt& at, const Indices& indices) {
   json.object([&] {
     write_family_of_problem(json, d.pattern, d.dtype, d.mode, d.world, d.hidden);
     json.attribute("tokens_min", d.tokens_min);
     json.attribute("tokens_max", d.tokens_max);
     json.attribute("bytes_max", d.bytes_max());
+    json.attribute("bytes_timed", at.bytes);  // 0: not known
+    write_number(json, "nccl_us", at.nccl_us);
     json.attribute("family", indices.families[family_name(d.candidate)]);
     json.attribute("candidate", indices.candidates[d.candidate.name]);
     write_number(json, "us", d.median_us);
@@ -176,7 +169,7 @@ void write_decision(llvm::json::OStream& json, const Decision& d, const Indices&
 }
 
 /// Names in the order of their numbers, and what the page needs to know about a family.
-Indices index_names(llvm::json::OStream& json, const std::vector<Part>& parts) {
+Indices index_names(llvm::json::OStream& json, const std::vector<ReportPart>& parts) {
   std::map<std::string, const Candidate*> families;
   Indices indices;
   const auto add = [&](const Candidate& candidate) {
@@ -184,7 +177,7 @@ Indices index_names(llvm::json::OStream& json, const std::vector<Part>& parts) {
     indices.families.add(family_name(candidate));
     indices.candidates.add(candidate.name);
   };
-  for (const Part& part : parts) {
+  for (const ReportPart& part : parts) {
     for (const FamilySize& size : part.curves.sizes) {
       if (size.winner != nullptr) add(*size.winner);
       for (const auto& [family, point] : size.families) add(*point.candidate);
@@ -205,6 +198,7 @@ Indices index_names(llvm::json::OStream& json, const std::vector<Part>& parts) {
         write_text(json, "algorithm", candidate->algorithm);
         write_text(json, "base", base);
         json.attribute("unfused", name != base);
+        json.attribute("colour", colour_of(*candidate));
       });
     }
   });
@@ -230,30 +224,65 @@ std::string safe_in_script(const std::string& json) {
 
 }  // namespace
 
-std::string report_data(const Contents& contents, const EnvironmentFilter& filter, const std::string& file) {
-  const std::vector<Part> parts = collect(contents, filter);
+std::vector<ReportPart> report_parts(const Contents& contents, const EnvironmentFilter& filter,
+                                     const std::string& file) {
+  std::vector<ReportPart> parts;
+  for (const auto& [key, environment] : contents.environments) {
+    if (!filter.admits(environment)) continue;
+    ReportPart part;
+    part.file = file;
+    part.environment = environment;
+    part.contents = &contents;
+    part.curves = family_curves(contents, key, true);
+    if (part.curves.sizes.empty()) continue;
+    const auto decisions = contents.decisions.find(key);
+    if (decisions != contents.decisions.end()) part.decisions = decisions->second;
+    const Measurements measurements(contents, key);
+    for (const Decision& decision : part.decisions) part.measured.push_back(measurements.of(decision));
+    parts.push_back(std::move(part));
+  }
   if (parts.empty()) {
     const bool all = filter.device.empty() && filter.key.empty();
     throw DatabaseError(file + (all ? " has nothing to report; make some measurements with: arbiter tune --db " + file
                                     : " has nothing to report for this device or environment"));
   }
+  // GPUs first: who has both in one file asks about those.
+  std::stable_partition(parts.begin(), parts.end(),
+                        [](const ReportPart& part) { return part.environment.device != "cpu"; });
+  return parts;
+}
+
+std::string report_data(const std::vector<ReportPart>& parts) {
+  std::vector<std::string> files;
+  for (const ReportPart& part : parts) {
+    if (std::find(files.begin(), files.end(), part.file) == files.end()) files.push_back(part.file);
+  }
+  std::string all;
+  for (const std::string& file : files) all += (all.empty() ? "" : ", ") + file;
   return safe_in_script(json_text([&](llvm::json::OStream& json) {
     write_text(json, "version", version());
-    write_text(json, "file", file);
+    write_text(json, "file", all);
     const Indices indices = index_names(json, parts);
     json.attributeArray("environments", [&] {
-      for (const Part& part : parts) {
+      for (const ReportPart& part : parts) {
         json.object([&] {
-          write_text(json, "key", part.environment->key());
-          write_text(json, "title", part.environment->gpu_name + " (" + part.environment->device + ")");
+          write_text(json, "key", part.environment.key());
+          write_text(json, "file", part.file);
+          write_text(json, "title", part.environment.gpu_name + " (" + part.environment.device + ")");
           json.attribute("snapshot", part.curves.snapshot);
-          write_facts(json, *part.environment);
-          write_runs(json, contents, part.environment->key());
+          write_facts(json, part.environment);
+          if (part.contents != nullptr) {
+            write_runs(json, *part.contents, part.environment.key());
+          } else {
+            json.attributeArray("runs", [] {});
+          }
           json.attributeArray("problems", [&] {
             for (const FamilySize& size : part.curves.sizes) write_size(json, size, indices);
           });
           json.attributeArray("decisions", [&] {
-            for (const Decision& decision : part.decisions) write_decision(json, decision, indices);
+            for (std::size_t i = 0; i < part.decisions.size(); ++i) {
+              write_decision(json, part.decisions[i], part.measured[i], indices);
+            }
           });
         });
       }

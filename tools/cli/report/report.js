@@ -5,7 +5,7 @@
   var data = JSON.parse(document.getElementById("data").textContent);
   var tooltip = d3.select("#tooltip");
   var hidden = {};  // families that are switched off
-  var state = {environment: 0, pattern: null, dtype: null, mode: null, hidden: null, view: "latency"};
+  var state = {environment: 0, beside: -1, pattern: null, dtype: null, mode: null, hidden: null, view: "latency"};
 
   // ---- words and numbers -----------------------------------------------------------------------------------------
   function microseconds(us) { return us < 10 ? us.toFixed(2) : us < 100 ? us.toFixed(1) : us.toFixed(0); }
@@ -29,13 +29,10 @@
 
   // ---- families --------------------------------------------------------------------------------------------------
   // NCCL is grey; an unfused family has the colour of the algorithm it begins with, broken.
-  var colours = {}, next = 0;
-  data.families.forEach(function (family) {
-    if (family.backend !== "nccl" && !(family.base in colours)) colours[family.base] = next++ % 8;
-  });
+  // An algorithm has the same colour in every report.
   function colour(index) {
     var family = data.families[index];
-    return family.backend === "nccl" ? "family-nccl" : "family" + colours[family.base];
+    return family.backend === "nccl" ? "family-nccl" : "family" + family.colour % 10;
   }
   function dashed(index) {
     var family = data.families[index];
@@ -50,6 +47,21 @@
 
   // ---- selection -------------------------------------------------------------------------------------------------
   function environment() { return data.environments[state.environment]; }
+  /// What is shown: one environment, or two side by side.
+  function environments() {
+    return state.beside < 0 || state.beside === state.environment ? [environment()] : [environment(), data.environments[state.beside]];
+  }
+  var files = d3.set(data.environments.map(function (here) { return here.file; })).values();
+  function nameOf(here) { return (files.length > 1 ? here.file.replace(/.*\//, "") + ": " : "") + here.title; }
+  /// "4 ranks", and of what where two are side by side.
+  function caption(world, here) { return world + " ranks" + (environments().length > 1 ? ", " + nameOf(here) : ""); }
+  (function () {
+    if (files.length < 2) return;
+    data.environments.forEach(function (here, i) {
+      var same = here.key === environment().key;
+      if (here.file !== environment().file && (state.beside < 0 || (same && data.environments[state.beside].key !== here.key))) state.beside = i;
+    });
+  })();
   function inFamily(entry) {
     return entry.pattern === state.pattern && entry.dtype === state.dtype && entry.mode === state.mode;
   }
@@ -58,8 +70,7 @@
   }
   function numbers(entries, key) { return values(entries, key).map(Number).sort(d3.ascending); }
   function known() {
-    var here = environment();
-    return here.problems.length ? here.problems : here.decisions;
+    return d3.merge(environments().map(function (here) { return here.problems.length ? here.problems : here.decisions; }));
   }
   /// Keeps what is chosen as long as it exists, else takes the first.
   function settle() {
@@ -84,7 +95,7 @@
       if (options.length < 2 && name === "environment") return;
       var box = form.append("label").text(label).append("select").attr("id", "choose-" + name).on("change", function () {
         var value = this.value;
-        state[name] = name === "environment" || name === "hidden" ? Number(value) : value;
+        state[name] = name === "environment" || name === "beside" || name === "hidden" ? Number(value) : value;
         draw();
         document.getElementById("choose-" + name).focus();
       });
@@ -93,13 +104,23 @@
       });
     }
     select("environment", "environment", d3.range(data.environments.length), function (i) {
-      return data.environments[i].title + ", " + data.environments[i].key.slice(0, 12);
+      return nameOf(data.environments[i]) + ", " + data.environments[i].key.slice(0, 12);
     });
+    if (data.environments.length > 1) {
+      select("beside", "beside it", [-1].concat(d3.range(data.environments.length)), function (i) {
+        return i < 0 ? "nothing" : nameOf(data.environments[i]) + ", " + data.environments[i].key.slice(0, 12);
+      });
+    }
     select("pattern", "pattern", state.patterns);
     select("dtype", "dtype", state.dtypes);
     select("mode", "mode", state.modes);
     select("hidden", "hidden size of the curves", state.hiddens);
-    select("view", "curves of", Object.keys(views), function (view) { return views[view].title; });
+    // The size that a time of a snapshot was taken at is not known, so its bandwidth is neither.
+    var shown = Object.keys(views).filter(function (view) {
+      return view !== "bandwidth" || !environments().some(function (here) { return here.snapshot; });
+    });
+    if (shown.indexOf(state.view) < 0) state.view = "latency";
+    select("view", "curves of", shown, function (view) { return views[view].title; });
   }
 
   // ---- tooltip ---------------------------------------------------------------------------------------------------
@@ -146,10 +167,16 @@
   function powerTicks(domain, step) {
     var ticks = [], at = Math.pow(2, Math.ceil(Math.log(domain[0]) / Math.LN2 - 1e-9));
     for (; at <= domain[1] * 1.0001; at *= 2) ticks.push(at);
+    if (ticks.length < 2) return domain[0] === domain[1] ? [domain[0]] : [domain[0], domain[1]];
     var every = Math.max(1, Math.ceil(ticks.length / step));
     return ticks.filter(function (tick, i) { return i % every === 0; });
   }
+  /// Of a short axis too, on which none of 1, 2 and 5 lies.
   function decimalTicks(domain) {
+    var ticks = digitTicks(domain);
+    return ticks.length > 2 ? ticks : d3.scale.linear().domain(domain).ticks(5).filter(function (tick) { return tick > 0; });
+  }
+  function digitTicks(domain) {
     var ticks = [];
     for (var power = Math.pow(10, Math.floor(Math.log(domain[0]) / Math.LN10)); power <= domain[1]; power *= 10) {
       [1, 2, 5].forEach(function (digit) {
@@ -159,7 +186,13 @@
     return ticks;
   }
 
-  var size = {width: 440, height: 300, left: 46, right: 14, top: 10, bottom: 36};
+  var size = {width: 440, height: 300, left: 52, right: 26, top: 12, bottom: 36};
+  /// One figure has the page's width, several share it.
+  function arrange(facets, figures) {
+    facets.classed("single", figures === 1);
+    size.width = figures === 1 ? 920 : 440;
+    size.height = figures === 1 ? 360 : 300;
+  }
 
   function frame(figure, label, height) {
     return figure.append("svg").attr({viewBox: "0 0 " + size.width + " " + height, "aria-label": label});
@@ -197,12 +230,11 @@
   function drawCurves() {
     var section = d3.select("#curves"), facets = section.select(".facets"), view = views[state.view];
     facets.html("");
-    section.select("#curves-explain").text(view.explain + (environment().snapshot ?
-        " This file is a snapshot: only winners and runner-ups at the ends of intervals are known." : ""));
+    section.select("#curves-explain").text(view.explain + (environments().some(function (here) { return here.snapshot; }) ?
+        " A snapshot holds only winners and runner-ups, drawn where their intervals end: they were timed at that size or a smaller one." : ""));
     section.select(".selection").text(describe() + ", hidden size " + state.hidden + ": " + view.title);
-    var problems = environment().problems.filter(function (problem) {
-      return inFamily(problem) && problem.hidden === state.hidden;
-    });
+    function chosen(problem) { return inFamily(problem) && problem.hidden === state.hidden; }
+    var problems = d3.merge(environments().map(function (here) { return here.problems.filter(chosen); }));
     var shown = d3.set(d3.merge(problems.map(function (problem) {
       return problem.points.map(function (point) { return point[0]; });
     }))).values().map(Number).sort(d3.ascending);
@@ -220,20 +252,27 @@
           "Nothing was measured here.");
       return;
     }
+    var panels = [];
+    numbers(problems, "world").forEach(function (world) {
+      environments().forEach(function (place) {
+        var here = place.problems.filter(function (problem) { return chosen(problem) && problem.world === world; });
+        if (here.length) panels.push({world: world, place: place, problems: here});
+      });
+    });
+    arrange(facets, panels.length);
     var yDomain = [d3.min(visible) / 1.15, d3.max(visible) * 1.15];
     var xDomain = d3.extent(problems, function (problem) { return problem.bytes; });
     if (xDomain[0] === xDomain[1]) xDomain = [xDomain[0] / 2, xDomain[1] * 2];
     var x = d3.scale.log().base(2).domain(xDomain).range([size.left, size.width - size.right]);
     var y = d3.scale.log().domain(yDomain).range([size.height - size.bottom, size.top]);
 
-    numbers(problems, "world").forEach(function (world) {
-      var here = problems.filter(function (problem) { return problem.world === world; })
-                     .sort(function (a, b) { return a.bytes - b.bytes; });
+    panels.forEach(function (panel) {
+      var world = panel.world, here = panel.problems.sort(function (a, b) { return a.bytes - b.bytes; });
       var figure = facets.append("figure");
-      figure.append("figcaption").text(world + " ranks");
+      figure.append("figcaption").text(caption(world, panel.place));
       var svg = frame(figure, view.title + " over message size on " + world + " ranks; arrow keys go from size to size", size.height);
       svg.attr({tabindex: 0, role: "img"});
-      axes(svg, size.height, x, powerTicks(xDomain, 7), bytes, y, decimalTicks(yDomain), function (v) { return String(+v.toPrecision(3)); },
+      axes(svg, size.height, x, powerTicks(xDomain, panels.length === 1 ? 14 : 7), bytes, y, decimalTicks(yDomain), function (v) { return String(+v.toPrecision(3)); },
            "message of one rank", view.unit);
       shown.forEach(function (index) {
         if (hidden[index]) return;
@@ -308,33 +347,45 @@
     });
   }
 
+  /// "2.4x": how many times as fast as NCCL; empty where that is not known.
+  function speedup(decision) {
+    return decision.nccl_us > 0 && decision.us > 0 ? (decision.nccl_us / decision.us).toFixed(1) + "\u00d7" : "";
+  }
+
   // ---- maps ------------------------------------------------------------------------------------------------------
   function drawMaps() {
     var section = d3.select("#maps"), facets = section.select(".facets");
     facets.html("");
     section.select(".selection").text(describe());
-    var decisions = environment().decisions.filter(inFamily);
+    var decisions = d3.merge(environments().map(function (here) { return here.decisions.filter(inFamily); }));
     if (!decisions.length) {
       facets.append("p").attr("class", "note").text("Nothing is decided here.");
       return;
     }
     // An interval reaches to just below the next size; the last of a family may be open-ended.
-    var measured = environment().problems.filter(inFamily);
+    var measured = d3.merge(environments().map(function (here) { return here.problems.filter(inFamily); }));
     var most = Math.max(d3.max(decisions, function (d) { return d.tokens_min; }),
                         measured.length ? d3.max(measured, function (p) { return p.tokens; })
                                         : d3.max(decisions, function (d) { return Math.min(d.tokens_max, 1048576); }));
-    var x = d3.scale.log().base(2).domain([1, most + 1]).range([size.left + 8, size.width - size.right]);
-    var hiddens = numbers(decisions, "hidden");
+    var hiddens = numbers(decisions, "hidden"), panels = [];
     numbers(decisions, "world").forEach(function (world) {
-      var here = decisions.filter(function (d) { return d.world === world; });
+      environments().forEach(function (place) {
+        var here = place.decisions.filter(function (d) { return inFamily(d) && d.world === world; });
+        if (here.length) panels.push({world: world, place: place, decisions: here});
+      });
+    });
+    arrange(facets, panels.length);
+    var x = d3.scale.log().base(2).domain([1, most + 1]).range([size.left + 8, size.width - size.right]);
+    panels.forEach(function (panel, index) {
+      var world = panel.world, here = panel.decisions, hatch = "hatch-" + index;
       var figure = facets.append("figure");
-      figure.append("figcaption").text(world + " ranks");
+      figure.append("figcaption").text(caption(world, panel.place));
       // As high as there are rows, within reason.
       var height = size.top + size.bottom + Math.min(size.height - size.top - size.bottom, 42 * hiddens.length);
       var svg = frame(figure, "the winner for each number of tokens and hidden size on " + world + " ranks", height);
       svg.attr("role", "group");
       var pattern = svg.append("defs").append("pattern")
-          .attr({id: "hatch-" + world, width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)"});
+          .attr({id: hatch, width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)"});
       pattern.append("line").attr({"class": "hatch", x1: 0, x2: 0, y1: 0, y2: 8});
       var y = d3.scale.ordinal().domain(hiddens.slice().reverse()).rangeBands([size.top, height - size.bottom], 0.06, 0.03);
       axes(svg, height, x, powerTicks([1, most], 8), d3.format("d"), y, hiddens, String, "tokens", "");
@@ -347,16 +398,19 @@
         });
         if (dashed(d.family)) {
           svg.append("rect").attr({x: left, width: Math.max(1, right - left), y: y(d.hidden), height: y.rangeBand(),
-                                   fill: "url(#hatch-" + world + ")", "pointer-events": "none"});
+                                   fill: "url(#" + hatch + ")", "pointer-events": "none"});
         }
         // The longest of its names that fits.
         var family = data.families[d.family];
-        var name = [family.name, family.backend === "nccl" ? "nccl" : family.algorithm].filter(function (text) {
-          return text.length * 6.3 < right - left;
-        })[0];
-        if (name && y.rangeBand() > 13) {
-          svg.append("text").attr({"class": "area-name", x: (left + right) / 2, y: y(d.hidden) + y.rangeBand() / 2 + 4, "text-anchor": "middle"})
-              .text(name);
+        function fits(text) { return text && text.length * 6.3 < right - left; }
+        var name = [family.name, family.backend === "nccl" ? "nccl" : family.algorithm].filter(fits)[0];
+        var lines = [name, speedup(d)].filter(fits), middle = y(d.hidden) + y.rangeBand() / 2 + 4;
+        if (lines.length > 1 && y.rangeBand() < 28) lines = fits(lines.join(" ")) ? [lines.join(" ")] : [lines[1]];
+        if (y.rangeBand() > 13) {
+          lines.forEach(function (line, i) {
+            svg.append("text").attr({"class": "area-name", x: (left + right) / 2, y: middle + 13 * (i - (lines.length - 1) / 2), "text-anchor": "middle"})
+                .text(line);
+          });
         }
         return rect;
       });
@@ -368,6 +422,7 @@
             var table = box.append("table"), row = table.append("tr").attr("class", "chosen");
             familyCell(row, d.family);
             row.append("td").attr("class", "number").text(microseconds(d.us) + " \u00b5s");
+            if (speedup(d)) row.append("td").text(speedup(d) + " NCCL");
             if (d.runner_up >= 0) {
               row = table.append("tr");
               familyCell(row, d.runner_up);
@@ -416,14 +471,20 @@
   }
 
   function drawDecisions() {
-    var body = header(d3.select("#decisions table"), ["pattern", "dtype", "mode", "#ranks", "#hidden", "#tokens", "#up to", "winner",
-                                                     "#\u00b5s", "runner-up", "#\u00b5s", "#gain"]);
-    environment().decisions.forEach(function (d) {
-      var row = body.append("tr");
+    var several = environments().length > 1;
+    var body = header(d3.select("#decisions table"), (several ? ["from"] : []).concat(
+        ["pattern", "dtype", "mode", "#ranks", "#hidden", "#tokens", "#timed at", "winner", "#\u00b5s", "#vs NCCL", "runner-up", "#\u00b5s", "#gain"]));
+    var all = d3.merge(environments().map(function (here) {
+      return here.decisions.map(function (d) { return {from: nameOf(here), decision: d}; });
+    }));
+    all.forEach(function (entry) {
+      var d = entry.decision, row = body.append("tr");
+      if (several) row.append("td").text(entry.from);
       [d.pattern, d.dtype, d.mode].forEach(function (text) { row.append("td").text(text); });
-      [d.world, d.hidden, interval(d.tokens_min, d.tokens_max), bytes(d.bytes_max)].forEach(function (text) { number(row, text); });
+      [d.world, d.hidden, interval(d.tokens_min, d.tokens_max), d.bytes_timed ? bytes(d.bytes_timed) : "\u2264 " + bytes(d.bytes_max)].forEach(function (text) { number(row, text); });
       candidateCell(row, d.family, d.candidate);
       number(row, microseconds(d.us));
+      number(row, speedup(d) || "\u2013");
       familyCell(row, d.runner_up);
       number(row, d.runner_up < 0 ? "\u2013" : microseconds(d.runner_up_us));
       number(row, d.runner_up < 0 ? "\u2013" : percent(d.runner_up_us / d.us - 1));
@@ -439,16 +500,24 @@
   }
 
   function drawEnvironment() {
-    var here = environment(), list = d3.select("#environment dl");
-    list.html("");
+    var places = d3.select("#environment .places");
+    places.html("");
+    environments().forEach(function (here) { drawPlace(places.append("div"), here); });
+  }
+  function drawPlace(place, here) {
+    if (environments().length > 1) place.append("h3").text(nameOf(here));
+    var list = place.append("dl");
     here.facts.forEach(function (fact) {
       if (fact[1] === "") return;
       var pair = list.append("div");
       pair.append("dt").text(fact[0]);
       pair.append("dd").text(fact[1]);
     });
-    var body = header(d3.select("#environment table"), ["started (UTC)", "#took", "host", "#trials", "#done", "SM clock MHz", "power W",
-                                                       "run", "command"]);
+    place.append("h3").text(here.runs.length ? "Runs" : here.snapshot ? "No runs: this file is a snapshot, which keeps decisions only" :
+        "No runs: arbiter bench measured this");
+    if (!here.runs.length) return;
+    var body = header(place.append("div").attr({"class": "scroll", tabindex: 0, role: "region", "aria-label": "Runs"}).append("table"),
+        ["started (UTC)", "#took", "host", "#trials", "#done", "SM clock MHz", "power W", "run", "command"]);
     function fromTo(values, dropped) {  // 0: not known
       return values[0] || values[1] ? values.join(" \u2192 ") + (dropped ? ", dropped" : "") : "\u2013";
     }
@@ -464,11 +533,15 @@
       row.append("td").text(run.id.slice(0, 8));
       row.append("td").attr("class", "long").text(run.command);
     });
-    d3.select("#environment h3").text(here.runs.length ? "Runs" : "No runs: this file is a snapshot, which keeps decisions only");
-    d3.select("#environment table").style("display", here.runs.length ? null : "none");
   }
 
   // ---- the page --------------------------------------------------------------------------------------------------
+  /// "; 1.2 to 3.7 times as fast as NCCL, 17 decisions"
+  function summary() {
+    var here = environment().decisions, ratios = here.filter(speedup).map(function (d) { return d.nccl_us / d.us; });
+    var over = ratios.length ? "; " + d3.min(ratios).toFixed(1) + " to " + d3.max(ratios).toFixed(1) + " times as fast as NCCL" : "";
+    return over + (here.length ? (over ? ", " : "; ") + here.length + " decisions" : "");
+  }
   function draw() {
     settle();
     hideTooltip();
@@ -477,7 +550,9 @@
     drawMaps();
     drawDecisions();
     drawEnvironment();
-    d3.select("#subtitle").text(environment().title + ", environment " + environment().key.slice(0, 12) + ", from " + data.file);
+    d3.select("#subtitle").text(environments().map(function (here) {
+      return here.title + ", environment " + here.key.slice(0, 12) + ", from " + here.file;
+    }).join("; beside it ") + summary());
     document.title = "Arbiter report: " + environment().title;
   }
   document.getElementById("filter").addEventListener("input", filterDecisions);

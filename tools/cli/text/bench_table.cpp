@@ -6,7 +6,9 @@
 #include <optional>
 #include <set>
 
+#include "text/candidates.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -47,42 +49,130 @@ std::string heading(const llvm::json::Object& row) {
          std::to_string(row.getInteger("world").value_or(0)) + " ranks, " + text_of(row, "mode");
 }
 
-void print_group(const std::vector<const llvm::json::Object*>& rows, const std::vector<std::string>& against) {
-  const std::vector<std::string> columns = columns_of(rows, against);
-  std::vector<std::string> header{"tokens", "size", "auto us", "chosen by auto", "rule"};
-  for (const std::string& column : columns) header.push_back(column);
-  // A ratio says something beside NCCL, or beside what was asked for; not beside one algorithm among many.
-  const bool ratio_shown = !columns.empty() && (!against.empty() || columns.front() == "nccl");
-  if (ratio_shown) header.push_back("vs " + columns.front());
-  header.emplace_back("parameters of the choice");
-  Table table(header);
-  std::map<std::string, std::string> missing;
+double time_of(const llvm::json::Object* results, const std::string& name) {
+  return results == nullptr ? 0 : median_of(results->getObject(name)).value_or(0);
+}
+
+/// "nccl": what auto is compared with. The faster of NCCL's two, where both were timed, unless one was asked for.
+double reference_of(const llvm::json::Object* results, const std::string& reference, bool either) {
+  const double first = time_of(results, reference);
+  const double symmetric = either ? time_of(results, "nccl_symmetric") : 0;
+  return first > 0 && symmetric > 0 ? std::min(first, symmetric) : std::max(first, symmetric);
+}
+
+/// auto, what it chose, and how that compares.
+void print_choices(const std::vector<const llvm::json::Object*>& rows, const std::string& reference, bool either,
+                   const TerminalStyle& style) {
+  std::vector<std::string> families, names;
+  std::set<std::string> rules;
   for (const llvm::json::Object* row : rows) {
     const llvm::json::Object* results = row->getObject("results");
     const llvm::json::Object* automatic = results == nullptr ? nullptr : results->getObject("auto");
-    const auto own = median_of(automatic);
-    const CandidateText chosen = split_candidate(automatic == nullptr ? "-" : text_of(*automatic, "chosen"));
-    std::vector<std::string> cells{std::to_string(row->getInteger("tokens").value_or(0)),
-                                   format_bytes(static_cast<std::uint64_t>(row->getInteger("bytes").value_or(0))),
-                                   own ? format_microseconds(*own) : "-", chosen.algorithm,
-                                   automatic == nullptr ? "-" : text_of(*automatic, "rule")};
+    names.push_back(automatic == nullptr ? "-" : text_of(*automatic, "chosen"));
+    families.push_back(split_candidate(names.back()).algorithm);
+    rules.insert(automatic == nullptr ? "-" : text_of(*automatic, "rule"));
+  }
+  const std::vector<Cell> cells = family_cells(families);
+  const ParameterColumn parameters = parameter_column(names);
+  if (rules.size() == 1) print("%s", wrapped("  rule: " + *rules.begin(), style.columns, 4).c_str());
+  if (!parameters.legend.empty()) {
+    print("%s", wrapped("  " + parameters.legend, style.columns, 4).c_str());
+  }
+  std::vector<std::string> header{"tokens", "size", "auto us", "chosen by auto"};
+  if (!parameters.title.empty()) header.push_back(parameters.title);
+  if (rules.size() > 1) header.emplace_back("rule");
+  if (!reference.empty()) {
+    const std::string name = family_cells({reference}).front().brief;
+    header.insert(header.end(), {name + " us", either ? "vs NCCL" : "vs " + name});
+  }
+  Table table(header);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const llvm::json::Object* results = rows[i]->getObject("results");
+    const double own = time_of(results, "auto");
+    std::vector<Cell> row{std::to_string(rows[i]->getInteger("tokens").value_or(0)),
+                          format_bytes(static_cast<std::uint64_t>(rows[i]->getInteger("bytes").value_or(0))),
+                          own > 0 ? format_microseconds(own) : "-", cells[i]};
+    row[3].strong = true;
+    if (!parameters.title.empty()) row.emplace_back(parameters.cells[i]);
+    if (rules.size() > 1) {
+      const llvm::json::Object* automatic = results == nullptr ? nullptr : results->getObject("auto");
+      row.emplace_back(automatic == nullptr ? "-" : text_of(*automatic, "rule"));
+    }
+    if (!reference.empty()) {
+      const double first = time_of(results, reference);
+      row.emplace_back(first > 0 ? format_microseconds(first) : "-");
+      row.emplace_back(ratio_text(reference_of(results, reference, either), own));
+    }
+    table.add_cells(std::move(row));
+  }
+  table.print(style, 2);
+}
+
+/// Everything that was timed, as many columns at a time as there is room for.
+void print_others(const std::vector<const llvm::json::Object*>& rows, const std::vector<std::string>& columns,
+                  const TerminalStyle& style) {
+  const std::vector<Cell> names = family_cells(columns);
+  const auto room = static_cast<std::size_t>(std::max(style.columns, 40));
+  for (std::size_t begin = 0; begin < columns.size();) {
+    std::vector<std::string> header{"tokens"};
+    std::size_t used = 10, end = begin;
+    for (; end < columns.size(); ++end) {
+      const std::string& name = names[end].brief.empty() ? names[end].text : names[end].brief;
+      if (end > begin && used + 2 + name.size() > room) break;
+      used += 2 + name.size();
+      header.push_back(name);
+    }
+    Table table(header);
+    for (const llvm::json::Object* row : rows) {
+      const llvm::json::Object* results = row->getObject("results");
+      double fastest = 0;
+      for (const std::string& column : columns) {
+        const double us = time_of(results, column);
+        if (us > 0 && (fastest == 0 || us < fastest)) fastest = us;
+      }
+      std::vector<Cell> cells{std::to_string(row->getInteger("tokens").value_or(0))};
+      for (std::size_t c = begin; c < end; ++c) {
+        const double us = time_of(results, columns[c]);
+        cells.emplace_back(us > 0 ? format_microseconds(us) : "-", "", us > 0 && us == fastest);
+      }
+      table.add_cells(std::move(cells));
+    }
+    print("%s", begin == 0 ? "\n  us of each in the same minutes\n" : "\n");
+    table.print(style, 2);
+    begin = end;
+  }
+}
+
+void print_group(const std::vector<const llvm::json::Object*>& rows, const std::vector<std::string>& against,
+                 const TerminalStyle& style) {
+  const std::vector<std::string> columns = columns_of(rows, against);
+  // A ratio says something beside NCCL, or beside what was asked for; not beside one algorithm among many.
+  const bool ratio_shown = !columns.empty() && (!against.empty() || columns.front().starts_with("nccl"));
+  print_choices(rows, ratio_shown ? columns.front() : "", ratio_shown && against.empty(), style);
+  if (columns.size() > (ratio_shown ? 1U : 0U)) print_others(rows, columns, style);
+  std::map<std::string, std::string> missing;
+  for (const llvm::json::Object* row : rows) {
+    const llvm::json::Object* results = row->getObject("results");
     for (const std::string& column : columns) {
       const llvm::json::Object* result = results == nullptr ? nullptr : results->getObject(column);
-      const auto median = median_of(result);
-      cells.push_back(median ? format_microseconds(*median) : "-");
-      if (!median && result != nullptr) missing[column] = text_of(*result, "unavailable");
+      if (result != nullptr && !median_of(result)) missing[column] = text_of(*result, "unavailable");
     }
-    if (ratio_shown) {
-      const auto first = median_of(results == nullptr ? nullptr : results->getObject(columns.front()));
-      char ratio[32] = "-";
-      if (own && first && *own > 0) std::snprintf(ratio, sizeof ratio, "%.2fx", *first / *own);
-      cells.emplace_back(ratio);
-    }
-    cells.push_back(chosen.parameters);
-    table.add(cells);
   }
-  table.print();
-  for (const auto& [name, reason] : missing) print("%s: %s\n", name.c_str(), reason.c_str());
+  for (const auto& [name, reason] : missing) {
+    print("%s", wrapped("  " + name + ": " + reason, style.columns, 4).c_str());
+  }
+}
+
+/// "1.2-3.7x over NCCL at 12 sizes": all rows together; "" without NCCL.
+std::string summary_of(const llvm::json::Array& rows) {
+  std::vector<double> ratios;
+  for (const llvm::json::Value& value : rows) {
+    const llvm::json::Object* row = value.getAsObject();
+    const llvm::json::Object* results = row == nullptr ? nullptr : row->getObject("results");
+    const double own = time_of(results, "auto"), nccl = reference_of(results, "nccl", true);
+    if (own > 0 && nccl > 0) ratios.push_back(nccl / own);
+  }
+  return ratios.empty() ? "" : "auto: " + ratio_range(ratios) + " at " + plural(ratios.size(), "size");
 }
 
 }  // namespace
@@ -99,9 +189,11 @@ void print_bench_table(const llvm::json::Object& document, const std::vector<std
     if (!groups.contains(name)) order.push_back(name);
     groups[name].push_back(row);
   }
+  const TerminalStyle style = TerminalStyle::of_stdout();
+  if (const std::string summary = summary_of(*rows); !summary.empty()) print("%s\n", summary.c_str());
   for (const std::string& name : order) {
-    print("\n%s\n", name.c_str());
-    print_group(groups[name], against);
+    print("%s", ("\n" + wrapped(name, style.columns, 2)).c_str());
+    print_group(groups[name], against, style);
   }
 }
 

@@ -1,13 +1,9 @@
 #include "text/terminal_plot.hpp"
 
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <optional>
 #include <string_view>
 
@@ -22,11 +18,6 @@ constexpr std::size_t margin = 7;   ///< columns left of it: "1000 |"
 constexpr std::array<const char*, 10> unicode_marks{"●", "■", "▲", "◆", "○", "□", "△", "◇", "★", "☆"};
 constexpr std::array<const char*, 10> ascii_marks{"o", "x", "+", "*", "#", "@", "%", "&", "=", "$"};
 constexpr std::array<int, 10> colours{34, 33, 32, 35, 36, 31, 94, 93, 92, 95};  // ANSI foregrounds
-
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 /// UTF-8 of a code point above 0x7ff.
 std::string utf8(unsigned code) {
@@ -191,24 +182,6 @@ std::string legend(const std::vector<PlotCurve>& curves, const Canvas& canvas, s
 }
 
 }  // namespace
-
-TerminalStyle TerminalStyle::of_stdout() {
-  TerminalStyle style;
-  winsize size{};
-  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
-    style.columns = size.ws_col;
-  } else if (const int columns = std::atoi(variable("COLUMNS").c_str()); columns > 0) {
-    style.columns = columns;
-  }
-  style.colour = isatty(STDOUT_FILENO) == 1 && variable("NO_COLOR").empty() && variable("TERM") != "dumb";
-  std::string locale = variable("LC_ALL");
-  if (locale.empty()) locale = variable("LC_CTYPE");
-  if (locale.empty()) locale = variable("LANG");
-  std::transform(locale.begin(), locale.end(), locale.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  style.unicode = locale.find("utf-8") != std::string::npos || locale.find("utf8") != std::string::npos;
-  return style;
-}
 
 std::string plot(const std::vector<PlotCurve>& curves, const std::vector<PlotWinner>& winners,
                  const TerminalStyle& style) {

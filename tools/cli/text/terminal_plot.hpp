@@ -1,23 +1,13 @@
 // Curves in a terminal, on logarithmic axes.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "text/terminal.hpp"
+
 namespace arbiter::cli {
-
-/// What standard output can show.
-struct TerminalStyle {
-  int columns = 80;
-  bool unicode = true;  ///< else ASCII
-  bool colour = false;
-
-  /// Columns from the terminal, else from COLUMNS, else 80. Colour on a terminal, unless NO_COLOR is set or TERM is
-  /// "dumb". Unicode if the locale's variables name UTF-8.
-  static TerminalStyle of_stdout();
-};
 
 struct PlotCurve {
   std::string name;

@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "arbiter/generator/plain_text.hpp"
-#include "text/print.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -20,41 +19,7 @@ std::string printed(const char* format, double value) {
   return {buffer, static_cast<std::size_t>(std::clamp(length, 0, static_cast<int>(sizeof buffer) - 1))};
 }
 
-bool looks_like_number(const std::string& cell) {
-  return cell.empty() || cell == "-" || (cell.front() >= '0' && cell.front() <= '9');
-}
-
 }  // namespace
-
-Table::Table(std::vector<std::string> header) { rows_.push_back(std::move(header)); }
-
-void Table::add(std::vector<std::string> row) {
-  row.resize(rows_.front().size());
-  for (std::string& cell : row) cell = visible(cell);
-  rows_.push_back(std::move(row));
-}
-
-void Table::print(int indent) const {
-  const std::size_t columns = rows_.front().size();
-  std::vector<std::size_t> widths(columns, 0);
-  std::vector<bool> numeric(columns, rows_.size() > 1);
-  for (std::size_t r = 0; r < rows_.size(); ++r) {
-    for (std::size_t c = 0; c < columns; ++c) {
-      widths[c] = std::max(widths[c], rows_[r][c].size());
-      if (r > 0 && !looks_like_number(rows_[r][c])) numeric[c] = false;
-    }
-  }
-  for (const auto& row : rows_) {
-    std::string line(static_cast<std::size_t>(indent), ' ');
-    for (std::size_t c = 0; c < columns; ++c) {
-      const std::string padding(widths[c] - row[c].size(), ' ');
-      line += numeric[c] ? padding + row[c] : row[c] + padding;
-      line += "  ";
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    cli::print("%s\n", line.c_str());
-  }
-}
 
 std::string format_microseconds(double microseconds) {
   if (microseconds < 10) return printed("%.2f", microseconds);

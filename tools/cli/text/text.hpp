@@ -8,19 +8,6 @@
 
 namespace arbiter::cli {
 
-/// Rows of text, aligned when printed, with control characters as escapes. Columns whose cells all look like numbers
-/// are aligned to the right.
-class Table {
- public:
-  explicit Table(std::vector<std::string> header);
-  void add(std::vector<std::string> row);
-  /// To standard output, indented by `indent` spaces, without trailing spaces.
-  void print(int indent = 0) const;
-
- private:
-  std::vector<std::vector<std::string>> rows_;
-};
-
 std::string format_microseconds(double microseconds);  ///< "2.31", "14.9", "1203"
 std::string format_bytes(std::uint64_t bytes);         ///< "512 B", "16 KiB", "1.5 MiB"
 /// "1 run", "2 runs"

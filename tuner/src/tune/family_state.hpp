@@ -31,7 +31,10 @@ struct FamilyState {
   std::map<std::int64_t, SizeResult> results;  ///< by tokens; only what was measured with full effort
   std::map<std::int64_t, KnownTrials> known;   ///< by tokens: of this run, and with `resume` of earlier ones
   std::set<std::int64_t> cut_short;            ///< sizes whose search the budget ended
-  std::set<std::pair<std::int64_t, std::size_t>> verified;  ///< tokens and candidate: found right by this process
+  std::set<std::pair<std::int64_t, std::size_t>> verified;      ///< tokens and candidate: found right by this process
+  std::set<std::pair<std::int64_t, std::size_t>> screened_out;  ///< likewise: screened by this run, and no finalist
+  std::map<std::int64_t, std::pair<std::size_t, std::size_t>>
+      left_out;                  ///< by tokens: pruned by the model, never tried
   std::set<std::size_t> broken;  ///< does not compile, is wrong, or hangs: not tried again at other sizes
   std::string obstacle;          ///< the last reason why something of it was not measured
   std::size_t kernels_loaded = 0;

@@ -65,9 +65,17 @@ std::string why_not_preferred(const InspectedCandidate& loser, const InspectedCa
 std::string why_lost(const InspectedCandidate& loser, const InspectedCandidate& winner, const ChoiceRules& rules) {
   if (beats(*winner.summary, *loser.summary, rules)) return "slower by " + percent(loser.slower_percent);
   if (beats(*loser.summary, *winner.summary, rules)) {
-    return "faster by " + percent(-loser.slower_percent) + ", but the decision comes from other measurements";
+    return "faster by " + percent(-loser.slower_percent) + ": the decision comes from other measurements";
   }
-  return "within noise of the winner; " + why_not_preferred(loser, winner);
+  return "tie: " + why_not_preferred(loser, winner);
+}
+
+std::string why_screened_out(const InspectedCandidate& loser) {
+  const std::string after = " after " + std::to_string(loser.summary->samples) + " samples";
+  return "screened out: " +
+         (loser.slower_percent < 0 ? "faster by " + percent(-loser.slower_percent)
+                                   : "slower by " + percent(loser.slower_percent)) +
+         after;
 }
 
 std::string why_untimed(const StoredTrial& trial) {
@@ -77,6 +85,8 @@ std::string why_untimed(const StoredTrial& trial) {
       return "not finished: it is being measured, or the process ended during it";
     case TrialStatus::wrong:
       return "wrong result" + reason;
+    case TrialStatus::pruned:
+      return "screened out" + reason;
     default:
       return std::string(to_string(trial.status)) + reason;
   }
@@ -155,19 +165,22 @@ Inspection inspect(const Contents& contents, const std::string& environment, con
     if (latest.trial->status == TrialStatus::done) {
       candidate.summary = summary_of(tried.problem, *latest.trial);
       timed.push_back(measured(candidate));
+    } else if (latest.trial->status == TrialStatus::pruned && !latest.trial->samples_us.empty()) {
+      candidate.summary = summary_of(tried.problem, *latest.trial);
+      candidate.screened = true;
     }
     inspection.candidates.push_back(std::move(candidate));
   }
   std::stable_sort(inspection.candidates.begin(), inspection.candidates.end(),
                    [](const InspectedCandidate& a, const InspectedCandidate& b) {
                      const auto order = [](const InspectedCandidate& c) {
-                       return std::make_tuple(!c.winner, !c.summary, c.summary ? c.summary->median_us : 0,
+                       return std::make_tuple(!c.winner, !c.summary, c.screened, c.summary ? c.summary->median_us : 0,
                                               c.latest.trial->status);
                      };
                      return order(a) < order(b);
                    });
-  const bool decided =
-      !inspection.candidates.empty() && inspection.candidates.front().winner && inspection.candidates.front().summary;
+  const bool decided = !inspection.candidates.empty() && inspection.candidates.front().winner &&
+                       inspection.candidates.front().summary && !inspection.candidates.front().screened;
   for (InspectedCandidate& candidate : inspection.candidates) {
     if (!candidate.summary) {
       candidate.verdict = why_untimed(*candidate.latest.trial);
@@ -179,7 +192,9 @@ Inspection inspect(const Contents& contents, const std::string& environment, con
     }
     const InspectedCandidate& winner = inspection.candidates.front();
     candidate.slower_percent = 100 * (candidate.summary->median_us / winner.summary->median_us - 1);
-    candidate.verdict = candidate.winner ? why_won(candidate, timed, rules) : why_lost(candidate, winner, rules);
+    candidate.verdict = candidate.winner     ? why_won(candidate, timed, rules)
+                        : candidate.screened ? why_screened_out(candidate)
+                                             : why_lost(candidate, winner, rules);
   }
   return inspection;
 }

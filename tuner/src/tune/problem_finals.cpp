@@ -43,6 +43,7 @@ bool ProblemTuner::ensure_timed(std::size_t index) {
     status = timing_->entry(entry).status;
   }
   screened_[index] = infinity;
+  count_screened_out(index, false);
   exclude(index, failure);
   if (candidate == nullptr) return false;
   const Trial trial = trial_of(index, status, failure, {});
@@ -79,6 +80,7 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
                                  : trial_of(index, timing_->entry(entries_.at(index)).status,
                                             timing_->entry(entries_.at(index)).failure, {}));
       if (!ok) {
+        count_screened_out(index, false);
         exclude(index, also_measured.back().reason);
         note_failure(index, also_measured.back());
       }
@@ -191,6 +193,7 @@ void ProblemTuner::measure_finalists(std::vector<std::size_t> chosen, int sample
   SizeResult size{tokens_, {}};
   std::vector<Trial> trials;
   for (const std::size_t index : chosen) {
+    count_screened_out(index, false);
     const Timing::Entry& entry = timing_->entry(entries_.at(index));
     const bool ok = entry.ok();
     const std::string failure = entry.failure;

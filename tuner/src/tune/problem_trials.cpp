@@ -215,7 +215,7 @@ void ProblemTuner::decide_screened(std::size_t index, TrialStatus status, const 
   }
   const Trial trial = trial_of(index, status, reason, std::move(samples));
   if (status == TrialStatus::pruned) {
-    ++context_.result.pruned;
+    count_screened_out(index, true);
   } else {
     note_failure(index, trial);
   }

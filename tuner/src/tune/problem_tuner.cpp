@@ -184,20 +184,29 @@ bool ProblemTuner::is_to_be_repeated(const Trial& trial) const {
          (trial.reason == crashed_with_command || trial.reason == "two processes ended during this trial");
 }
 
+/// A candidate of this size was screened, and is a finalist or not: it counts once, however often it is visited.
+void ProblemTuner::count_screened_out(std::size_t index, bool out) {
+  if (out && state_.screened_out.emplace(tokens_, index).second) ++context_.result.pruned;
+  if (!out && state_.screened_out.erase({tokens_, index}) != 0) --context_.result.pruned;
+}
+
 /// What the search left out, and why.
 void ProblemTuner::account() {
   TuneResult& result = context_.result;
   const std::vector<std::size_t> leaders = best_screened(1);
   if (leaders.empty()) return;
   const double best = screened_.at(leaders.front());
+  std::size_t by_model = 0, never = 0;
   for (std::size_t i = 0; i < state_.space.size(); ++i) {
     if (screened_.count(i) != 0) continue;
-    if (state_.model.hopeless(i, state_.space.group(i), state_.bytes(tokens_), best)) {
-      ++result.model_pruned;
-    } else {
-      ++result.never_tried;
-    }
+    ++(state_.model.hopeless(i, state_.space.group(i), state_.bytes(tokens_), best) ? by_model : never);
   }
+  // A later visit of the same size knows better, and replaces what was counted.
+  auto& [pruned_before, never_before] = state_.left_out[tokens_];
+  result.model_pruned += by_model - pruned_before;
+  result.never_tried += never - never_before;
+  pruned_before = by_model;
+  never_before = never;
   result.model_controls += controls_.size();
   for (const std::size_t index : controls_) {
     const auto at = screened_.find(index);

@@ -61,6 +61,7 @@ class ProblemTuner {
   bool is_to_be_repeated(const Trial&) const;
   void exclude(std::size_t index, const std::string& reason);
   void account();
+  void count_screened_out(std::size_t index, bool out);
   void teach_model();
   void search(const std::vector<std::size_t>& order, std::size_t limit, double explore_until_s, bool climb);
   std::vector<std::size_t> seeds();

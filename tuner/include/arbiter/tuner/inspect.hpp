@@ -45,7 +45,8 @@ std::string family_name(const Candidate&);
 
 struct InspectedCandidate {
   LatestTrial latest;
-  std::optional<Summary> summary;  ///< if it was timed
+  std::optional<Summary> summary;  ///< if it was timed, be it only while screening
+  bool screened = false;           ///< its time is of screening alone: a few samples, not taken in turns with others
   bool winner = false;             ///< of the decision that covers the problem
   double slower_percent = 0;       ///< than the winner; negative if its median is lower; 0 without a time or a winner
   std::string verdict;             ///< one phrase for people: why it won or lost
@@ -54,7 +55,7 @@ struct InspectedCandidate {
 struct Inspection {
   Problem problem;
   const Decision* decision = nullptr;  ///< null: nothing was decided here
-  /// The winner, then those that were timed by their median, then those that were not.
+  /// The winner, then finalists and then screened candidates by their median, then those that were not timed.
   std::vector<InspectedCandidate> candidates;
 };
 

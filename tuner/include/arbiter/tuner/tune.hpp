@@ -97,7 +97,8 @@ struct TuneResult {
   std::size_t measured = 0;         ///< problems measured in this run
   std::size_t resumed = 0;          ///< problems that were already finished
   std::size_t trials = 0;           ///< candidates launched
-  std::size_t wrong = 0, failed = 0, pruned = 0;
+  std::size_t wrong = 0, failed = 0;
+  std::size_t pruned = 0;       ///< candidates, over all problems, that this run timed while screening and not again
   std::size_t never_tried = 0;  ///< candidates of the catalogue that no measurement suggested, over all problems
   // The cost model: latency + bytes / bandwidth, fitted to what was measured so far.
   std::size_t model_pruned = 0;       ///< candidates, over all problems, that it predicted to be too slow to be timed
