@@ -2,11 +2,12 @@
 // So a search over them gives the same answer every time, and hundreds of tunes take seconds.
 #pragma once
 
-#include <barrier>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <string>
 #include <utility>
@@ -139,10 +140,35 @@ class ClockworkDevice : public Device {
 /// Nanoseconds of one call.
 using CostOf = std::function<std::int64_t(const CandidateSpec&, const Problem&)>;
 
+/// Where the ranks of a model wait for each other. They are threads on few cores, and std::barrier spins while it
+/// waits, which takes the time from those it waits for.
+class MeetingPoint {
+ public:
+  explicit MeetingPoint(int size) : size_(size) {}
+  void wait() {
+    std::unique_lock lock(mutex_);
+    const std::uint64_t phase = phase_;
+    if (++arrived_ == size_) {
+      arrived_ = 0;
+      ++phase_;
+      all_there_.notify_all();
+    } else {
+      all_there_.wait(lock, [&] { return phase_ != phase; });
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable all_there_;
+  const int size_;
+  int arrived_ = 0;
+  std::uint64_t phase_ = 0;
+};
+
 /// What the ranks of one run share.
 struct Board {
-  explicit Board(int size) : barrier(size), inputs(static_cast<std::size_t>(size)) {}
-  std::barrier<> barrier;
+  explicit Board(int size) : meeting(size), inputs(static_cast<std::size_t>(size)) {}
+  MeetingPoint meeting;
   std::vector<const void*> inputs;
 };
 
@@ -178,13 +204,13 @@ class Modelled : public RunnableCandidate {
   void reduce(const Call& call) {
     const std::size_t bytes = static_cast<std::size_t>(call.tokens * family_.hidden) * element_bytes(family_.dtype);
     board_.inputs[static_cast<std::size_t>(group_.rank())] = call.input;
-    board_.barrier.arrive_and_wait();
+    board_.meeting.wait();
     std::vector<tuning::Bytes> tiles;
     for (const void* input : board_.inputs) {
       const auto* first = static_cast<const unsigned char*>(input);
       tiles.emplace_back(first, first + bytes);
     }
-    board_.barrier.arrive_and_wait();
+    board_.meeting.wait();
     const tuning::Bytes sum = tuning::sum_in_rank_order(tiles, family_.dtype);
     std::memcpy(call.output, sum.data(), bytes);
   }
