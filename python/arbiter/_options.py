@@ -55,8 +55,8 @@ def build(
     a file that `arbiter tune` wrote, or its bytes. backend: "auto", "trtllm", "mnnvl", "custom",
     "nvls", "nccl" or "off". numerics: "any" or "strict". candidate: the one to use wherever it can,
     or "oneshot" or "twoshot". timeout: seconds that a kernel waits for a peer, and first_timeout:
-    until the first 16 calls are through (0: no deadline). max_sms: multiprocessors that a kernel may
-    take. log: called with (level, text)."""
+    until the first 16 calls are through (0: no deadline). max_sms: multiprocessors that a kernel
+    may take. log: called with (level, text)."""
     if device in (None, "auto"):  # the library's own rule; decided here to know which it is
         device = "cuda" if gpu_count() >= gpus_needed else "cpu"
     if device not in _DEVICES:
