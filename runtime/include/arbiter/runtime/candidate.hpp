@@ -179,12 +179,11 @@ std::vector<LoadResult> load_on_all_ranks(Group&, std::span<const LoadRequest>);
 
 /// Every candidate of a family on this group, in a fixed order that is equal on all ranks: kernels x launch shapes,
 /// NCCL, and, for fused patterns, unfused ones built from `best_plain` (candidates of the plain pattern) and the
-/// stand-alone prologue and epilogue. `excluded` receives what cannot run here, or is pruned, and why; with `exhaustive`
-/// nothing is pruned.
+/// stand-alone prologue and epilogue. `excluded` receives what cannot run here, or is pruned, and why; with
+/// `exhaustive` nothing is pruned.
 std::vector<CandidateSpec> enumerate_candidates(const Group&, const ProblemFamily&,
                                                 std::span<const CandidateSpec> best_plain,
-                                                std::vector<Excluded>* excluded = nullptr,
-                                                bool exhaustive = false);
+                                                std::vector<Excluded>* excluded = nullptr, bool exhaustive = false);
 
 /// The built-in choice when nothing was measured. Always a candidate that can run; equal on all ranks.
 CandidateSpec heuristic(const Group&, const ProblemFamily&, std::int64_t tokens);
