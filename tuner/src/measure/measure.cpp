@@ -142,7 +142,7 @@ struct Timing::Impl {
   /// Collective: the samples are of the usual inputs, whatever the verifications needed.
   Outcome restore_inputs(std::span<const Subject* const> subjects) {
     if (usual_inputs) return {};
-    const Outcome outcome = together(group, stream, [&]() -> Outcome {
+    Outcome outcome = together(group, stream, [&]() -> Outcome {
       for (const auto& set : sets) set->load(inputs, tokens, stream);
       for (const Subject* subject : subjects) {
         if (subject->import_input) subject->import_input(calls.front(), stream);
