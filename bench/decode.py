@@ -148,22 +148,7 @@ def _logit(context: Context, model: Model, logits: torch.Tensor, token: int) -> 
 def timed(context: Context, model: Model, step: Step, steps: int) -> float:
     """Microseconds of a step, of the slowest rank."""
     model.reset()
-    context.barrier()
-    context.synchronize()
-    if context.cuda:
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        for _ in range(steps):
-            step()
-        end.record()
-        end.synchronize()
-        elapsed = begin.elapsed_time(end) * 1000
-    else:
-        began = time.perf_counter()
-        for _ in range(steps):
-            step()
-        elapsed = (time.perf_counter() - began) * 1e6
-    return context.slowest(elapsed / steps)
+    return context.microseconds(step, steps)
 
 
 def try_row(

@@ -1,7 +1,6 @@
 """One harness for all: the same inputs, a captured graph of many calls, the slowest rank, results
 checked."""
 
-import time
 from typing import Any, Callable, Tuple
 
 import torch
@@ -98,22 +97,7 @@ class Program:
         self.source.copy_(inputs(context, context.rank, self.rows, self.hidden, 0))
         self.residual.zero_()
         context.synchronize()
-        context.barrier()
-        context.synchronize()
-        if context.cuda:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            for _ in range(replays):
-                self.run()
-            end.record()
-            end.synchronize()
-            elapsed = begin.elapsed_time(end) * 1000
-        else:
-            began = time.perf_counter()
-            for _ in range(replays):
-                self.run()
-            elapsed = (time.perf_counter() - began) * 1e6
-        return context.slowest(elapsed / replays / self.calls)
+        return context.microseconds(self.run, replays) / self.calls
 
 
 def prepare(context: Context, peer: Peer, pattern: str, rows: int, calls: int) -> Tuple[Any, Any]:

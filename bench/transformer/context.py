@@ -1,6 +1,7 @@
 """Where a rank is in its tensor-parallel group, and what all ranks of the group agree on."""
 
-from typing import Any, Optional
+import time
+from typing import Any, Callable, Optional
 
 import torch
 import torch.distributed as dist
@@ -37,6 +38,25 @@ class Context:
     def synchronize(self) -> None:
         if self.cuda:
             torch.cuda.synchronize()
+
+    def microseconds(self, work: Callable[[], Any], times: int) -> float:
+        """Of `work`, done `times` times behind each other; the slowest rank's. Collective."""
+        self.barrier()
+        self.synchronize()
+        if self.cuda:
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            for _ in range(times):
+                work()
+            end.record()
+            end.synchronize()
+            elapsed = begin.elapsed_time(end) * 1000
+        else:
+            began = time.perf_counter()
+            for _ in range(times):
+                work()
+            elapsed = (time.perf_counter() - began) * 1e6
+        return self.slowest(elapsed / times)
 
     def say(self, text: str) -> None:
         if self.rank == 0:

@@ -29,3 +29,27 @@ def run(program, size, folder, *arguments, timeout=120):
     for rank, (process, (_, errors)) in enumerate(zip(ranks, done)):
         assert process.returncode == 0, f"rank {rank}: {errors}"
     return done[0][0]
+
+
+def two_ranks(command, port):
+    """Runs a command as a launcher would start two ranks. The exit status of rank 0, and what each
+    rank printed. `port` tells programs apart that run at the same time."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(arbiter.__file__).parents[1]),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(20000 + (os.getpid() + port) % 20000),
+    }
+    ranks = [
+        subprocess.Popen(
+            command,
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    texts = [process.communicate(timeout=300)[0] for process in ranks]
+    return ranks[0].returncode, texts

@@ -1,8 +1,6 @@
 """bench/generate.py: a model of transformers through the backend, with two processes on the CPU device."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,33 +9,16 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import arbiter  # noqa: E402
+from processes import two_ranks  # noqa: E402
 
 GENERATE = Path(__file__).resolve().parents[2] / "bench" / "generate.py"
 
 
 def run(path, *more):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(arbiter.__file__).parents[1]),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(20000 + (os.getpid() + 27) % 20000),
-    }
     command = [sys.executable, GENERATE, "--device", "cpu", "--hidden", "512", "--layers", "1"]
     command += ["--tokens", "3", "--json", path, *more]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    texts = [process.communicate(timeout=300)[0] for process in ranks]
-    return ranks[0].returncode, texts[0]
+    code, texts = two_ranks(command, 27)
+    return code, texts[0]
 
 
 def test_the_same_tokens_and_arbiter_s_sums(tmp_path):

@@ -2,8 +2,6 @@
 meet a GPU."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-import arbiter  # noqa: E402
+from processes import two_ranks  # noqa: E402
 
 RUN = Path(__file__).resolve().parent / "gpu" / "run.py"
 # The same program with a library that adds one to every sum.
@@ -27,13 +25,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def run(tmp_path, *before, only):
     """With two ranks, as processes on the CPU device."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(arbiter.__file__).parents[1]),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(20000 + (os.getpid() + 7) % 20000),
-    }
     command = [
         sys.executable,
         *before,
@@ -47,20 +38,10 @@ def run(tmp_path, *before, only):
         "--json",
         tmp_path / "out.json",
     ]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    texts = [process.communicate(timeout=300)[0] for process in ranks]
+    code, texts = two_ranks(command, 7)
     checks = json.loads((tmp_path / "out.json").read_text())["checks"]
     return (
-        ranks[0].returncode,
+        code,
         "".join(texts),
         {check["check"]: check["status"] for check in checks},
     )

@@ -2,8 +2,6 @@
 not timed."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-import arbiter  # noqa: E402
+from processes import two_ranks  # noqa: E402
 
 PEERS = Path(__file__).resolve().parents[2] / "bench" / "peers.py"
 # Arbiter's allreduce, off by one on one rank.
@@ -29,13 +27,6 @@ SIZES = {"1024", "4096"}
 
 
 def run(tmp_path, *before, more=()):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(arbiter.__file__).parents[1]),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(20000 + (os.getpid() + 17) % 20000),
-    }
     command = [
         sys.executable,
         *before,
@@ -48,19 +39,9 @@ def run(tmp_path, *before, more=()):
         "512",
     ]
     command += ["--rounds", "1", "--replays", "1", "--json", tmp_path / "out.json", *more]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    texts = [process.communicate(timeout=300)[0] for process in ranks]
+    code, texts = two_ranks(command, 17)
     assert (tmp_path / "out.json").exists(), "".join(texts)
-    return ranks[0].returncode, texts[0], json.loads((tmp_path / "out.json").read_text())
+    return code, texts[0], json.loads((tmp_path / "out.json").read_text())
 
 
 def test_peers_are_right_and_timed(tmp_path):
