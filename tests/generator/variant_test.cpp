@@ -187,6 +187,24 @@ constexpr int every_world[] = {2, 3, 4, 5, 6, 7, 8, 16};
 
 /// Hidden sizes in 16-byte vectors at which another number of threads and vectors begins to fit, those around them, and
 /// some between.
+TEST(BuiltinVariants, NothingNeedsMulticastOnGpusThatHaveNone) {
+  for (const int sm : {80, 86, 89, 90, 100}) {
+    const TargetLimits limits{sm, 1024, {"multicast"}, true};
+    for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
+      for (const Variant& variant : enumerate(Catalogue::builtin(), pattern, Dtype::bf16, 4, 4096, limits).variants) {
+        const AlgorithmEntry& algorithm = Catalogue::builtin().algorithm(variant.backend, variant.algorithm);
+        const auto axis = variant.parameters.find("multicast");
+        const bool multicast =
+            !algorithm.capabilities.empty() || (axis != variant.parameters.end() && axis->second != 0);
+        EXPECT_TRUE(sm >= 90 || !multicast) << variant.full_name() << " on SM " << sm;
+      }
+    }
+  }
+  const TargetLimits hopper{90, 1024, {"multicast"}};
+  EXPECT_FALSE(
+      enumerate(Catalogue::builtin(), "allreduce", Dtype::bf16, 4, 4096, hopper, Backend::nvls).variants.empty());
+}
+
 std::set<int> telling_row_vectors(int most) {
   std::set<int> sizes;
   for (int power = 1; power <= most; power *= 2)

@@ -42,6 +42,14 @@ std::optional<std::string> parameter_unavailable(const AlgorithmEntry& algorithm
   return std::nullopt;
 }
 
+// An algorithm that needs multicast as a whole has no axis that says so.
+Bindings constraint_bindings(const AlgorithmEntry& algorithm, const Pattern& pattern, const Variant& variant,
+                             const TargetLimits& limits) {
+  Bindings bindings = bindings_of(variant, pattern, limits);
+  for (const std::string& capability : algorithm.capabilities) bindings.insert_or_assign(capability, 1);
+  return bindings;
+}
+
 std::optional<std::string> constraint_broken(const AlgorithmEntry& algorithm, const Pattern& pattern,
                                              const Bindings& bindings) {
   for (const Constraint& constraint : algorithm.constraints)
@@ -56,7 +64,7 @@ std::optional<std::string> constraint_broken(const AlgorithmEntry& algorithm, co
 std::optional<std::string> pruned(const AlgorithmEntry& algorithm, const Pattern& pattern, const Variant& variant,
                                   const TargetLimits& limits) {
   if (limits.exhaustive || algorithm.pruning.empty()) return std::nullopt;
-  const Bindings bindings = bindings_of(variant, pattern, limits);
+  const Bindings bindings = constraint_bindings(algorithm, pattern, variant, limits);
   for (const Constraint& constraint : algorithm.pruning)
     if (evaluate(constraint.require, bindings) == 0) return constraint.reason;
   return std::nullopt;
@@ -65,7 +73,7 @@ std::optional<std::string> pruned(const AlgorithmEntry& algorithm, const Pattern
 std::optional<std::string> variant_unavailable(const AlgorithmEntry& algorithm, const Pattern& pattern,
                                                const Variant& variant, const TargetLimits& limits) {
   if (std::optional<std::string> reason = parameter_unavailable(algorithm, variant, limits)) return reason;
-  return constraint_broken(algorithm, pattern, bindings_of(variant, pattern, limits));
+  return constraint_broken(algorithm, pattern, constraint_bindings(algorithm, pattern, variant, limits));
 }
 
 // Odometer over the compile-time axes; the last one turns fastest.

@@ -83,11 +83,11 @@ struct AlgorithmEntry {
 };
 
 /// Values for the names a constraint may use: every compile-time axis of the algorithm (cluster and vectors are 1 where
-/// it has no such axis, multicast is 0, threads is max_threads), every constant and parameter of the parts (0 where the
-/// pattern does not have it), and world, hidden (elements, 0 for flat patterns), element_bytes, elements (of a 16-byte
-/// vector), row_vectors (vectors of a row, 0 if flat), rows (1 if the pattern works on rows), prologue (1 if what a
-/// rank contributes is not its input as it is), sm (80, 90, ..., 0 on the CPU device), max_threads (per block), and
-/// partials: warps' worth of vectors in a row, (row_vectors + 31) / 32.
+/// it has no such axis, threads is max_threads, multicast is 1 if the algorithm needs it as a whole and else 0), every
+/// constant and parameter of the parts (0 where the pattern does not have it), and world, hidden (elements, 0 for flat
+/// patterns), element_bytes, elements (of a 16-byte vector), row_vectors (vectors of a row, 0 if flat), rows (1 if the
+/// pattern works on rows), prologue (1 if what a rank contributes is not its input as it is), sm (80, 90, ..., 0 on the
+/// CPU device), max_threads (per block), and partials: warps' worth of vectors in a row, (row_vectors + 31) / 32.
 using Bindings = std::map<std::string, long, std::less<>>;
 
 /// Template texts by path below templates/ ("device/memory.cuh", "args.h", ...). The texts are not owned.
