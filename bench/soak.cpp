@@ -386,7 +386,7 @@ class Soak {
   void run() {
     create_and_destroy();
     call();
-    fmt::print(
+    std::cout << fmt::format(
         "{{\"device\": \"{}\", \"ranks\": {}, \"hidden\": {}, \"max_tokens\": {}, \"cycles\": {}, \"calls\": {}, "
         "\"verified\": {}, \"mismatches\": 0, \"cycle_ms\": {:.2f}, \"call_us_by_tenth\": [{}], \"before\": {}, "
         "\"after\": {}}}\n",

@@ -1,6 +1,5 @@
 // What this library would do in this process, for `arbiter doctor`.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -8,6 +7,7 @@
 #include <exception>
 #include <string>
 
+#include "arbiter/generator/joined.hpp"
 #include "real_library.hpp"
 #include "settings.hpp"
 
@@ -26,7 +26,7 @@ extern "C" __attribute__((visibility("default"))) std::size_t arbiter_nccl_inter
   try {
     const RealLibrary& real = try_real_library();
     text += fmt::format("version\t{}\npath\t{}\nfound_by\t{}\nunknown_names\t{}\n", real.nccl->version(),
-                        real.nccl->path, real.found_by, fmt::join(real.unknown_names, ","));
+                        real.nccl->path, real.found_by, arbiter::joined(real.unknown_names, ","));
   } catch (const std::exception& error) {
     std::string reason = error.what();
     std::replace(reason.begin(), reason.end(), '\n', ' ');

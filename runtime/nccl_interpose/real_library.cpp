@@ -2,12 +2,12 @@
 
 #include <dlfcn.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <cstdio>
 #include <cstdlib>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "exported_names.hpp"
 #include "settings.hpp"
 
@@ -99,7 +99,7 @@ const Opened& try_opened() {
       log().warn(fmt::format(
           "'{}' has functions that this library does not know: {}. Programs that are linked to NCCL find them there; "
           "those that open this library by path do not",
-          result->path, fmt::join(library.unknown_names, ", ")));
+          result->path, joined(library.unknown_names, ", ")));
     }
     return result;
   }();

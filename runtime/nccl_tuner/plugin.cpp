@@ -7,6 +7,8 @@
 // this rank's buffers alone, and is not looked at.
 //
 // Nothing is thrown at NCCL and no error is returned to it: either would fail the caller's collective.
+#include <fmt/format.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <exception>
@@ -69,9 +71,10 @@ std::unique_ptr<Context> make_context(std::size_t ranks, std::size_t nodes, Logg
   }
   try {
     context->table = read_serving_table(path, variable("ARBITER_ENVIRONMENT"), ranks, nodes);
-    context->say(log_info, "'" + path + "' serves allreduce of " + std::to_string(ranks) + " ranks on " +
-                               std::to_string(nodes) + " nodes: " + context->table.describe() +
-                               ". Symmetric kernels do not ask tuner plugins");
+    context->say(
+        log_info,
+        fmt::format("'{}' serves allreduce of {} ranks on {} nodes: {}. Symmetric kernels do not ask tuner plugins",
+                    path, ranks, nodes, context->table.describe()));
     if (const std::string kernels = not_loaded(path, carried_kernels(path)); !kernels.empty()) {
       context->say(log_info, kernels);
     }
@@ -128,8 +131,11 @@ int get_coll_info(void* opaque, int function, std::size_t bytes, int pipelined, 
   }
   if (!context->absence_said.exchange(true)) {
     try {
-      context->say(log_warn, "NCCL does not offer " + found->text() + " for allreduce of " + std::to_string(bytes) +
-                                 " bytes here, though it was measured; it chooses by itself");
+      context->say(
+          log_warn,
+          fmt::format(
+              "NCCL does not offer {} for allreduce of {} bytes here, though it was measured; it chooses by itself",
+              found->text(), bytes));
     } catch (...) {  // no memory for a message
     }
   }

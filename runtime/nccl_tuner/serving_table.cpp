@@ -1,5 +1,7 @@
 #include "serving_table.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <set>
@@ -79,7 +81,7 @@ ServingTable::ServingTable(const std::vector<DecisionSet>& sets, const std::stri
   std::string text;
   for (const NcclChoice& choice : set.nccl) {
     const auto their_nodes = static_cast<std::size_t>(nodes_of(set.environment, choice.world));
-    worlds.insert(std::to_string(choice.world) + " on " + std::to_string(their_nodes));
+    worlds.insert(fmt::format("{} on {}", choice.world, their_nodes));
     if (static_cast<std::size_t>(choice.world) != ranks || their_nodes != nodes) continue;
     const std::optional<NcclConfiguration> configuration = nccl_configuration(choice.candidate);
     if (!configuration) {
@@ -89,11 +91,12 @@ ServingTable::ServingTable(const std::vector<DecisionSet>& sets, const std::stri
     const auto first = static_cast<std::uint64_t>(choice.bytes_min);
     if (first > 1 && (rows_.empty() || rows_.back().bytes_max + 1 < first)) rows_.push_back({first - 1, {}});
     rows_.push_back({static_cast<std::uint64_t>(choice.bytes_max), *configuration});
-    text += std::to_string(choice.bytes_max) + " " + configuration->text() + ";";
+    text += fmt::format("{} {};", choice.bytes_max, configuration->text());
   }
   if (rows_.empty()) {
-    throw DatabaseError("it holds nothing for " + std::to_string(ranks) + " ranks on " + std::to_string(nodes) +
-                        " nodes, only for these numbers of ranks on nodes: " + list(worlds));
+    throw DatabaseError(
+        fmt::format("it holds nothing for {} ranks on {} nodes, only for these numbers of ranks on nodes: {}", ranks,
+                    nodes, list(worlds)));
   }
   source_ = set.environment.gpu_name + " with NCCL " + set.environment.nccl_version + ", digest " +
             sha256_hex(text).substr(0, 12);
@@ -106,8 +109,8 @@ const NcclConfiguration* ServingTable::find(std::uint64_t bytes) const noexcept 
 }
 
 std::string ServingTable::describe() const {
-  return std::to_string(rows_.size()) + " intervals up to " +
-         std::to_string(rows_.empty() ? 0 : rows_.back().bytes_max) + " bytes, measured on " + source_;
+  return fmt::format("{} intervals up to {} bytes, measured on {}", rows_.size(),
+                     rows_.empty() ? 0 : rows_.back().bytes_max, source_);
 }
 
 ServingTable read_serving_table(const std::string& path, const std::string& environment, std::size_t ranks,

@@ -38,12 +38,18 @@ add_library(arbiter::sqlite ALIAS arbiter_sqlite)
 target_include_directories(arbiter_sqlite SYSTEM INTERFACE ${ARBITER_SQLITE_INCLUDE})
 target_link_libraries(arbiter_sqlite INTERFACE ${ARBITER_SQLITE} Threads::Threads ${CMAKE_DL_LIBS} m)
 
-# spdlog and fmt, header only (Debian has no static libraries of them). Include them in few files.
+# spdlog and fmt: headers only, since Debian has no static libraries of them. Compiling what fmt does takes seconds: one
+# source has it for all (generator/src/text/format.cpp), and the one that logs has it too.
 find_package(spdlog REQUIRED)
 find_package(fmt REQUIRED)
+add_library(arbiter_fmt INTERFACE)
+add_library(arbiter::fmt ALIAS arbiter_fmt)
+target_include_directories(arbiter_fmt SYSTEM INTERFACE
+  $<TARGET_PROPERTY:fmt::fmt-header-only,INTERFACE_INCLUDE_DIRECTORIES>)
 add_library(arbiter_logging INTERFACE)
 add_library(arbiter::logging ALIAS arbiter_logging)
-target_link_libraries(arbiter_logging INTERFACE spdlog::spdlog_header_only fmt::fmt-header-only)
+target_include_directories(arbiter_logging SYSTEM INTERFACE
+  $<TARGET_PROPERTY:spdlog::spdlog_header_only,INTERFACE_INCLUDE_DIRECTORIES>)
 
 # CUDA: headers and the static runtime. NVRTC, NCCL and the driver are opened at run time.
 find_package(CudaRuntime 12.8 REQUIRED)  # the first with sm_100a

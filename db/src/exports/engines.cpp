@@ -1,4 +1,6 @@
 // The tables that engines have of their own.
+#include <fmt/format.h>
+
 #include <array>
 #include <bit>
 #include <cmath>
@@ -55,16 +57,15 @@ const Environment& environment_of(const Contents& contents, const std::string& k
 }
 
 std::string subject(const char* what, int compute_capability, int world, Mode mode) {
-  return std::string(what) + ", compute capability " + std::to_string(compute_capability) + ", " +
-         std::to_string(world) + " ranks, " + std::string(to_string(mode));
+  return fmt::format("{}, compute capability {}, {} ranks, {}", what, compute_capability, world, to_string(mode));
 }
 
 std::string mib(std::int64_t bytes) { return db::exact_text(static_cast<double>(bytes) / (1024 * 1024)); }
 
 /// {compute capability: {ranks: value}}
 std::string dictionary(const char* name, int compute_capability, const std::map<int, std::string>& values) {
-  std::string text = std::string(name) + " = {\n    " + std::to_string(compute_capability) + ": {\n";
-  for (const auto& [world, value] : values) text += "        " + std::to_string(world) + ": " + value + ",\n";
+  std::string text = fmt::format("{} = {{\n    {}: {{\n", name, compute_capability);
+  for (const auto& [world, value] : values) text += fmt::format("        {}: {},\n", world, value);
   return text + "    },\n}\n";
 }
 
@@ -127,11 +128,10 @@ EngineExport export_sglang(const Contents& contents, const std::string& key) {
   }
   if (points.empty()) nothing_for("sglang", "the pattern allreduce");
   EngineExport result;
-  result.text = "# " + in_a_comment(environment.gpu_name) +
-                ": bytes; a message is below a threshold or goes to the next one\n{\n    " +
-                std::to_string(environment.compute_capability) + ": {\n";
+  result.text = fmt::format("# {}: bytes; a message is below a threshold or goes to the next one\n{{\n    {}: {{\n",
+                            in_a_comment(environment.gpu_name), environment.compute_capability);
   for (const auto& [world, modes] : points) {
-    result.text += "        " + std::to_string(world) + ": {\n";
+    result.text += fmt::format("        {}: {{\n", world);
     for (const auto& [mode, list] : modes) {
       const db::BandFit fit =
           db::fit_bands(list, 4, subject("thresholds", environment.compute_capability, world, mode));
@@ -204,7 +204,7 @@ EngineExport export_tensorrt_llm(const Contents& contents, const std::string& ke
   const std::string sm = std::to_string(environment.compute_capability);
   std::string rows;
   for (const int world : table_worlds) {
-    rows += "    {\n        // TP=" + std::to_string(world) + "\n";
+    rows += fmt::format("    {{\n        // TP={}\n", world);
     for (std::size_t fusion = 0; fusion < table_patterns.size(); ++fusion) {
       rows += std::string("        {  // ") + table_fusions[fusion] + "\n";
       std::vector<const ProblemTimes*> family;
@@ -221,12 +221,12 @@ EngineExport export_tensorrt_llm(const Contents& contents, const std::string& ke
           if (times != nullptr) entry = fastest_strategy(*times);
           rows += (t == 0 ? "" : ", ") + std::to_string(strategies[entry]);
         }
-        rows += "},  // hidden " + std::to_string(1 << (first_hidden + h)) + "\n";
+        rows += fmt::format("}},  // hidden {}\n", 1 << (first_hidden + h));
       }
       rows += "        },\n";
       if (family.empty()) continue;
       Loss loss;
-      loss.what = "table of SM " + sm + ", " + std::to_string(world) + " ranks, " + table_fusions[fusion];
+      loss.what = fmt::format("table of SM {}, {} ranks, {}", sm, world, table_fusions[fusion]);
       for (const ProblemTimes* times : family) {
         const auto us = strategy_times(*times);
         const auto best = us[fastest_strategy(*times)];

@@ -1,4 +1,6 @@
 // NCCL's own tuner table.
+#include <fmt/format.h>
+
 #include <limits>
 #include <map>
 
@@ -46,10 +48,8 @@ std::string comment(const std::string& text) {
 
 std::string row_text(const Row& row, int world, int nodes) {
   const NcclConfiguration& c = row.configuration;
-  return "allreduce," + std::to_string(row.bytes_min) + "," + std::to_string(row.bytes_max) + "," +
-         std::string(to_string(c.algorithm)) + "," + std::string(to_string(c.protocol)) + "," +
-         std::to_string(c.channels == 0 ? -1 : c.channels) + "," + std::to_string(nodes) + "," + std::to_string(world) +
-         ",-1,-1\n";
+  return fmt::format("allreduce,{},{},{},{},{},{},{},-1,-1\n", row.bytes_min, row.bytes_max, to_string(c.algorithm),
+                     to_string(c.protocol), c.channels == 0 ? -1 : c.channels, nodes, world);
 }
 
 }  // namespace
@@ -90,8 +90,8 @@ EngineExport export_nccl(const Contents& contents, const std::string& key) {
       const auto first = static_cast<std::uint64_t>(choice.bytes_min);
       const auto last = static_cast<std::uint64_t>(choice.bytes_max);
       if (!best) {
-        left_out += comment(std::to_string(world) + " ranks, " + std::to_string(first) + " to " + std::to_string(last) +
-                            " bytes: no row, because only NCCL's own choice was measured");
+        left_out += comment(fmt::format("{} ranks, {} to {} bytes: no row, because only NCCL's own choice was measured",
+                                        world, first, last));
       } else if (!rows.empty() && rows.back().configuration == best->configuration &&
                  rows.back().bytes_max + 1 == first) {
         rows.back().bytes_max = last;
@@ -100,8 +100,8 @@ EngineExport export_nccl(const Contents& contents, const std::string& key) {
       }
     }
     db::finish_loss(loss);
-    loss.what = "NCCL table, compute capability " + std::to_string(here.compute_capability) + ", " +
-                std::to_string(world) + " ranks: " + std::to_string(rows.size()) + " rows";
+    loss.what = fmt::format("NCCL table, compute capability {}, {} ranks: {} rows", here.compute_capability, world,
+                            rows.size());
     result.losses.push_back(loss);
     const bool reaches_the_end =
         !rows.empty() && rows.back().bytes_max == static_cast<std::uint64_t>(choices.back().bytes_max);

@@ -1,4 +1,6 @@
 // Decisions as CSV, Markdown and C++.
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <string_view>
 
@@ -85,11 +87,10 @@ std::string decisions_markdown(const std::vector<DecisionSet>& sets) {
             ".\n\n| pattern | dtype | hidden | ranks | mode | tokens | winner | us | runner-up | us |\n"
             "|---|---|--:|--:|---|--:|---|--:|---|--:|\n";
     for (const Decision& d : set.decisions) {
-      text += "| " + markdown(d.pattern) + " | " + std::string(to_string(d.dtype)) + " | " + std::to_string(d.hidden) +
-              " | " + std::to_string(d.world) + " | " + std::string(to_string(d.mode)) + " | " +
-              std::to_string(d.tokens_min) + "-" + std::to_string(d.tokens_max) + " | " + markdown(d.candidate.name) +
-              " | " + fixed(d.median_us) + " | " + (d.runner_up ? markdown(d.runner_up->name) : "-") + " | " +
-              (d.runner_up ? fixed(d.runner_up_median_us) : "-") + " |\n";
+      text += fmt::format(
+          "| {} | {} | {} | {} | {} | {}-{} | {} | {} | {} | {} |\n", markdown(d.pattern), to_string(d.dtype), d.hidden,
+          d.world, to_string(d.mode), d.tokens_min, d.tokens_max, markdown(d.candidate.name), fixed(d.median_us),
+          (d.runner_up ? markdown(d.runner_up->name) : "-"), (d.runner_up ? fixed(d.runner_up_median_us) : "-"));
     }
   }
   return text;
@@ -120,11 +121,11 @@ struct Decision {
 inline constexpr std::string_view environment = )" +
                      literal(set.environment.key()) + ";\n\ninline constexpr Decision decisions[] = {\n";
   for (const Decision& d : set.decisions) {
-    text += "    {" + literal(d.pattern) + ", " + literal(std::string(to_string(d.dtype))) + ", " +
-            std::to_string(d.hidden) + ", " + std::to_string(d.world) + ", " + literal(std::string(to_string(d.mode))) +
-            ", " + std::to_string(d.tokens_min) + ", " + std::to_string(d.tokens_max) + ", " +
-            literal(std::string(to_string(d.candidate.backend))) + ", " + literal(d.candidate.algorithm) + ", " +
-            literal(d.candidate.name) + ", " + db::exact_text(d.median_us) + "},\n";
+    text += fmt::format("    {{{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}}},\n", literal(d.pattern),
+                        literal(std::string(to_string(d.dtype))), d.hidden, d.world,
+                        literal(std::string(to_string(d.mode))), d.tokens_min, d.tokens_max,
+                        literal(std::string(to_string(d.candidate.backend))), literal(d.candidate.algorithm),
+                        literal(d.candidate.name), db::exact_text(d.median_us));
   }
   return text + R"(};
 

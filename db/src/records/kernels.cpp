@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -180,9 +181,8 @@ std::string not_loaded(const std::string& name, const CarriedKernels& carried) {
   if (carried.count == 0) return "";
   std::string machines;
   for (const std::string& machine : carried.made_on) machines += (machines.empty() ? "" : ", ") + visible(machine);
-  return "'" + visible(name) + "' carries " + std::to_string(carried.count) + " compiled kernel" +
-         (carried.count == 1 ? "" : "s") + ", made on " + (machines.empty() ? "an unknown machine" : machines) +
-         ", not loaded";
+  return fmt::format("'{}' carries {} compiled kernel{}, made on {}, not loaded", visible(name), carried.count,
+                     (carried.count == 1 ? "" : "s"), (machines.empty() ? "an unknown machine" : machines));
 }
 
 std::string untrusted_kernels(const std::filesystem::path& path, const std::string& bytes) {

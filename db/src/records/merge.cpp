@@ -1,5 +1,7 @@
 // Uniting databases. Rows have keys derived from their content, so a union is all there is to it, except for runs and
 // trials that were copied before they ended: of those, the later stage is kept.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 #include <tuple>
@@ -123,11 +125,12 @@ void require_measured_decisions(const Contents& contents, const std::string& nam
               {environment, decision.mode, decision.world, decision.dtype, decision.pattern, decision.hidden})) {
         continue;
       }
-      throw DatabaseError("'" + name + "': it has decisions for " + decision.pattern +
-                          " hidden=" + std::to_string(decision.hidden) + " world=" + std::to_string(decision.world) +
-                          " without the measurements they come from, so they cannot be computed anew" +
-                          (contents.runs.empty() ? ": it is a snapshot. Give the work database that it was made from."
-                                                 : ". Tune them again, or give a complete copy."));
+      throw DatabaseError(
+          fmt::format("'{}': it has decisions for {} hidden={} world={} without the measurements they come from, so "
+                      "they cannot be computed anew{}",
+                      name, decision.pattern, decision.hidden, decision.world,
+                      (contents.runs.empty() ? ": it is a snapshot. Give the work database that it was made from."
+                                             : ". Tune them again, or give a complete copy.")));
     }
   }
   for (const auto& [environment, choices] : contents.nccl) {
@@ -136,9 +139,10 @@ void require_measured_decisions(const Contents& contents, const std::string& nam
         return std::get<0>(family) == e && std::get<2>(family) == choice.world && std::get<4>(family) == "allreduce";
       });
       if (known) continue;
-      throw DatabaseError("'" + name + "': it has NCCL configurations for world=" + std::to_string(choice.world) +
-                          " without the measurements they come from, so they cannot be computed anew. Give the work "
-                          "database that they were measured in, or tune again.");
+      throw DatabaseError(
+          fmt::format("'{}': it has NCCL configurations for world={} without the measurements they come from, so they "
+                      "cannot be computed anew. Give the work database that they were measured in, or tune again.",
+                      name, choice.world));
     }
   }
 }

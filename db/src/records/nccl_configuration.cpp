@@ -1,5 +1,7 @@
 #include "arbiter/db/nccl_configuration.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <charconv>
 #include <span>
@@ -29,7 +31,7 @@ int parse_channels(std::string_view text) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < 1 || value > nccl_max_channels) {
-    refuse("channels=" + std::string(text) + " is not between 1 and " + std::to_string(nccl_max_channels));
+    refuse(fmt::format("channels={} is not between 1 and {}", text, nccl_max_channels));
   }
   return value;
 }

@@ -1,6 +1,7 @@
 #include "sqlite/files.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -146,8 +147,8 @@ void require_own_companions(const fs::path& database, const std::string& name) {
     if (::lstat(path.c_str(), &info) != 0) continue;
     if (S_ISREG(info.st_mode) && (info.st_uid == main.st_uid || info.st_uid == 0)) continue;
     throw DatabaseError(name + ": '" + path.string() + "' beside it " +
-                        (S_ISREG(info.st_mode) ? "belongs to user " + std::to_string(info.st_uid) +
-                                                     ", expected the database's owner " + std::to_string(main.st_uid)
+                        (S_ISREG(info.st_mode) ? fmt::format("belongs to user {}, expected the database's owner {}",
+                                                             info.st_uid, main.st_uid)
                                                : "is no regular file") +
                         ", and would be replayed into it. Remove that file if you know where it is from.");
   }
@@ -161,7 +162,7 @@ void require_one_name(const fs::path& database, const std::string& name) {
                         ", and writers under two names do not see each other's locks and would destroy it. Make a "
                         "copy of it and work on that, or put it in a directory of its own.");
   };
-  if (info.stx_nlink > 1) refuse("it has " + std::to_string(info.stx_nlink) + " names (hard links)");
+  if (info.stx_nlink > 1) refuse(fmt::format("it has {} names (hard links)", info.stx_nlink));
   if ((info.stx_attributes & info.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0) {
     refuse("it is a mount point of its own, so that it has another name elsewhere");
   }
@@ -197,7 +198,7 @@ WriterLock::WriterLock(const fs::path& database)
     if (same_file(descriptor_, path_)) break;
     ::close(descriptor_);
   }
-  const std::string text = "process " + std::to_string(process_) + " on " + host_name() + "\n";
+  const std::string text = fmt::format("process {} on {}\n", process_, host_name());
   // Only for the message that a second writer gets: not worth failing for.
   if (::pwrite(descriptor_, text.data(), text.size(), 0) < 0) return;
 }
@@ -226,7 +227,7 @@ WriterLock::~WriterLock() {
 PendingFile::PendingFile(fs::path target) : target_(std::move(target)) {
   std::random_device random;
   for (int attempt = 0; path_.empty(); ++attempt) {
-    const fs::path candidate = beside(target_, "." + std::to_string(random()) + ".part");
+    const fs::path candidate = beside(target_, fmt::format(".{}.part", random()));
     // Not mkstemp: it makes private files, and this one is for everybody whom the umask allows.
     const int descriptor = ::open(candidate.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (descriptor >= 0) {

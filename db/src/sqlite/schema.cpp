@@ -1,5 +1,7 @@
 #include "sqlite/schema.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 
 #include "arbiter/db/database.hpp"
@@ -189,14 +191,16 @@ FileKind identify(Connection& connection, int newest_version) {
                         ". Choose another file name; nothing was changed.");
   }
   if (version > newest_version) {
-    throw DatabaseError(connection.name() + ": it was written by a newer Arbiter (schema version " +
-                        std::to_string(version) + "; this one knows versions up to " + std::to_string(newest_version) +
-                        "). Use that Arbiter, or make a new file with this one; nothing was changed.");
+    throw DatabaseError(
+        fmt::format("{}: it was written by a newer Arbiter (schema version {}; this one knows versions up to {}). Use "
+                    "that Arbiter, or make a new file with this one; nothing was changed.",
+                    connection.name(), version, newest_version));
   }
   if (version < 0) {
     throw DatabaseError(
-        connection.name() + ": its schema version is " + std::to_string(version) +
-        ", which never existed. The file is damaged: restore a copy of it, or remove it and tune again.");
+        fmt::format("{}: its schema version is {}, which never existed. The file is damaged: restore a copy of it, or "
+                    "remove it and tune again.",
+                    connection.name(), version));
   }
   return FileKind::ours;
 }
@@ -211,12 +215,12 @@ void migrate(Connection& connection, std::span<const Migration> steps) {
       // Read again now that nobody else can write.
       if (version() != from) continue;
       connection.execute(step.sql);
-      connection.execute("PRAGMA application_id = " + std::to_string(database_application_id));
-      connection.execute("PRAGMA user_version = " + std::to_string(from + 1));
+      connection.execute(fmt::format("PRAGMA application_id = {}", database_application_id));
+      connection.execute(fmt::format("PRAGMA user_version = {}", from + 1));
       transaction.commit();
     } catch (const SqliteError& error) {
-      throw SqliteError(std::string(error.what()) + " This was the step from schema version " + std::to_string(from) +
-                            " to " + std::to_string(from + 1) + " (" + step.summary + "), which was undone.",
+      throw SqliteError(fmt::format("{} This was the step from schema version {} to {} ({}), which was undone.",
+                                    error.what(), from, from + 1, step.summary),
                         error.code());
     }
   }
@@ -237,8 +241,9 @@ void require_schema(Connection& connection, std::span<const Migration> steps) {
   const bool all = steps.data() == all_migrations.data() && steps.size() == all_migrations.size();
   if (schema_text(connection) != (all ? released : text_of(steps))) {
     throw DatabaseError(
-        connection.name() + ": its tables are not those of schema version " + std::to_string(steps.size()) +
-        ". The file is damaged or was edited by hand: restore a copy of it, or remove it and tune again.");
+        fmt::format("{}: its tables are not those of schema version {}. The file is damaged or was edited by hand: "
+                    "restore a copy of it, or remove it and tune again.",
+                    connection.name(), steps.size()));
   }
 }
 

@@ -1,5 +1,6 @@
 #include "sqlite/sqlite.hpp"
 
+#include <fmt/format.h>
 #include <sqlite3.h>
 
 #include <algorithm>
@@ -108,11 +109,12 @@ FileHeader parse_header(std::string_view first_bytes, std::uint64_t file_bytes) 
 std::string size_problem(const FileHeader& header) {
   const std::uint64_t promised = header.pages * header.page_bytes;
   if (header.is_sqlite && header.file_bytes < header_bytes) {
-    return "it is truncated: " + std::to_string(header.file_bytes) + " bytes are less than the header of a database";
+    return fmt::format("it is truncated: {} bytes are less than the header of a database", header.file_bytes);
   }
   if (promised == 0 || header.file_bytes == promised) return {};
-  return std::string(header.file_bytes < promised ? "it is truncated: " : "something was appended to it: ") +
-         std::to_string(header.file_bytes) + " bytes, but its header says " + std::to_string(promised);
+  return fmt::format("{}{} bytes, but its header says {}",
+                     header.file_bytes < promised ? "it is truncated: " : "something was appended to it: ",
+                     header.file_bytes, promised);
 }
 
 void Connection::Close::operator()(sqlite3* handle) const noexcept { sqlite3_close_v2(handle); }
@@ -331,8 +333,9 @@ std::int64_t Statement::integer(int column) const {
 int Statement::small_integer(int column) const {
   const std::int64_t value = integer(column);
   if (value < std::numeric_limits<int>::min() || value > std::numeric_limits<int>::max()) {
-    throw DatabaseError(connection_->name() + ": column " + sqlite3_column_name(statement_.get(), column) + " is " +
-                        std::to_string(value) + ", which is out of range. The file is damaged or was edited by hand.");
+    throw DatabaseError(
+        fmt::format("{}: column {} is {}, which is out of range. The file is damaged or was edited by hand.",
+                    connection_->name(), sqlite3_column_name(statement_.get(), column), value));
   }
   return static_cast<int>(value);
 }

@@ -1,4 +1,5 @@
 // What a record must satisfy to be stored or believed.
+#include <fmt/format.h>
 #include <llvm/Support/JSON.h>
 
 #include <algorithm>
@@ -26,12 +27,10 @@ void require_text(const std::string& subject, const char* field, const std::stri
 void require_line(const std::string& subject, const char* field, const std::string& text, std::size_t most = 4096) {
   require_text(subject, field, text);
   if (text.size() > most) {
-    refuse(subject, std::string(field) + " has " + std::to_string(text.size()) + " bytes, expected at most " +
-                        std::to_string(most));
+    refuse(subject, fmt::format("{} has {} bytes, expected at most {}", field, text.size(), most));
   }
   if (const std::size_t at = find_control_character(text); at != std::string::npos) {
-    refuse(subject, std::string(field) + " holds a control character at byte " + std::to_string(at) +
-                        ", expected one line of plain text");
+    refuse(subject, fmt::format("{} holds a control character at byte {}, expected one line of plain text", field, at));
   }
 }
 
@@ -45,8 +44,7 @@ void require_word(const std::string& subject, const char* field, const std::stri
 template <typename Integer>
 void require_at_least(const std::string& subject, const char* field, Integer value, Integer least) {
   if (value < least) {
-    refuse(subject,
-           std::string(field) + " is " + std::to_string(value) + ", expected at least " + std::to_string(least));
+    refuse(subject, fmt::format("{} is {}, expected at least {}", field, value, least));
   }
 }
 
@@ -153,14 +151,13 @@ void validate_and_sort(std::vector<Decision>& decisions) {
   });
   if (overlap != decisions.end()) {
     refuse(describe(*overlap),
-           "it overlaps the next one, which starts at " + std::to_string((overlap + 1)->tokens_min) + " tokens");
+           fmt::format("it overlaps the next one, which starts at {} tokens", (overlap + 1)->tokens_min));
   }
 }
 
 void validate_and_sort(std::vector<NcclChoice>& choices) {
   const auto describe = [](const NcclChoice& choice) {
-    return "NCCL choice for world=" + std::to_string(choice.world) + " bytes=" + std::to_string(choice.bytes_min) +
-           ".." + std::to_string(choice.bytes_max);
+    return fmt::format("NCCL choice for world={} bytes={}..{}", choice.world, choice.bytes_min, choice.bytes_max);
   };
   for (const NcclChoice& choice : choices) {
     const std::string subject = describe(choice);
@@ -186,7 +183,7 @@ void validate_and_sort(std::vector<NcclChoice>& choices) {
   });
   if (overlap != choices.end()) {
     refuse(describe(*overlap),
-           "it overlaps the next one, which starts at " + std::to_string((overlap + 1)->bytes_min) + " bytes");
+           fmt::format("it overlaps the next one, which starts at {} bytes", (overlap + 1)->bytes_min));
   }
 }
 

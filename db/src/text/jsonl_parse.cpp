@@ -1,4 +1,5 @@
 // JSON lines to contents. The text may come from anywhere: nothing in it is believed unchecked.
+#include <fmt/format.h>
 #include <llvm/Support/JSON.h>
 
 #include <algorithm>
@@ -158,8 +159,8 @@ class Parser {
     if (!header_) refuse("there is no line, expected a header");
     for (std::size_t type = 1; type < types.size(); ++type) {
       if (found_[type] != promised_[type]) {
-        refuse("there are " + std::to_string(found_[type]) + " lines of type '" + std::string(types[type]) +
-               "', but the header says " + std::to_string(promised_[type]) + ". Lines are missing or were added");
+        refuse(fmt::format("there are {} lines of type '{}', but the header says {}. Lines are missing or were added",
+                           found_[type], types[type], promised_[type]));
       }
     }
     for (auto& [key, decisions] : contents_.decisions) db::validate_and_sort(decisions);
@@ -192,8 +193,9 @@ class Parser {
   void header(Members& members) {
     const std::int64_t schema = members.integer("schema");
     if (schema < 1 || schema > jsonl_schema_version) {
-      refuse("schema is " + std::to_string(schema) + ", expected 1 to " + std::to_string(jsonl_schema_version) +
-             (schema > jsonl_schema_version ? ". It was exported by a newer Arbiter: import it with that one" : ""));
+      refuse(fmt::format(
+          "schema is {}, expected 1 to {}{}", schema, jsonl_schema_version,
+          (schema > jsonl_schema_version ? ". It was exported by a newer Arbiter: import it with that one" : "")));
     }
     const std::size_t known = schema == 1 ? types_of_schema_1 : types.size();
     for (std::size_t i = 1; i < known; ++i) promised_[i] = members.integer(counts[i]);
@@ -263,7 +265,7 @@ class Parser {
     t.candidate = members.text("candidate");
     t.run = members.text("run");
     t.sequence = members.integer("sequence");
-    if (t.sequence < 1) refuse("member 'sequence' is " + std::to_string(t.sequence) + ", expected at least 1");
+    if (t.sequence < 1) refuse(fmt::format("member 'sequence' is {}, expected at least 1", t.sequence));
     t.status = parse_trial_status(members.text("status"));
     t.reason = members.text("reason");
     t.calls_per_sample = members.small("calls_per_sample");
@@ -304,9 +306,10 @@ class Parser {
     auto& intervals = intervals_[{environment, d.mode, d.world, d.dtype, d.pattern, d.hidden}];
     for (const auto& [first, last] : intervals) {
       if (d.tokens_min <= last && first <= d.tokens_max) {
-        refuse("the tokens " + std::to_string(d.tokens_min) + "-" + std::to_string(d.tokens_max) +
-               " overlap those of an earlier decision (" + std::to_string(first) + "-" + std::to_string(last) +
-               "), expected every token count to be decided once");
+        refuse(
+            fmt::format("the tokens {}-{} overlap those of an earlier decision ({}-{}), expected every token count to "
+                        "be decided once",
+                        d.tokens_min, d.tokens_max, first, last));
       }
     }
     intervals.emplace_back(d.tokens_min, d.tokens_max);
@@ -358,7 +361,7 @@ Contents parse_jsonl(std::istream& in, const std::string& name) {
     if (in.bad()) refuse("it cannot be read");
     return parser.finish();
   } catch (const Error& error) {
-    throw DatabaseError("'" + name + "' line " + std::to_string(number) + ": " + error.what() + ".");
+    throw DatabaseError(fmt::format("'{}' line {}: {}.", name, number, error.what()));
   }
 }
 

@@ -1,6 +1,7 @@
 #include "cache/store.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <llvm/Support/JSON.h>
 #include <llvm/Support/raw_ostream.h>
 #include <sys/stat.h>
@@ -70,7 +71,7 @@ Manifest read_manifest(std::string_view text, const std::string& key) {
   node.require_keys({"format", "key", "name", "entry", "target", "registers", "shared_bytes", "spill_bytes",
                      "stack_bytes", "image_bytes", "sha256"},
                     {});
-  if (node["format"].integer() != format) node["format"].fail("expected " + std::to_string(format));
+  if (node["format"].integer() != format) node["format"].fail(fmt::format("expected {}", format));
   if (node["key"].text() != key) node["key"].fail("it belongs to another entry");
   Manifest manifest;
   manifest.name = node["name"].text();
@@ -153,8 +154,7 @@ CacheStore::Loaded CacheStore::load(const std::string& key, Purpose purpose) con
   try {
     Manifest manifest = read_manifest(*text, key);
     if (image->size() != manifest.image_bytes)
-      return {std::nullopt, "the image has " + std::to_string(image->size()) + " bytes instead of " +
-                                std::to_string(manifest.image_bytes)};
+      return {std::nullopt, fmt::format("the image has {} bytes instead of {}", image->size(), manifest.image_bytes)};
     manifest.kernel.image = std::move(*image);
     if (digest(key, manifest.name, manifest.kernel) != manifest.sha256)
       return {std::nullopt, "its contents do not match their hash"};

@@ -1,4 +1,6 @@
 // From the catalogue to variants.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "arbiter/error.hpp"
@@ -23,7 +25,7 @@ std::optional<std::string> algorithm_unavailable(const AlgorithmEntry& algorithm
   if (!contains(algorithm.worlds, world)) {
     std::string worlds;
     for (const int built : algorithm.worlds) worlds.append(worlds.empty() ? "" : ", ").append(std::to_string(built));
-    return "world size " + std::to_string(world) + " is not built; it is for " + worlds;
+    return fmt::format("world size {} is not built; it is for {}", world, worlds);
   }
   for (const std::string& capability : algorithm.capabilities)
     if (!contains(limits.capabilities, capability)) return "it needs '" + capability + "', which is not proven here";
@@ -36,8 +38,8 @@ std::optional<std::string> parameter_unavailable(const AlgorithmEntry& algorithm
   for (const Axis& axis : algorithm.axes) {
     if (axis.capability.empty() || variant.parameter(axis.name) == 0) continue;
     if (!contains(limits.capabilities, axis.capability))
-      return axis.name + "=" + std::to_string(variant.parameter(axis.name)) + " needs '" + axis.capability +
-             "', which is not proven here";
+      return fmt::format("{}={} needs '{}', which is not proven here", axis.name, variant.parameter(axis.name),
+                         axis.capability);
   }
   return std::nullopt;
 }
@@ -127,7 +129,7 @@ std::optional<std::string> not_described(const AlgorithmEntry& algorithm, const 
     const auto found = variant.parameters.find(axis.name);
     if (found == variant.parameters.end()) return "it has no value for '" + axis.name + "'";
     if (!contains(axis.values, found->second))
-      return "the catalogue has no " + axis.name + "=" + std::to_string(found->second) + " for it";
+      return fmt::format("the catalogue has no {}={} for it", axis.name, found->second);
   }
   if (compiled != variant.parameters.size()) return "it has parameters that are no compile-time axis of the algorithm";
   if (!pattern.rows && variant.hidden != 0) return "a flat pattern has no hidden size";
@@ -141,7 +143,7 @@ Enumeration enumerate(const Catalogue& catalogue, std::string_view pattern, Dtyp
   const Pattern composed = catalogue.pattern(pattern);
   check_possible(composed, dtype, hidden);
   if (world < 2 || world > max_world)
-    throw InvalidArgument("world size " + std::to_string(world) + ": expected 2 to " + std::to_string(max_world));
+    throw InvalidArgument(fmt::format("world size {}: expected 2 to {}", world, max_world));
   Enumeration result;
   for (const AlgorithmEntry& algorithm : catalogue.algorithms())
     if (algorithm.exchange && (backend == Backend::automatic || backend == algorithm.backend))

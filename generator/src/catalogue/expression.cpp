@@ -1,5 +1,7 @@
 #include "catalogue/expression.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <charconv>
 #include <functional>
@@ -31,7 +33,7 @@ class Evaluator {
   Evaluator(std::string_view text, Lookup lookup) : text_(text), lookup_(std::move(lookup)) {}
 
   long run(bool compute) {
-    if (text_.size() > max_length) fail("it is longer than " + std::to_string(max_length) + " characters");
+    if (text_.size() > max_length) fail(fmt::format("it is longer than {} characters", max_length));
     const long value = binary(0, compute);
     skip_spaces();
     if (at_ != text_.size()) fail("expected an operator or the end" + here());
@@ -51,7 +53,7 @@ class Evaluator {
   }
 
   long prefix(bool compute) {
-    if (++depth_ > max_depth) fail("it is nested deeper than " + std::to_string(max_depth));
+    if (++depth_ > max_depth) fail(fmt::format("it is nested deeper than {}", max_depth));
     skip_spaces();
     long value = 0;
     const char c = at_ < text_.size() ? text_[at_] : '\0';
@@ -137,7 +139,7 @@ class Evaluator {
 
   std::string here() const {
     if (at_ >= text_.size()) return ", found the end";
-    return " at character " + std::to_string(at_ + 1) + ", found '" + std::string(text_.substr(at_, 8)) + "'";
+    return fmt::format(" at character {}, found '{}'", at_ + 1, std::string(text_.substr(at_, 8)));
   }
 
   [[noreturn]] void fail(const std::string& what) const {

@@ -1,4 +1,6 @@
 // catalogue.json to Catalogue. The format is described in docs/catalogue.md.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "catalogue/expression.hpp"
@@ -49,10 +51,9 @@ void read_worlds(const JsonNode& node, AlgorithmEntry& entry) {
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     const int world = entry.worlds[i];
     if (entry.exchange && (world < 2 || world > max_world))
-      nodes[i].fail("expected a world size from 2 to " + std::to_string(max_world) + ", found " +
-                    std::to_string(world));
+      nodes[i].fail(fmt::format("expected a world size from 2 to {}, found {}", max_world, world));
     if (!entry.exchange && world != 1)
-      nodes[i].fail("an algorithm without exchange has one rank: expected 1, found " + std::to_string(world));
+      nodes[i].fail(fmt::format("an algorithm without exchange has one rank: expected 1, found {}", world));
   }
 }
 
@@ -71,7 +72,7 @@ std::vector<Protocol> read_protocols(const JsonNode& top) {
     protocol.summary = node["summary"].text();
     for (const auto& [key, value] : {std::pair("epochs", &protocol.epochs), std::pair("flags", &protocol.flags)}) {
       *value = node[key].integer();
-      if (*value < 0 || *value > 8) node[key].fail("expected 0 to 8, found " + std::to_string(*value));
+      if (*value < 0 || *value > 8) node[key].fail(fmt::format("expected 0 to 8, found {}", *value));
     }
     for (const Protocol& other : protocols)
       if (other.name == protocol.name) node["name"].fail("the protocol is listed twice");
@@ -95,7 +96,7 @@ void read_exchange(const JsonNode& node, const NameSet& names, const std::vector
   }
   entry.transport = read_word(node["transport"], [](std::string_view word) { return parse_transport(word); });
   entry.steps = node["steps"].integer();
-  if (entry.steps < 1) node["steps"].fail("expected at least 1, found " + std::to_string(entry.steps));
+  if (entry.steps < 1) node["steps"].fail(fmt::format("expected at least 1, found {}", entry.steps));
   entry.link_rows = read_expression(node["link_rows"], names);
   if (!node.has("protocol")) return;
   entry.protocol = node["protocol"].text();
@@ -214,8 +215,7 @@ Catalogue Catalogue::parse(std::string_view json, const TemplateMap& templates) 
   top.require_keys({"schema", "algorithms", "prologues", "stages", "usual_patterns"},
                    {"protocols", "constraints", "pruning"});
   if (top["schema"].integer() != schema)
-    top["schema"].fail("this program reads schema " + std::to_string(schema) + ", found " +
-                       std::to_string(top["schema"].integer()));
+    top["schema"].fail(fmt::format("this program reads schema {}, found {}", schema, top["schema"].integer()));
 
   Catalogue catalogue;
   catalogue.parts_ = read_parts(top);

@@ -1,4 +1,6 @@
 // The parts of patterns in catalogue.json. The format is described in docs/catalogue.md.
+#include <fmt/format.h>
+
 #include <array>
 
 #include "catalogue/fields.hpp"
@@ -94,7 +96,7 @@ PartEntry read_part(const JsonNode& node, bool prologue) {
   if (!quantises) return entry;
   entry.quant_bits = node["quant_bits"].integer();
   if (entry.quant_bits != 4 && entry.quant_bits != 8)
-    node["quant_bits"].fail("expected 4 or 8, found " + std::to_string(entry.quant_bits));
+    node["quant_bits"].fail(fmt::format("expected 4 or 8, found {}", entry.quant_bits));
   if (node.has("scale_layout")) entry.scale_layout = read_word(node["scale_layout"], parse_scale_layout);
   const bool grouped = entry.scale_layout != ScaleLayout::none && entry.scale_layout != ScaleLayout::token;
   const bool has_group = entry.parameter == "group" || entry.constants.count("group") != 0;

@@ -1,5 +1,7 @@
 #include "compile/compile_log.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <set>
@@ -38,7 +40,7 @@ std::vector<std::string_view> split_lines(std::string_view text) {
 
 std::string explain_log(std::string_view log, std::string_view file, std::string_view source) {
   std::string text(log.substr(0, max_log_bytes));
-  if (log.size() > max_log_bytes) text += "\n[" + std::to_string(log.size() - max_log_bytes) + " more bytes of log]";
+  if (log.size() > max_log_bytes) text += fmt::format("\n[{} more bytes of log]", log.size() - max_log_bytes);
   while (!text.empty() && (text.back() == '\n' || text.back() == '\0')) text.pop_back();
 
   const std::vector<std::string_view> lines = split_lines(source);

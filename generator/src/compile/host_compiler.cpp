@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <array>
 #include <cstdlib>
 #include <fstream>
@@ -39,8 +41,8 @@ class HostCompiler final : public Compiler {
     arguments.emplace_back("--version");
     const ProcessResult result = run_process(arguments, folder.path(), std::chrono::seconds(30));
     if (result.timed_out || result.exit_code != 0)
-      throw Unavailable(quote(command_[0]) + " does not tell its version (exit code " +
-                        std::to_string(result.exit_code) + ")");
+      throw Unavailable(
+          fmt::format("{} does not tell its version (exit code {})", quote(command_[0]), result.exit_code));
     version_ = first_line(result.output);
   }
 
@@ -52,10 +54,10 @@ class HostCompiler final : public Compiler {
     arguments.insert(arguments.end(), {"-o", image_name, source_name});
     const ProcessResult result = run_process(arguments, folder.path(), compile_limit);
     if (result.timed_out)
-      throw CompileError(quote(command_[0]) + " did not finish within " + std::to_string(compile_limit.count()) + " s");
+      throw CompileError(fmt::format("{} did not finish within {} s", quote(command_[0]), compile_limit.count()));
     if (result.exit_code != 0)
-      throw CompileError(version_ + ": exit code " + std::to_string(result.exit_code) + "\n" +
-                         explain_log(result.output, source_name, source.text));
+      throw CompileError(fmt::format("{}: exit code {}\n{}", version_, result.exit_code,
+                                     explain_log(result.output, source_name, source.text)));
     CompiledKernel kernel;
     kernel.entry = source.entry;
     kernel.target = "cpu";

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -116,15 +118,14 @@ std::string nvrtc_target(int compute_capability) {
   const std::vector<int> supported = open_nvrtc().supported();
   if (supported.empty()) throw Unavailable("NVRTC does not say for which architectures it compiles");
   if (compute_capability < supported.front())
-    throw Unsupported("compute capability " + std::to_string(compute_capability) +
-                      " is older than anything this NVRTC " + "compiles for (" + std::to_string(supported.front()) +
-                      ")");
+    throw Unsupported(fmt::format("compute capability {} is older than anything this NVRTC compiles for ({})",
+                                  compute_capability, supported.front()));
   if (std::binary_search(supported.begin(), supported.end(), compute_capability)) {
     // The "a" variants exist from 90 on; kernels use what only they have.
-    return "sm_" + std::to_string(compute_capability) + (compute_capability >= 90 ? "a" : "");
+    return fmt::format("sm_{}{}", compute_capability, (compute_capability >= 90 ? "a" : ""));
   }
   const auto above = std::upper_bound(supported.begin(), supported.end(), compute_capability);
-  return "compute_" + std::to_string(*(above - 1));
+  return fmt::format("compute_{}", *(above - 1));
 }
 
 std::string nvrtc_version() noexcept {

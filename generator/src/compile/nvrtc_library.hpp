@@ -1,6 +1,7 @@
 // NVRTC, opened at run time: the program starts without it and says where it looked.
 #pragma once
 
+#include <fmt/format.h>
 #include <nvrtc.h>
 
 #include <memory>
@@ -28,7 +29,7 @@ struct NvrtcLibrary {
   decltype(&nvrtcGetProgramLogSize) log_size = nullptr;
   decltype(&nvrtcGetProgramLog) log = nullptr;
 
-  std::string version_text() const { return std::to_string(major) + "." + std::to_string(minor); }
+  std::string version_text() const { return fmt::format("{}.{}", major, minor); }
   /// Compute capabilities (major * 10 + minor) it compiles for, ascending.
   std::vector<int> supported() const;
 };

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,8 +46,7 @@ FolderResult checked(FileDescriptor folder, bool sticky_is_safe) {
 
 std::string distrust(const struct stat& info, bool sticky_is_safe) {
   if (info.st_uid != geteuid() && info.st_uid != 0)
-    return "it belongs to user " + std::to_string(info.st_uid) + ", expected the user " + std::to_string(geteuid()) +
-           " or root";
+    return fmt::format("it belongs to user {}, expected the user {} or root", info.st_uid, geteuid());
   const bool sticky = sticky_is_safe && S_ISDIR(info.st_mode) && (info.st_mode & S_ISVTX) != 0;
   if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0 && !sticky)
     return "others may write to it; `chmod go-w` it if what it holds is yours";
@@ -62,7 +62,7 @@ FolderResult open_trusted_folder(const fs::path& given) {
   struct stat link {};
   if (lstat(path.c_str(), &link) != 0) return {};
   if (S_ISLNK(link.st_mode) && link.st_uid != geteuid() && link.st_uid != 0)
-    return {FileDescriptor(), "it is a link of user " + std::to_string(link.st_uid)};
+    return {FileDescriptor(), fmt::format("it is a link of user {}", link.st_uid)};
   return checked(FileDescriptor(open(path.c_str(), S_ISLNK(link.st_mode) ? folder_flags : folder_flags | O_NOFOLLOW)),
                  true);
 }

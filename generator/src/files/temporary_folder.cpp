@@ -1,6 +1,7 @@
 #include "arbiter/generator/temporary_folder.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -37,7 +38,7 @@ bool is_ours_by_name(std::string_view name) {
 void remove_contents(const FileDescriptor& folder) {
   for (const std::string& name : names_in(folder)) {
     std::error_code ignored;
-    fs::remove_all("/proc/self/fd/" + std::to_string(folder.get()) + "/" + name, ignored);
+    fs::remove_all(fmt::format("/proc/self/fd/{}/{}", folder.get(), name), ignored);
   }
 }
 

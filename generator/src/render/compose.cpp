@@ -1,4 +1,6 @@
 // How pattern names are put together from the catalogue's parts, and taken apart again.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <optional>
@@ -165,9 +167,9 @@ std::optional<std::string> impossible(const Pattern& pattern, Dtype dtype, int h
   if (!pattern.rows) return std::nullopt;
   const auto elements = static_cast<int>(vector_elements(dtype));
   if (hidden <= 0 || hidden % elements != 0)
-    return "pattern '" + pattern.name + "' works on rows: hidden must be a positive multiple of " +
-           std::to_string(elements) + " elements of " + std::string(to_string(dtype)) + " (16 bytes), not " +
-           std::to_string(hidden);
+    return fmt::format(
+        "pattern '{}' works on rows: hidden must be a positive multiple of {} elements of {} (16 bytes), not {}",
+        pattern.name, elements, to_string(dtype), hidden);
   Bindings bindings{{"hidden", hidden},
                     {"element_bytes", static_cast<long>(element_bytes(dtype))},
                     {"elements", elements},
@@ -177,8 +179,8 @@ std::optional<std::string> impossible(const Pattern& pattern, Dtype dtype, int h
   for (const PartEntry& part : pattern.parts)
     for (const Constraint& constraint : part.problem)
       if (evaluate(constraint.require, bindings) == 0)
-        return "'" + part.name + "' of pattern '" + pattern.name + "' cannot work with " +
-               std::string(to_string(dtype)) + " rows of " + std::to_string(hidden) + ": " + constraint.reason;
+        return fmt::format("'{}' of pattern '{}' cannot work with {} rows of {}: {}", part.name, pattern.name,
+                           to_string(dtype), hidden, constraint.reason);
   return std::nullopt;
 }
 

@@ -1,5 +1,6 @@
 #include "arbiter/generator/render.hpp"
 
+#include <fmt/format.h>
 #include <llvm/Support/Allocator.h>
 #include <llvm/Support/Mustache.h>
 #include <llvm/Support/StringSaver.h>
@@ -170,7 +171,7 @@ class Renderer {
       fail_at(from.path, tag.line, "a partial includes itself: " + chain + std::string(path));
     }
     if (active_.size() == max_depth)
-      fail_at(from.path, tag.line, "partials are nested deeper than " + std::to_string(max_depth));
+      fail_at(from.path, tag.line, fmt::format("partials are nested deeper than {}", max_depth));
     return file(path);
   }
 

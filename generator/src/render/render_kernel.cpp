@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "arbiter/error.hpp"
 #include "arbiter/generator/bindings.hpp"
 #include "arbiter/generator/digest.hpp"
@@ -67,10 +69,10 @@ Source render_kernel(const Catalogue& catalogue, const Variant& variant, int ran
   const Pattern pattern = catalogue.pattern(variant.pattern);
   const bool cuda = dialect == Dialect::cuda;
   if (variant.world < 1 || variant.world > max_world)
-    throw InvalidArgument(quote(variant.full_name()) + ": the world size must be 1 to " + std::to_string(max_world));
+    throw InvalidArgument(fmt::format("{}: the world size must be 1 to {}", quote(variant.full_name()), max_world));
   if (cuda && (rank < 0 || rank >= variant.world))
-    throw InvalidArgument("rank " + std::to_string(rank) + " of '" + variant.full_name() + "': expected 0 to " +
-                          std::to_string(variant.world - 1));
+    throw InvalidArgument(
+        fmt::format("rank {} of '{}': expected 0 to {}", rank, variant.full_name(), variant.world - 1));
   if (const auto reason = impossible(pattern, variant.dtype, variant.hidden))
     throw InvalidArgument(quote(variant.full_name()) + ": " + *reason);
 

@@ -1,5 +1,7 @@
 #include "render/template_scan.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 
@@ -84,8 +86,8 @@ void check_sections(std::string_view path, const std::vector<Tag>& tags) {
     if (open.empty()) fail_at(path, tag.line, "{{/" + name + "}} closes a section that was not opened");
     if (open.back()->name != tag.name)
       fail_at(path, tag.line,
-              "{{/" + name + "}} closes the section '" + std::string(open.back()->name) + "' opened in line " +
-                  std::to_string(open.back()->line));
+              fmt::format("{{{{/{}}}}} closes the section '{}' opened in line {}", name, open.back()->name,
+                          open.back()->line));
     open.pop_back();
   }
   if (!open.empty())
@@ -95,7 +97,7 @@ void check_sections(std::string_view path, const std::vector<Tag>& tags) {
 }  // namespace
 
 void fail_at(std::string_view path, std::size_t line, const std::string& what) {
-  throw CompileError("templates/" + std::string(path) + ":" + std::to_string(line) + ": " + what);
+  throw CompileError(fmt::format("templates/{}:{}: {}", path, line, what));
 }
 
 std::vector<Tag> scan_template(std::string_view path, std::string_view text) {

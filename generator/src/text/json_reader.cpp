@@ -1,5 +1,7 @@
 #include "text/json_reader.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 #include <set>
@@ -56,7 +58,7 @@ class Prescan {
   }
 
   [[noreturn]] void fail(const std::string& why) const {
-    throw CompileError(std::string(what_) + " " + why + " (line " + std::to_string(line_) + ")");
+    throw CompileError(fmt::format("{} {} (line {})", what_, why, line_));
   }
 
   std::string_view text_;
@@ -79,8 +81,8 @@ std::string JsonNode::found() const {
     case llvm::json::Value::Boolean:
       return *value_->getAsBoolean() ? "true" : "false";
     case llvm::json::Value::Number: {
-      if (const auto whole = value_->getAsInteger()) return "the number " + std::to_string(*whole);
-      return "the number " + std::to_string(*value_->getAsNumber());
+      if (const auto whole = value_->getAsInteger()) return fmt::format("the number {}", *whole);
+      return fmt::format("the number {}", *value_->getAsNumber());
     }
     case llvm::json::Value::String:
       return "the string '" + value_->getAsString()->substr(0, 80).str() + "'";
@@ -116,8 +118,7 @@ std::vector<JsonNode> JsonNode::elements() const {
   if (array == nullptr) fail("expected an array, found " + found());
   std::vector<JsonNode> nodes;
   nodes.reserve(array->size());
-  for (const llvm::json::Value& value : *array)
-    nodes.emplace_back(value, path_ + "[" + std::to_string(nodes.size()) + "]");
+  for (const llvm::json::Value& value : *array) nodes.emplace_back(value, fmt::format("{}[{}]", path_, nodes.size()));
   return nodes;
 }
 
@@ -154,8 +155,7 @@ std::vector<std::pair<std::string, JsonNode>> JsonNode::members() const {
 
 std::string json_problem(std::string_view text, const JsonLimits& limits) {
   if (text.size() > limits.bytes)
-    return "it has " + std::to_string(text.size()) + " bytes, expected at most " + std::to_string(limits.bytes >> 20) +
-           " MiB";
+    return fmt::format("it has {} bytes, expected at most {} MiB", text.size(), limits.bytes >> 20);
   std::size_t depth = 0, line = 1;
   bool quoted = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -167,8 +167,7 @@ std::string json_problem(std::string_view text, const JsonLimits& limits) {
     } else if (c == '"') {
       quoted = true;
     } else if (c == '{' || c == '[') {
-      if (++depth > limits.depth)
-        return "it is nested deeper than " + std::to_string(limits.depth) + " (line " + std::to_string(line) + ")";
+      if (++depth > limits.depth) return fmt::format("it is nested deeper than {} (line {})", limits.depth, line);
     } else if ((c == '}' || c == ']') && depth > 0) {
       --depth;
     }

@@ -1,6 +1,8 @@
 // What every bootstrap offers on top of its own allgather and broadcast.
 #include "arbiter/bootstrap.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdint>
 
@@ -12,9 +14,9 @@ constexpr std::uint64_t largest_text = std::uint64_t{1} << 30;
 
 void check_length(std::uint64_t length, int rank) {
   if (length > largest_text) {
-    throw Disagreement("rank " + std::to_string(rank) + " announced a text of " + std::to_string(length) +
-                       " bytes; at most " + std::to_string(largest_text) +
-                       " are allowed. The ranks probably issue different calls");
+    throw Disagreement(fmt::format(
+        "rank {} announced a text of {} bytes; at most {} are allowed. The ranks probably issue different calls", rank,
+        length, largest_text));
   }
 }
 

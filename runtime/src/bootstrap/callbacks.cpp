@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <string>
 #include <utility>
 
@@ -16,8 +18,7 @@ class CallbacksBootstrap final : public Bootstrap {
   }
   void broadcast(void* data, std::size_t bytes, int root) override {
     if (root < 0 || root >= callbacks_.size) {
-      throw InvalidArgument("broadcast from rank " + std::to_string(root) + "; ranks are 0 to " +
-                            std::to_string(callbacks_.size - 1));
+      throw InvalidArgument(fmt::format("broadcast from rank {}; ranks are 0 to {}", root, callbacks_.size - 1));
     }
     callbacks_.broadcast(data, bytes, root);
   }
@@ -32,11 +33,11 @@ class CallbacksBootstrap final : public Bootstrap {
 
 std::unique_ptr<Bootstrap> make_callbacks_bootstrap(BootstrapCallbacks callbacks) {
   if (callbacks.size < 1) {
-    throw InvalidArgument("a process group needs at least one rank, not " + std::to_string(callbacks.size));
+    throw InvalidArgument(fmt::format("a process group needs at least one rank, not {}", callbacks.size));
   }
   if (callbacks.rank < 0 || callbacks.rank >= callbacks.size) {
-    throw InvalidArgument("rank " + std::to_string(callbacks.rank) + " is not in a group of " +
-                          std::to_string(callbacks.size) + "; ranks are 0 to " + std::to_string(callbacks.size - 1));
+    throw InvalidArgument(fmt::format("rank {} is not in a group of {}; ranks are 0 to {}", callbacks.rank,
+                                      callbacks.size, callbacks.size - 1));
   }
   std::string missing;
   if (!callbacks.allgather) missing = "allgather";

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "bootstrap/id_exchange.hpp"
 
 #include "arbiter/error.hpp"
@@ -6,8 +8,8 @@ namespace arbiter {
 
 NcclId exchange_id(const IdExchange& exchange, const NcclId& mine) {
   if (exchange.size < 1 || exchange.rank < 0 || exchange.rank >= exchange.size) {
-    throw InvalidArgument("rank " + std::to_string(exchange.rank) + " of " + std::to_string(exchange.size) +
-                          " ranks; expected a rank from 0 to size - 1");
+    throw InvalidArgument(
+        fmt::format("rank {} of {} ranks; expected a rank from 0 to size - 1", exchange.rank, exchange.size));
   }
   if (exchange.size == 1) return mine;
   if (exchange.rendezvous.starts_with("tcp://")) return exchange_id_by_tcp(exchange, mine);

@@ -1,6 +1,7 @@
 // Ranks of one host meet in a private folder beside the path of the rendezvous. It is made by whoever comes first and
 // removed by whoever leaves last.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,7 +31,7 @@ constexpr std::chrono::milliseconds pause{5};
 constexpr std::string_view magic = "arbiter rendezvous 2\n";
 constexpr std::size_t word_length = 32;
 
-std::string greeting_of(int rank) { return "rank" + std::to_string(rank); }
+std::string greeting_of(int rank) { return fmt::format("rank{}", rank); }
 constexpr const char* answer_name = "id";
 
 /// The folder, opened anew for each operation: a run that ends at this moment may remove an empty one.
@@ -39,8 +40,8 @@ class MeetingPlace {
   explicit MeetingPlace(const IdExchange& exchange) {
     std::array<char, 32> job{};
     std::snprintf(job.data(), job.size(), "%016llx", static_cast<unsigned long long>(job_number(exchange.job)));
-    path_ = exchange.rendezvous.substr(std::string("file://").size()) + "." + job.data() + "." +
-            std::to_string(exchange.size);
+    path_ =
+        fmt::format("{}.{}.{}", exchange.rendezvous.substr(std::string("file://").size()), job.data(), exchange.size);
     open();  // now, where a refusal has no files to remove
   }
   MeetingPlace(const MeetingPlace&) = delete;
@@ -127,8 +128,9 @@ class MeetingPlace {
 };
 
 std::string waited(const IdExchange& exchange) {
-  return " within " + std::to_string(exchange.deadline.count()) + " ms at " + exchange.rendezvous +
-         "; check that all ranks were started with the same world size and can reach the folder";
+  return fmt::format(
+      " within {} ms at {}; check that all ranks were started with the same world size and can reach the folder",
+      exchange.deadline.count(), exchange.rendezvous);
 }
 
 void answer_all(const IdExchange& exchange, MeetingPlace& place, const NcclId& mine, Clock::time_point end) {
@@ -190,11 +192,11 @@ NcclId ask(const IdExchange& exchange, MeetingPlace& place, Clock::time_point en
     // Two processes with one rank overwrite each other's greeting; only one of them can be served.
     if (const std::optional<std::string> seen = place.read(greeting, word_length); seen && *seen != word) {
       place.forget();
-      throw Disagreement("another process greets as rank " + std::to_string(exchange.rank) + " at " +
-                         exchange.rendezvous + "; every rank must be started once");
+      throw Disagreement(fmt::format("another process greets as rank {} at {}; every rank must be started once",
+                                     exchange.rank, exchange.rendezvous));
     }
     if (Clock::now() >= end) {
-      throw Poisoned("rank " + std::to_string(exchange.rank) + " got no answer from rank 0" + waited(exchange));
+      throw Poisoned(fmt::format("rank {} got no answer from rank 0{}", exchange.rank, waited(exchange)));
     }
     std::this_thread::sleep_for(pause);
   }

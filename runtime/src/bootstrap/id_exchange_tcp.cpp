@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -78,14 +79,13 @@ Proof prove(const std::string& secret, const std::string& message) {
 Proof proof_of(const Greeting& greeting, const Nonce& banner, const std::string& secret) {
   std::string message = "rank ";
   message.append(banner.data(), banner.size()).append(greeting.nonce.data(), greeting.nonce.size());
-  return prove(secret, message + std::to_string(greeting.job) + " " + std::to_string(greeting.rank) + " " +
-                           std::to_string(greeting.size));
+  return prove(secret, fmt::format("{}{} {} {}", message, greeting.job, greeting.rank, greeting.size));
 }
 
 Proof proof_of(const Reply& reply, const Nonce& banner, const Nonce& greeting, const std::string& secret) {
   std::string message = "root ";
   message.append(banner.data(), banner.size()).append(greeting.data(), greeting.size());
-  message += std::to_string(static_cast<int>(reply.answer)) + " " + std::to_string(reply.size) + " ";
+  message += fmt::format("{} {} ", static_cast<int>(reply.answer), reply.size);
   return prove(secret, message.append(reply.id.bytes.data(), reply.id.bytes.size()));
 }
 
@@ -314,9 +314,10 @@ class Server {
       reply.answer = Answer::wrong_size;
       reply_to();
       connection.closing = true;
-      other_size_ = "a rank says it is rank " + std::to_string(greeting.rank) + " of " + std::to_string(greeting.size) +
-                    ", but rank 0 was started with " + std::to_string(exchange_.size) +
-                    " ranks; start all ranks with the same world size";
+      other_size_ = fmt::format(
+          "a rank says it is rank {} of {}, but rank 0 was started with {} ranks; start all ranks with the same world "
+          "size",
+          greeting.rank, greeting.size, exchange_.size);
       if (!exchange_.secret.empty()) throw Disagreement(other_size_);
       return;
     }
@@ -347,11 +348,13 @@ class Server {
     for (std::size_t rank = 0; rank < done_.size(); ++rank) {
       if (!done_[rank]) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
     }
-    return "rank 0 waited " + std::to_string(exchange_.deadline.count()) + " ms at " + exchange_.rendezvous +
-           " for rank(s) " + ranks + "; check that they were started and can reach this host" +
-           (unproven_ == 0 ? ""
-                           : " and have the same ARBITER_JOB_SECRET: " + std::to_string(unproven_) +
-                                 " greetings did not prove that they know it");
+    return fmt::format(
+        "rank 0 waited {} ms at {} for rank(s) {}; check that they were started and can reach this host{}",
+        exchange_.deadline.count(), exchange_.rendezvous, ranks,
+        (unproven_ == 0
+             ? ""
+             : fmt::format(" and have the same ARBITER_JOB_SECRET: {} greetings did not prove that they know it",
+                           unproven_)));
   }
 
   const IdExchange& exchange_;
@@ -371,8 +374,8 @@ void serve_id(const IdExchange& exchange, const Place& place, const NcclId& mine
     }
     if (listener) break;
     if (left_until(end).count() == 0) {
-      throw Unavailable("rank 0 found no free port: " + std::to_string(id_exchange_port(place.port, 0)) + " and " +
-                        std::to_string(id_exchange_port_count - 1) + " more are taken; choose another MASTER_PORT");
+      throw Unavailable(fmt::format("rank 0 found no free port: {} and {} more are taken; choose another MASTER_PORT",
+                                    id_exchange_port(place.port, 0), id_exchange_port_count - 1));
     }
     std::this_thread::sleep_for(Milliseconds(50));
   }
@@ -422,8 +425,8 @@ class Client {
       if (left_until(end).count() == 0) break;
       std::this_thread::sleep_for(std::min(Milliseconds(50), left_until(end)));
     }
-    throw Poisoned("rank " + std::to_string(exchange_.rank) + " did not get an id from rank 0 at " +
-                   exchange_.rendezvous + " within " + std::to_string(exchange_.deadline.count()) + " ms: " + reason_);
+    throw Poisoned(fmt::format("rank {} did not get an id from rank 0 at {} within {} ms: {}", exchange_.rank,
+                               exchange_.rendezvous, exchange_.deadline.count(), reason_));
   }
 
  private:
@@ -453,7 +456,7 @@ class Client {
   bool talk(const FileDescriptor& fd, int port, Clock::time_point end) {
     Banner banner;
     if (!receive(fd.get(), banner, end) || banner.word != magic) {
-      reason_ = "port " + std::to_string(port) + " belongs to another program";
+      reason_ = fmt::format("port {} belongs to another program", port);
       return false;
     }
     Greeting greeting;
@@ -465,20 +468,20 @@ class Client {
     Reply reply;
     if (send(fd.get(), &greeting, sizeof(greeting), MSG_NOSIGNAL) != sizeof(greeting) ||
         !receive(fd.get(), reply, end)) {
-      reason_ = "rank 0 of another job answers on port " + std::to_string(port);
+      reason_ = fmt::format("rank 0 of another job answers on port {}", port);
       return false;
     }
     if (!same(reply.proof, proof_of(reply, banner.nonce, greeting.nonce, exchange_.secret))) {
-      reason_ = "what answers on port " + std::to_string(port) + " does not prove that it knows ARBITER_JOB_SECRET";
+      reason_ = fmt::format("what answers on port {} does not prove that it knows ARBITER_JOB_SECRET", port);
       return false;
     }
     if (reply.answer == Answer::wrong_size) {
-      throw Disagreement("this is rank " + std::to_string(exchange_.rank) + " of " + std::to_string(exchange_.size) +
-                         ", but rank 0 was started with " + std::to_string(reply.size) +
-                         " ranks; start all ranks with the same world size");
+      throw Disagreement(fmt::format(
+          "this is rank {} of {}, but rank 0 was started with {} ranks; start all ranks with the same world size",
+          exchange_.rank, exchange_.size, reply.size));
     }
     if (reply.answer != Answer::accepted) {
-      reason_ = "another process has taken rank " + std::to_string(exchange_.rank);
+      reason_ = fmt::format("another process has taken rank {}", exchange_.rank);
       return false;
     }
     const char thanks = 1;

@@ -1,5 +1,7 @@
 // Ranks that are threads of one process. Every collective is a meeting: ranks leave what they contribute, the last one
 // closes the meeting, and everybody takes the result with them.
+#include <fmt/format.h>
+
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
@@ -27,9 +29,9 @@ struct Contribution {
 std::string describe(const Contribution& c) {
   switch (c.operation) {
     case Operation::allgather:
-      return "allgather of " + std::to_string(c.bytes) + " bytes";
+      return fmt::format("allgather of {} bytes", c.bytes);
     case Operation::broadcast:
-      return "broadcast of " + std::to_string(c.bytes) + " bytes from rank " + std::to_string(c.root);
+      return fmt::format("broadcast of {} bytes from rank {}", c.bytes, c.root);
     case Operation::barrier:
       break;
   }
@@ -64,12 +66,13 @@ class Meeting {
     while (number_ == meeting) {
       if (!poisoned_.empty()) throw Poisoned(poisoned_);
       if (const std::string left = missing(true); !left.empty()) {
-        poison("the bootstrap of rank " + left + " was destroyed while rank " + std::to_string(rank) +
-               " waited for it in " + what);
+        poison(
+            fmt::format("the bootstrap of rank {} was destroyed while rank {} waited for it in {}", left, rank, what));
       } else if (changed_.wait_until(lock, until) == std::cv_status::timeout && number_ == meeting &&
                  poisoned_.empty()) {
-        poison("rank " + std::to_string(rank) + " waited " + std::to_string(deadline_.count()) + " ms in " + what +
-               " for rank " + missing(false) + ", which did not arrive; all ranks must issue the same calls");
+        poison(fmt::format(
+            "rank {} waited {} ms in {} for rank {}, which did not arrive; all ranks must issue the same calls", rank,
+            deadline_.count(), what, missing(false)));
       }
     }
     return last_;
@@ -93,9 +96,10 @@ class Meeting {
     auto outcome = std::make_shared<Outcome>();
     for (std::size_t r = 1; r < pending_.contributions.size(); ++r) {
       if (pending_.contributions[r] == pending_.contributions[0]) continue;
-      outcome->disagreement = "the ranks called different things: rank 0 " + describe(pending_.contributions[0]) +
-                              ", rank " + std::to_string(r) + " " + describe(pending_.contributions[r]) +
-                              "; all ranks must issue the same calls in the same order";
+      outcome->disagreement = fmt::format(
+          "the ranks called different things: rank 0 {}, rank {} {}; all ranks must issue the same calls in the same "
+          "order",
+          describe(pending_.contributions[0]), r, describe(pending_.contributions[r]));
       break;
     }
     outcome->contributions = std::exchange(pending_, Pending(pending_.contributions.size())).contributions;
@@ -147,8 +151,7 @@ class InProcessBootstrap final : public Bootstrap {
 
   void broadcast(void* data, std::size_t bytes, int root) override {
     if (root < 0 || root >= size()) {
-      throw InvalidArgument("broadcast from rank " + std::to_string(root) + "; ranks are 0 to " +
-                            std::to_string(size() - 1));
+      throw InvalidArgument(fmt::format("broadcast from rank {}; ranks are 0 to {}", root, size() - 1));
     }
     const auto outcome =
         meet({Operation::broadcast, root, bytes, rank_ == root ? copy(data, bytes) : std::vector<std::byte>{}});
@@ -177,7 +180,7 @@ class InProcessBootstrap final : public Bootstrap {
 }  // namespace
 
 std::vector<std::unique_ptr<Bootstrap>> make_in_process_bootstraps(int size, std::chrono::milliseconds deadline) {
-  if (size < 1) throw InvalidArgument("a group needs at least one rank, not " + std::to_string(size));
+  if (size < 1) throw InvalidArgument(fmt::format("a group needs at least one rank, not {}", size));
   auto meeting = std::make_shared<Meeting>(size, deadline);
   std::vector<std::unique_ptr<Bootstrap>> bootstraps;
   for (int rank = 0; rank < size; ++rank) bootstraps.push_back(std::make_unique<InProcessBootstrap>(meeting, rank));

@@ -1,6 +1,7 @@
 #include "bootstrap/job_secret.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -47,8 +48,7 @@ std::string job_secret() {
   if (secret.starts_with(file)) secret = read_secret(secret.substr(file.size()));
   while (!secret.empty() && (secret.back() == '\n' || secret.back() == '\r')) secret.pop_back();
   if (secret.size() < shortest) {
-    refuse("it has " + std::to_string(secret.size()) + " characters, expected at least " + std::to_string(shortest) +
-           " that nobody can guess");
+    refuse(fmt::format("it has {} characters, expected at least {} that nobody can guess", secret.size(), shortest));
   }
   return secret;
 }

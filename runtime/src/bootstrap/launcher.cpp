@@ -1,4 +1,5 @@
 #include <cuda_runtime_api.h>
+#include <fmt/format.h>
 
 #include <cstring>
 #include <string>
@@ -41,8 +42,8 @@ std::unique_ptr<Bootstrap> make_launcher_bootstrap(const LauncherVariables& vari
         "start the ranks with one of them, or use --gpus on one host");
   }
   if (variables.size < 1 || variables.rank < 0 || variables.rank >= variables.size) {
-    throw InvalidArgument("rank " + std::to_string(variables.rank) + " of " + std::to_string(variables.size) +
-                          " ranks; expected a rank from 0 to size - 1");
+    throw InvalidArgument(
+        fmt::format("rank {} of {} ranks; expected a rank from 0 to size - 1", variables.rank, variables.size));
   }
   if (variables.size == 1) return std::make_unique<LoneBootstrap>("launcher (" + variables.launcher + ")");
   if (std::string missing = cuda_missing(); !missing.empty()) {

@@ -1,5 +1,6 @@
 // What torchrun, Open MPI, MVAPICH2, Slurm, Flux, PMI (MPICH, Intel MPI) and `arbiter tune --gpus` put into the
 // environment.
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,8 +68,8 @@ std::optional<Claim> claim(const char* launcher, const char* rank_name, const ch
                           " is not; set both, or neither");
   }
   if (*size < 1 || *rank >= *size) {
-    throw InvalidArgument(std::string(rank_name) + "=" + std::to_string(*rank) + " and " + size_name + "=" +
-                          std::to_string(*size) + " do not fit; expected a rank from 0 to size - 1");
+    throw InvalidArgument(fmt::format("{}={} and {}={} do not fit; expected a rank from 0 to size - 1", rank_name,
+                                      *rank, size_name, *size));
   }
   Claim made;
   made.rank_name = rank_name;
@@ -79,9 +80,9 @@ std::optional<Claim> claim(const char* launcher, const char* rank_name, const ch
   made.variables.local_size = local_size.value_or(*size);
   if (made.variables.local_size < 1 || made.variables.local_size > *size ||
       made.variables.local_rank >= made.variables.local_size) {
-    throw InvalidArgument(std::string(launcher) + " says local rank " + std::to_string(made.variables.local_rank) +
-                          " of " + std::to_string(made.variables.local_size) + " on this node, in a world of " +
-                          std::to_string(*size) + "; expected a local rank below the local size");
+    throw InvalidArgument(fmt::format(
+        "{} says local rank {} of {} on this node, in a world of {}; expected a local rank below the local size",
+        launcher, made.variables.local_rank, made.variables.local_size, *size));
   }
   return made;
 }
@@ -92,11 +93,11 @@ std::string master_rendezvous() {
   const std::optional<int> port = number("MASTER_PORT");
   if (host.empty() || !port) return {};
   if (*port < 1 || *port > 65535) {
-    throw InvalidArgument("MASTER_PORT='" + std::to_string(*port) + "' is no port; expected 1 to 65535");
+    throw InvalidArgument(fmt::format("MASTER_PORT='{}' is no port; expected 1 to 65535", *port));
   }
   const bool literal_six = host.find(':') != std::string::npos;
-  return "tcp://" + (literal_six ? "[" + host + "]" : host) + ":" +
-         std::to_string(id_exchange_port(*port + launcher_port_offset, 0));
+  return fmt::format("tcp://{}:{}", (literal_six ? "[" + host + "]" : host),
+                     id_exchange_port(*port + launcher_port_offset, 0));
 }
 
 // The meeting point: MASTER_ADDR, or, for ranks of one host, a file. The file's name depends on the job, so the job
@@ -116,7 +117,7 @@ void meet(LauncherVariables& variables, bool on_one_node, bool job_is_named,
   struct stat info {};
   if (!folder.is_absolute() || stat(folder.c_str(), &info) != 0 || info.st_uid != geteuid() || !distrust(info).empty())
     folder = TemporaryFolder::place();
-  const std::string name = "arbiter-" + std::to_string(geteuid()) + "-" + variables.launcher;
+  const std::string name = fmt::format("arbiter-{}-{}", geteuid(), variables.launcher);
   variables.rendezvous = "file://" + (folder / name).string();
 }
 
@@ -209,7 +210,7 @@ std::optional<Claim> read_slurm() {
   if (host.empty()) return made;
   // Below the ports that the system hands out by itself, and different for jobs that share a node.
   const int port = 20000 + static_cast<int>(job_number(job) % 10000);
-  variables.rendezvous = "tcp://" + host + ":" + std::to_string(port);
+  variables.rendezvous = fmt::format("tcp://{}:{}", host, port);
   return made;
 }
 
@@ -227,8 +228,8 @@ std::optional<Claim> read_pmi() {
 }
 
 std::string describe(const Claim& made) {
-  return made.variables.launcher + " says rank " + std::to_string(made.variables.rank) + " of " +
-         std::to_string(made.variables.size) + " (" + made.rank_name + ")";
+  return fmt::format("{} says rank {} of {} ({})", made.variables.launcher, made.variables.rank, made.variables.size,
+                     made.rank_name);
 }
 
 }  // namespace

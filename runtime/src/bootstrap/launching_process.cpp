@@ -1,5 +1,6 @@
 #include "bootstrap/launching_process.hpp"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,7 +27,7 @@ std::string content(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-std::string folder_of(long process) { return "/proc/" + std::to_string(process); }
+std::string folder_of(long process) { return fmt::format("/proc/{}", process); }
 
 bool is_daemon(long process) {
   std::string name = content(folder_of(process) + "/comm");

@@ -1,6 +1,7 @@
 #include "bootstrap/nccl.hpp"
 
 #include <cuda_runtime_api.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
@@ -75,7 +76,7 @@ class NcclBootstrap final : public Bootstrap {
 
   void broadcast(void* data, std::size_t bytes, int root) override {
     if (root < 0 || root >= size_) {
-      throw InvalidArgument("broadcast from rank " + std::to_string(root) + " of " + std::to_string(size_) + " ranks");
+      throw InvalidArgument(fmt::format("broadcast from rank {} of {} ranks", root, size_));
     }
     if (bytes == 0) return barrier();
     for (std::size_t offset = 0; offset < bytes; offset += chunk_bytes) {
@@ -166,8 +167,9 @@ class NcclBootstrap final : public Bootstrap {
 
   [[noreturn]] void expire(const char* what) {
     give_up();
-    throw Poisoned(setup_.name + ": " + what + " did not complete on rank " + std::to_string(rank_) + " within " +
-                   std::to_string(setup_.deadline.count()) + " ms; a rank has stopped or does something else");
+    throw Poisoned(
+        fmt::format("{}: {} did not complete on rank {} within {} ms; a rank has stopped or does something else",
+                    setup_.name, what, rank_, setup_.deadline.count()));
   }
 
   void give_up() noexcept {
@@ -266,8 +268,7 @@ std::unique_ptr<Bootstrap> make_unique_id_bootstrap(const void* id, int rank, in
                                                     std::chrono::milliseconds deadline) {
   if (id == nullptr) throw InvalidArgument("the unique id is null; expected the 128 bytes of an ncclUniqueId");
   if (size < 1 || rank < 0 || rank >= size) {
-    throw InvalidArgument("rank " + std::to_string(rank) + " of " + std::to_string(size) +
-                          " ranks; expected a rank from 0 to size - 1");
+    throw InvalidArgument(fmt::format("rank {} of {} ranks; expected a rank from 0 to size - 1", rank, size));
   }
   NcclId given;
   std::memcpy(given.bytes.data(), id, given.bytes.size());

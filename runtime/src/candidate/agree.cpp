@@ -1,5 +1,7 @@
 // What all ranks must know before a candidate may run: that it is loaded everywhere, from the same sources, and how
 // large its grid may be.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <exception>
 #include <utility>
@@ -27,9 +29,9 @@ void agree_on(Group& group, std::vector<LoadResult>& results, std::vector<Runnab
   for (const std::string& text : group.bootstrap().allgather(pack(mine))) {
     all.push_back(unpack(text));
     if (all.back().size() != mine.size()) {
-      throw Disagreement("loading candidates: rank " + std::to_string(all.size() - 1) + " loads " +
-                         std::to_string(all.back().size() / 3) + " candidates, rank " + std::to_string(group.rank()) +
-                         " loads " + std::to_string(candidates.size()) + ". Pass the same on every rank.");
+      throw Disagreement(
+          fmt::format("loading candidates: rank {} loads {} candidates, rank {} loads {}. Pass the same on every rank.",
+                      all.size() - 1, all.back().size() / 3, group.rank(), candidates.size()));
     }
   }
   std::vector<std::pair<RunnableCandidate*, int>> accepted;
@@ -40,13 +42,15 @@ void agree_on(Group& group, std::vector<LoadResult>& results, std::vector<Runnab
     for (std::size_t rank = 0; rank < all.size(); ++rank) {
       const std::string* report = &all[rank][3 * i];
       if (report[0] != "loaded") {
-        if (failure.empty()) failure = "rank " + std::to_string(rank) + ": " + report[1];
+        if (failure.empty()) failure = fmt::format("rank {}: {}", rank, report[1]);
         continue;
       }
       if (hash.empty()) hash = report[2];
       if (failure.empty() && report[2] != hash) {
-        throw Disagreement("loading candidates: the sources of candidate " + std::to_string(i) +
-                           " differ between ranks; are all ranks running the same build?");
+        throw Disagreement(
+            fmt::format("loading candidates: the sources of candidate {} differ between ranks; are all ranks running "
+                        "the same build?",
+                        i));
       }
       const int theirs = std::stoi(report[1]);
       limit = rank == 0 ? theirs : std::min(limit, theirs);

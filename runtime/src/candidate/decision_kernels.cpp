@@ -1,5 +1,7 @@
 #include "arbiter/runtime/decision_kernels.hpp"
 
+#include <fmt/format.h>
+
 #include <map>
 #include <memory>
 #include <set>
@@ -49,7 +51,7 @@ class Collector {
     const Source source = render_kernel(Catalogue::builtin(), variant, rank, toolchain.dialect);
     std::string key = KernelCache::key(source, *toolchain.compiler);
     if (kernels.contains(key)) return;
-    std::string name = variant.full_name() + " rank=" + std::to_string(rank);
+    std::string name = fmt::format("{} rank={}", variant.full_name(), rank);
     CompiledKernel kernel = cache_.get(source, *toolchain.compiler, name);
     StoredKernel stored{key, std::move(name), source.hash, std::move(kernel)};
     kernels.emplace(std::move(key), std::move(stored));

@@ -1,5 +1,7 @@
 #include "candidate/geometry.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 #include <string>
@@ -17,8 +19,8 @@ unsigned positive_axis(const Bindings& bindings, const Variant& variant, const c
   const auto found = bindings.find(axis);
   if (found == bindings.end()) return 1;  // an algorithm without this axis
   if (found->second < 1 || found->second > std::numeric_limits<int>::max()) {
-    throw InvalidArgument("'" + variant.name() + "': " + axis + " is " + std::to_string(found->second) +
-                          "; expected a positive number");
+    throw InvalidArgument(
+        fmt::format("'{}': {} is {}; expected a positive number", variant.name(), axis, found->second));
   }
   return static_cast<unsigned>(found->second);
 }
@@ -27,8 +29,8 @@ std::uint64_t evaluate_size(const std::string& expression, const Bindings& bindi
                             const char* what) {
   const long value = expression.empty() ? 0 : evaluate(expression, bindings);
   if (value < 0) {
-    throw CompileError("catalogue: " + std::string(what) + " = \"" + expression + "\" is negative (" +
-                       std::to_string(value) + ") for '" + variant.full_name() + "'");
+    throw CompileError(
+        fmt::format("catalogue: {} = \"{}\" is negative ({}) for '{}'", what, expression, value, variant.full_name()));
   }
   return static_cast<std::uint64_t>(value);
 }
@@ -46,8 +48,8 @@ std::uint64_t product(std::initializer_list<std::uint64_t> factors) {
 unsigned largest_cluster_count(const KernelShape& shape, std::uint64_t tiles, int block_limit) {
   const auto limit = static_cast<std::uint64_t>(std::clamp(block_limit, 0, static_cast<int>(arbiter_abi::max_blocks)));
   if (limit < shape.cluster) {
-    throw InvalidArgument("a grid limit of " + std::to_string(block_limit) + " blocks holds no cluster of " +
-                          std::to_string(shape.cluster) + " blocks");
+    throw InvalidArgument(
+        fmt::format("a grid limit of {} blocks holds no cluster of {} blocks", block_limit, shape.cluster));
   }
   return static_cast<unsigned>(std::min(tiles, limit / shape.cluster));
 }
@@ -72,8 +74,7 @@ Tiling tiling(const KernelShape& shape, std::uint64_t vectors) {
   const std::uint64_t width = shape.rows_pattern ? shape.row_vectors : shape.padded_vectors;
   constexpr std::uint64_t most = std::uint64_t{1} << 32;
   if (vectors >= most || result.tiles >= most / shape.tile_rows / width) {
-    throw InvalidArgument("a message of " + std::to_string(vectors) +
-                          " vectors of 16 bytes; kernels take less than 64 GiB");
+    throw InvalidArgument(fmt::format("a message of {} vectors of 16 bytes; kernels take less than 64 GiB", vectors));
   }
   return result;
 }
@@ -98,9 +99,8 @@ KernelShape kernel_shape(const Catalogue& catalogue, const Variant& variant, con
     }
     shape.row_vectors = row_bytes / vector_bytes;
     if (shape.row_vectors > shape.padded_vectors) {
-      throw InvalidArgument("'" + variant.full_name() +
-                            "': threads * vectors * cluster = " + std::to_string(shape.padded_vectors) +
-                            " vectors do not hold a row of " + std::to_string(shape.row_vectors));
+      throw InvalidArgument(fmt::format("'{}': threads * vectors * cluster = {} vectors do not hold a row of {}",
+                                        variant.full_name(), shape.padded_vectors, shape.row_vectors));
     }
   }
   shape.tile_rows = evaluate_size(algorithm.tile_rows, bindings, variant, "tile_rows");
@@ -119,8 +119,8 @@ KernelShape kernel_shape(const Catalogue& catalogue, const Variant& variant, con
     shared_bytes += product({shape.tile_rows, evaluate_size(part.shared_bytes, bindings, variant, "shared_bytes")});
   }
   if (shared_bytes > std::numeric_limits<unsigned>::max()) {
-    throw InvalidArgument("'" + variant.full_name() + "' needs " + std::to_string(shared_bytes) +
-                          " bytes of shared memory per block");
+    throw InvalidArgument(
+        fmt::format("'{}' needs {} bytes of shared memory per block", variant.full_name(), shared_bytes));
   }
   shape.shared_bytes = static_cast<unsigned>(shared_bytes);
   return shape;
@@ -168,14 +168,13 @@ WorkspaceNeeds workspace_needs(const KernelShape& shape, std::uint64_t vectors, 
 
 std::uint64_t message_vectors(std::int64_t tokens, int hidden, Dtype dtype) {
   if (tokens <= 0 || hidden <= 0) {
-    throw InvalidArgument("tokens = " + std::to_string(tokens) + " and hidden = " + std::to_string(hidden) +
-                          "; both must be positive");
+    throw InvalidArgument(fmt::format("tokens = {} and hidden = {}; both must be positive", tokens, hidden));
   }
   std::int64_t bytes = 0;
   if (__builtin_mul_overflow(tokens, static_cast<std::int64_t>(hidden), &bytes) ||
       __builtin_mul_overflow(bytes, static_cast<std::int64_t>(element_bytes(dtype)), &bytes)) {
-    throw InvalidArgument("tokens = " + std::to_string(tokens) + " rows of hidden = " + std::to_string(hidden) +
-                          " elements are more than 2^63 bytes");
+    throw InvalidArgument(
+        fmt::format("tokens = {} rows of hidden = {} elements are more than 2^63 bytes", tokens, hidden));
   }
   return divide_up(static_cast<std::uint64_t>(bytes), vector_bytes);
 }
@@ -184,8 +183,8 @@ Geometry geometry(const Catalogue& catalogue, const Variant& variant, std::int64
                   int block_limit) {
   const KernelShape shape = kernel_shape(catalogue, variant, TargetLimits{});
   if (shape.rows_pattern && hidden != variant.hidden) {
-    throw InvalidArgument("'" + variant.full_name() + "' is built for hidden = " + std::to_string(variant.hidden) +
-                          "; asked for " + std::to_string(hidden));
+    throw InvalidArgument(
+        fmt::format("'{}' is built for hidden = {}; asked for {}", variant.full_name(), variant.hidden, hidden));
   }
   return geometry(shape, message_vectors(tokens, hidden, variant.dtype), block_limit);
 }

@@ -1,5 +1,7 @@
 #include "candidate/loaded_kernel.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "arbiter/error.hpp"
@@ -52,11 +54,11 @@ CompiledKernel compiled(Group& group, const Variant& variant) {
   const int rank = compiled_rank(group, variant);
   const Source source = render_for(group, variant, rank);
   Device& device = group.device();
-  const std::string name = variant.full_name() + " rank=" + std::to_string(rank);
+  const std::string name = fmt::format("{} rank={}", variant.full_name(), rank);
   // A kernel that came with the decisions needs no compiler. Where NVRTC is older than the GPU, or missing, the device
   // asks for another target than the machine that compiled it could.
   const int capability = device.properties().compute_capability;
-  const std::string native = "sm_" + std::to_string(capability) + (capability >= 90 ? "a" : "");
+  const std::string native = fmt::format("sm_{}{}", capability, (capability >= 90 ? "a" : ""));
   for (const std::string& target : {device.properties().compile_target, native}) {
     if (const CompiledKernel* stored = group.stored_kernels().find(source, target)) return *stored;
   }
@@ -77,8 +79,7 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
     throw Unsupported("'" + name_ + "' cannot run here: " + *reason);
   }
   if (exchange_ && variant.world != group.size()) {
-    throw Unsupported("'" + name_ + "' is for " + std::to_string(variant.world) + " ranks; this group has " +
-                      std::to_string(group.size()));
+    throw Unsupported(fmt::format("'{}' is for {} ranks; this group has {}", name_, variant.world, group.size()));
   }
   if (exchange_ && !workspace_.has_symmetric_memory()) {
     throw Unsupported("'" + name_ + "' needs symmetric memory, and there is none: " + group.symmetric_reason());
@@ -87,9 +88,8 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
   shape_.push_buffer_bytes = group.push_buffer_bytes();
   const DeviceProperties& properties = device_.properties();
   if (shape_.shared_bytes > properties.shared_bytes_per_block) {
-    throw Unsupported("'" + name_ + "' needs " + std::to_string(shape_.shared_bytes) +
-                      " bytes of shared memory per block; this device has " +
-                      std::to_string(properties.shared_bytes_per_block));
+    throw Unsupported(fmt::format("'{}' needs {} bytes of shared memory per block; this device has {}", name_,
+                                  shape_.shared_bytes, properties.shared_bytes_per_block));
   }
   device_.activate();
   kernel_ = device_.load(compiled(group, variant), compiled_rank(group, variant));
@@ -108,8 +108,8 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
   // As many blocks cannot take more multiprocessors, however they are spread over them.
   if (const int sms = group.variables().max_sms; sms > 0) block_limit_ = std::min(block_limit_, sms);
   if (block_limit_ < static_cast<int>(shape_.cluster)) {
-    throw Unsupported("'" + name_ + "' needs " + std::to_string(shape_.cluster) + " blocks at once; " +
-                      std::to_string(block_limit_) + " fit on this device or are allowed");
+    throw Unsupported(fmt::format("'{}' needs {} blocks at once; {} fit on this device or are allowed", name_,
+                                  shape_.cluster, block_limit_));
   }
 }
 
@@ -117,10 +117,10 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
   const Geometry grid = geometry(vectors);
   if (exchange_) {
     if (!workspace_.fits(grid.push_bytes, grid.staging_bytes) || workspace_.generation() == 0) {
-      throw Unsupported("'" + name_ + "' needs " + std::to_string(grid.push_bytes) + " push and " +
-                        std::to_string(grid.staging_bytes) + " staging bytes of workspace for this call; it has " +
-                        std::to_string(workspace_.push_bytes()) + " and " + std::to_string(workspace_.staging_bytes()) +
-                        ". Prepare this size first.");
+      throw Unsupported(
+          fmt::format("'{}' needs {} push and {} staging bytes of workspace for this call; it has {} and {}. Prepare "
+                      "this size first.",
+                      name_, grid.push_bytes, grid.staging_bytes, workspace_.push_bytes(), workspace_.staging_bytes()));
     }
     const WorkspaceLayout& layout = workspace_.layout();
     for (int rank = 0; rank < group_.size(); ++rank) {

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -128,9 +130,9 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   void* scratch(std::uint64_t vectors) const {
     const Workspace& workspace = group_.workspace();
     if (workspace.scratch_bytes() < vectors * vector_bytes) {
-      throw Unsupported("'" + record_.name + "' needs " + std::to_string(vectors * vector_bytes) +
-                        " bytes of scratch memory for this call; it has " + std::to_string(workspace.scratch_bytes()) +
-                        ". Prepare this size first.");
+      throw Unsupported(
+          fmt::format("'{}' needs {} bytes of scratch memory for this call; it has {}. Prepare this size first.",
+                      record_.name, vectors * vector_bytes, workspace.scratch_bytes()));
     }
     return workspace.scratch();
   }
@@ -155,16 +157,17 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     if (spec_.forced.forces()) {
       if (nccl.all_reduce_forced(spec_.forced, input, output, count, call.dtype, stream)) return output;
       // It did when this candidate was loaded, so nobody may go on believing that this is it.
-      throw DeviceError("'" + record_.name + "': NCCL did not offer this configuration for a message of " +
-                        std::to_string(bytes) + " bytes; the call was made as NCCL chooses");
+      throw DeviceError(fmt::format(
+          "'{}': NCCL did not offer this configuration for a message of {} bytes; the call was made as NCCL chooses",
+          record_.name, bytes));
     }
     if (spec_.nccl == "classic") {
       nccl.all_reduce(input, output, count, call.dtype, stream);
       return output;
     }
     if (bytes > group_.nccl_symmetric_bytes()) {
-      throw Unsupported("'" + record_.name + "' has windows of " + std::to_string(group_.nccl_symmetric_bytes()) +
-                        " bytes; this call needs " + std::to_string(bytes) + ". Prepare this size first.");
+      throw Unsupported(fmt::format("'{}' has windows of {} bytes; this call needs {}. Prepare this size first.",
+                                    record_.name, group_.nccl_symmetric_bytes(), bytes));
     }
     NcclCommunicator::SymmetricBuffers& windows = group_.reserve_nccl_symmetric(bytes);
     device.copy(windows.input(), input, bytes, stream);

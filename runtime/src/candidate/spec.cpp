@@ -1,6 +1,8 @@
 // The text form of a candidate:
 // "backend/algorithm:axis=value,...,blocks=16+prologue:axis=value,...+epilogue:axis=value,...", and
 // "nccl/classic:algo=ring,channels=8,proto=ll128".
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -67,8 +69,7 @@ Variant make_variant(const AlgorithmEntry& algorithm, std::map<std::string, int,
       refuse(name, "'" + algorithm.name + "' has no launch axis 'blocks'");
     }
     if (blocks->second < 0 || blocks->second > static_cast<int>(arbiter_abi::max_blocks)) {
-      refuse(name, "blocks=" + std::to_string(blocks->second) + " is not between 0 and " +
-                       std::to_string(arbiter_abi::max_blocks));
+      refuse(name, fmt::format("blocks={} is not between 0 and {}", blocks->second, arbiter_abi::max_blocks));
     }
     *max_blocks = blocks->second;
     parameters.erase(blocks);
@@ -78,7 +79,7 @@ Variant make_variant(const AlgorithmEntry& algorithm, std::map<std::string, int,
     const auto given = parameters.find(axis.name);
     if (given == parameters.end()) refuse(name, "axis '" + axis.name + "' of '" + algorithm.name + "' is missing");
     if (std::find(axis.values.begin(), axis.values.end(), given->second) == axis.values.end()) {
-      refuse(name, axis.name + "=" + std::to_string(given->second) + " is not in the catalogue any more");
+      refuse(name, fmt::format("{}={} is not in the catalogue any more", axis.name, given->second));
     }
     variant.parameters.emplace(axis.name, given->second);
     parameters.erase(given);
@@ -109,7 +110,7 @@ std::string CandidateSpec::name() const {
     std::string parameters = parameters_of(*kernel);
     if (max_blocks > 0) {
       if (!parameters.empty()) parameters += ",";
-      parameters += "blocks=" + std::to_string(max_blocks);
+      parameters += fmt::format("blocks={}", max_blocks);
     }
     if (!parameters.empty()) text += ":" + parameters;
   }

@@ -1,5 +1,7 @@
 #include "communicator/call_validation.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <limits>
 #include <string>
@@ -117,9 +119,10 @@ bool may_be_the_same(const Pattern& pattern, const TensorRange& a, const TensorR
 }
 
 [[noreturn]] void refuse_alignment(const TensorRange& range) {
-  throw InvalidArgument("'" + std::string(range.name) + "' is not aligned to " + std::to_string(range.alignment) +
-                        " bytes (its address is " + std::to_string(range.begin % range.alignment) +
-                        " bytes past one); pass a tensor that starts at an aligned address");
+  throw InvalidArgument(
+      fmt::format("'{}' is not aligned to {} bytes (its address is {} bytes past one); pass a tensor that starts at an "
+                  "aligned address",
+                  range.name, range.alignment, range.begin % range.alignment));
 }
 
 [[noreturn]] void refuse_overlap(const TensorRange& a, const TensorRange& b) {
@@ -130,18 +133,17 @@ bool may_be_the_same(const Pattern& pattern, const TensorRange& a, const TensorR
 
 void validate_norm(const Call& call) {
   if (!std::isfinite(call.epsilon) || call.epsilon < 0.0F) {
-    throw InvalidArgument("epsilon is " + std::to_string(call.epsilon) + "; expected a finite number, 0 or more");
+    throw InvalidArgument(fmt::format("epsilon is {}; expected a finite number, 0 or more", call.epsilon));
   }
   if (!std::isfinite(call.weight_bias)) {
-    throw InvalidArgument("weight_bias is " + std::to_string(call.weight_bias) + "; expected 0 or 1");
+    throw InvalidArgument(fmt::format("weight_bias is {}; expected 0 or 1", call.weight_bias));
   }
 }
 
 void validate_count(std::string_view name, std::int64_t value, std::int64_t least) {
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
   if (value >= least && value <= most) return;
-  throw InvalidArgument("'" + std::string(name) + "' is " + std::to_string(value) + "; expected " +
-                        std::to_string(least) + " to " + std::to_string(most));
+  throw InvalidArgument(fmt::format("'{}' is {}; expected {} to {}", name, value, least, most));
 }
 
 void validate_moe(const Pattern& pattern, const Call& call) {
@@ -157,21 +159,21 @@ void validate_moe(const Pattern& pattern, const Call& call) {
       static_cast<std::uintptr_t>(call.hidden) * element_bytes(call.dtype) / vector_bytes;
   std::uintptr_t vectors = 0;
   if (__builtin_mul_overflow(input_rows(pattern, call), row_vectors, &vectors) || vectors >= most) {
-    throw InvalidArgument("'input' has " + std::to_string(input_rows(pattern, call)) +
-                          " rows of hidden=" + std::to_string(call.hidden) + "; kernels read less than 64 GiB");
+    throw InvalidArgument(fmt::format("'input' has {} rows of hidden={}; kernels read less than 64 GiB",
+                                      input_rows(pattern, call), call.hidden));
   }
   if (moe_entries(pattern, call) >= most) {
-    throw InvalidArgument("'moe_weights' has " + std::to_string(moe_entries(pattern, call)) +
-                          " elements; kernels read less than 2^32");
+    throw InvalidArgument(
+        fmt::format("'moe_weights' has {} elements; kernels read less than 2^32", moe_entries(pattern, call)));
   }
 }
 
 void validate_scales(const Pattern& pattern, const Call& call) {
   const std::size_t needed = pattern.scale_out_bytes(call.hidden, call.tokens);
   if (call.scale_out_bytes >= needed) return;
-  throw InvalidArgument("'scale_out' has " + std::to_string(call.scale_out_bytes) + " bytes (scale_out_bytes); '" +
-                        pattern.name + "' writes " + std::to_string(needed) + " for " + std::to_string(call.tokens) +
-                        " tokens of hidden=" + std::to_string(call.hidden) + ", padding included");
+  throw InvalidArgument(fmt::format(
+      "'scale_out' has {} bytes (scale_out_bytes); '{}' writes {} for {} tokens of hidden={}, padding included",
+      call.scale_out_bytes, pattern.name, needed, call.tokens, call.hidden));
 }
 
 }  // namespace
@@ -268,19 +270,17 @@ TensorRanges validate_tensors(const Pattern& pattern, const Call& call) {
 
 void validate_family(const Catalogue& catalogue, const ProblemFamily& family) {
   const Pattern pattern = catalogue.pattern(family.pattern);  // refuses unknown names
-  const std::string name =
-      family.pattern + " " + std::string(to_string(family.dtype)) + " hidden=" + std::to_string(family.hidden);
+  const std::string name = fmt::format("{} {} hidden={}", family.pattern, to_string(family.dtype), family.hidden);
   if (family.hidden <= 0) {
     throw InvalidArgument(name + ": hidden must be a positive number of elements");
   }
   if (const auto reason = impossible(pattern, family.dtype, family.hidden)) throw InvalidArgument(*reason);
   if (family.max_tokens <= 0) {
-    throw InvalidArgument(name + ": max_tokens is " + std::to_string(family.max_tokens) + "; expected 1 or more");
+    throw InvalidArgument(fmt::format("{}: max_tokens is {}; expected 1 or more", name, family.max_tokens));
   }
   message_vectors(family.max_tokens, family.hidden, family.dtype);  // refuses what does not fit 63 bits
   if (pattern.rows && family.max_tokens > std::numeric_limits<std::int32_t>::max()) {
-    throw InvalidArgument(name + ": max_tokens is " + std::to_string(family.max_tokens) +
-                          "; kernels count rows in 31 bits");
+    throw InvalidArgument(fmt::format("{}: max_tokens is {}; kernels count rows in 31 bits", name, family.max_tokens));
   }
 }
 
@@ -289,7 +289,7 @@ namespace {
 /// The pattern, after a check that its sizes can be computed for this shape.
 Pattern sized(std::string_view name, int hidden, std::int64_t tokens) {
   Pattern pattern = Catalogue::builtin().pattern(name);
-  if (tokens < 0) throw InvalidArgument("tokens is " + std::to_string(tokens) + "; expected 0 or more");
+  if (tokens < 0) throw InvalidArgument(fmt::format("tokens is {}; expected 0 or more", tokens));
   // Sizes do not depend on the dtype: one that can have this row is enough.
   if (pattern.rows && impossible(pattern, Dtype::fp32, hidden)) {
     if (const auto reason = impossible(pattern, Dtype::bf16, hidden)) throw InvalidArgument(*reason);
@@ -335,8 +335,8 @@ void PointerCheck::require_device_memory(std::string_view name, const void* poin
       what = "no memory that this device knows";
       break;
   }
-  throw InvalidArgument("'" + std::string(name) + "' points to " + what + "; expected memory of " +
-                        device_.properties().name + " " + std::to_string(device_.properties().ordinal));
+  throw InvalidArgument(fmt::format("'{}' points to {}; expected memory of {} {}", name, what,
+                                    device_.properties().name, device_.properties().ordinal));
 }
 
 }  // namespace arbiter

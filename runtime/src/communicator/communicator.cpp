@@ -69,7 +69,7 @@ Call call_of(const CallTensors& tensors, std::string_view pattern, Dtype dtype, 
 Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
                          CommunicatorOptions given)
     : options(settled(std::move(given))),
-      log(options.variables.log, "arbiter rank " + std::to_string(bootstrap ? bootstrap->rank() : 0), options.log),
+      log(options.variables.log, fmt::format("arbiter rank {}", bootstrap ? bootstrap->rank() : 0), options.log),
       group(make_agreed_group(std::move(bootstrap), std::move(device), options)),
       decisions(load_decisions(group->bootstrap(), options)),
       pointers(group->device()),
@@ -84,8 +84,8 @@ Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<D
   say_what_there_is();
   if (!decisions.problem.empty()) log.warn("going on without measured decisions: " + decisions.problem);
   if (!decisions.source.empty()) {
-    log.info("decisions: " + decisions.source + ", for " + std::to_string(decisions.sets.size()) +
-             " environments and with " + std::to_string(decisions.kernels->size()) + " compiled kernels");
+    log.info(fmt::format("decisions: {}, for {} environments and with {} compiled kernels", decisions.source,
+                         decisions.sets.size(), decisions.kernels->size()));
     if (!decisions.kernels_note.empty()) log.warn(decisions.kernels_note);
   }
 }
@@ -140,8 +140,8 @@ void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensor
     throw InvalidArgument(asked(family.pattern, family.dtype, family.hidden, tokens) + ": tokens must be 0 or more");
   }
   if (tokens > family.max_tokens) {
-    throw Unsupported(asked(family.pattern, family.dtype, family.hidden, tokens) + " is not prepared: up to " +
-                      std::to_string(family.max_tokens) + " tokens are. Prepare the family with more max_tokens.");
+    throw Unsupported(fmt::format("{} is not prepared: up to {} tokens are. Prepare the family with more max_tokens.",
+                                  asked(family.pattern, family.dtype, family.hidden, tokens), family.max_tokens));
   }
   if (found.plain()) {
     run_plain(&found, tensors, family.dtype, tokens * family.hidden, mode, stream);
@@ -270,10 +270,11 @@ void PreparedFamily::all_reduce(const void* input, void* output, std::int64_t co
   impl.group->check();
   const ProblemFamily& family = table_->family();
   if (!table_->plain()) throw InvalidArgument("all_reduce of '" + family.pattern + "'; expected a plain family");
-  if (count < 0) throw InvalidArgument("all_reduce of " + std::to_string(count) + " elements; expected 0 or more");
+  if (count < 0) throw InvalidArgument(fmt::format("all_reduce of {} elements; expected 0 or more", count));
   if (count > table_->max_elements()) {
-    throw Unsupported("all_reduce of " + std::to_string(count) + " elements is not prepared: up to " +
-                      std::to_string(table_->max_elements()) + " are. Prepare the family with more max_tokens.");
+    throw Unsupported(
+        fmt::format("all_reduce of {} elements is not prepared: up to {} are. Prepare the family with more max_tokens.",
+                    count, table_->max_elements()));
   }
   CallTensors tensors;
   tensors.input = input;
@@ -293,7 +294,7 @@ Explanation PreparedFamily::explain(std::int64_t tokens) const {
 void Communicator::all_reduce(const void* input, void* output, std::int64_t count, Dtype dtype, StreamHandle stream) {
   Impl& impl = alive(impl_);
   impl.group->check();
-  if (count < 0) throw InvalidArgument("all_reduce of " + std::to_string(count) + " elements; expected 0 or more");
+  if (count < 0) throw InvalidArgument(fmt::format("all_reduce of {} elements; expected 0 or more", count));
   CallTensors tensors;
   tensors.input = input;
   tensors.output = output;

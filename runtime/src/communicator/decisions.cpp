@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "communicator/decisions.hpp"
 
 #include "arbiter/error.hpp"
@@ -37,7 +39,7 @@ LoadedDecisions read_decisions_of_rank_0(Bootstrap& bootstrap, const Communicato
   LoadedDecisions loaded;
   std::string given = "none";
   if (options.decisions) {
-    given = std::to_string(count(*options.decisions)) + " decisions, hash " + digest(*options.decisions).substr(0, 16);
+    given = fmt::format("{} decisions, hash {}", count(*options.decisions), digest(*options.decisions).substr(0, 16));
   }
   require_equal(bootstrap, "creating a communicator", {{"decisions given by the caller", given}});
   if (options.decisions) {

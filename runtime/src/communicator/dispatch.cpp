@@ -1,5 +1,7 @@
 #include "communicator/dispatch.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -60,9 +62,8 @@ std::string DispatchTable::describe() const {
   std::string text;
   for (const FamilyTable& table : tables_) {
     const ProblemFamily& family = table.family();
-    text += (text.empty() ? "" : "; ") + family.pattern + " " + std::string(to_string(family.dtype)) +
-            " hidden=" + std::to_string(family.hidden) + " up to " + std::to_string(family.max_tokens) + " tokens (" +
-            std::string(to_string(family.mode)) + ")";
+    text += fmt::format("{}{} {} hidden={} up to {} tokens ({})", (text.empty() ? "" : "; "), family.pattern,
+                        to_string(family.dtype), family.hidden, family.max_tokens, to_string(family.mode));
   }
   return text;
 }

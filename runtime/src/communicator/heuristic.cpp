@@ -49,7 +49,7 @@ class Chooser {
       return;
     }
     if (group.size() > max_world) {
-      why_no_kernel_ = "kernels are for up to " + std::to_string(max_world) + " ranks";
+      why_no_kernel_ = fmt::format("kernels are for up to {} ranks", max_world);
       return;
     }
     Enumeration fused =
@@ -230,8 +230,8 @@ class Chooser {
 };
 
 std::string nothing_left(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy) {
-  std::string text = "no candidate for " + family.pattern + " " + std::string(to_string(family.dtype)) +
-                     " hidden=" + std::to_string(family.hidden) + " on " + std::to_string(group.size()) + " ranks";
+  std::string text = fmt::format("no candidate for {} {} hidden={} on {} ranks", family.pattern,
+                                 to_string(family.dtype), family.hidden, group.size());
   if (policy.backend != Backend::automatic) text += " from backend " + std::string(to_string(policy.backend));
   if (policy.numerics == NumericsPolicy::strict) text += " with strict numerics";
   if (!group.symmetric_provider()) text += "; symmetric memory: " + group.symmetric_reason();

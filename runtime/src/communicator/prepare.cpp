@@ -16,8 +16,8 @@ namespace arbiter {
 namespace {
 
 std::string name_of(const ProblemFamily& family) {
-  return family.pattern + " " + std::string(to_string(family.dtype)) + " hidden=" + std::to_string(family.hidden) +
-         " max_tokens=" + std::to_string(family.max_tokens) + " " + std::string(to_string(family.mode));
+  return fmt::format("{} {} hidden={} max_tokens={} {}", family.pattern, to_string(family.dtype), family.hidden,
+                     family.max_tokens, to_string(family.mode));
 }
 
 /// The most tokens that any interval asks of this candidate: what its memory is sized for.
@@ -30,8 +30,7 @@ std::int64_t tokens_asked(const std::vector<PlannedInterval>& intervals, const C
 }
 
 std::string loaded_key(const CandidateSpec& spec, const ProblemFamily& family) {
-  return family.pattern + " " + std::string(to_string(family.dtype)) + " " + std::to_string(family.hidden) + " " +
-         spec.name();
+  return fmt::format("{} {} {} {}", family.pattern, to_string(family.dtype), family.hidden, spec.name());
 }
 
 [[noreturn]] void refuse_to_move(const std::string& what) {
@@ -51,7 +50,7 @@ void Communicator::Impl::prepare(std::span<const ProblemFamily> families) {
     group->device().activate();
     for (const ProblemFamily& family : families) {
       validate_family(group->catalogue(), family);
-      names.emplace_back("family " + std::to_string(names.size()), name_of(family));
+      names.emplace_back(fmt::format("family {}", names.size()), name_of(family));
     }
   });
   require_equal(bootstrap, "prepare", names);
@@ -183,9 +182,9 @@ void Communicator::Impl::reserve_memory(const std::vector<Plan>& plans, bool any
                                            : workspace.bytes();
     const std::size_t total = exchange + std::max(padding, workspace.scratch_bytes());
     if (total > options.workspace_limit) {
-      throw WorkspaceLimit("prepare: these families need " + std::to_string(total) +
-                           " bytes of device memory, more than the limit of " +
-                           std::to_string(options.workspace_limit) + "; prepare fewer tokens");
+      throw WorkspaceLimit(fmt::format(
+          "prepare: these families need {} bytes of device memory, more than the limit of {}; prepare fewer tokens",
+          total, options.workspace_limit));
     }
   }
   if (any_captured && padding > workspace.scratch_bytes()) refuse_to_move("scratch memory");
@@ -272,8 +271,8 @@ void Communicator::Impl::require_equal_plans(const std::vector<Plan>& plans) {
     std::string text;
     std::vector<std::string> hashed;
     for (const PlannedInterval& interval : intervals) {
-      text += (text.empty() ? "" : "; ") + std::to_string(interval.tokens_min) + ".." +
-              std::to_string(interval.tokens_max) + " " + interval.spec.name();
+      text += fmt::format("{}{}..{} {}", (text.empty() ? "" : "; "), interval.tokens_min, interval.tokens_max,
+                          interval.spec.name());
       const RunnableCandidate* candidate =
           find_loaded(loaded_key(interval.spec, family), tokens_asked(intervals, interval.spec));
       hashed.push_back(candidate == nullptr ? std::string() : candidate->record().source_hash);
@@ -289,13 +288,13 @@ void Communicator::Impl::require_equal_plans(const std::vector<Plan>& plans) {
 void Communicator::Impl::publish(const std::vector<Plan>& plans) {
   for (const auto& [family, intervals] : plans) {
     FamilyTable family_table(family, group->catalogue().pattern(family.pattern));
-    if (group->rank() == 0) log.info(name_of(family) + " on " + std::to_string(group->size()) + " ranks:");
+    if (group->rank() == 0) log.info(fmt::format("{} on {} ranks:", name_of(family), group->size()));
     for (const PlannedInterval& interval : intervals) {
       RunnableCandidate& candidate =
           *find_loaded(loaded_key(interval.spec, family), tokens_asked(intervals, interval.spec));
       if (group->rank() == 0) {
-        log.info("  tokens " + std::to_string(interval.tokens_min) + ".." + std::to_string(interval.tokens_max) + ": " +
-                 interval.spec.name() + " (" + std::string(to_string(interval.rule)) + ": " + interval.reason + ")");
+        log.info(fmt::format("  tokens {}..{}: {} ({}: {})", interval.tokens_min, interval.tokens_max,
+                             interval.spec.name(), to_string(interval.rule), interval.reason));
       }
       family_table.append(interval.tokens_max, candidate,
                           {interval.rule, interval.reason, candidate.record(), interval.decision},

@@ -1,5 +1,7 @@
 #include "communicator/resolve.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -8,16 +10,16 @@
 #include <utility>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "candidate/loaded_kernel.hpp"
 
 namespace arbiter {
 namespace {
 
 std::string describe(const Decision& decision) {
-  return decision.pattern + " " + std::string(to_string(decision.dtype)) +
-         " hidden=" + std::to_string(decision.hidden) + " tokens=" + std::to_string(decision.tokens_min) + ".." +
-         std::to_string(decision.tokens_max) + " world=" + std::to_string(decision.world) + " " +
-         std::string(to_string(decision.mode)) + ": " + decision.candidate.name;
+  return fmt::format("{} {} hidden={} tokens={}..{} world={} {}: {}", decision.pattern, to_string(decision.dtype),
+                     decision.hidden, decision.tokens_min, decision.tokens_max, decision.world,
+                     to_string(decision.mode), decision.candidate.name);
 }
 
 bool same_choice(const PlannedInterval& a, const PlannedInterval& b) {
@@ -38,12 +40,6 @@ std::string in_environment(bool shipped, const std::string& differences, const s
     text = " in a compatible environment (" + differences + ")";
   }
   return note.empty() ? text : text + "; " + note;
-}
-
-std::string joined(const std::vector<std::string>& parts) {
-  std::string text;
-  for (const std::string& part : parts) text += (text.empty() ? "" : "; ") + part;
-  return text;
 }
 
 /// value * there / here, rounded down or up; the largest number where it would be larger.
@@ -83,7 +79,7 @@ Resolver::Resolver(const Group& group, std::span<const DecisionSet> sets, Choice
   for (const DecisionSet& set : shipped) {
     const CompatibilityReport report = same_hardware(group.environment(), set.environment);
     if (report.verdict == Compatibility::incompatible) continue;
-    shipped_.push_back({&set, report.distance, joined(report.differences), true});
+    shipped_.push_back({&set, report.distance, joined(report.differences, "; "), true});
   }
   sort_nearest_first(environments_);
   sort_nearest_first(shipped_);
@@ -97,13 +93,13 @@ void Resolver::add_environment(const DecisionSet& set) {
   for (const Decision& decision : set.decisions) {
     const CompatibilityReport report = compatibility(group_.environment(), set.environment, decision.candidate);
     if (report.verdict == Compatibility::incompatible) {
-      ++refused[joined(report.differences)];
+      ++refused[joined(report.differences, "; ")];
     } else {
       ++usable;
     }
   }
   for (const auto& [reason, count] : refused) {
-    ignored_.push_back({std::to_string(count) + " decisions for " + set.environment.gpu_name,
+    ignored_.push_back({fmt::format("{} decisions for {}", count, set.environment.gpu_name),
                         "measured in another environment: " + reason});
   }
   if (usable > 0) {
@@ -148,7 +144,7 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
     const CompatibilityReport report =
         compatibility(group_.environment(), measured.set->environment, decision.candidate);
     if (report.verdict == Compatibility::incompatible) return std::nullopt;  // said by add_environment()
-    differences = joined(report.differences);
+    differences = joined(report.differences, "; ");
   }
   try {
     ProblemFamily original = family;
@@ -235,11 +231,11 @@ Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFam
     const std::int64_t last = adjacent ? scaled(tuned[i + 1]->tokens_min, there, here, true) - 1
                                        : scaled(decision.tokens_max, there, here, false);
     if (last < first) continue;
-    layer.push_back({first, last, accepted->spec, measured.shipped ? Rule::shipped_default : Rule::nearest_hidden,
-                     "nothing was measured for hidden=" + std::to_string(family.hidden) +
-                         "; taken from hidden=" + std::to_string(hidden) + " at the same number of bytes" +
-                         in_environment(measured.shipped, accepted->differences, accepted->note),
-                     decision});
+    layer.push_back(
+        {first, last, accepted->spec, measured.shipped ? Rule::shipped_default : Rule::nearest_hidden,
+         fmt::format("nothing was measured for hidden={}; taken from hidden={} at the same number of bytes{}",
+                     family.hidden, hidden, in_environment(measured.shipped, accepted->differences, accepted->note)),
+         decision});
   }
   return layer;
 }

@@ -1,5 +1,7 @@
 #include "cpu/device.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -19,15 +21,15 @@ void require(bool condition, const std::string& message) {
 }  // namespace
 
 CpuDevice::CpuDevice(int rank, const CpuDeviceOptions& options)
-    : rank_(rank), options_(options), memory_("cpu:" + std::to_string(rank)) {
-  require(rank >= 0, "a CPU device needs a rank of 0 or more, not " + std::to_string(rank));
+    : rank_(rank), options_(options), memory_(fmt::format("cpu:{}", rank)) {
+  require(rank >= 0, fmt::format("a CPU device needs a rank of 0 or more, not {}", rank));
   require(options.sm_count >= 1 && options.sm_count <= 4096,
-          "sm_count of a CPU device must be 1 to 4096, not " + std::to_string(options.sm_count));
+          fmt::format("sm_count of a CPU device must be 1 to 4096, not {}", options.sm_count));
   require(
       options.max_threads_per_block >= 1 && options.max_threads_per_block <= 1024,
-      "max_threads_per_block of a CPU device must be 1 to 1024, not " + std::to_string(options.max_threads_per_block));
+      fmt::format("max_threads_per_block of a CPU device must be 1 to 1024, not {}", options.max_threads_per_block));
   properties_.name = "CPU";
-  properties_.unique_id = "cpu:" + std::to_string(rank);
+  properties_.unique_id = fmt::format("cpu:{}", rank);
   properties_.ordinal = rank;
   properties_.compute_capability = 0;
   properties_.sm_count = options.sm_count;
@@ -112,7 +114,7 @@ std::unique_ptr<Event> CpuDevice::create_event() { return std::make_unique<CpuEv
 void CpuDevice::copy(void* destination, const void* source, std::size_t bytes, StreamHandle stream) {
   if (bytes == 0) return;
   require(destination != nullptr && source != nullptr,
-          "copy of " + std::to_string(bytes) + " bytes needs two pointers that are not null");
+          fmt::format("copy of {} bytes needs two pointers that are not null", bytes));
   const CpuOperation operation{nullptr, [=] { std::memmove(destination, source, bytes); }};
   issue(stream, {&operation, 1});
 }
@@ -152,17 +154,16 @@ void CpuDevice::launch(const Kernel& kernel, const Launch& launch, const void* a
   require(launch.blocks >= 1 && launch.threads >= 1 && launch.cluster >= 1,
           "a launch needs at least one block, one thread per block and one block per cluster");
   require(launch.threads <= static_cast<unsigned>(options_.max_threads_per_block),
-          std::to_string(launch.threads) + " threads per block were asked; this CPU device has at most " +
-              std::to_string(options_.max_threads_per_block));
-  require(launch.blocks % launch.cluster == 0, "a grid of " + std::to_string(launch.blocks) +
-                                                   " blocks cannot be divided into clusters of " +
-                                                   std::to_string(launch.cluster));
+          fmt::format("{} threads per block were asked; this CPU device has at most {}", launch.threads,
+                      options_.max_threads_per_block));
+  require(launch.blocks % launch.cluster == 0,
+          fmt::format("a grid of {} blocks cannot be divided into clusters of {}", launch.blocks, launch.cluster));
   require(launch.shared_bytes <= shared_bytes_per_block,
-          std::to_string(launch.shared_bytes) + " bytes of shared memory per block were asked; the limit is " +
-              std::to_string(shared_bytes_per_block));
+          fmt::format("{} bytes of shared memory per block were asked; the limit is {}", launch.shared_bytes,
+                      shared_bytes_per_block));
   require(launch.cluster <= static_cast<unsigned>(properties_.max_cluster),
-          "clusters of " + std::to_string(launch.cluster) + " blocks were asked; this CPU device has at most " +
-              std::to_string(properties_.max_cluster));
+          fmt::format("clusters of {} blocks were asked; this CPU device has at most {}", launch.cluster,
+                      properties_.max_cluster));
   auto operation =
       std::make_shared<CpuLaunch>(CpuLaunch{FiberLaunch{}, cpu_kernel->image(), CpuArguments(arguments, bytes)});
   FiberLaunch& shape = operation->launch;

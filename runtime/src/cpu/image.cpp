@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -30,7 +31,7 @@ std::string unlike_any_other(const std::string& folder, const std::string& rest)
 }
 
 void* open_library(int descriptor, const std::string& name = "") {
-  const std::string path = unlike_any_other("/proc/self", "/fd/" + std::to_string(descriptor) + name);
+  const std::string path = unlike_any_other("/proc/self", fmt::format("/fd/{}{}", descriptor, name));
   return ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
 }
 
@@ -65,7 +66,7 @@ CpuImage::CpuImage(const CompiledKernel& compiled, int rank, bool run_from_memor
     throw InvalidArgument("an image for '" + compiled.target +
                           "' cannot run on the CPU device; compile the kernel for target 'cpu'");
   }
-  if (rank < 0) throw InvalidArgument("a kernel cannot be loaded for rank " + std::to_string(rank));
+  if (rank < 0) throw InvalidArgument(fmt::format("a kernel cannot be loaded for rank {}", rank));
   if (!std::string_view(compiled.image)
            .starts_with("\x7f"
                         "ELF")) {
@@ -77,7 +78,7 @@ CpuImage::CpuImage(const CompiledKernel& compiled, int rank, bool run_from_memor
     throw CompileError("cannot load a kernel image: " + reason_of_the_loader() +
                        "; if the folder does not allow execution, set TMPDIR to one that does");
   }
-  const std::string entry = "arbiter_kernel_rank" + std::to_string(rank);
+  const std::string entry = fmt::format("arbiter_kernel_rank{}", rank);
   entry_ = reinterpret_cast<void (*)(const void*)>(::dlsym(handle_, entry.c_str()));
   current_slot_ = reinterpret_cast<arbiter_thread** (*)()>(::dlsym(handle_, "arbiter_current_slot"));
   if (entry_ == nullptr || current_slot_ == nullptr) {

@@ -1,5 +1,7 @@
 #include "cpu/link.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -29,12 +31,11 @@ void CpuLink::restart(std::uint64_t seed) {
 void CpuLink::join(int rank) {
   const std::lock_guard lock(mutex_);
   if (rank < 0 || rank >= static_cast<int>(presence_.size())) {
-    throw InvalidArgument("rank " + std::to_string(rank) + " is not part of a link model of " +
-                          std::to_string(presence_.size()) + " ranks");
+    throw InvalidArgument(fmt::format("rank {} is not part of a link model of {} ranks", rank, presence_.size()));
   }
   Presence& presence = presence_[static_cast<std::size_t>(rank)];
   if (presence == Presence::here) {
-    throw InvalidArgument("rank " + std::to_string(rank) + " has a device on this link model already");
+    throw InvalidArgument(fmt::format("rank {} has a device on this link model already", rank));
   }
   presence = Presence::here;
 }
@@ -69,8 +70,8 @@ void CpuLink::run(int rank, FiberSequence tasks) {
     const std::uint64_t meeting = meeting_;
     const auto until = std::chrono::steady_clock::now() + options_.deadline;
     const auto give_up = [&](const std::string& what) {
-      broken_ = "rank " + std::to_string(rank) + " launched on a link model, but " + what +
-                "; all ranks of a link model must launch equally often";
+      broken_ = fmt::format(
+          "rank {} launched on a link model, but {}; all ranks of a link model must launch equally often", rank, what);
       changed_.notify_all();
     };
     while (meeting_ == meeting) {
@@ -79,7 +80,7 @@ void CpuLink::run(int rank, FiberSequence tasks) {
         give_up("the device of rank " + left + " was destroyed");
       } else if (changed_.wait_until(lock, until) == std::cv_status::timeout && meeting_ == meeting &&
                  broken_.empty()) {
-        give_up("rank " + absent(false) + " did not within " + std::to_string(options_.deadline.count()) + " ms");
+        give_up(fmt::format("rank {} did not within {} ms", absent(false), options_.deadline.count()));
       }
     }
   }
@@ -109,8 +110,7 @@ void CpuLink::run_all() {
 
 std::shared_ptr<CpuLinkModel> make_cpu_link_model(int ranks, const CpuLinkOptions& options) {
   if (ranks < 1 || ranks > max_world) {
-    throw InvalidArgument("a link model joins 1 to " + std::to_string(max_world) + " ranks, not " +
-                          std::to_string(ranks));
+    throw InvalidArgument(fmt::format("a link model joins 1 to {} ranks, not {}", max_world, ranks));
   }
   return std::make_shared<CpuLink>(ranks, options);
 }

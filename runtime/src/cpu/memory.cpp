@@ -1,5 +1,6 @@
 #include "cpu/memory.hpp"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -24,7 +25,7 @@ std::size_t round_up(std::size_t value, std::size_t unit) noexcept { return (val
 
 std::size_t page_bytes() noexcept { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
 
-std::string mebibytes(std::size_t bytes) { return std::to_string((bytes + (1U << 20) - 1) >> 20) + " MiB"; }
+std::string mebibytes(std::size_t bytes) { return fmt::format("{} MiB", (bytes + (1U << 20) - 1) >> 20); }
 
 /// One field of /proc/meminfo in bytes; 0 if it is not there.
 std::size_t memory_information(std::string_view field) noexcept {
@@ -101,7 +102,7 @@ void* CpuMemory::allocate(std::size_t bytes, PointerKind kind) {
   const std::size_t used = round_up(std::max<std::size_t>(bytes, 1), alignment);
   const std::size_t data_bytes = round_up(used, page_bytes());
   if (used < bytes || data_bytes < used) {
-    throw Unavailable("cannot allocate " + std::to_string(bytes) + " bytes: more than the address space");
+    throw Unavailable(fmt::format("cannot allocate {} bytes: more than the address space", bytes));
   }
   const std::size_t mapped_bytes = data_bytes + page_bytes();
   // Host-visible memory is not device memory, so its mapping must not be named as such.

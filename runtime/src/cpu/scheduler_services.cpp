@@ -1,4 +1,6 @@
 // What kernels ask of the scheduler: barriers, shuffles, stores, time.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -77,7 +79,7 @@ void FiberScheduler::complete_shuffle(Warp& warp) noexcept {
 std::string FiberScheduler::describe_stuck() const {
   const Cluster& cluster = *stuck_;
   const FiberLaunch& launch = grids_[cluster.grid].launch;
-  std::string text = "kernel of rank " + std::to_string(launch.rank) + " can never end: no thread of ";
+  std::string text = fmt::format("kernel of rank {} can never end: no thread of ", launch.rank);
   text += launch.cluster > 1 ? "a cluster" : "a block";
   text += " can go on. ";
   for (unsigned b = 0; b < cluster.blocks; ++b) {
@@ -85,13 +87,13 @@ std::string FiberScheduler::describe_stuck() const {
     std::array<unsigned, states> count{};
     for (unsigned t = 0; t < launch.threads; ++t)
       ++count[static_cast<std::size_t>(fibers_[block.first_fiber + t].state)];
-    text += "Block " + std::to_string(fibers_[block.first_fiber].thread.block_index) + ": of " +
-            std::to_string(launch.threads) + " threads, " +
-            std::to_string(count[static_cast<std::size_t>(State::block_barrier)]) + " arrived at a block barrier, " +
-            std::to_string(count[static_cast<std::size_t>(State::cluster_barrier)]) + " at a cluster barrier, " +
-            std::to_string(count[static_cast<std::size_t>(State::shuffle)]) + " at a shuffle, " +
-            std::to_string(count[static_cast<std::size_t>(State::grid_wait)]) + " wait for the kernel before, " +
-            std::to_string(count[static_cast<std::size_t>(State::exited)]) + " exited. ";
+    text += fmt::format(
+        "Block {}: of {} threads, {} arrived at a block barrier, {} at a cluster barrier, {} at a shuffle, {} wait for "
+        "the kernel before, {} exited. ",
+        fibers_[block.first_fiber].thread.block_index, launch.threads,
+        count[static_cast<std::size_t>(State::block_barrier)], count[static_cast<std::size_t>(State::cluster_barrier)],
+        count[static_cast<std::size_t>(State::shuffle)], count[static_cast<std::size_t>(State::grid_wait)],
+        count[static_cast<std::size_t>(State::exited)]);
   }
   text += "Every thread of a warp must reach each shuffle, and every thread of a block (cluster) each barrier";
   return text;

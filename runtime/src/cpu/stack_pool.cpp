@@ -1,5 +1,6 @@
 #include "cpu/stack_pool.hpp"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -34,9 +35,10 @@ void FiberStackPool::grow() {
   free_.reserve(created_ + stacks_per_mapping);
   void* address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) {
-    throw Unavailable("cannot map " + std::to_string(bytes >> 20) + " MiB of stacks for the CPU device after " +
-                      std::to_string(created_) + " stacks: " + std::strerror(errno) +
-                      "; use fewer blocks, threads or ranks, or raise the memory limit");
+    throw Unavailable(
+        fmt::format("cannot map {} MiB of stacks for the CPU device after {} stacks: {}; use fewer blocks, threads or "
+                    "ranks, or raise the memory limit",
+                    bytes >> 20, created_, std::strerror(errno)));
   }
   mappings_.push_back({address, bytes});
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));

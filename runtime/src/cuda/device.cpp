@@ -1,5 +1,7 @@
 #include "cuda/device.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <cstdio>
 #include <string>
@@ -38,7 +40,7 @@ std::string target_for(int capability) {
     if (std::string target = nvrtc_target(capability); !target.empty()) return target;
   } catch (const Error&) {
   }
-  return "sm_" + std::to_string(capability) + (capability >= 90 ? "a" : "");
+  return fmt::format("sm_{}{}", capability, (capability >= 90 ? "a" : ""));
 }
 
 DeviceProperties read_properties(const CudaDriver& driver, int ordinal, const CudaDeviceOptions& options) {
@@ -69,10 +71,11 @@ CudaDriver load_for(int ordinal) {
   CudaDriver driver = CudaDriver::load();
   const int count = cuda_device_count();
   if (ordinal < 0 || ordinal >= count) {
-    throw InvalidArgument("CUDA device " + std::to_string(ordinal) + " does not exist; visible devices are 0 to " +
-                          std::to_string(count - 1) + " (CUDA_VISIBLE_DEVICES hides and renumbers them)");
+    throw InvalidArgument(fmt::format(
+        "CUDA device {} does not exist; visible devices are 0 to {} (CUDA_VISIBLE_DEVICES hides and renumbers them)",
+        ordinal, count - 1));
   }
-  cuda_check(cudaSetDevice(ordinal), "cudaSetDevice(" + std::to_string(ordinal) + ")");
+  cuda_check(cudaSetDevice(ordinal), fmt::format("cudaSetDevice({})", ordinal));
   // Creates the primary context, the one that every library in the process shares.
   cuda_check(cudaFree(nullptr), "cudaFree(nullptr)");
   return driver;
@@ -139,11 +142,11 @@ void* CudaDevice::allocate(std::size_t bytes) {
     std::size_t free_bytes = 0;
     std::size_t total = 0;
     cudaMemGetInfo(&free_bytes, &total);
-    throw Unavailable("not enough memory on " + properties_.name + " " + std::to_string(properties_.ordinal) + " for " +
-                      std::to_string(bytes) + " bytes: " + std::to_string(free_bytes) + " of " + std::to_string(total) +
-                      " are free; close other programs or use a smaller problem");
+    throw Unavailable(fmt::format(
+        "not enough memory on {} {} for {} bytes: {} of {} are free; close other programs or use a smaller problem",
+        properties_.name, properties_.ordinal, bytes, free_bytes, total));
   }
-  cuda_check(error, "cudaMalloc(" + std::to_string(bytes) + ")");
+  cuda_check(error, fmt::format("cudaMalloc({})", bytes));
   if (reinterpret_cast<std::uintptr_t>(memory) % alignment != 0) {
     cudaFree(memory);
     throw DeviceError("cudaMalloc returned memory that is not aligned to 512 bytes");
@@ -170,10 +173,10 @@ void* CudaDevice::allocate_host_visible(std::size_t bytes) {
   const cudaError_t error = cudaHostAlloc(&memory, bytes == 0 ? 1 : bytes, cudaHostAllocMapped | cudaHostAllocPortable);
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw Unavailable("not enough page-locked host memory for " + std::to_string(bytes) +
-                      " bytes; check the locked-memory limit (ulimit -l)");
+    throw Unavailable(fmt::format(
+        "not enough page-locked host memory for {} bytes; check the locked-memory limit (ulimit -l)", bytes));
   }
-  cuda_check(error, "cudaHostAlloc(" + std::to_string(bytes) + ")");
+  cuda_check(error, fmt::format("cudaHostAlloc({})", bytes));
   // Under unified addressing, which every supported GPU has, the host's pointer is the device's pointer too.
   return memory;
 }
@@ -188,7 +191,7 @@ void CudaDevice::copy(void* destination, const void* source, std::size_t bytes, 
   if (bytes == 0) return;
   activate();
   cuda_check(cudaMemcpyAsync(destination, source, bytes, cudaMemcpyDefault, static_cast<cudaStream_t>(stream)),
-             "cudaMemcpyAsync(" + std::to_string(bytes) + " bytes)");
+             fmt::format("cudaMemcpyAsync({} bytes)", bytes));
 }
 
 void CudaDevice::fill_words(void* destination, std::uint32_t value, std::size_t words, StreamHandle stream) {
@@ -197,7 +200,7 @@ void CudaDevice::fill_words(void* destination, std::uint32_t value, std::size_t 
   cuda_check(
       driver_,
       driver_.memset_d32_async(reinterpret_cast<CUdeviceptr>(destination), value, words, static_cast<CUstream>(stream)),
-      "cuMemsetD32Async(" + std::to_string(words) + " words)");
+      fmt::format("cuMemsetD32Async({} words)", words));
 }
 
 StreamHandle CudaDevice::create_stream() {
@@ -258,17 +261,16 @@ namespace {
 
 [[noreturn, gnu::cold, gnu::noinline]] void launch_failed(const CudaDriver& driver, const CudaKernel& kernel,
                                                           const Launch& launch, CUresult result) {
-  throw DeviceError(cuda_message(driver,
-                                 "cuLaunchKernelEx(" + kernel.name() + ": " + std::to_string(launch.blocks) +
-                                     " blocks of " + std::to_string(launch.threads) + " threads, clusters of " +
-                                     std::to_string(launch.cluster) + ", " + std::to_string(launch.shared_bytes) +
-                                     " bytes of shared memory)",
-                                 result));
+  throw DeviceError(cuda_message(
+      driver,
+      fmt::format("cuLaunchKernelEx({}: {} blocks of {} threads, clusters of {}, {} bytes of shared memory)",
+                  kernel.name(), launch.blocks, launch.threads, launch.cluster, launch.shared_bytes),
+      result));
 }
 
 [[noreturn, gnu::cold, gnu::noinline]] void wrong_parameter(const CudaKernel& kernel, std::size_t bytes) {
-  throw InvalidArgument("kernel " + kernel.name() + " takes " + std::to_string(kernel.parameter_bytes()) +
-                        " bytes of arguments, but was given " + std::to_string(bytes));
+  throw InvalidArgument(fmt::format("kernel {} takes {} bytes of arguments, but was given {}", kernel.name(),
+                                    kernel.parameter_bytes(), bytes));
 }
 
 }  // namespace

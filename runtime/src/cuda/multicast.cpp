@@ -1,6 +1,7 @@
 #include "cuda/multicast.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 
 #include <string>
 #include <utility>
@@ -91,8 +92,8 @@ void require_support(const CudaDriver& driver, const MulticastPart& part) {
   const CudaPeer& self = part.peers[static_cast<std::size_t>(part.rank)];
   for (const CudaPeer& peer : part.peers) {
     if (peer.rank != self.rank && peer.gpu == self.gpu) {
-      throw Unavailable("ranks " + std::to_string(self.rank) + " and " + std::to_string(peer.rank) +
-                        " share a GPU; multicast needs a GPU for each rank");
+      throw Unavailable(
+          fmt::format("ranks {} and {} share a GPU; multicast needs a GPU for each rank", self.rank, peer.rank));
     }
   }
   int supported = 0;

@@ -1,6 +1,7 @@
 #include "cuda/nvml.hpp"
 
 #include <dlfcn.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -170,7 +171,7 @@ std::optional<std::string> Nvml::fabric_domain(const std::string& gpu) const {
     text += digits[c >> 4U];
     text += digits[c & 15U];
   }
-  return text + "/" + std::to_string(info.clique);
+  return fmt::format("{}/{}", text, info.clique);
 }
 
 std::optional<std::string> Nvml::driver_version() const {

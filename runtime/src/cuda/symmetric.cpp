@@ -1,5 +1,7 @@
 #include "cuda/symmetric.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -75,7 +77,7 @@ std::vector<CudaPeer> introduce(CudaDevice& device, Bootstrap& bootstrap, const 
 void require_reachable(const CudaPeer& self, const std::vector<CudaPeer>& peers, bool by_socket) {
   for (const CudaPeer& peer : peers) {
     if (peer.rank == self.rank || same_process(self.identity, peer.identity)) continue;
-    const std::string ranks = "ranks " + std::to_string(self.rank) + " and " + std::to_string(peer.rank);
+    const std::string ranks = fmt::format("ranks {} and {}", self.rank, peer.rank);
     if (!same_host(self.identity, peer.identity)) {
       throw Unavailable(ranks + " run on different hosts; this provider reaches one host only");
     }
@@ -100,8 +102,8 @@ std::unique_ptr<SymmetricMemory> establish(Device& device, Bootstrap& bootstrap,
   if (bytes == 0) throw InvalidArgument("symmetric memory of 0 bytes was asked for; expected at least 1");
   CudaDevice& cuda = as_cuda(device);
   const std::string name(to_string(provider));
-  const std::string what = existing != nullptr ? "share " + std::to_string(bytes) + " bytes of its memory"
-                                               : "allocate " + std::to_string(bytes) + " bytes of " + name + " memory";
+  const std::string what = existing != nullptr ? fmt::format("share {} bytes of its memory", bytes)
+                                               : fmt::format("allocate {} bytes of {} memory", bytes, name);
   require_equal(bootstrap, what, {{"bytes", std::to_string(bytes)}, {"provider", name}});
 
   std::optional<DescriptorMailbox> mailbox;
@@ -144,7 +146,7 @@ std::unique_ptr<SymmetricMemory> establish(Device& device, Bootstrap& bootstrap,
       }
       const auto address = static_cast<std::uintptr_t>(std::stoull(unpack(offers[index]).at(0)));
       ranks[index] = reinterpret_cast<const std::weak_ptr<CudaMapping>*>(address)->lock();
-      if (!ranks[index]) throw Unavailable("rank " + std::to_string(peer.rank) + " has given up");
+      if (!ranks[index]) throw Unavailable(fmt::format("rank {} has given up", peer.rank));
       method->reach(peer);
     }
     std::vector<std::string> handles;
@@ -207,8 +209,7 @@ void expect_slot(Device& device, StreamHandle stream, const SymmetricMemory& mem
   device.copy(found.data(), base + static_cast<std::size_t>(from) * slot_words * 4, slot_words * 4, stream);
   device.synchronize(stream);
   if (found != pattern(from, owner)) {
-    throw Unavailable("what rank " + std::to_string(from) + " wrote to rank " + std::to_string(owner) +
-                      " reads back wrong at " + reader);
+    throw Unavailable(fmt::format("what rank {} wrote to rank {} reads back wrong at {}", from, owner, reader));
   }
 }
 

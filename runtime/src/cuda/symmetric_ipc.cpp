@@ -1,4 +1,6 @@
 // Provider `cuda_ipc`: cudaMalloc, with cudaIpcMemHandle between processes and peer access within one.
+#include <fmt/format.h>
+
 #include <cstring>
 
 #include "arbiter/error.hpp"
@@ -84,8 +86,7 @@ class CudaIpcMethod final : public CudaShareMethod {
     int possible = 0;
     cuda_check(cudaDeviceCanAccessPeer(&possible, device_.ordinal(), owner.ordinal), "cudaDeviceCanAccessPeer");
     if (possible == 0) {
-      throw Unavailable("GPU " + std::to_string(device_.ordinal()) + " has no peer access to GPU " +
-                        std::to_string(owner.ordinal));
+      throw Unavailable(fmt::format("GPU {} has no peer access to GPU {}", device_.ordinal(), owner.ordinal));
     }
     // Never taken back: others in this process may rely on it too.
     const cudaError_t error = cudaDeviceEnablePeerAccess(owner.ordinal, 0);
@@ -93,7 +94,7 @@ class CudaIpcMethod final : public CudaShareMethod {
       cudaGetLastError();
       return;
     }
-    cuda_check(error, "cudaDeviceEnablePeerAccess(" + std::to_string(owner.ordinal) + ")");
+    cuda_check(error, fmt::format("cudaDeviceEnablePeerAccess({})", owner.ordinal));
   }
 
   std::vector<std::shared_ptr<CudaMapping>> open(const std::vector<CudaPeer>& owners,
@@ -103,8 +104,8 @@ class CudaIpcMethod final : public CudaShareMethod {
     for (std::size_t i = 0; i < owners.size(); ++i) {
       IpcOffer offer;
       if (handles[i].size() != sizeof(offer)) {
-        throw Unavailable("rank " + std::to_string(owners[i].rank) + " sent a memory handle of " +
-                          std::to_string(handles[i].size()) + " bytes; expected " + std::to_string(sizeof(offer)));
+        throw Unavailable(fmt::format("rank {} sent a memory handle of {} bytes; expected {}", owners[i].rank,
+                                      handles[i].size(), sizeof(offer)));
       }
       std::memcpy(&offer, handles[i].data(), sizeof(offer));
       opened.push_back(std::make_shared<OpenedMemory>(device_.ordinal(), offer.handle, offer.offset));
@@ -137,7 +138,7 @@ class CudaIpcMethod final : public CudaShareMethod {
     std::size_t size = 0;
     cuda_check(driver, driver.mem_address_range(&base, &size, address), "cuMemGetAddressRange");
     if (bytes > size - (address - base)) {
-      throw Unavailable("the memory is shorter than the " + std::to_string(bytes) + " bytes to be shared");
+      throw Unavailable(fmt::format("the memory is shorter than the {} bytes to be shared", bytes));
     }
     if (exported) offer(reinterpret_cast<void*>(base), address - base);
     return std::make_shared<BorrowedMemory>(borrowed_);

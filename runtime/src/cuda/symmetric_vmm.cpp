@@ -1,4 +1,6 @@
 // Provider `vmm`: physical memory from cuMemCreate, passed to other processes as a file descriptor.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "arbiter/error.hpp"
@@ -39,7 +41,7 @@ class VmmMapping final : public CudaMapping {
   void create(std::size_t bytes) {
     const CUmemAllocationProp properties = allocation_properties(ordinal_);
     cuda_check(driver_, driver_.mem_create(&memory_, bytes, &properties, 0),
-               "cuMemCreate(" + std::to_string(bytes) + " bytes)");
+               fmt::format("cuMemCreate({} bytes)", bytes));
     created_ = true;
     bytes_ = bytes;
   }
@@ -155,7 +157,7 @@ class VmmMethod final : public CudaShareMethod {
     int possible = 0;
     cuda_check(cudaDeviceCanAccessPeer(&possible, from, to), "cudaDeviceCanAccessPeer");
     if (possible == 0) {
-      throw Unavailable("GPU " + std::to_string(from) + " has no peer access to GPU " + std::to_string(to));
+      throw Unavailable(fmt::format("GPU {} has no peer access to GPU {}", from, to));
     }
   }
 

@@ -1,6 +1,7 @@
 #include "arbiter/runtime/doctor.hpp"
 
 #include <dlfcn.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -119,8 +120,7 @@ void look_at_database(Capability& database, const std::string& path) {
   std::size_t decisions = 0;
   const std::vector<DecisionSet> sets = read_decisions(path);
   for (const DecisionSet& set : sets) decisions += set.decisions.size();
-  database.value +=
-      ": " + std::to_string(decisions) + " decisions of " + std::to_string(sets.size()) + " environment(s)";
+  database.value += fmt::format(": {} decisions of {} environment(s)", decisions, sets.size());
   if (const std::string kernels = not_loaded(path, carried_kernels(path)); !kernels.empty()) {
     database.value += "; " + kernels.substr(kernels.find("' carries") + 2);
   }

@@ -1,6 +1,7 @@
 #include "environment/doctor_cuda.hpp"
 
 #include <cuda_runtime_api.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -22,9 +23,7 @@ namespace {
 
 constexpr std::chrono::seconds probe_deadline{20};
 
-std::string version_text(int version) {
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
+std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
 Capability probe_driver(const Nvml* nvml, const std::string& nvml_reason) {
   Capability driver{"driver", false, "", ""};
@@ -48,14 +47,14 @@ Capability probe_driver(const Nvml* nvml, const std::string& nvml_reason) {
 }
 
 Capability describe_device(int ordinal) {
-  Capability device{"cuda_device_" + std::to_string(ordinal), false, "", ""};
+  Capability device{fmt::format("cuda_device_{}", ordinal), false, "", ""};
   try {
     const std::unique_ptr<Device> opened = make_cuda_device(ordinal);
     const DeviceProperties& properties = opened->properties();
-    device.value = properties.name + ", SM " + std::to_string(properties.compute_capability / 10) + "." +
-                   std::to_string(properties.compute_capability % 10) + ", " + std::to_string(properties.sm_count) +
-                   " SMs, " + std::to_string(properties.memory_bytes >> 20U) + " MiB, compiles for " +
-                   properties.compile_target + ", " + properties.unique_id;
+    device.value =
+        fmt::format("{}, SM {}.{}, {} SMs, {} MiB, compiles for {}, {}", properties.name,
+                    properties.compute_capability / 10, properties.compute_capability % 10, properties.sm_count,
+                    properties.memory_bytes >> 20U, properties.compile_target, properties.unique_id);
     device.ok = properties.compute_capability >= 80;
     if (!device.ok) device.reason = "Arbiter's kernels need SM 8.0 (A100) or newer";
   } catch (const std::exception& error) {
@@ -82,7 +81,7 @@ Capability probe_peers(int count) {
         possible = 0;
       }
       peers.value += possible != 0 ? '1' : '0';
-      if (possible == 0) missing += (missing.empty() ? "" : ", ") + std::to_string(from) + "->" + std::to_string(to);
+      if (possible == 0) missing += fmt::format("{}{}->{}", (missing.empty() ? "" : ", "), from, to);
     }
   }
   if (!missing.empty()) {
@@ -164,7 +163,7 @@ std::string try_multicast(int count, const std::filesystem::path& cache_director
     reasons[static_cast<std::size_t>(rank)] = probe_multicast(device, bootstrap, SymmetricProvider::vmm, cache);
   });
   for (std::size_t rank = 0; rank < failures.size(); ++rank) {
-    if (!failures[rank].empty()) return "rank " + std::to_string(rank) + ": " + failures[rank];
+    if (!failures[rank].empty()) return fmt::format("rank {}: {}", rank, failures[rank]);
   }
   return reasons.front();
 }
@@ -191,13 +190,13 @@ std::vector<Capability> probe_symmetric_providers() {
   for (std::size_t i = 0; i < found.size(); ++i) {
     for (std::size_t rank = 0; rank < probes.size() && found[i].reason.empty(); ++rank) {
       if (!failures[rank].empty()) {
-        found[i].reason = "rank " + std::to_string(rank) + ": " + failures[rank];
+        found[i].reason = fmt::format("rank {}: {}", rank, failures[rank]);
       } else if (i < probes[rank].size() && !probes[rank][i].usable) {
         found[i].reason = probes[rank][i].reason;
       }
     }
     found[i].ok = found[i].reason.empty();
-    found[i].value = std::to_string(ranks) + " ranks on " + std::to_string(count) + " GPU(s)";
+    found[i].value = fmt::format("{} ranks on {} GPU(s)", ranks, count);
   }
   return found;
 }

@@ -1,6 +1,7 @@
 // Reads, checks and describes every environment variable of Arbiter. A variable that is set but empty counts as unset.
 #include "arbiter/variables.hpp"
 
+#include <fmt/format.h>
 #include <pwd.h>
 #include <unistd.h>
 
@@ -47,10 +48,10 @@ std::chrono::milliseconds milliseconds(const char* name, std::chrono::millisecon
   std::int64_t number = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
   if (error != std::errc{} || end != value.data() + value.size() || number < 0 || number > longest_timeout_ms) {
-    throw InvalidArgument("environment variable " + std::string(name) + ": '" + std::string(value) +
-                          "' is not a number of milliseconds; give digits only, up to " +
-                          std::to_string(longest_timeout_ms) + " (one day), 0 for no deadline, or unset it for " +
-                          std::to_string(otherwise.count()));
+    throw InvalidArgument(
+        fmt::format("environment variable {}: '{}' is not a number of milliseconds; give digits only, up to {} (one "
+                    "day), 0 for no deadline, or unset it for {}",
+                    name, value, longest_timeout_ms, otherwise.count()));
   }
   return std::chrono::milliseconds(number);
 }

@@ -1,5 +1,6 @@
 #include "environment/process_identity.hpp"
 
+#include <fmt/format.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -34,7 +35,7 @@ std::string link_target(const char* path) {
 ProcessStart process_start(long process) {
   // Field 4 is the parent, field 22 the start in ticks since boot. The second field may hold blanks and brackets, so
   // count behind it.
-  const std::string line = first_line(("/proc/" + std::to_string(process) + "/stat").c_str());
+  const std::string line = first_line((fmt::format("/proc/{}/stat", process)).c_str());
   const std::size_t end_of_name = line.rfind(')');
   if (end_of_name == std::string::npos) return {};
   ProcessStart start;
@@ -48,7 +49,7 @@ ProcessStart process_start(long process) {
   const std::string pid_namespace = link_target("/proc/self/ns/pid");
   // A process id means something only within its namespace, and only until it is reused.
   if (!host.empty() && !started.empty() && !pid_namespace.empty()) {
-    start.identity = host + "/" + pid_namespace + "/" + std::to_string(process) + "/" + started;
+    start.identity = fmt::format("{}/{}/{}/{}", host, pid_namespace, process, started);
   }
   return start;
 }

@@ -1,5 +1,7 @@
 #include "group/collective.hpp"
 
+#include <fmt/format.h>
+
 #include <charconv>
 #include <exception>
 #include <map>
@@ -60,7 +62,7 @@ void everywhere(Bootstrap& bootstrap, std::string_view what, const std::function
     if (all[rank].empty()) continue;
     const std::size_t colon = all[rank].find(':');
     throw_as(all[rank].substr(0, colon),
-             "rank " + std::to_string(rank) + " could not " + std::string(what) + ": " + all[rank].substr(colon + 1));
+             fmt::format("rank {} could not {}: {}", rank, what, all[rank].substr(colon + 1)));
   }
 }
 
@@ -105,7 +107,7 @@ void require_equal(Bootstrap& bootstrap, std::string_view where, const NamedValu
 
 std::string pack(const std::vector<std::string>& fields) {
   std::string text;
-  for (const std::string& field : fields) text += std::to_string(field.size()) + ":" + field;
+  for (const std::string& field : fields) text += fmt::format("{}:{}", field.size(), field);
   return text;
 }
 

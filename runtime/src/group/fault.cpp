@@ -1,5 +1,7 @@
 #include "group/fault.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -19,7 +21,7 @@ std::string phase_name(unsigned phase) {
     case 3:
       return "phase 3: barrier";
     default:
-      return "phase " + std::to_string(phase);
+      return fmt::format("phase {}", phase);
   }
 }
 
@@ -30,15 +32,15 @@ std::string seconds(std::chrono::milliseconds time) {
 }
 
 /// Of a message: kernels count in vectors.
-std::string bytes(unsigned vectors) { return std::to_string(std::uint64_t{vectors} * vector_bytes) + " bytes"; }
+std::string bytes(unsigned vectors) { return fmt::format("{} bytes", std::uint64_t{vectors} * vector_bytes); }
 
 }  // namespace
 
 std::string describe(const arbiter_abi::FaultRecord& fault, const EnvironmentVariables& variables) {
-  const std::string where = "(block " + std::to_string(fault.block) + ", thread " + std::to_string(fault.thread) +
-                            ", " + phase_name(fault.phase) + ", epoch " + std::to_string(fault.epoch) + ")";
-  const std::string waiting = "rank " + std::to_string(fault.waiting_rank);
-  const std::string peer = "rank " + std::to_string(fault.waited_for);
+  const std::string where = fmt::format("(block {}, thread {}, {}, epoch {})", fault.block, fault.thread,
+                                        phase_name(fault.phase), fault.epoch);
+  const std::string waiting = fmt::format("rank {}", fault.waiting_rank);
+  const std::string peer = fmt::format("rank {}", fault.waited_for);
   if (fault.state == 1 || fault.state == 4) {
     const std::chrono::milliseconds deadline = fault.state == 4 ? first_deadline(variables) : variables.timeout;
     return waiting + " waited " + seconds(deadline) + " for " + peer + " " + where;
@@ -53,8 +55,10 @@ std::string describe(const arbiter_abi::FaultRecord& fault, const EnvironmentVar
 void throw_poisoned(const arbiter_abi::FaultRecord& fault, const EnvironmentVariables& variables) {
   std::string deadline;
   if (fault.state == 4) {
-    deadline = "That is the deadline of a communicator's first " + std::to_string(arbiter_abi::first_calls) +
-               " calls; ARBITER_FIRST_TIMEOUT_MS or first_timeout_ms of the options changes it. ";
+    deadline = fmt::format(
+        "That is the deadline of a communicator's first {} calls; ARBITER_FIRST_TIMEOUT_MS or first_timeout_ms of the "
+        "options changes it. ",
+        arbiter_abi::first_calls);
   } else if (fault.state == 1) {
     deadline =
         "That is the deadline behind the first calls; ARBITER_TIMEOUT_MS or timeout_ms of the options changes it. ";

@@ -1,6 +1,7 @@
 #include "arbiter/runtime/fingerprint.hpp"
 
 #include <cuda_runtime_api.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -130,9 +131,7 @@ std::string processor_name() {
   return "unknown processor";
 }
 
-std::string cuda_version_text(int version) {
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
+std::string cuda_version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
 std::string host_compiler_identity() {
   try {
@@ -273,7 +272,7 @@ Environment fingerprint(Device& device, Bootstrap& bootstrap, const std::string&
   everywhere(bootstrap, "describe its environment", [&] {
     here = local_view(device);
     host = process_identity().host;
-    if (host.empty()) host = "unknown host of rank " + std::to_string(bootstrap.rank());
+    if (host.empty()) host = fmt::format("unknown host of rank {}", bootstrap.rank());
   });
   require_equal(bootstrap, "describing the environment",
                 {{"device", here.device},

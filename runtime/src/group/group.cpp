@@ -258,8 +258,8 @@ class GroupImpl final : public Group {
 
   bool poisoned() const noexcept { return aborted_ || !workspace_ || is_poisoned(*workspace_->fault()); }
   std::string abort_message() const {
-    return "rank " + std::to_string(rank()) +
-           " gave up on this group (abort was called); destroy the communicator and create a new one";
+    return fmt::format(
+        "rank {} gave up on this group (abort was called); destroy the communicator and create a new one", rank());
   }
 
   void create_nccl() {
@@ -295,7 +295,7 @@ class GroupImpl final : public Group {
   bool first_reason(const std::vector<std::string>& reasons, std::string& reason) const {
     for (std::size_t i = 0; i < reasons.size(); ++i) {
       if (reasons[i].empty()) continue;
-      reason = static_cast<int>(i) == rank() ? reasons[i] : "rank " + std::to_string(i) + ": " + reasons[i];
+      reason = static_cast<int>(i) == rank() ? reasons[i] : fmt::format("rank {}: {}", i, reasons[i]);
       return true;
     }
     reason.clear();
@@ -327,7 +327,7 @@ std::unique_ptr<Group> make_group(std::shared_ptr<Bootstrap> bootstrap, std::sha
   if (!bootstrap || !device) throw InvalidArgument("make_group needs a bootstrap and a device; one of them is null");
   const int size = bootstrap->size();
   if (size < 1 || size > max_world) {
-    throw InvalidArgument("a group of " + std::to_string(size) + " ranks; expected 1 to " + std::to_string(max_world));
+    throw InvalidArgument(fmt::format("a group of {} ranks; expected 1 to {}", size, max_world));
   }
   return std::make_unique<GroupImpl>(std::move(bootstrap), std::move(device), options);
 }

@@ -1,5 +1,6 @@
 #include "memory/descriptor_exchange.hpp"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -48,9 +49,7 @@ SocketAddress unix_address(const std::string& name, bool abstract) {
 }
 
 // Through the descriptor of the folder, whose name may be long and may lead elsewhere by now.
-SocketAddress address_in(int folder) {
-  return unix_address("/proc/self/fd/" + std::to_string(folder) + "/mailbox", false);
-}
+SocketAddress address_in(int folder) { return unix_address(fmt::format("/proc/self/fd/{}/mailbox", folder), false); }
 
 FileDescriptor open_mailbox(const SocketAddress& address) {
   FileDescriptor made(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -223,8 +222,8 @@ std::vector<FileDescriptor> DescriptorMailbox::exchange(int my_rank, int mine, c
   }
   for (std::size_t i = 0; i < peers.size(); ++i) {
     if (!received[i] || !sent[i]) {
-      throw Unavailable("rank " + std::to_string(my_rank) + " exchanged no file descriptor with rank " +
-                        std::to_string(peers[i].rank) + " within " + std::to_string(deadline.count()) + " ms");
+      throw Unavailable(fmt::format("rank {} exchanged no file descriptor with rank {} within {} ms", my_rank,
+                                    peers[i].rank, deadline.count()));
     }
   }
   return received;

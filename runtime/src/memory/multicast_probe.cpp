@@ -1,5 +1,7 @@
 #include "memory/multicast_probe.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <memory>
 #include <vector>
@@ -67,7 +69,7 @@ class Probe {
       for (int r = 0; r < bootstrap_.size(); ++r) {
         const unsigned word = first_word + static_cast<unsigned>(r);
         if (read<Words>(static_cast<std::size_t>(r) * sizeof(Words)) != Words{word, word, word, word}) {
-          throw Unavailable("what rank " + std::to_string(r) + " stored did not arrive");
+          throw Unavailable(fmt::format("what rank {} stored did not arrive", r));
         }
       }
       launch(1);

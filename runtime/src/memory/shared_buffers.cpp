@@ -1,5 +1,7 @@
 #include "memory/shared_buffers.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -49,8 +51,8 @@ void SharedBuffers::add(void* data, std::size_t bytes) {
   everywhere(bootstrap_, "register a buffer", [&] {
     require_provider();
     if (data == nullptr || bytes == 0) {
-      throw InvalidArgument("a buffer to register needs an address and a size; got " + std::to_string(bytes) +
-                            " bytes at " + (data == nullptr ? "null" : "an address"));
+      throw InvalidArgument(fmt::format("a buffer to register needs an address and a size; got {} bytes at {}", bytes,
+                                        (data == nullptr ? "null" : "an address")));
     }
     if (device_.classify(data) != PointerKind::here) {
       throw InvalidArgument("a buffer to register must be memory of this rank's device");

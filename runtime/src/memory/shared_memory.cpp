@@ -1,6 +1,7 @@
 #include "memory/shared_memory.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,7 +25,7 @@ class Mapping {
   Mapping(int descriptor, std::size_t bytes)
       : address_(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)), bytes_(bytes) {
     if (address_ == MAP_FAILED) {
-      throw Unavailable("cannot map " + std::to_string(bytes) + " bytes of shared memory: " + std::strerror(errno));
+      throw Unavailable(fmt::format("cannot map {} bytes of shared memory: {}", bytes, std::strerror(errno)));
     }
   }
   Mapping(Mapping&& other) noexcept
@@ -72,17 +73,20 @@ class SharedMemory final : public SymmetricMemory {
 };
 
 Mapping open_peer(const Announcement& peer, int rank, std::size_t mapped_bytes) {
-  const std::string path = "/proc/" + std::to_string(peer.process) + "/fd/" + std::to_string(peer.descriptor);
+  const std::string path = fmt::format("/proc/{}/fd/{}", peer.process, peer.descriptor);
   const MemoryFile file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (file.descriptor() < 0) {
-    throw Unavailable("cannot open the memory of rank " + std::to_string(rank) + " at " + path + ": " +
-                      std::strerror(errno) +
-                      "; ranks on the CPU device must be processes of one user, host and process-id namespace");
+    throw Unavailable(
+        fmt::format("cannot open the memory of rank {} at {}: {}; ranks on the CPU device must be processes of one "
+                    "user, host and process-id namespace",
+                    rank, path, std::strerror(errno)));
   }
   struct stat status {};
   if (::fstat(file.descriptor(), &status) != 0 || status.st_dev != peer.device || status.st_ino != peer.inode) {
-    throw Unavailable("what is at " + path + " is not the memory of rank " + std::to_string(rank) +
-                      "; ranks on the CPU device must run on one host and in one process-id namespace");
+    throw Unavailable(
+        fmt::format("what is at {} is not the memory of rank {}; ranks on the CPU device must run on one host and in "
+                    "one process-id namespace",
+                    path, rank));
   }
   return Mapping(file.descriptor(), mapped_bytes);
 }
@@ -93,7 +97,7 @@ std::string vote(Bootstrap& bootstrap, const std::string& mine) {
   std::string text;
   for (std::size_t r = 0; r < reasons.size(); ++r) {
     if (reasons[r].empty()) continue;
-    text += (text.empty() ? "rank " : "; rank ") + std::to_string(r) + ": " + reasons[r];
+    text += fmt::format("{}{}: {}", (text.empty() ? "rank " : "; rank "), r, reasons[r]);
   }
   return text;
 }
@@ -115,10 +119,10 @@ std::string exchange_patterns(const SymmetricMemory& memory, Bootstrap& bootstra
   bootstrap.barrier();
   for (int r = 0; r < ranks; ++r) {
     if (word(memory.local(), r).load(std::memory_order_acquire) != pattern(r, mine)) {
-      return "what rank " + std::to_string(r) + " wrote did not arrive";
+      return fmt::format("what rank {} wrote did not arrive", r);
     }
     if (word(memory.peer(r), mine).load(std::memory_order_acquire) != pattern(mine, r)) {
-      return "what was written to rank " + std::to_string(r) + " cannot be read back";
+      return fmt::format("what was written to rank {} cannot be read back", r);
     }
   }
   return {};
@@ -135,7 +139,7 @@ std::unique_ptr<SymmetricMemory> allocate_shared_memory(Device& device, Bootstra
   mine.asked_bytes = bytes;
   MemoryFile file;
   try {
-    if (mapped_bytes < bytes) throw Unavailable(std::to_string(bytes) + " bytes are more than the address space");
+    if (mapped_bytes < bytes) throw Unavailable(fmt::format("{} bytes are more than the address space", bytes));
     file = MemoryFile(device.properties().unique_id, mapped_bytes);
     struct stat status {};
     if (::fstat(file.descriptor(), &status) != 0) throw Unavailable(std::string("fstat: ") + std::strerror(errno));
@@ -172,8 +176,8 @@ std::unique_ptr<SymmetricMemory> allocate_shared_memory(Device& device, Bootstra
   const std::string reasons = vote(bootstrap, failure);
   for (std::size_t r = 1; r < ranks; ++r) {
     if (all[r].asked_bytes == all[0].asked_bytes) continue;
-    throw Disagreement("rank 0 asked for " + std::to_string(all[0].asked_bytes) + " bytes of symmetric memory, rank " +
-                       std::to_string(r) + " for " + std::to_string(all[r].asked_bytes));
+    throw Disagreement(fmt::format("rank 0 asked for {} bytes of symmetric memory, rank {} for {}", all[0].asked_bytes,
+                                   r, all[r].asked_bytes));
   }
   if (!reasons.empty()) throw Unavailable("no symmetric memory from provider shared_memory: " + reasons);
   return std::make_unique<SharedMemory>(bootstrap.rank(), bytes, std::move(mappings), std::move(range));
@@ -210,9 +214,10 @@ std::unique_ptr<SymmetricMemory> share_own_memory(Bootstrap& bootstrap, void* da
   std::vector<void*> ranks;
   for (std::size_t r = 0; r < all.size(); ++r) {
     if (all[r].process != all[0].process) {
-      throw Unavailable("ranks 0 and " + std::to_string(r) +
-                        " are different processes, and the CPU device shares only memory that it allocates for all "
-                        "ranks together; use symmetric memory of the communicator");
+      throw Unavailable(
+          fmt::format("ranks 0 and {} are different processes, and the CPU device shares only memory that it allocates "
+                      "for all ranks together; use symmetric memory of the communicator",
+                      r));
     }
     ranks.push_back(reinterpret_cast<void*>(static_cast<std::uintptr_t>(all[r].address)));
   }

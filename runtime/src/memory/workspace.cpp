@@ -1,5 +1,7 @@
 #include "memory/workspace.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 #include <string>
@@ -31,8 +33,8 @@ WorkspaceLayout workspace_layout(int control_arrays, std::uint64_t push_bytes, s
   layout.push_offset = aligned_up(sizeof(arbiter_abi::Control) + control_words(control_arrays) * sizeof(std::uint32_t));
   layout.push_stride = aligned_up(push_bytes);
   if (layout.push_stride > std::numeric_limits<unsigned>::max()) {  // Arguments::push_stride has 32 bits
-    throw InvalidArgument("a rotating buffer of " + std::to_string(push_bytes) +
-                          " bytes; kernels address at most 4 GiB in one");
+    throw InvalidArgument(
+        fmt::format("a rotating buffer of {} bytes; kernels address at most 4 GiB in one", push_bytes));
   }
   const std::uint64_t half = aligned_up(staging_bytes / 2 + staging_bytes % 2);
   std::uint64_t staging = 0;

@@ -1,5 +1,7 @@
 #include "arbiter/runtime/nccl.hpp"
 
+#include <fmt/format.h>
+
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -207,9 +209,9 @@ NcclComm set_up(const std::shared_ptr<const NcclLibrary>& library, int ordinal, 
     setup->abandoned = true;
     lock.unlock();
     worker.detach();
-    throw Poisoned("rank " + std::to_string(rank) + ": NCCL did not connect all " + std::to_string(size) +
-                   " ranks within " + std::to_string(init_deadline.count()) +
-                   " s; NCCL_DEBUG=INFO shows where it waits");
+    throw Poisoned(
+        fmt::format("rank {}: NCCL did not connect all {} ranks within {} s; NCCL_DEBUG=INFO shows where it waits",
+                    rank, size, init_deadline.count()));
   }
   lock.unlock();
   worker.join();
@@ -224,18 +226,19 @@ void require_usable(Bootstrap& bootstrap, const std::string& gpu, const std::str
   std::vector<std::vector<std::string>> ranks;
   for (const std::string& text : all) ranks.push_back(unpack(text));
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
-    if (!ranks[rank].at(2).empty()) throw Unavailable("rank " + std::to_string(rank) + ": " + ranks[rank].at(2));
+    if (!ranks[rank].at(2).empty()) throw Unavailable(fmt::format("rank {}: {}", rank, ranks[rank].at(2)));
   }
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
     for (std::size_t other = 0; other < rank; ++other) {
       if (ranks[rank].at(0) == ranks[other].at(0)) {
-        throw Unavailable("ranks " + std::to_string(other) + " and " + std::to_string(rank) + " share one GPU (" +
-                          ranks[rank].at(0) + "), which NCCL does not allow; give every rank its own GPU");
+        throw Unavailable(
+            fmt::format("ranks {} and {} share one GPU ({}), which NCCL does not allow; give every rank its own GPU",
+                        other, rank, ranks[rank].at(0)));
       }
     }
     if (ranks[rank].at(1) != ranks[0].at(1)) {
-      throw Unavailable("rank 0 has NCCL " + ranks[0].at(1) + " and rank " + std::to_string(rank) + " has " +
-                        ranks[rank].at(1) + "; install the same version everywhere");
+      throw Unavailable(fmt::format("rank 0 has NCCL {} and rank {} has {}; install the same version everywhere",
+                                    ranks[0].at(1), rank, ranks[rank].at(1)));
     }
   }
 }

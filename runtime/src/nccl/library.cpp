@@ -1,6 +1,7 @@
 #include "nccl/library.hpp"
 
 #include <dlfcn.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -121,8 +122,7 @@ std::vector<std::string> split_search_path(std::string_view rest) {
 }
 
 std::string NcclLibrary::version() const {
-  return std::to_string(version_code / 10000) + "." + std::to_string(version_code / 100 % 100) + "." +
-         std::to_string(version_code % 100);
+  return fmt::format("{}.{}.{}", version_code / 10000, version_code / 100 % 100, version_code % 100);
 }
 
 std::string NcclLibrary::message(std::string_view call, int result, NcclComm comm) const {

@@ -1,5 +1,7 @@
 #include "commands/bench_stages.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -100,7 +102,7 @@ int run_stages(const Options& options, const SessionOptions& session, const Prob
       if (group->catalogue().pattern(family.pattern).plain()) continue;
       family.max_tokens = *std::max_element(sizes.begin(), sizes.end());
       for (const std::int64_t tokens : sizes) {
-        progress.update(family.pattern + " tokens=" + std::to_string(tokens));
+        progress.update(fmt::format("{} tokens={}", family.pattern, tokens));
         rows.push_back(fastest(*group, family, tokens, settings));
       }
     }

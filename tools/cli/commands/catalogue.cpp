@@ -332,7 +332,7 @@ int run_catalogue(const Options& options) {
     return exit_success;
   }
   print_algorithms(counts);
-  const std::string counted = std::to_string(available) + " variants of " + std::to_string(available + excluded);
+  const std::string counted = fmt::format("{} variants of {}", available, available + excluded);
   print("%s", wrapped(fmt::format("  {}: {}; on {}{}", counted, described(query), target.name,
                                   target.why.empty() ? "" : " (" + target.why + ")"),
                       TerminalStyle::of_stdout().columns, 4)

@@ -1,4 +1,6 @@
 // arbiter compile: compile variants for given targets, without running them, and say what that took.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -156,8 +158,8 @@ int run_compile(const Options& options) {
   {
     ProgressLine progress;
     outcomes = compile_all(tasks, cache, jobs, [&](const CompileOutcome& outcome, std::size_t done) {
-      progress.update(std::to_string(done) + "/" + std::to_string(tasks.size()) + " " + outcome.task.target + " " +
-                      outcome.task.variant.full_name());
+      progress.update(
+          fmt::format("{}/{} {} {}", done, tasks.size(), outcome.task.target, outcome.task.variant.full_name()));
     });
   }
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;

@@ -1,4 +1,6 @@
 // arbiter history: the runs in a database, where and when.
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -84,7 +86,7 @@ int run_history(const Options& options) {
   for (const RunHistory& entry : history) {
     table.add_cells({format_date(entry.run.started), duration(entry.run), entry.run.host, entry.environment.gpu_name,
                      Cell(entry.environment.key().substr(0, 12), entry.environment.key().substr(0, 8)),
-                     std::to_string(entry.done) + " of " + std::to_string(entry.trials), steadiness(entry.run),
+                     fmt::format("{} of {}", entry.done, entry.trials), steadiness(entry.run),
                      Cell(entry.run.id, entry.run.id.substr(0, 8))});
   }
   table.print();

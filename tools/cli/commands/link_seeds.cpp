@@ -1,5 +1,7 @@
 #include "commands/link_seeds.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -103,9 +105,8 @@ void run(Proof& proof, const SeedRange& range, ProgressLine& progress, const std
     }
     proof.seconds = elapsed();
     const double left = proof.seconds / static_cast<double>(proof.seeds) * static_cast<double>(count - proof.seeds);
-    progress.update(which + " " + proof.options.name() + " with " + std::to_string(proof.options.world) +
-                    " ranks: " + std::to_string(proof.seeds) + " of " + std::to_string(count) + " seeds, " +
-                    format_seconds(left) + " left for it");
+    progress.update(fmt::format("{} {} with {} ranks: {} of {} seeds, {} left for it", which, proof.options.name(),
+                                proof.options.world, proof.seeds, count, format_seconds(left)));
   }
   proof.statistics = check->statistics();
 }
@@ -183,7 +184,7 @@ int run_link_seeds(const Options& options) {
     for (std::size_t i = 0; i < proofs.size(); ++i) {
       proofs[i].options.variables = variables;
       proofs[i].options.cache = cache;
-      run(proofs[i], range, progress, "[" + std::to_string(i + 1) + "/" + std::to_string(proofs.size()) + "]");
+      run(proofs[i], range, progress, fmt::format("[{}/{}]", i + 1, proofs.size()));
       seeds += proofs[i].seeds;
       failed += proofs[i].failed;
     }

@@ -1,4 +1,6 @@
 // arbiter render: the source of one kernel variant.
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <string>
 #include <string_view>
@@ -51,7 +53,7 @@ void list(const std::vector<Variant>& variants, bool as_json) {
 
 std::string ambiguous(const std::vector<Variant>& variants) {
   constexpr std::size_t shown = 20;
-  std::string text = std::to_string(variants.size()) + " variants match; choose one with --variant NAME:";
+  std::string text = fmt::format("{} variants match; choose one with --variant NAME:", variants.size());
   for (std::size_t i = 0; i < std::min(shown, variants.size()); ++i) text += "\n  " + variants[i].full_name();
   if (variants.size() > shown) text += "\n  ... all of them: the same command with --list";
   return text;

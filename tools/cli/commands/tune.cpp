@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "arbiter/db/json.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/runtime/fingerprint.hpp"
 #include "arbiter/tuner/tune.hpp"
 #include "commands/command.hpp"
@@ -115,10 +116,11 @@ std::string model_text(const llvm::json::Object& run) {
   const auto number = [&](const char* key) { return std::to_string(run.getInteger(key).value_or(0)); };
   if (run.getInteger("model_predictions").value_or(0) == 0) return {};
   const double ratio = run.getNumber("model_worst_ratio").value_or(1);
-  std::string text = "the cost model pruned " + number("model_pruned") + " candidates, over all problems, that were " +
-                     "then not timed; of " + number("model_predictions") + " predictions the worst was " +
-                     std::to_string(std::lround(100 * std::max(ratio - 1, 1 / ratio - 1))) + "% too " +
-                     (ratio < 1 ? "high" : "low") + " (" + run.getString("model_worst").value_or("").str() + ")";
+  std::string text = fmt::format(
+      "the cost model pruned {} candidates, over all problems, that were then not timed; of {} predictions the worst "
+      "was {}% too {} ({})",
+      number("model_pruned"), number("model_predictions"), std::lround(100 * std::max(ratio - 1, 1 / ratio - 1)),
+      (ratio < 1 ? "high" : "low"), run.getString("model_worst").value_or("").str());
   if (run.getInteger("model_controls").value_or(0) == 0) return text;
   return text + "; of " + number("model_controls") + " that were timed against its advice, " + number("model_regrets") +
          " came within 2% of the best";
@@ -146,7 +148,7 @@ void announce(const SessionOptions& session, bool asked_for) {
   if (session.device != DeviceKind::cpu) return;
   const std::string why = asked_for ? "" : "no GPU is visible here: ";
   print("%s", wrapped(fmt::format("{}tuning the CPU device, {} ranks. Its decisions serve the CPU device alone{}", why,
-                                  fmt::join(session.worlds, " and "),
+                                  joined(session.worlds, " and "),
                                   asked_for ? "" : "; what is missing for GPUs: arbiter doctor"),
                       TerminalStyle::of_stdout().columns)
                   .c_str());
@@ -154,7 +156,7 @@ void announce(const SessionOptions& session, bool asked_for) {
 }
 
 std::string sizes_text(const std::vector<std::int64_t>& tokens) {
-  if (tokens.size() <= 6) return fmt::format("{}", fmt::join(tokens, ","));
+  if (tokens.size() <= 6) return joined(tokens, ",");
   return fmt::format("{} from {} to {}", tokens.size(), tokens.front(), tokens.back());
 }
 
@@ -288,7 +290,7 @@ int run_tune(const Options& options) {
     if (context.deadline) tuning.budget = time_left(*context.deadline);
     tuning.stuck_after = std::max(least_patience, 20 * variables.timeout);
     tuning.on_stuck = [&](const std::string& what) {
-      context.give_up("nothing has ended for " + std::to_string(tuning.stuck_after.count() / 1000) + " s: " + what);
+      context.give_up(fmt::format("nothing has ended for {} s: {}", tuning.stuck_after.count() / 1000, what));
     };
     tuning.source = CandidateSource::runtime(options.has("exhaustive"));
     tuning.seed = session.seed + 1;

@@ -1,5 +1,7 @@
 #include "compile/catalogue_counts.hpp"
 
+#include <fmt/format.h>
+
 #include <set>
 #include <utility>
 
@@ -57,8 +59,7 @@ CatalogueCounts count_variants(const VariantQuery& query, Backend backend, const
     for (const Dtype dtype : query.dtypes) {
       for (const int hidden : query.hiddens) {
         if (const auto reason = impossible(pattern, dtype, hidden)) {
-          counts.impossible[name + " " + std::string(to_string(dtype)) + ", hidden " + std::to_string(hidden)] =
-              *reason;
+          counts.impossible[fmt::format("{} {}, hidden {}", name, to_string(dtype), hidden)] = *reason;
           continue;
         }
         for (const int world : query.worlds) counter.add(enumerate(catalogue, name, dtype, world, hidden, limits));

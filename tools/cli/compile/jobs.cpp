@@ -1,5 +1,6 @@
 #include "compile/jobs.hpp"
 
+#include <fmt/format.h>
 #include <llvm/Support/JSON.h>
 #include <llvm/Support/raw_ostream.h>
 #include <poll.h>
@@ -39,8 +40,7 @@ class Workshop {
       const int rank = std::min(task.rank, task.variant.world - 1);  // a stand-alone epilogue has rank 0 only
       const Source source = render_kernel(Catalogue::builtin(), task.variant, rank, dialect);
       const std::uint64_t misses = cache_.statistics().misses;
-      const CompiledKernel kernel =
-          cache_.get(source, with, task.variant.full_name() + " rank=" + std::to_string(rank));
+      const CompiledKernel kernel = cache_.get(source, with, fmt::format("{} rank={}", task.variant.full_name(), rank));
       outcome.cached = cache_.statistics().misses == misses;
       outcome.image_bytes = kernel.image.size();
       outcome.resources = kernel.resources;
@@ -179,7 +179,7 @@ std::vector<CompileOutcome> compile_all(const std::vector<CompileTask>& tasks, c
         int status = 0;
         waitpid(running[i].process, &status, 0);
         if (WIFSIGNALED(status) && failure.empty()) {
-          failure = std::string("a compiling process ended by signal ") + std::to_string(WTERMSIG(status));
+          failure = fmt::format("a compiling process ended by signal {}", WTERMSIG(status));
         }
         running.erase(running.begin() + static_cast<std::ptrdiff_t>(i));
       }

@@ -1,5 +1,7 @@
 #include "compile/resource_record.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
@@ -16,9 +18,8 @@ namespace {
 constexpr std::string_view heading = "# registers, spilled bytes and static shared bytes of compiled kernels; NVRTC ";
 
 std::string line_of(const RecordedKernel& kernel) {
-  return kernel.target + "\t" + std::to_string(kernel.resources.registers) + "\t" +
-         std::to_string(kernel.resources.spill_bytes) + "\t" + std::to_string(kernel.resources.shared_bytes) + "\t" +
-         kernel.variant + "\n";
+  return fmt::format("{}\t{}\t{}\t{}\t{}\n", kernel.target, kernel.resources.registers, kernel.resources.spill_bytes,
+                     kernel.resources.shared_bytes, kernel.variant);
 }
 
 RecordedKernel parse_line(const std::string& line, int number) {
@@ -31,11 +32,11 @@ RecordedKernel parse_line(const std::string& line, int number) {
                      static_cast<bool>(std::getline(fields, shared, '\t')) &&
                      static_cast<bool>(std::getline(fields, kernel.variant)) && !kernel.variant.empty();
   if (!whole) {
-    throw Error("line " + std::to_string(number) +
-                " of the record is not 'target, registers, spilled bytes, shared bytes, variant' with tabs between: " +
-                line.substr(0, 120));
+    throw Error(fmt::format(
+        "line {} of the record is not 'target, registers, spilled bytes, shared bytes, variant' with tabs between: {}",
+        number, line.substr(0, 120)));
   }
-  const std::string where = "line " + std::to_string(number) + " of the record";
+  const std::string where = fmt::format("line {} of the record", number);
   kernel.resources.registers = static_cast<int>(parse_integer(registers, where, 0, 1024));
   kernel.resources.spill_bytes = static_cast<int>(parse_integer(spills, where, 0, 1 << 30));
   kernel.resources.shared_bytes = static_cast<int>(parse_integer(shared, where, 0, 1 << 30));
@@ -54,7 +55,7 @@ std::string list_of(const std::vector<std::string>& kernels, const std::string& 
   if (kernels.empty()) return "";
   std::string text = what + ": " + counted(kernels.size()) + "\n";
   for (std::size_t i = 0; i < std::min(most, kernels.size()); ++i) text += "  " + kernels[i] + "\n";
-  if (kernels.size() > most) text += "  ... and " + std::to_string(kernels.size() - most) + " more\n";
+  if (kernels.size() > most) text += fmt::format("  ... and {} more\n", kernels.size() - most);
   return text;
 }
 
@@ -86,8 +87,7 @@ ResourceRecord read_record(const std::string& text) {
     } else {
       record.kernels.push_back(parse_line(line, number));
       if (!seen.insert(key_of(record.kernels.back())).second) {
-        throw Error("line " + std::to_string(number) +
-                    " of the record repeats a kernel: " + name_of(record.kernels.back()));
+        throw Error(fmt::format("line {} of the record repeats a kernel: {}", number, name_of(record.kernels.back())));
       }
     }
   }
@@ -118,8 +118,8 @@ RecordComparison compare(const ResourceRecord& before, const ResourceRecord& now
     if (spills > 0 && (known == recorded.end() || known->second.spill_bytes == 0)) {
       const bool tolerated = !same_nvrtc && spills <= other_nvrtc_spill_bytes;
       (tolerated ? result.tolerated_spills : result.new_spills)
-          .push_back(name_of(kernel) + " spills " + std::to_string(spills) + " bytes; " +
-                     (known == recorded.end() ? "it is not in the record" : "it did not before"));
+          .push_back(fmt::format("{} spills {} bytes; {}", name_of(kernel), spills,
+                                 (known == recorded.end() ? "it is not in the record" : "it did not before")));
     }
   }
   for (const RecordedKernel& kernel : before.kernels) {
@@ -136,9 +136,10 @@ std::string describe(const RecordComparison& comparison, const std::string& file
   text += list_of(comparison.not_compiled, "In " + file + ", but not compiled any more");
   text += list_of(comparison.recovered, "No longer spilling");
   if (!same_nvrtc) {
-    text += file + " was made with NVRTC " + comparison.recorded_nvrtc + "; this is " + comparison.nvrtc +
-            ", which allocates registers in another way: they are not compared, and new spills of up to " +
-            std::to_string(other_nvrtc_spill_bytes) + " bytes do not fail\n";
+    text += fmt::format(
+        "{} was made with NVRTC {}; this is {}, which allocates registers in another way: they are not compared, and "
+        "new spills of up to {} bytes do not fail\n",
+        file, comparison.recorded_nvrtc, comparison.nvrtc, other_nvrtc_spill_bytes);
     text += list_of(comparison.tolerated_spills, "New spills of that size");
   } else if (comparison.other_registers > 0) {
     text += "With another number of registers: " + counted(comparison.other_registers) + "\n";

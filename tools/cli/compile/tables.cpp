@@ -1,5 +1,7 @@
 #include "compile/tables.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -101,8 +103,8 @@ void print_by_algorithm(const std::vector<CompileOutcome>& outcomes) {
     const Sum& sum = sums[key];
     table.add({key.first, key.second, std::to_string(sum.kernels), std::to_string(sum.compiled),
                sum.compiled == 0 ? "-" : one_decimal(sum.milliseconds / sum.compiled),
-               sum.most <= 0 ? "-" : std::to_string(sum.least) + "-" + std::to_string(sum.most),
-               std::to_string(sum.spilling), std::to_string(sum.failed)});
+               sum.most <= 0 ? "-" : fmt::format("{}-{}", sum.least, sum.most), std::to_string(sum.spilling),
+               std::to_string(sum.failed)});
   }
   table.print();
 }

@@ -1,5 +1,7 @@
 #include "options/options.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <cstdio>
@@ -126,8 +128,8 @@ bool Options::parse(Arguments arguments) {
   for (const OptionDescription& declaration : declarations_) {
     const auto found = values_.find(declaration.name);
     if (declaration.kind == Kind::value && found != values_.end() && found->second.size() > 1) {
-      throw UsageError(dashed(declaration.name) + " is given " + std::to_string(found->second.size()) +
-                       " times; it takes one value");
+      throw UsageError(
+          fmt::format("{} is given {} times; it takes one value", dashed(declaration.name), found->second.size()));
     }
   }
   if (words_.size() > static_cast<std::size_t>(words_description_.most)) {

@@ -1,5 +1,7 @@
 #include "options/problem.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 
@@ -27,9 +29,9 @@ std::vector<Value> read_names(const Options& options, const std::string& name, V
 void check_hidden(int hidden, Dtype dtype) {
   const auto multiple = static_cast<int>(vector_elements(dtype));
   if (hidden % multiple != 0) {
-    throw UsageError("--hidden " + std::to_string(hidden) + ": a row of " + std::string(to_string(dtype)) +
-                     " must be a multiple of " + std::to_string(multiple) + " elements (16 bytes); the nearest is " +
-                     std::to_string(std::max(1, (hidden + multiple / 2) / multiple) * multiple));
+    throw UsageError(
+        fmt::format("--hidden {}: a row of {} must be a multiple of {} elements (16 bytes); the nearest is {}", hidden,
+                    to_string(dtype), multiple, std::max(1, (hidden + multiple / 2) / multiple) * multiple));
   }
 }
 
@@ -72,7 +74,7 @@ Problems read_problems(const Options& options, DeviceKind device) {
     const std::int64_t limit = options.integer("max-tokens", 1, most_tokens, 0);
     std::erase_if(problems.tokens, [&](std::int64_t tokens) { return tokens > limit; });
     if (problems.tokens.empty() && options.has("tokens")) {
-      throw UsageError("--max-tokens " + std::to_string(limit) + " leaves none of the sizes in --tokens");
+      throw UsageError(fmt::format("--max-tokens {} leaves none of the sizes in --tokens", limit));
     }
   }
   std::vector<int> model_hiddens;

@@ -1,5 +1,7 @@
 #include "options/query.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -87,7 +89,7 @@ std::string choices(const std::vector<const Problem*>& problems, std::string_vie
 }
 
 std::string ambiguous(const std::vector<const Problem*>& found) {
-  std::string message = std::to_string(found.size()) + " measured problems match; say which:";
+  std::string message = fmt::format("{} measured problems match; say which:", found.size());
   message += choices(found, "pattern", [](const Problem& p) { return p.pattern; });
   message += choices(found, "dtype", [](const Problem& p) { return to_string(p.dtype); });
   message += choices(found, "hidden", [](const Problem& p) { return p.hidden; });

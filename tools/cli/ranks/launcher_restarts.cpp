@@ -1,5 +1,6 @@
 #include "ranks/launcher_restarts.hpp"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -33,7 +34,7 @@ int launcher_restarts() {
 }
 
 std::int64_t process_started(pid_t process) {
-  std::ifstream file("/proc/" + std::to_string(process) + "/stat");
+  std::ifstream file(fmt::format("/proc/{}/stat", process));
   std::string line;
   std::getline(file, line);
   // The second field is the name, in parentheses, and may contain anything.

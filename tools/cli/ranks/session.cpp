@@ -1,6 +1,7 @@
 #include "ranks/session.hpp"
 #include "ranks/launcher_restarts.hpp"
 
+#include <fmt/format.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -52,9 +53,9 @@ void read_cuda_ranks(const Options& options, SessionOptions& session, int visibl
 void check_gpus(const SessionOptions& session, int visible) {
   for (const int gpu : session.gpus) {
     if (gpu >= visible) {
-      throw UsageError("--gpus: GPU " + std::to_string(gpu) + " is not visible here; there " +
-                       (visible == 1 ? "is" : "are") + " " + plural(static_cast<std::size_t>(visible), "GPU") +
-                       ", numbered from 0 (CUDA_VISIBLE_DEVICES decides)");
+      throw UsageError(
+          fmt::format("--gpus: GPU {} is not visible here; there {} {}, numbered from 0 (CUDA_VISIBLE_DEVICES decides)",
+                      gpu, (visible == 1 ? "is" : "are"), plural(static_cast<std::size_t>(visible), "GPU")));
     }
   }
   if (!session.in_process && std::set<int>(session.gpus.begin(), session.gpus.end()).size() != session.gpus.size()) {
@@ -62,8 +63,8 @@ void check_gpus(const SessionOptions& session, int visible) {
   }
   for (const int world : session.worlds) {
     if (static_cast<std::size_t>(world) > session.gpus.size()) {
-      throw UsageError(std::to_string(world) + " ranks need " + std::to_string(world) + " GPUs, but there are " +
-                       std::to_string(session.gpus.size()) + "; lower --world or name more with --gpus");
+      throw UsageError(fmt::format("{} ranks need {} GPUs, but there are {}; lower --world or name more with --gpus",
+                                   world, world, session.gpus.size()));
     }
   }
 }
@@ -256,7 +257,7 @@ std::string run_launched(const SessionOptions& session, const LauncherVariables&
   const auto give_up = [&](const std::string& message) { fail_worker(worker, message, false, true, false); };
   const Place place{worker.restarts, worker.started, worker.deadline, give_up};
   std::atomic<bool> cancel{false};
-  prctl(PR_SET_NAME, ("arbiter rank " + std::to_string(worker.rank)).c_str());
+  prctl(PR_SET_NAME, (fmt::format("arbiter rank {}", worker.rank)).c_str());
   std::thread([&] {
     for (;;) {  // the parent asks a worker to stop with SIGTERM
       if (session.signals->wait(signal_wait_ms) != SIGTERM) continue;

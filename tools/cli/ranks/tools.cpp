@@ -1,5 +1,7 @@
 #include "ranks/tools.hpp"
 
+#include <fmt/format.h>
+
 #include <cstdlib>
 #include <string>
 
@@ -39,7 +41,7 @@ EnvironmentVariables measuring_variables(DeviceKind device) {
 
 void TerminalProgress::update(const Progress& progress) {
   if (!leader_) return;
-  std::string text = std::to_string(progress.done) + "/" + std::to_string(progress.total);
+  std::string text = fmt::format("{}/{}", progress.done, progress.total);
   if (progress.left_s > 0) text += ", " + format_seconds(progress.left_s) + " left";
   text += "  " + progress.doing;
   if (!progress.best.empty()) text += "  best " + format_microseconds(progress.best_us) + " us";

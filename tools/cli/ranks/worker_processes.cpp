@@ -1,6 +1,7 @@
 #include "ranks/worker_processes.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -44,7 +45,7 @@ struct Worker {
 };
 
 std::filesystem::path file_of(const std::filesystem::path& directory, const char* what, int rank) {
-  return directory / (std::string(what) + "-" + std::to_string(rank));
+  return directory / (fmt::format("{}-{}", what, rank));
 }
 
 std::string read_file(const std::filesystem::path& path) {
@@ -92,15 +93,15 @@ pid_t start(Arguments command_line, const std::filesystem::path& directory, int 
   for (char** variable = environ; *variable != nullptr; ++variable) {
     if (std::strncmp(*variable, "ARBITER_WORKER_", 15) != 0) variables.emplace_back(*variable);
   }
-  variables.push_back("ARBITER_WORKER_RANK=" + std::to_string(rank));
-  variables.push_back("ARBITER_WORKER_SIZE=" + std::to_string(options.world));
+  variables.push_back(fmt::format("ARBITER_WORKER_RANK={}", rank));
+  variables.push_back(fmt::format("ARBITER_WORKER_SIZE={}", options.world));
   variables.push_back("ARBITER_WORKER_RENDEZVOUS=file://" + (directory / "rendezvous").string());
   variables.push_back("ARBITER_WORKER_DIRECTORY=" + directory.string());
-  variables.push_back("ARBITER_WORKER_RESTARTS=" + std::to_string(options.restarts));
-  variables.push_back("ARBITER_WORKER_STARTED=" + std::to_string(options.started));
+  variables.push_back(fmt::format("ARBITER_WORKER_RESTARTS={}", options.restarts));
+  variables.push_back(fmt::format("ARBITER_WORKER_STARTED={}", options.started));
   if (options.deadline) {
     const auto since = std::chrono::duration_cast<std::chrono::milliseconds>(options.deadline->time_since_epoch());
-    variables.push_back("ARBITER_WORKER_DEADLINE=" + std::to_string(since.count()));
+    variables.push_back(fmt::format("ARBITER_WORKER_DEADLINE={}", since.count()));
   }
   const std::vector<char*> argument_pointers = pointers(arguments);
   const std::vector<char*> variable_pointers = pointers(variables);
@@ -202,10 +203,9 @@ Failure describe(const Worker& worker, const std::filesystem::path& directory, i
     return failure;
   }
   failure.died = true;
-  failure.message = WIFSIGNALED(worker.status)
-                        ? std::string("ended by signal ") + std::to_string(WTERMSIG(worker.status)) + " (" +
-                              strsignal(WTERMSIG(worker.status)) + ")"
-                        : "ended with exit status " + std::to_string(WEXITSTATUS(worker.status));
+  failure.message = WIFSIGNALED(worker.status) ? fmt::format("ended by signal {} ({})", WTERMSIG(worker.status),
+                                                             strsignal(WTERMSIG(worker.status)))
+                                               : fmt::format("ended with exit status {}", WEXITSTATUS(worker.status));
   std::string log = read_file(file_of(directory, "log", rank));
   if (log.size() > 2000) log = "..." + log.substr(log.size() - 2000);
   if (!log.empty()) failure.message += "; its last words:\n" + log;
@@ -276,9 +276,9 @@ WorkersReport run_workers(Arguments command_line, const WorkersOptions& options,
   report.outcome = first.died ? WorkersOutcome::died : WorkersOutcome::failed;
   report.usage = first.usage;
   if (!options.threads) {
-    report.message = "rank " + std::to_string(first.rank) + " of " + std::to_string(options.world) + ": ";
+    report.message = fmt::format("rank {} of {}: ", first.rank, options.world);
   } else if (first.died) {
-    report.message = "the process of all " + std::to_string(options.world) + " ranks: ";
+    report.message = fmt::format("the process of all {} ranks: ", options.world);
   }
   report.message += first.message;
   return report;

@@ -1,5 +1,7 @@
 #include "report/data.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <vector>
@@ -48,8 +50,7 @@ void write_facts(llvm::json::OStream& json, const Environment& e) {
   const std::pair<const char*, std::string> facts[] = {
       {"device", e.gpu_name + " (" + e.device + ")"},
       {"SMs", number(e.sm_count, "")},
-      {"compute capability",
-       gpu ? std::to_string(e.compute_capability / 10) + "." + std::to_string(e.compute_capability % 10) : ""},
+      {"compute capability", gpu ? fmt::format("{}.{}", e.compute_capability / 10, e.compute_capability % 10) : ""},
       {"memory clock", number(e.memory_clock_mhz, " MHz")},
       {"power limit", number(e.power_limit_watts, " W")},
       {"driver", e.driver_version},

@@ -1,5 +1,7 @@
 #include "text/bench_table.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -44,9 +46,8 @@ std::vector<std::string> columns_of(const std::vector<const llvm::json::Object*>
 }
 
 std::string heading(const llvm::json::Object& row) {
-  return text_of(row, "pattern") + " " + text_of(row, "dtype") + ", hidden " +
-         std::to_string(row.getInteger("hidden").value_or(0)) + ", " +
-         std::to_string(row.getInteger("world").value_or(0)) + " ranks, " + text_of(row, "mode");
+  return fmt::format("{} {}, hidden {}, {} ranks, {}", text_of(row, "pattern"), text_of(row, "dtype"),
+                     row.getInteger("hidden").value_or(0), row.getInteger("world").value_or(0), text_of(row, "mode"));
 }
 
 double time_of(const llvm::json::Object* results, const std::string& name) {

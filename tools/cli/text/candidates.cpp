@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "arbiter/generator/joined.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
@@ -130,7 +131,7 @@ ParameterColumn parameter_column(const std::vector<std::string>& names) {
     column.cells.push_back(cell.empty() ? "-" : cell);
   }
   if (any) column.title = differ.size() == 1 ? differ.front() : "params";
-  if (differ.size() > 1) column.legend = fmt::format("params: {}", fmt::join(differ, "/"));
+  if (differ.size() > 1) column.legend = fmt::format("params: {}", joined(differ, "/"));
   if (!common.empty()) column.legend += (column.legend.empty() ? "with " : "; all with ") + common;
   return column;
 }

@@ -3,16 +3,12 @@
 #include <sstream>
 #include <vector>
 
+#include "arbiter/generator/joined.hpp"
+
 namespace arbiter::cli {
 namespace {
 
 using Kind = OptionDescription::Kind;
-
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
-  return text;
-}
 
 bool names_file(const OptionDescription& option) { return option.placeholder == "FILE"; }
 
@@ -26,14 +22,14 @@ void bash_values(std::ostream& out, const std::string& command, const OptionDesc
     out << "files=1 ;;\n";
   } else {
     // Nothing to offer is an answer too: an option's name would be wrong there.
-    out << (option.kind == Kind::list ? "list" : "values") << "='" << joined(option.choices) << "' ;;\n";
+    out << (option.kind == Kind::list ? "list" : "values") << "='" << joined(option.choices, " ") << "' ;;\n";
   }
 }
 
 void bash_command(std::ostream& out, const Options& options) {
   out << "    " << options.command() << ") options='";
   for (const OptionDescription& option : options.shown()) out << "--" << option.name << ' ';
-  out << "' words='" << joined(options.words_description().choices) << "'";
+  out << "' words='" << joined(options.words_description().choices, " ") << "'";
   if (options.words_description().files) out << " files=1";
   out << " ;;\n";
 }
@@ -62,7 +58,7 @@ void zsh_option(std::ostream& out, const OptionDescription& option) {
     if (names_file(option)) {
       out << "_files";
     } else if (!option.choices.empty()) {
-      out << (option.kind == Kind::list ? "_sequence compadd - " : "(") << joined(option.choices)
+      out << (option.kind == Kind::list ? "_sequence compadd - " : "(") << joined(option.choices, " ")
           << (option.kind == Kind::list ? "" : ")");
     } else {
       out << " ";
@@ -82,7 +78,7 @@ std::string bash_completion(std::span<const Command> commands) {
          "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}\n"
          "  local options='' words='' values='' list='' files=''\n"
          "  local commands='"
-      << joined(names)
+      << joined(names, " ")
       << "'\n"
          "  COMPREPLY=()\n"
          "  if ((COMP_CWORD == 1)); then\n"
@@ -161,7 +157,7 @@ std::string zsh_completion(std::span<const Command> commands) {
     if (words.files) {
       out << " \\\n        '*:" << zsh_text(words.placeholder) << ":_files'";
     } else if (!words.choices.empty()) {
-      out << " \\\n        '1:" << zsh_text(words.placeholder) << ":(" << joined(words.choices) << ")'";
+      out << " \\\n        '1:" << zsh_text(words.placeholder) << ":(" << joined(words.choices, " ") << ")'";
     }
     // Nothing stands for other words: a message about them would keep zsh from completing options.
     out << "\n      ;;\n";

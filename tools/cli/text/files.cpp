@@ -1,6 +1,7 @@
 #include "text/files.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <array>
@@ -52,7 +53,7 @@ void write_output(const std::string& file, const std::string& text) {
     return;
   }
   refuse_what_must_not_be_replaced(file);
-  const std::string unfinished = file + ".tmp" + std::to_string(::getpid());
+  const std::string unfinished = fmt::format("{}.tmp{}", file, ::getpid());
   std::error_code error;
   // Neither a file nor a link that already has this name is written through.
   const int descriptor = ::open(unfinished.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);

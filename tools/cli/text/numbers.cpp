@@ -1,5 +1,7 @@
 #include "text/numbers.hpp"
 
+#include <fmt/format.h>
+
 #include <charconv>
 
 #include "options/options.hpp"
@@ -17,7 +19,7 @@ std::int64_t parse_integer(std::string_view text, std::string_view option, std::
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
-    refuse(option, text, "a whole number from " + std::to_string(min) + " to " + std::to_string(max));
+    refuse(option, text, fmt::format("a whole number from {} to {}", min, max));
   }
   return value;
 }

@@ -1,5 +1,7 @@
 #include "text/show_plot.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <limits>
@@ -21,9 +23,8 @@ bool same_family(const Decision& decision, const Decision& other) {
 }
 
 std::string title(const Decision& d) {
-  return d.pattern + " " + std::string(to_string(d.dtype)) + ", hidden " + std::to_string(d.hidden) + ", " +
-         std::to_string(d.world) + " ranks, " + std::string(to_string(d.mode)) +
-         ": microseconds over the message of one rank";
+  return fmt::format("{} {}, hidden {}, {} ranks, {}: microseconds over the message of one rank", d.pattern,
+                     to_string(d.dtype), d.hidden, d.world, to_string(d.mode));
 }
 
 /// `begin` to `end`: the decisions of one family, ascending.

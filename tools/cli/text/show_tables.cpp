@@ -7,6 +7,7 @@
 #include <set>
 
 #include "arbiter/db/nccl_configuration.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/tuner/inspect.hpp"
 #include "text/candidates.hpp"
 #include "text/environment.hpp"
@@ -137,7 +138,7 @@ std::string headline(const Contents& contents, const DecisionSet& set) {
   std::set<int> worlds;
   for (const Decision& decision : set.decisions) worlds.insert(decision.world);
   return fmt::format("{}{}, {} ranks on {}", over.empty() ? "" : over + ", ", plural(set.decisions.size(), "decision"),
-                     fmt::join(worlds, ", "),
+                     joined(worlds, ", "),
                      set.environment.device == "cpu" ? "the CPU device" : set.environment.gpu_name);
 }
 

@@ -1,5 +1,7 @@
 #include "text/terminal_plot.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -90,7 +92,7 @@ class Canvas {
   }
   std::string paint(const std::string& text, std::size_t curve) const {
     if (!style_.colour) return text;
-    return "\033[" + std::to_string(colours[curve % colours.size()]) + "m" + text + "\033[0m";
+    return fmt::format("\033[{}m{}\033[0m", colours[curve % colours.size()], text);
   }
 
  private:

@@ -1,5 +1,6 @@
 #include "text/text.hpp"
 
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -28,7 +29,7 @@ std::string format_microseconds(double microseconds) {
 }
 
 std::string format_bytes(std::uint64_t bytes) {
-  if (bytes < 1024) return std::to_string(bytes) + " B";
+  if (bytes < 1024) return fmt::format("{} B", bytes);
   constexpr const char* units[] = {"KiB", "MiB", "GiB", "TiB"};
   auto value = static_cast<double>(bytes) / 1024;
   std::size_t unit = 0;
@@ -41,7 +42,7 @@ std::string format_bytes(std::uint64_t bytes) {
 }
 
 std::string plural(std::size_t count, const std::string& what) {
-  return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+  return fmt::format("{} {}{}", count, what, (count == 1 ? "" : "s"));
 }
 
 std::string format_seconds(double seconds) {
@@ -49,8 +50,8 @@ std::string format_seconds(double seconds) {
   if (seconds < 60) return printed("%.1f s", seconds);
   if (seconds > longest) return printed("%.0f h", seconds / 3600);
   const auto whole = static_cast<std::int64_t>(seconds);
-  if (whole < 3600) return std::to_string(whole / 60) + " min " + std::to_string(whole % 60) + " s";
-  return std::to_string(whole / 3600) + " h " + std::to_string(whole / 60 % 60) + " min";
+  if (whole < 3600) return fmt::format("{} min {} s", whole / 60, whole % 60);
+  return fmt::format("{} h {} min", whole / 3600, whole / 60 % 60);
 }
 
 std::string format_date(std::int64_t seconds) {

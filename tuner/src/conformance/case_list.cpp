@@ -1,5 +1,7 @@
 #include "conformance/case_list.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace arbiter::tuning {
@@ -18,7 +20,7 @@ bool Series::check(const Subject& subject, const VerifyRequest& request, const s
   return ask(Content::integers) && ask(Content::random);
 }
 
-std::string tokens_text(std::int64_t tokens) { return std::to_string(tokens) + " tokens"; }
+std::string tokens_text(std::int64_t tokens) { return fmt::format("{} tokens", tokens); }
 
 CaseList::CaseList(const Group& group, const ConformanceOptions& options)
     : group_(group), options_(options), on_cpu_(group.environment().device == "cpu") {

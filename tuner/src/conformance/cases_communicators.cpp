@@ -1,4 +1,6 @@
 // Several communicators on the same devices, and communicators that come and go.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -127,8 +129,7 @@ struct Held {
 std::string leak(const Held& before, const Held& after, std::size_t times) {
   const auto grown = [&](std::size_t was, std::size_t is) { return is > was + times / 2; };
   const auto text = [&](const char* what, std::size_t was, std::size_t is) {
-    return "after " + std::to_string(times) + " communicators the process holds " + std::to_string(is) + " " + what +
-           ", before them " + std::to_string(was);
+    return fmt::format("after {} communicators the process holds {} {}, before them {}", times, is, what, was);
   };
   if (grown(before.descriptors, after.descriptors)) return text("descriptors", before.descriptors, after.descriptors);
   if (grown(before.mappings, after.mappings)) return text("mappings", before.mappings, after.mappings);
@@ -169,7 +170,7 @@ Verification created_and_destroyed(ConformanceBench& bench, const ProblemFamily&
       });
     }
     if (!outcome.ok())
-      return {status_of(outcome.severity), std::to_string(i) + " communicators later: " + outcome.reason};
+      return {status_of(outcome.severity), fmt::format("{} communicators later: {}", i, outcome.reason)};
     party.destroy();
   }
   bootstrap.barrier();
@@ -188,12 +189,11 @@ void add_communicator_cases(CaseList& list) {
   const ProblemFamily shape = list.family(plain_pattern, Dtype::bf16, list.hidden(), most_tokens);
   const bool shared_device = list.group().ranks_on_device() > 1 && list.group().size() > 2;
   const int rounds = list.repeats(200, 20);
-  list.add_case(
-      list.describe(area, shape, "two with different ranks, " + std::to_string(rounds) + " calls each in turn"),
-      shared_device ? "ranks of other groups on one GPU would take each other's room" : "",
-      [shape, rounds](ConformanceBench& bench) { return interleaved(bench, shape, rounds); });
+  list.add_case(list.describe(area, shape, fmt::format("two with different ranks, {} calls each in turn", rounds)),
+                shared_device ? "ranks of other groups on one GPU would take each other's room" : "",
+                [shape, rounds](ConformanceBench& bench) { return interleaved(bench, shape, rounds); });
   const int times = list.full() || list.group().size() == 2 ? 100 : 10;
-  list.add_case(list.describe(area, shape, "created, used and destroyed " + std::to_string(times) + " times"),
+  list.add_case(list.describe(area, shape, fmt::format("created, used and destroyed {} times", times)),
                 list.group().symmetric_reason(),
                 [shape, times](ConformanceBench& bench) { return created_and_destroyed(bench, shape, times); });
 }

@@ -1,4 +1,6 @@
 // What this machine has no hardware for: listed, because a reader must not take it for proven here.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 
@@ -22,8 +24,9 @@ void add_conversions(CaseList& list) {
   const std::string pattern = std::string(fused_pattern) + "_nvfp4_linear";
   list_case(list, "quantisation", list.family(pattern, Dtype::bf16, list.hidden(), 1), list.group().size(),
             "NVFP4 by conversion instructions",
-            "the conversion instructions of NVFP4 exist from SM 100 on; this is SM " + std::to_string(sm) +
-                ", where software gives the bits that were checked");
+            fmt::format("the conversion instructions of NVFP4 exist from SM 100 on; this is SM {}, where software "
+                        "gives the bits that were checked",
+                        sm));
 }
 
 /// Forms of algorithms that use what this machine does not have or was not allowed to use.
@@ -53,9 +56,8 @@ void add_larger_worlds(CaseList& list) {
   }
   for (const int world : worlds) {
     if (world <= gpus) continue;
-    list_case(
-        list, "plain", list.family(plain_pattern, Dtype::bf16, list.hidden(), 1), world, "every case",
-        std::to_string(world) + " ranks need " + std::to_string(world) + " GPUs; there are " + std::to_string(gpus));
+    list_case(list, "plain", list.family(plain_pattern, Dtype::bf16, list.hidden(), 1), world, "every case",
+              fmt::format("{} ranks need {} GPUs; there are {}", world, world, gpus));
   }
 }
 

@@ -1,5 +1,7 @@
 // The fusion space: prologues, residual, norms and quantisations in combination, each with and without its optional
 // outputs; group sizes; shapes of mixture-of-experts inputs.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 
@@ -217,10 +219,10 @@ CaseList::Body moe_body(const std::vector<MoeShape>& shapes) {
         request.tokens = tokens;
         request.moe = shape;
         request.calls = 2;
-        const std::string what = std::to_string(shape.experts) + " experts or " + std::to_string(shape.top_k) +
-                                 " choices, " + (shape.shared ? "shared output" : "nothing shared") +
-                                 (shape.weights_fp32 ? "" : ", weights in the activation dtype") + ", " +
-                                 tokens_text(tokens);
+        const std::string what =
+            fmt::format("{} experts or {} choices, {}{}, {}", shape.experts, shape.top_k,
+                        (shape.shared ? "shared output" : "nothing shared"),
+                        (shape.weights_fp32 ? "" : ", weights in the activation dtype"), tokens_text(tokens));
         if (!series.check(subject_of(candidate), request, what)) return series.verdict;
       }
     }
@@ -240,8 +242,7 @@ void add_group_size_cases(CaseList& list) {
     for (const char* scales : {"_ue8m0", "_fp32"}) {
       // A quick run on the CPU device gives each size to one of the two.
       if (list.on_cpu() && !list.full() && (turn % 2 == 0) != (scales[1] == 'u')) continue;
-      const std::string pattern =
-          std::string(plain_pattern) + "_residual_rmsnorm_fp8_group" + std::to_string(group) + scales;
+      const std::string pattern = fmt::format("{}_residual_rmsnorm_fp8_group{}{}", plain_pattern, group, scales);
       const ProblemFamily shape = list.family(pattern, all_dtypes[turn / 2 % 3], hidden, 7);
       list.add("group sizes", list.next_that_fits(shape, turn), shape, "", CaseList::at_tokens({1, 7}));
     }

@@ -1,4 +1,6 @@
 // Graphs, kernels that start early, and calls whose grids change.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -39,7 +41,7 @@ Verification replayed(ConformanceBench& bench, RunnableCandidate& candidate, Ver
   VerifyRequest request;
   request.tokens = 16;
   for (request.seed = 1; request.seed <= 3; ++request.seed) {
-    if (!series.check(subject, request, "replays with inputs " + std::to_string(request.seed))) break;
+    if (!series.check(subject, request, fmt::format("replays with inputs {}", request.seed))) break;
   }
   return series.verdict;
 }
@@ -127,7 +129,7 @@ Verification changing_grids(ConformanceBench& bench, const ProblemFamily& shape,
     };
     VerifyRequest request;
     request.tokens = burst.back().second;
-    if (!series.check(subject, request, "burst " + std::to_string(i) + " ending in " + subject.name)) break;
+    if (!series.check(subject, request, fmt::format("burst {} ending in {}", i, subject.name))) break;
   }
   return series.verdict;
 }
@@ -155,8 +157,7 @@ void add_nccl_replays(CaseList& list, int replays) {
     const ProblemFamily shape = list.family(pattern, Dtype::bf16, list.hidden(), 16);
     for (const std::string name : {"classic", "symmetric"}) {
       if (!list.algorithm_wanted("nccl", name)) continue;
-      const std::string detail =
-          "capture once, replay " + std::to_string(replays) + " times, with new inputs each time";
+      const std::string detail = fmt::format("capture once, replay {} times, with new inputs each time", replays);
       const std::vector<CandidateSpec> specs = enumerate_candidates(list.group(), shape, {});
       const auto found = std::find_if(specs.begin(), specs.end(), [&](const auto& spec) { return spec.nccl == name; });
       if (found != specs.end()) {
@@ -183,12 +184,12 @@ void add_graph_cases(CaseList& list) {
   for (const AlgorithmEntry* algorithm : list.algorithms()) {
     for (const std::string_view pattern : {plain_pattern, fused_pattern}) {
       const ProblemFamily shape = list.family(pattern, Dtype::bf16, list.hidden(), 16);
-      list.add("graphs", *algorithm, shape,
-               "capture once on one stream, replay " + std::to_string(replays) +
-                   " times on another, with new inputs each time",
-               [replays](ConformanceBench& bench, RunnableCandidate& candidate, Verifier& verifier) {
-                 return replayed(bench, candidate, verifier, replays);
-               });
+      list.add(
+          "graphs", *algorithm, shape,
+          fmt::format("capture once on one stream, replay {} times on another, with new inputs each time", replays),
+          [replays](ConformanceBench& bench, RunnableCandidate& candidate, Verifier& verifier) {
+            return replayed(bench, candidate, verifier, replays);
+          });
       list.add("graphs", *algorithm, shape, "two graphs of different shapes in turn, with direct calls between",
                [replays](ConformanceBench& bench, RunnableCandidate& candidate, Verifier& verifier) {
                  return alternating(bench, candidate, verifier, replays / 4);
@@ -206,8 +207,8 @@ void add_grid_change_cases(CaseList& list) {
     const ProblemFamily shape = list.family(pattern, Dtype::bf16, list.hidden(), 64);
     const std::vector<CandidateSpec> specs = different_grids(list, shape);
     if (specs.empty()) continue;
-    const std::string what = std::to_string(specs.size()) + " candidates and sizes 1 to 64 at random";
-    list.add_case(list.describe("grid changes", shape, std::to_string(calls) + " bursts, " + what), "",
+    const std::string what = fmt::format("{} candidates and sizes 1 to 64 at random", specs.size());
+    list.add_case(list.describe("grid changes", shape, fmt::format("{} bursts, {}", calls, what)), "",
                   [shape, specs, calls, seed](ConformanceBench& bench) {
                     return changing_grids(bench, shape, specs, calls, seed);
                   });

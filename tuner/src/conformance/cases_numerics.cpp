@@ -1,4 +1,6 @@
 // Values that look like "nothing has arrived", sums that depend on their order, rows in any batch, and repeats.
+#include <fmt/format.h>
+
 #include "conformance/case_list.hpp"
 
 namespace arbiter::tuning {
@@ -17,7 +19,7 @@ void add_sentinel_cases(CaseList& list) {
                      request.tokens = 37;
                      request.content = Content::special;
                      request.seed = seed * 1000 + i;
-                     if (!series.check(subject_of(candidate), request, "seed " + std::to_string(request.seed))) break;
+                     if (!series.check(subject_of(candidate), request, fmt::format("seed {}", request.seed))) break;
                    }
                    return series.verdict;
                  });
@@ -45,7 +47,7 @@ CaseList::Body repeats(int count) {
     for (int i = 0; i < count; ++i) {
       VerifyRequest request;
       request.tokens = 9;
-      if (!series.check(subject_of(candidate), request, "repeat " + std::to_string(i))) break;
+      if (!series.check(subject_of(candidate), request, fmt::format("repeat {}", i))) break;
     }
     return series.verdict;
   };
@@ -67,7 +69,7 @@ void add_numerics_cases(CaseList& list) {
       list.add("numerics", *algorithm, list.family(pattern, Dtype::bf16, list.hidden(), 37),
                "a row alone and in any batch", CaseList::at_tokens({1, 2, 3, 8, 37}));
       list.add("numerics", *algorithm, list.family(pattern, Dtype::bf16, list.hidden(), 9),
-               std::to_string(count) + " repeats are identical", repeats(count));
+               fmt::format("{} repeats are identical", count), repeats(count));
     }
   }
 }

@@ -1,4 +1,6 @@
 // Plain allreduce of every count, lists of tokens on one workspace, and every hidden size.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "conformance/case_list.hpp"
@@ -78,7 +80,7 @@ void add_odd_counts(CaseList& list) {
   if (!list.area_wanted("plain") || !list.options().algorithms.empty()) return;
   for (const std::int64_t count : {1, 7, 511, 65537}) {
     const ProblemFamily shape = list.family(plain_pattern, Dtype::bf16, 8, count / 8 + 1);
-    list.add_case(list.describe("plain", shape, "count " + std::to_string(count)), "",
+    list.add_case(list.describe("plain", shape, fmt::format("count {}", count)), "",
                   [shape, count](ConformanceBench& bench) { return odd_count(bench, shape, count); });
   }
 }

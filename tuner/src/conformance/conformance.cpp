@@ -1,5 +1,7 @@
 #include "arbiter/tuner/conformance.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -21,8 +23,7 @@ constexpr std::size_t kept_verifiers = 4;
 constexpr std::size_t kept_candidates = 64;
 
 std::string family_key(const ProblemFamily& family) {
-  return family.pattern + " " + std::string(to_string(family.dtype)) + " " + std::to_string(family.hidden) + " " +
-         std::to_string(family.max_tokens);
+  return fmt::format("{} {} {} {}", family.pattern, to_string(family.dtype), family.hidden, family.max_tokens);
 }
 
 }  // namespace
@@ -195,9 +196,9 @@ ConformanceReport run_conformance(std::shared_ptr<Bootstrap> bootstrap, std::sha
     }
     if (sink != nullptr) {
       Progress progress;
-      progress.doing = result.area + ": " + result.pattern + " " + std::string(to_string(result.dtype)) +
-                       " hidden=" + std::to_string(result.hidden) + " tokens=" + std::to_string(result.tokens) +
-                       " world=" + std::to_string(result.world) + (result.detail.empty() ? "" : ", " + result.detail);
+      progress.doing =
+          fmt::format("{}: {} {} hidden={} tokens={} world={}{}", result.area, result.pattern, to_string(result.dtype),
+                      result.hidden, result.tokens, result.world, (result.detail.empty() ? "" : ", " + result.detail));
       progress.candidate = result.candidate;
       progress.done = i;
       progress.total = cases.size();

@@ -1,5 +1,7 @@
 #include "arbiter/tuner/link_check.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -104,7 +106,7 @@ struct LinkCheck::Impl {
     const auto [rank, offset] = world.workspace_offset(memory);
     if (rank < 0) return "a tensor";
     const WorkspaceLayout& layout = world.layout();
-    const std::string whose = "rank " + std::to_string(rank) + "'s ";
+    const std::string whose = fmt::format("rank {}'s ", rank);
     if (offset < layout.push_offset) return whose + "control block, byte " + text(offset);
     if (offset >= layout.staging_offset) return whose + "staging area, byte " + text(offset - layout.staging_offset);
     const std::uint64_t buffer = (offset - layout.push_offset) / layout.push_stride;
@@ -181,9 +183,9 @@ struct LinkCheck::Impl {
     statistics.most_pending = std::max(statistics.most_pending, run.most_pending);
     if (outcome.wrong.empty()) return {};
     outcome = once(true);  // the same run, told
-    std::string result = name + " with " + std::to_string(world.ranks()) + " ranks, seed " + text(seed) + ": ";
+    std::string result = fmt::format("{} with {} ranks, seed {}: ", name, world.ranks(), text(seed));
     if (outcome.call >= 0) {
-      result += "call " + std::to_string(outcome.call + 1) + " on rank " + std::to_string(outcome.rank) + ": ";
+      result += fmt::format("call {} on rank {}: ", outcome.call + 1, outcome.rank);
     }
     result += outcome.wrong + explain(chosen, outcome);
     for (std::size_t c = 0; c < chosen.calls.size(); ++c) result += "\n  " + describe(chosen, c);
@@ -209,8 +211,7 @@ std::vector<LinkCheckOptions> link_check_algorithms() {
 
 LinkCheck::LinkCheck(const LinkCheckOptions& options) {
   if (options.world < 2 || options.world > max_world) {
-    throw InvalidArgument("a link check of " + std::to_string(options.world) + " ranks; expected 2 to " +
-                          std::to_string(max_world));
+    throw InvalidArgument(fmt::format("a link check of {} ranks; expected 2 to {}", options.world, max_world));
   }
   impl_ = std::make_unique<Impl>(options);
 }

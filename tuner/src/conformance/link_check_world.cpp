@@ -1,5 +1,7 @@
 #include "conformance/link_check_world.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -166,8 +168,7 @@ std::vector<CandidateSpec> LinkWorld::choose(const Group& group, const LinkCheck
   const AlgorithmEntry& own = group.catalogue().algorithm(options.backend, options.algorithm);
   std::vector<Variant> variants = variants_of(group, own, family_);
   if (variants.empty()) {
-    throw Unsupported("'" + options.name() + "' has no variant for " + std::to_string(options.world) +
-                      " ranks on the CPU device");
+    throw Unsupported(fmt::format("'{}' has no variant for {} ranks on the CPU device", options.name(), options.world));
   }
   for (const Variant& variant : spread(variants)) add(variant);
   const std::size_t own_count = chosen.size();
@@ -297,7 +298,7 @@ LinkWorld::Outcome LinkWorld::check(const std::vector<LinkCall>& calls) const {
         if (output[i] == half(expected_[c][i])) continue;
         std::array<char, 64> bits{};
         std::snprintf(bits.data(), bits.size(), "0x%04x, expected 0x%04x", output[i], half(expected_[c][i]));
-        outcome.wrong = "element " + std::to_string(i) + " has the bits " + bits.data();
+        outcome.wrong = fmt::format("element {} has the bits {}", i, bits.data());
         outcome.rank = static_cast<int>(r);
         outcome.call = static_cast<int>(c);
         return outcome;

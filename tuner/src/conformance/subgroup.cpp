@@ -1,5 +1,7 @@
 #include "conformance/subgroup.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -24,8 +26,7 @@ std::int64_t announce(Bootstrap& parent, std::int64_t mine) {
   for (const std::int64_t one : all) {
     if (one == follows) continue;
     if (next != follows && one != next) {
-      throw Disagreement("members of a sub-group exchange different things: " + std::to_string(next) + " and " +
-                         std::to_string(one) + " bytes");
+      throw Disagreement(fmt::format("members of a sub-group exchange different things: {} and {} bytes", next, one));
     }
     next = one;
   }

@@ -1,5 +1,7 @@
 #include "arbiter/tuner/bench.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -67,8 +69,8 @@ class Bench {
     std::vector<ProblemFamily> families;
     for (const Problem& problem : options_.problems) {
       if (problem.world != group_.size()) {
-        throw InvalidArgument("'" + problem.name() + "' is for " + std::to_string(problem.world) +
-                              " ranks; this group has " + std::to_string(group_.size()));
+        throw InvalidArgument(
+            fmt::format("'{}' is for {} ranks; this group has {}", problem.name(), problem.world, group_.size()));
       }
       if (problem.tokens < 1) throw InvalidArgument("'" + problem.name() + "': expected at least 1 token");
       ProblemFamily family = family_of(problem, problem.tokens);
@@ -89,8 +91,7 @@ class Bench {
   }
 
   static std::string key_of(const ProblemFamily& family) {
-    return family.pattern + " " + std::string(to_string(family.dtype)) + " " + std::to_string(family.hidden) + " " +
-           std::string(to_string(family.mode));
+    return fmt::format("{} {} {} {}", family.pattern, to_string(family.dtype), family.hidden, to_string(family.mode));
   }
 
   bool open_database() {

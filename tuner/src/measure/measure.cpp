@@ -1,5 +1,7 @@
 #include "arbiter/tuner/measure.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -206,7 +208,7 @@ std::size_t Timing::add(Subject subject, double give_up_us) {
     entry.calls = calls_for(entry.estimate_us, impl_->settings);
     if (give_up_us > 0 && entry.estimate_us > give_up_us) {
       leave_out(index, TrialStatus::failed,
-                "too slow: one call takes about " + std::to_string(std::lround(entry.estimate_us)) + " us");
+                fmt::format("too slow: one call takes about {} us", std::lround(entry.estimate_us)));
     }
   } else {
     leave_out(index, TrialStatus::failed, outcome.reason);

@@ -1,5 +1,7 @@
 #include "measure/standalone.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "arbiter/error.hpp"
@@ -10,9 +12,9 @@ std::unique_ptr<RunnableCandidate> load_standalone(Group& group, const ProblemFa
   const Enumeration kernels =
       enumerate_standalone(group.catalogue(), family.pattern, family.dtype, family.hidden, group.limits());
   if (kernels.variants.empty()) {
-    throw Unsupported("no stand-alone epilogue of '" + family.pattern +
-                      "' for hidden = " + std::to_string(family.hidden) + " on this device" +
-                      (kernels.excluded.empty() ? "" : ": " + kernels.excluded.front().reason));
+    throw Unsupported(fmt::format("no stand-alone epilogue of '{}' for hidden = {} on this device{}", family.pattern,
+                                  family.hidden,
+                                  (kernels.excluded.empty() ? "" : ": " + kernels.excluded.front().reason)));
   }
   LoadRequest request;
   request.spec.kernel = kernels.variants.front();

@@ -1,5 +1,7 @@
 #include "tune/agreement.hpp"
 
+#include <fmt/format.h>
+
 #include <string>
 #include <vector>
 
@@ -10,8 +12,8 @@ namespace arbiter::tuning {
 namespace {
 
 std::string text_of(const ProblemFamily& family) {
-  return family.pattern + " " + std::string(to_string(family.dtype)) + " hidden=" + std::to_string(family.hidden) +
-         " max_tokens=" + std::to_string(family.max_tokens) + " " + std::string(to_string(family.mode));
+  return fmt::format("{} {} hidden={} max_tokens={} {}", family.pattern, to_string(family.dtype), family.hidden,
+                     family.max_tokens, to_string(family.mode));
 }
 
 std::string text_of(const TuneOptions& options) {
@@ -28,11 +30,11 @@ std::string text_of(const TuneOptions& options) {
         static_cast<long long>(measure.rotated_bytes), static_cast<long long>(measure.max_sets),
         static_cast<long long>(options.seed), static_cast<long long>(options.resume),
         static_cast<long long>(options.restarted)}) {
-    text += std::to_string(number) + " ";
+    text += fmt::format("{} ", number);
   }
   for (const double number : {effort.give_up, effort.narrow_to, measure.replay_us, options.rules.gain,
                               options.rules.largest_tie, options.rules.precision}) {
-    text += std::to_string(number) + " ";
+    text += fmt::format("{} ", number);
   }
   return text;
 }
@@ -47,7 +49,7 @@ void require_agreement(Group& group, const TuneOptions& options, std::span<const
   parts.emplace_back("problems", families);
   for (const auto& state : states) {
     std::string names;
-    for (const std::int64_t tokens : state->sizes) names += std::to_string(tokens) + " ";
+    for (const std::int64_t tokens : state->sizes) names += fmt::format("{} ", tokens);
     for (std::size_t i = 0; i < state->space.size(); ++i) names += "\n" + state->space.name(i);
     parts.emplace_back("candidates of " + text_of(state->family), names);
   }
@@ -67,9 +69,10 @@ void require_agreement(Group& group, const TuneOptions& options, std::span<const
       what = parts[i].first;
       break;
     }
-    throw Disagreement("rank " + std::to_string(rank) + " has other " + what +
-                       " than rank 0; every rank must tune the same problems with the same options on the same kind of "
-                       "device");
+    throw Disagreement(
+        fmt::format("rank {} has other {} than rank 0; every rank must tune the same problems with the same options on "
+                    "the same kind of device",
+                    rank, what));
   }
 }
 

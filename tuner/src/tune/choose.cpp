@@ -1,5 +1,7 @@
 #include "arbiter/tuner/choose.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -114,7 +116,7 @@ std::optional<Choice> choose(std::span<const Measured> measured, const std::opti
 
 std::vector<std::int64_t> token_grid(std::int64_t max_tokens) {
   if (max_tokens < 1) {
-    throw InvalidArgument("max_tokens is " + std::to_string(max_tokens) + "; expected at least 1");
+    throw InvalidArgument(fmt::format("max_tokens is {}; expected at least 1", max_tokens));
   }
   std::vector<std::int64_t> grid;
   for (std::int64_t power = 1; power < max_tokens; power *= 2) {

@@ -1,5 +1,7 @@
 #include "arbiter/tuner/inspect.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -39,8 +41,8 @@ std::string why_won(const InspectedCandidate& winner, const std::vector<Measured
   });
   if (is_winner(alone)) {
     if (ties == 0) return "winner: fastest beyond noise";
-    return "winner: fastest with " + std::to_string(ties) + (ties == 1 ? " other" : " others") +
-           " within noise, by numerics, then blocks";
+    return fmt::format("winner: fastest with {}{} within noise, by numerics, then blocks", ties,
+                       (ties == 1 ? " other" : " others"));
   }
   if (is_winner(choose(timed, *winner.latest.candidate, rules))) {
     return "winner: within noise of the fastest, and it wins the neighbouring sizes";
@@ -56,7 +58,7 @@ std::string why_not_preferred(const InspectedCandidate& loser, const InspectedCa
   const int best_blocks = winner.latest.trial->blocks;
   if (mine > best) return "less strict numerics: " + std::string(to_string(mine));
   if (mine == best && blocks > best_blocks) {
-    return "takes " + std::to_string(blocks) + " blocks, not " + std::to_string(best_blocks);
+    return fmt::format("takes {} blocks, not {}", blocks, best_blocks);
   }
   if (mine == best && blocks == best_blocks && loser.slower_percent >= 0) return "slower by a hair";
   return "the winner of the neighbouring sizes is kept";
@@ -71,7 +73,7 @@ std::string why_lost(const InspectedCandidate& loser, const InspectedCandidate& 
 }
 
 std::string why_screened_out(const InspectedCandidate& loser) {
-  const std::string after = " after " + std::to_string(loser.summary->samples) + " samples";
+  const std::string after = fmt::format(" after {} samples", loser.summary->samples);
   return "screened out: " +
          (loser.slower_percent < 0 ? "faster by " + percent(-loser.slower_percent)
                                    : "slower by " + percent(loser.slower_percent)) +

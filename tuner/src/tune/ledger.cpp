@@ -1,5 +1,7 @@
 #include "tune/ledger.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <ctime>
 
@@ -27,9 +29,10 @@ void require_no_snapshot(const std::filesystem::path& path) {
     return;  // not a database, or damaged: opening it says so
   }
   if (decisions == 0) return;
-  throw DatabaseError("'" + path.string() + "': it is a snapshot: it has " + std::to_string(decisions) +
-                      " decisions and none of the measurements that they were made from. A tune writes measurements "
-                      "into a work database: name one with --db (ARBITER_DB is what programs read)");
+  throw DatabaseError(fmt::format(
+      "'{}': it is a snapshot: it has {} decisions and none of the measurements that they were made from. A tune "
+      "writes measurements into a work database: name one with --db (ARBITER_DB is what programs read)",
+      path.string(), decisions));
 }
 
 bool is_of(const Problem& problem, const ProblemFamily& family, int world) {
@@ -188,13 +191,15 @@ std::string Ledger::finish_run() {
     database_->finish_run(run_.id, run_);
     open_ = false;
     if (run_.clocks_dropped) {
-      said = "the SM clock dropped by more than 5% during this run, from " + std::to_string(highest_clock_mhz_) +
-             " to " + std::to_string(lowest_clock_mhz_) + " MHz (power: " + std::to_string(run_.power_start_watts) +
-             " W at the start, " + std::to_string(run_.power_end_watts) + " W at the end)";
+      said = fmt::format(
+          "the SM clock dropped by more than 5% during this run, from {} to {} MHz (power: {} W at the start, {} W at "
+          "the end)",
+          highest_clock_mhz_, lowest_clock_mhz_, run_.power_start_watts, run_.power_end_watts);
     } else if (run_.power_dropped()) {
-      said = "the power draw fell during this run, from " + std::to_string(run_.power_start_watts) + " W to " +
-             std::to_string(run_.power_end_watts) +
-             " W: its cap was lowered, or something else ran on the GPU at the start; tune again on an idle node";
+      said = fmt::format(
+          "the power draw fell during this run, from {} W to {} W: its cap was lowered, or something else ran on the "
+          "GPU at the start; tune again on an idle node",
+          run_.power_start_watts, run_.power_end_watts);
     }
   });
   return group_.bootstrap().broadcast(said, 0);

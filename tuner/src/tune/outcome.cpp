@@ -1,5 +1,7 @@
 #include "tune/outcome.hpp"
 
+#include <fmt/format.h>
+
 #include <cerrno>
 #include <new>
 #include <system_error>
@@ -90,7 +92,7 @@ Outcome agree(Bootstrap& bootstrap, const Outcome& mine) {
     if (codes[rank] == worst) {
       const bool passing = worst == static_cast<std::uint32_t>(Severity::passing) && !is_passing(reasons[rank]);
       return {static_cast<Severity>(worst),
-              (passing ? std::string(passing_cause) : "") + "rank " + std::to_string(rank) + ": " + reasons[rank]};
+              fmt::format("{}rank {}: {}", (passing ? std::string(passing_cause) : ""), rank, reasons[rank])};
     }
   }
   return {static_cast<Severity>(worst), mine.reason};

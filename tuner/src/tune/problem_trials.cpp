@@ -1,4 +1,6 @@
 // One candidate on one problem: loaded, written down as running, verified, timed, written down with its outcome.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -19,7 +21,7 @@ std::string launch_key(const RunnableCandidate& candidate, std::int64_t tokens) 
   CandidateSpec spec = candidate.spec();
   if (!spec.kernel) return spec.name();
   spec.max_blocks = 0;
-  return spec.name() + " x" + std::to_string(candidate.geometry(tokens).blocks);
+  return fmt::format("{} x{}", spec.name(), candidate.geometry(tokens).blocks);
 }
 
 int blocks_of(const RunnableCandidate& candidate, std::int64_t tokens) {

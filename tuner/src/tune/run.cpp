@@ -1,5 +1,7 @@
 #include "tune/run.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
@@ -262,9 +264,8 @@ std::vector<CandidateSpec> TuneRun::plain_winners(const FamilyState& state, std:
 /// "allreduce bf16 hidden=4096 graph on 12 ranks: why"
 std::string TuneRun::why_undecided(const FamilyState& state) const {
   const ProblemFamily& family = state.family;
-  std::string text = family.pattern + " " + std::string(to_string(family.dtype)) +
-                     " hidden=" + std::to_string(family.hidden) + " " + std::string(to_string(family.mode)) + " on " +
-                     std::to_string(group_.size()) + " ranks: ";
+  std::string text = fmt::format("{} {} hidden={} {} on {} ranks: ", family.pattern, to_string(family.dtype),
+                                 family.hidden, to_string(family.mode), group_.size());
   if (state.space.size() == 0) {
     std::vector<Excluded> excluded;
     enumerate_candidates(group_, family, {}, &excluded);

@@ -1,5 +1,7 @@
 #include "tune/schedule.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "arbiter/error.hpp"
@@ -10,13 +12,13 @@ std::vector<std::int64_t> sizes_of(const ProblemFamily& family, const std::vecto
   if (asked.empty()) return token_grid(family.max_tokens);
   std::vector<std::int64_t> sizes;
   for (const std::int64_t tokens : asked) {
-    if (tokens < 1) throw InvalidArgument("tokens = " + std::to_string(tokens) + "; expected at least 1");
+    if (tokens < 1) throw InvalidArgument(fmt::format("tokens = {}; expected at least 1", tokens));
     if (tokens <= family.max_tokens) sizes.push_back(tokens);
   }
   std::sort(sizes.begin(), sizes.end());
   sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
   if (sizes.empty()) {
-    throw InvalidArgument("none of the sizes to measure is at most max_tokens = " + std::to_string(family.max_tokens));
+    throw InvalidArgument(fmt::format("none of the sizes to measure is at most max_tokens = {}", family.max_tokens));
   }
   return sizes;
 }

@@ -1,5 +1,7 @@
 #include "arbiter/startup_tune.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <optional>
@@ -72,8 +74,8 @@ void add(std::vector<DecisionSet>& sets, const Environment& here, const TuneResu
 StartupTuneResult tune_at_startup(const std::shared_ptr<Bootstrap>& bootstrap, const std::shared_ptr<Device>& device,
                                   const StartupTuneOptions& options, ProgressSink* sink) {
   if (options.budget.count() <= 0) {
-    throw InvalidArgument("the budget of a startup tune is " + std::to_string(options.budget.count()) +
-                          " ms; expected more than 0");
+    throw InvalidArgument(
+        fmt::format("the budget of a startup tune is {} ms; expected more than 0", options.budget.count()));
   }
   StartupTuneResult result;
   std::vector<DecisionSet> known = given_decisions(*bootstrap, options.communicator, result.notes);

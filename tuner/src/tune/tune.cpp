@@ -1,5 +1,7 @@
 #include "arbiter/tuner/tune.hpp"
 
+#include <fmt/format.h>
+
 #include <memory>
 
 #include "arbiter/error.hpp"
@@ -25,13 +27,13 @@ void check(Group& group, const TuneOptions& options) {
   for (const ProblemFamily& family : options.families) {
     group.catalogue().pattern(family.pattern);
     if (family.max_tokens < 1) {
-      throw InvalidArgument("family '" + family.pattern + "': max_tokens is " + std::to_string(family.max_tokens) +
-                            "; expected at least 1");
+      throw InvalidArgument(
+          fmt::format("family '{}': max_tokens is {}; expected at least 1", family.pattern, family.max_tokens));
     }
     const std::size_t vector = vector_elements(family.dtype);
     if (family.hidden <= 0 || static_cast<std::size_t>(family.hidden) % vector != 0) {
-      throw InvalidArgument("family '" + family.pattern + "': hidden is " + std::to_string(family.hidden) +
-                            "; expected a positive multiple of " + std::to_string(vector));
+      throw InvalidArgument(fmt::format("family '{}': hidden is {}; expected a positive multiple of {}", family.pattern,
+                                        family.hidden, vector));
     }
   }
 }

@@ -1,5 +1,7 @@
 #include "verify/compare.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -27,7 +29,7 @@ std::string value_text(const unsigned char* data, std::size_t index, Dtype dtype
 }
 
 std::string place_text(std::size_t element, std::size_t width, const char* unit = "element") {
-  return "token " + std::to_string(element / width) + ", " + unit + " " + std::to_string(element % width);
+  return fmt::format("token {}, {} {}", element / width, unit, element % width);
 }
 
 std::string hexadecimal(std::uint32_t value, std::size_t bytes) {
@@ -76,7 +78,7 @@ void ExactComparison::compare_elements(std::size_t offset, std::span<const unsig
 
 std::string ExactComparison::verdict() const {
   if (different_ == 0) return {};
-  return first_ + "; " + std::to_string(different_) + " of " + std::to_string(elements_) + " elements differ";
+  return fmt::format("{}; {} of {} elements differ", first_, different_, elements_);
 }
 
 TolerantComparison::TolerantComparison(const std::vector<double>& expected, Dtype dtype, int hidden, double allowed)
@@ -131,15 +133,15 @@ std::string compare_scales(const Bytes& found, const Bytes& expected, const Quan
       is_scale[offset] = true;
       const std::uint32_t is = scale_at(found, offset), should_be = scale_at(expected, offset);
       if (same(is, should_be)) continue;
-      return "the scale of token " + std::to_string(row) + ", group " + std::to_string(group) + " is " +
-             (fp32 ? value_text(found.data(), offset / bytes, Dtype::fp32) : hexadecimal(is, bytes)) + ", expected " +
-             (fp32 ? value_text(expected.data(), offset / bytes, Dtype::fp32) : hexadecimal(should_be, bytes)) +
-             " (at byte " + std::to_string(offset) + ")";
+      return fmt::format(
+          "the scale of token {}, group {} is {}, expected {} (at byte {})", row, group,
+          (fp32 ? value_text(found.data(), offset / bytes, Dtype::fp32) : hexadecimal(is, bytes)),
+          (fp32 ? value_text(expected.data(), offset / bytes, Dtype::fp32) : hexadecimal(should_be, bytes)), offset);
     }
   }
   for (std::size_t at = 0; at < found.size(); at += bytes) {
     if (!is_scale[at] && found[at] != 0) {
-      return "the pad at byte " + std::to_string(at) + " is " + hexadecimal(found[at], 1) + ", expected 0";
+      return fmt::format("the pad at byte {} is {}, expected 0", at, hexadecimal(found[at], 1));
     }
   }
   return {};

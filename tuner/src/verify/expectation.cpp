@@ -1,5 +1,7 @@
 #include "verify/expectation.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -133,8 +135,10 @@ std::string Expectations::norm_fault(const Bytes& input, const Bytes& norm, cons
     if (std::isnan(squares)) {
       for (std::size_t i = 0; i < width; ++i) {
         if (std::isnan(formats::read(found.data(), i, family_.dtype))) continue;
-        return "the stand-alone norm itself is wrong: row " + std::to_string(row) +
-               " of its input has a NaN, and element " + std::to_string(i) + " of the norm is a number";
+        return fmt::format(
+            "the stand-alone norm itself is wrong: row {} of its input has a NaN, and element {} of the norm is a "
+            "number",
+            row, i);
       }
     }
     if (!(squares < 1e37)) continue;
@@ -143,7 +147,7 @@ std::string Expectations::norm_fault(const Bytes& input, const Bytes& norm, cons
     TolerantComparison comparison(expected, family_.dtype, family_.hidden, tolerance(family_.dtype, 1));
     comparison.visit(0, found);
     const std::string what = comparison.verdict();
-    if (!what.empty()) return "the stand-alone norm itself is wrong: in row " + std::to_string(row) + ", " + what;
+    if (!what.empty()) return fmt::format("the stand-alone norm itself is wrong: in row {}, {}", row, what);
   }
   return {};
 }

@@ -1,5 +1,7 @@
 #include "verify/tensors.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -246,8 +248,8 @@ std::string Tensors::check_guards(std::int64_t tokens, HostBuffer& host, StreamH
       if (host.data()[at] == guard()[at % guard_bytes]) continue;
       const bool before = at < guard_bytes;
       const std::size_t distance = before ? guard_bytes - at : at - guard_bytes;
-      return "wrote outside of " + std::string(to_string(tensor)) + ": the byte " + std::to_string(distance) +
-             (before ? " bytes before its start" : " bytes behind its end") + " was overwritten";
+      return fmt::format("wrote outside of {}: the byte {}{} was overwritten", to_string(tensor), distance,
+                         (before ? " bytes before its start" : " bytes behind its end"));
     }
   }
   return {};

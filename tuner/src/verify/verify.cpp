@@ -1,5 +1,7 @@
 #include "arbiter/tuner/verify.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
 #include <vector>
@@ -265,7 +267,7 @@ struct Verifier::Impl {
       comparison.visit(0, set.read(Tensor::quant_out, begin * quantised_row, end * quantised_row, host, stream()));
       const std::string difference = comparison.verdict();
       return difference.empty() ? Outcome{}
-                                : wrong(Tensor::quant_out, "from token " + std::to_string(first) + ": " + difference);
+                                : wrong(Tensor::quant_out, fmt::format("from token {}: {}", first, difference));
     };
     const std::int64_t head = std::min(tokens, requantised_rows);
     Outcome outcome = check(0, head);
