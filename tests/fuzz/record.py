@@ -4,7 +4,8 @@
     cmake --preset fuzz && cmake --build --preset fuzz
     tests/fuzz/record.py --seconds 3600 --output bench/results/2026-01-31-fuzz.json
 
-Several workers of a target share what they find. The seconds that count are those of all workers together. Exit status 1
+Several workers of a target share what they find. The seconds that count are those of all workers together; beside them
+stands the processor time that they had, which is less where workers outnumber processors. Exit status 1
 if any target found anything; the input lies where "artifacts" says.
 """
 
@@ -16,6 +17,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 SOURCE = pathlib.Path(__file__).resolve().parent
 TARGETS = {  # and the folder of its seeds
@@ -47,14 +49,20 @@ def run_worker(build: pathlib.Path, target: str, seconds: int, worker: int) -> d
         str(found),
         str(SOURCE / "corpus" / TARGETS[target]),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    stats = dict(re.findall(r"^stat::(\w+):\s+(\d+)$", done.stderr, re.M))
-    if done.returncode != 0:
-        print(f"{target}, worker {worker}: exit status {done.returncode}\n{done.stderr[-4000:]}", file=sys.stderr)
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        output = log.read()
+    stats = dict(re.findall(r"^stat::(\w+):\s+(\d+)$", output, re.M))
+    if process.returncode != 0:
+        print(f"{target}, worker {worker}: exit status {process.returncode}\n{output[-4000:]}", file=sys.stderr)
     return {
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "executions": int(stats.get("number_of_executed_units", 0)),
         "new_inputs": int(stats.get("new_units_added", 0)),
-        "failed": done.returncode != 0,
+        "failed": process.returncode != 0,
     }
 
 
@@ -81,6 +89,7 @@ def main() -> int:
                 {
                     "target": target,
                     "seconds": options.seconds * options.workers,
+                    "cpu_seconds": round(sum(result["cpu_seconds"] for result in results)),
                     "executions": sum(result["executions"] for result in results),
                     "new_inputs": sum(result["new_inputs"] for result in results),
                     "failed": sum(result["failed"] for result in results),
