@@ -40,16 +40,17 @@ target_link_libraries(arbiter_sqlite INTERFACE ${ARBITER_SQLITE} Threads::Thread
 
 # spdlog and fmt: headers only, since Debian has no static libraries of them. Compiling what fmt does takes seconds: one
 # source has it for all (generator/src/text/format.cpp), and the one that logs has it too.
+# Their folders are read now: the packages' own targets are not known in the folders of a project that takes this one in.
 find_package(spdlog REQUIRED)
 find_package(fmt REQUIRED)
+get_target_property(fmt_include fmt::fmt-header-only INTERFACE_INCLUDE_DIRECTORIES)
+get_target_property(spdlog_include spdlog::spdlog_header_only INTERFACE_INCLUDE_DIRECTORIES)
 add_library(arbiter_fmt INTERFACE)
 add_library(arbiter::fmt ALIAS arbiter_fmt)
-target_include_directories(arbiter_fmt SYSTEM INTERFACE
-  $<TARGET_PROPERTY:fmt::fmt-header-only,INTERFACE_INCLUDE_DIRECTORIES>)
+target_include_directories(arbiter_fmt SYSTEM INTERFACE ${fmt_include})
 add_library(arbiter_logging INTERFACE)
 add_library(arbiter::logging ALIAS arbiter_logging)
-target_include_directories(arbiter_logging SYSTEM INTERFACE
-  $<TARGET_PROPERTY:spdlog::spdlog_header_only,INTERFACE_INCLUDE_DIRECTORIES>)
+target_include_directories(arbiter_logging SYSTEM INTERFACE ${spdlog_include})
 
 # CUDA: headers and the static runtime. NVRTC, NCCL and the driver are opened at run time.
 find_package(CudaRuntime 12.8 REQUIRED)  # the first with sm_100a
