@@ -15,7 +15,8 @@ namespace {
 int with_file_limit(std::uint64_t bytes, const std::function<int()>& action) {
   const pid_t child = ::fork();
   if (child == 0) {
-    ::signal(SIGXFSZ, SIG_IGN);  // otherwise the write would kill the process instead of failing
+    // The signal of such a write keeps its default, which is to end the process: a host program does not change that.
+    ::signal(SIGXFSZ, SIG_DFL);
     const rlimit limit{.rlim_cur = bytes, .rlim_max = bytes};
     if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) ::_exit(100);
     int result = 101;
@@ -136,6 +137,42 @@ TEST(DiskFullTest, NoRoomToCreateADatabase) {
         << limit;
     EXPECT_NO_THROW(WorkDatabase::open(path)) << "with room again, the half-made file is no obstacle: " << limit;
   }
+}
+
+TEST(DiskFullTest, ReadingWhatACrashLeftNeedsRoomAndSaysSo) {
+  ScratchDirectory scratch;
+  const auto path = scratch / "work.db", crashed = scratch / "crashed.db";
+  WorkDatabase database = WorkDatabase::open(path);
+  database.replace_decisions(example_environment(), example_decisions(200));
+  for (const char* suffix : {"", "-wal"}) write_file(crashed.native() + suffix, read_file(path.native() + suffix));
+  EXPECT_EQ(read_decisions(crashed).at(0).decisions, example_decisions(200));
+  EXPECT_EQ(with_file_limit(4096,
+                            [&] {
+                              try {
+                                read_decisions(crashed);
+                              } catch (const DatabaseError& error) {
+                                return std::string(error.what()).find("no room") != std::string::npos ? 0 : 2;
+                              }
+                              return 1;
+                            }),
+            0);
+}
+
+TEST(DiskFullTest, TheHostProgramsSignalsAreAsTheyWere) {
+  ScratchDirectory scratch;
+  const int kept = with_file_limit(5'000, [&] {
+    struct sigaction disposition {};
+    sigset_t mask;
+    try {
+      WorkDatabase::open(scratch / "work.db");
+    } catch (const DatabaseError&) {
+      const bool same = ::sigaction(SIGXFSZ, nullptr, &disposition) == 0 && disposition.sa_handler == SIG_DFL &&
+                        ::pthread_sigmask(SIG_BLOCK, nullptr, &mask) == 0 && ::sigismember(&mask, SIGXFSZ) == 0;
+      return same ? 0 : 2;
+    }
+    return 1;
+  });
+  EXPECT_EQ(kept, 0);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/file_size_signal.hpp"
 
 namespace fs = std::filesystem;
 
@@ -200,6 +201,7 @@ WriterLock::WriterLock(const fs::path& database)
   }
   const std::string text = fmt::format("process {} on {}\n", process_, host_name());
   // Only for the message that a second writer gets: not worth failing for.
+  const FileSizeSignalBlocked blocked;
   if (::pwrite(descriptor_, text.data(), text.size(), 0) < 0) return;
 }
 

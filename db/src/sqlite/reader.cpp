@@ -10,6 +10,7 @@
 #include <memory>
 #include <system_error>
 
+#include "arbiter/generator/file_size_signal.hpp"
 #include "arbiter/generator/temporary_folder.hpp"
 #include "sqlite/files.hpp"
 #include "sqlite/snapshot.hpp"
@@ -94,6 +95,7 @@ bool no_locks_here(const SqliteError& error) {
 
 /// Copy the main file through SQLite's descriptor (see Connection::header) and what lies beside it.
 Connection recover_copy(const Connection& original, const fs::path& path, const TemporaryFolder& directory) {
+  const FileSizeSignalBlocked blocked;
   const fs::path copy = directory.path() / "copy.db";
   std::ofstream out(copy, std::ios::binary);
   const std::uint64_t bytes = original.header().file_bytes;

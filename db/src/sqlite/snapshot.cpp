@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "arbiter/generator/file_size_signal.hpp"
 #include "records/kernels.hpp"
 #include "sqlite/files.hpp"
 #include "sqlite/reader.hpp"
@@ -114,6 +115,7 @@ void write_snapshot_file(const fs::path& given, const std::vector<DecisionSet>& 
     throw SqliteError("'" + given.string() + "': the snapshot could not be written: " + error.what(), error.code());
   }
   {
+    const FileSizeSignalBlocked blocked;
     const int descriptor = ::open(file.path().c_str(), O_WRONLY | O_CLOEXEC);
     const bool written = descriptor >= 0 && ::pwrite(descriptor, seal, sizeof seal, seal_offset) == sizeof seal;
     if (descriptor >= 0) ::close(descriptor);

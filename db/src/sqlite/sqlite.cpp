@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "arbiter/db/database.hpp"
+#include "arbiter/generator/file_size_signal.hpp"
 
 namespace arbiter {
 
@@ -117,9 +118,16 @@ std::string size_problem(const FileHeader& header) {
                      header.file_bytes, promised);
 }
 
-void Connection::Close::operator()(sqlite3* handle) const noexcept { sqlite3_close_v2(handle); }
+// SQLite writes in more places than those that say so: closing empties the write-ahead log into the file, a read makes
+// the index of that log or sorts in a temporary file, letting go of a statement may undo it. So every call into it that
+// can reach the disk is made with SIGXFSZ blocked.
+void Connection::Close::operator()(sqlite3* handle) const noexcept {
+  const FileSizeSignalBlocked blocked;
+  sqlite3_close_v2(handle);
+}
 
 Connection Connection::open_uri(const std::string& uri, int flags, std::string name) {
+  const FileSizeSignalBlocked blocked;
   sqlite3* handle = nullptr;
   const int code = sqlite3_open_v2(uri.c_str(), &handle, flags | SQLITE_OPEN_URI | SQLITE_OPEN_FULLMUTEX, nullptr);
   Connection connection(handle, std::move(name));
@@ -209,6 +217,7 @@ Connection Connection::from_image(std::string_view image, bool writable, std::st
 }
 
 void Connection::execute(std::string_view sql) {
+  const FileSizeSignalBlocked blocked;
   begin_statement();
   const int code = sqlite3_exec(handle(), std::string(sql).c_str(), nullptr, nullptr, nullptr);
   if (code != SQLITE_OK) fail(code, "a statement failed");
@@ -227,6 +236,7 @@ std::string Connection::text(std::string_view sql) {
 }
 
 std::string Connection::serialize() const {
+  const FileSizeSignalBlocked blocked;
   sqlite3_int64 bytes = 0;
   const std::unique_ptr<unsigned char, decltype(&sqlite3_free)> image(sqlite3_serialize(handle(), "main", &bytes, 0),
                                                                       &sqlite3_free);
@@ -270,9 +280,13 @@ void Connection::fail(int code, std::string_view doing) const {
   throw SqliteError(name_ + ": " + std::string(doing) + ": " + why + "." + advice(code), code);
 }
 
-void Statement::Finalize::operator()(sqlite3_stmt* statement) const noexcept { sqlite3_finalize(statement); }
+void Statement::Finalize::operator()(sqlite3_stmt* statement) const noexcept {
+  const FileSizeSignalBlocked blocked;
+  sqlite3_finalize(statement);
+}
 
 Statement::Statement(const Connection& connection, std::string_view sql) : connection_(&connection) {
+  const FileSizeSignalBlocked blocked;
   connection.begin_statement();
   sqlite3_stmt* statement = nullptr;
   const int code =
@@ -286,6 +300,7 @@ void Statement::check(int code) const {
 }
 
 bool Statement::step() {
+  const FileSizeSignalBlocked blocked;
   const int code = sqlite3_step(statement_.get());
   if (code == SQLITE_ROW) return true;
   if (code != SQLITE_DONE)
@@ -297,6 +312,7 @@ void Statement::run() {
   connection_->begin_statement();
   while (step()) {
   }
+  const FileSizeSignalBlocked blocked;
   check(sqlite3_reset(statement_.get()));
 }
 
@@ -367,6 +383,7 @@ Transaction::Transaction(Connection& connection) : connection_(&connection), nes
 Transaction::~Transaction() {
   // SQLite has rolled back already after some errors (disk full); then there is nothing to do.
   if (connection_ != nullptr && connection_->in_transaction()) {
+    const FileSizeSignalBlocked blocked;
     sqlite3_exec(connection_->handle(), nested_ ? "ROLLBACK TO nested; RELEASE nested" : "ROLLBACK", nullptr, nullptr,
                  nullptr);
   }

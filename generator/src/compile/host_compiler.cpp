@@ -1,13 +1,18 @@
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
+#include "arbiter/generator/file_descriptor.hpp"
 #include "arbiter/generator/temporary_folder.hpp"
+#include "arbiter/generator/whole_files.hpp"
 #include "compile/compile_log.hpp"
 #include "compile/process.hpp"
 #include "text/quote.hpp"
@@ -74,10 +79,9 @@ class HostCompiler final : public Compiler {
 
  private:
   static void write(const std::filesystem::path& path, const std::string& text) {
-    std::ofstream stream(path, std::ios::binary);
-    stream << text;
-    stream.close();
-    if (!stream) throw Unavailable("could not write " + quote(path.string()) + "; is the disk full?");
+    const FileDescriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    if (!file || !write_all(file.get(), text))
+      throw Unavailable(fmt::format("could not write {}: {}", quote(path.string()), std::strerror(errno)));
   }
 
   static std::string read(const std::filesystem::path& path) {

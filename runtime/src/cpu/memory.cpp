@@ -13,6 +13,7 @@
 #include <iterator>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/file_size_signal.hpp"
 #include "arbiter/vocabulary.hpp"
 
 namespace arbiter {
@@ -78,6 +79,7 @@ MemoryFile::MemoryFile(std::string_view owner, std::size_t bytes) {
   const std::string name = std::string(device_prefix) + std::string(owner);
   descriptor_ = ::memfd_create(name.c_str(), MFD_CLOEXEC);
   if (descriptor_ < 0) throw Unavailable(std::string("memfd_create failed: ") + std::strerror(errno));
+  const FileSizeSignalBlocked blocked;
   if (::ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0) {
     const int error = errno;
     ::close(descriptor_);

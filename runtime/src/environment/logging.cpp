@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/file_size_signal.hpp"
 #include "arbiter/generator/plain_text.hpp"
 #include "arbiter/vocabulary.hpp"
 
@@ -49,6 +50,14 @@ class HostSink final : public spdlog::sinks::base_sink<spdlog::details::null_mut
   std::string name_;
 };
 
+/// Where standard error is a file, it may be one that may not grow.
+class StandardError final : public spdlog::sinks::stderr_sink_mt {
+  void log(const spdlog::details::log_msg& message) override {
+    const FileSizeSignalBlocked blocked;
+    spdlog::sinks::stderr_sink_mt::log(message);
+  }
+};
+
 }  // namespace
 
 struct Logger::Impl {
@@ -68,7 +77,7 @@ Logger::Logger(std::string_view level, std::string name, LogSink sink) {
   if (sink) {
     destination = std::make_shared<HostSink>(std::move(sink), name);
   } else {
-    destination = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+    destination = std::make_shared<StandardError>();
   }
   // A sink of its own: nothing is registered globally, and the host program's spdlog is left alone.
   impl_ = std::make_shared<Impl>(Impl{spdlog::logger(std::move(name), std::move(destination))});

@@ -1,6 +1,11 @@
 #include "environment/logging.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
 
 #include "arbiter/error.hpp"
 
@@ -31,6 +36,20 @@ TEST(Logging, AMessageIsALineThatCannotSteerATerminal) {
   Logger("warn", "arbiter rank 2").warn("'\x1b[2J.db' is damaged\n[arbiter rank 0] warning: forged\n");
   EXPECT_EQ(::testing::internal::GetCapturedStderr(),
             "[arbiter rank 2] warning: '\\x1b[2J.db' is damaged | [arbiter rank 0] warning: forged\n");
+}
+
+[[noreturn]] void warn_into_a_file_that_may_not_grow() {
+  std::signal(SIGXFSZ, SIG_DFL);
+  const rlimit limit{8, 8};
+  std::FILE* file = std::tmpfile();
+  const bool limited = file != nullptr && setrlimit(RLIMIT_FSIZE, &limit) == 0;
+  if (!limited || dup2(fileno(file), STDERR_FILENO) < 0) _exit(1);
+  Logger("warn", "arbiter rank 2").warn("longer than that");
+  _exit(0);
+}
+
+TEST(Logging, AFileThatMayNotGrowLosesTheMessageAndNotTheProgram) {
+  EXPECT_EXIT(warn_into_a_file_that_may_not_grow(), ::testing::ExitedWithCode(0), "");
 }
 
 TEST(Logging, RefusesUnknownLevels) {
