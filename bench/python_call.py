@@ -23,8 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "python" / "tests"), str(ROOT / "python")]
 
 import null_library
+from test_quick import short_way
 
-from arbiter import Family, _abi, _quick
+from arbiter import Family, _abi, _objects, _quick
 
 TOKENS, HIDDEN, NORM = 16, 64, "allreduce_residual_rmsnorm"
 
@@ -41,6 +42,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", help="write the results here")
+    parser.add_argument(
+        "--way",
+        choices=("library", "python"),
+        default="library",
+        help="who reads the tensors: the library, where PyTorch (2.10 and later) lends it the means"
+        " (default), or Python",
+    )
     options = parser.parse_args()
     x, residual, norm, out = (torch.zeros(TOKENS, HIDDEN, dtype=torch.bfloat16) for _ in range(4))
     gamma = torch.nn.Parameter(torch.ones(HIDDEN, dtype=torch.bfloat16))
@@ -52,8 +60,11 @@ def main() -> None:
         library = null_library.build(Path(folder))
         communicator = null_library.communicator(library, gpu)
         communicator.prepare(Family(NORM, x.dtype, HIDDEN, TOKENS))
-        communicator._quick = _quick.Quick(communicator)
-        communicator._quick._stream = int  # about as quick as asking PyTorch for its stream
+        if options.way == "python" or _objects.table() is None:
+            communicator._quick = _quick.Quick(communicator)
+            communicator._quick._stream = int  # about as quick as asking PyTorch for its stream
+        else:
+            communicator._quick = short_way("library", library, communicator)
         handle, tensors = communicator._handle(NORM, "bf16", HIDDEN, TOKENS, None), _abi.Tensors()
         place, pointer, run, plain = (
             ctypes.byref(tensors),

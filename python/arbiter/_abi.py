@@ -13,6 +13,7 @@ from ctypes import (
     c_size_t,
     c_uint32,
     c_void_p,
+    py_object,
 )
 
 ABI_VERSION = 1
@@ -117,6 +118,30 @@ class Tensors(ctypes.Structure):
     ]
 
 
+class ObjectCalls(ctypes.Structure):
+    """arbiter_object_calls."""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("read", c_void_p),
+        ("current_stream", c_void_p),
+        ("absent", c_void_p),
+        ("device_type", c_int32),
+        ("device_id", c_int32),
+        ("communicator", c_void_p),
+        ("families", POINTER(Family)),
+        ("handles", POINTER(c_void_p)),
+        ("family_count", c_size_t),
+        ("residual", c_int32),
+        ("norm", c_int32),
+        ("epsilon", c_float),
+        ("weight_bias", c_float),
+        ("stream", c_void_p),
+        ("stream_given", c_int32),
+        ("reserved", c_int32),
+    ]
+
+
 _communicator = c_void_p
 _handle = c_void_p
 _text = [_communicator, c_char_p, c_size_t, POINTER(c_size_t)]
@@ -155,4 +180,10 @@ FUNCTIONS = {
     "arbiter_device_synchronize": (c_int, [_communicator, c_void_p]),
     "arbiter_quant_out_bytes": (c_int, [c_char_p, c_int, c_int64, POINTER(c_size_t)]),
     "arbiter_scale_out_bytes": (c_int, [c_char_p, c_int, c_int64, POINTER(c_size_t)]),
+}
+
+#: Called with the GIL held, through a ctypes.PyDLL: they read Python objects.
+OBJECT_FUNCTIONS = {
+    "arbiter_run_objects": (c_int, [c_void_p, *[py_object] * 5]),
+    "arbiter_all_reduce_objects": (c_int, [c_void_p, py_object, py_object]),
 }

@@ -1,4 +1,5 @@
 """The short way for PyTorch's CUDA tensors: what a call costs the host beside its launch.
+(_objects.py is shorter, where there is what it needs.)
 
 It serves the calls that it knows and gives None for all others, wrong ones too: those go the long
 way (communicator.py, _fused.py), which says what is wrong. So every test here must be at least as
@@ -9,7 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 
-from . import _abi, _patterns
+from . import _abi, _objects, _patterns
 from ._result import Fused
 
 _CODES = {torch.bfloat16: _abi.BF16, torch.float16: _abi.FP16, torch.float32: _abi.FP32}
@@ -76,6 +77,9 @@ class Quick:
         self._run = communicator._library.arbiter_run
         self._stream: Any = getattr(torch._C, "_cuda_getCurrentRawStream", None)
         self._plans: Dict[Tuple[str, torch.dtype, int], Optional[_Plan]] = {}
+
+    def forget(self) -> None:
+        """More was prepared: plans hold the communicator's own lists, which have grown."""
 
     def all_reduce(self, x: Any, out: Any, stream: Any) -> Any:
         """The sum, or None: not a case for this."""
@@ -219,3 +223,12 @@ class Quick:
             return None
         self._plans[key] = plan = _Plan(parts, hidden, handles)
         return plan
+
+
+def of(communicator: Any) -> Any:
+    """The shortest way that this PyTorch and this library have."""
+    lent = _objects.table()
+    library = _objects.functions(communicator._library) if lent is not None else None
+    if lent is not None and library is not None:
+        return _objects.Objects(communicator, lent, library)
+    return Quick(communicator)

@@ -149,7 +149,7 @@ class Communicator:
         self.device = "cpu" if options.device == _abi.DEVICE_CPU else "cuda"
         self.ordinal: int = options.ordinal if self.device == "cuda" else -1
         self._staging = _staging.Staging(self) if self.device == "cpu" else None
-        self._quick: Any = None  # _quick.Quick, from the first call with a PyTorch tensor on a GPU
+        self._quick: Any = None  # from the first call with a PyTorch tensor on a GPU
 
     # ---- Preparing -------------------------------------------------------------------------------
 
@@ -171,6 +171,8 @@ class Communicator:
             known = self._handles.setdefault(key, [])
             known.append((family.max_tokens, family.mode, handle))
             known.sort(key=lambda entry: entry[:2])
+        if self._quick is not None:
+            self._quick.forget()
 
     def prepared(
         self, pattern: str, dtype: Any, hidden: int, tokens: int, mode: Optional[str] = None
@@ -205,8 +207,9 @@ class Communicator:
         contiguous, bf16, fp16 or fp32. Served by any plain family that was prepared for the dtype
         with room for so many elements, else by NCCL; Unsupported names what to prepare. Returns the
         sum."""
-        if self._quick is not None:
-            done = self._quick.all_reduce(x, out, stream)
+        quick = self._quick
+        if quick is not None:
+            done = quick.all_reduce(x, out, stream)
             if done is not None:
                 return done
         if out is None:
@@ -273,8 +276,9 @@ class Communicator:
 
         Returns what it wrote, by name, None for the rest. Errors: InvalidArgument names the tensor;
         Unsupported says what to prepare; Poisoned."""
-        if self._quick is not None and mode is None and not arguments:
-            done = self._quick.fused(
+        quick = self._quick
+        if quick is not None and mode is None and not arguments:
+            done = quick.fused(
                 pattern, x, residual, gamma, eps, weight_bias, residual_out, norm_out, stream
             )
             if done is not None:
@@ -400,7 +404,7 @@ class Communicator:
         if self._quick is None and _arrays.is_torch(x):
             from . import _quick
 
-            self._quick = _quick.Quick(self)
+            self._quick = _quick.of(self)
 
     def _on_this_gpu(self, seen: _arrays.View, name: str) -> None:
         if seen.device != "cuda":

@@ -1,5 +1,5 @@
 """A libarbiter.so of which every function returns at once: arbiter_run and arbiter_all_reduce keep
-what they were given. For what Python does before a launch, without a GPU."""
+what they were given, from whichever function they were called. For what Python does before a launch, without a GPU."""
 
 import ctypes
 import subprocess
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from arbiter import Communicator, _abi, _library
+
+RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 
 _SOURCE = """
 #include <stddef.h>
@@ -58,17 +60,15 @@ def build(folder: Path) -> ctypes.CDLL:
         "rest": "\n".join(rest),
     }
     (folder / "null.c").write_text(text)
-    command = [
-        "cc",
-        "-w",
-        "-O2",
-        "-shared",
-        "-fPIC",
-        "-o",
-        str(folder / "null.so"),
-        str(folder / "null.c"),
-    ]
-    subprocess.run(command, check=True)
+    flags = ["-w", "-O2", "-fPIC", f"-I{RUNTIME / 'include'}"]
+    made = [folder / "null.o", folder / "objects.o"]
+    # What reads objects is the library's own, on top of the functions above.
+    subprocess.run(["cc", *flags, "-c", folder / "null.c", "-o", made[0]], check=True)
+    subprocess.run(
+        ["c++", "-std=c++20", *flags, "-c", RUNTIME / "c" / "objects.cpp", "-o", made[1]],
+        check=True,
+    )
+    subprocess.run(["c++", "-shared", "-o", folder / "null.so", *made], check=True)
     return _library._declared(ctypes.CDLL(str(folder / "null.so")), "null.so")
 
 

@@ -7,13 +7,13 @@ import shutil
 import pytest
 
 torch = pytest.importorskip("torch")
-if shutil.which("cc") is None:
-    pytest.skip("no C compiler", allow_module_level=True)
+if shutil.which("c++") is None:
+    pytest.skip("no C++ compiler", allow_module_level=True)
 
 import null_library  # noqa: E402
 
 import arbiter  # noqa: E402
-from arbiter import Family, _abi, _arrays, _fused, _quick  # noqa: E402
+from arbiter import Family, _abi, _arrays, _fused, _objects, _quick  # noqa: E402
 
 HIDDEN, GPU, STREAM = 32, 2, 77
 PATTERNS = (
@@ -62,21 +62,46 @@ def communicator(library, monkeypatch):
     made.close()
 
 
+WAYS = ["python", "library"]
+if _objects.table() is None:
+    WAYS.remove("library")  # this PyTorch lends no table
+
+
+def short_way(way, library, communicator):
+    """The library reads CPU tensors as it reads those of a GPU; there is one CPU."""
+    if way == "python":
+        return _quick.Quick(communicator)
+    made = _objects.Objects(communicator, _objects.table(), _objects.functions(library))
+    cpu = 1
+
+    def calls(original=made._calls):
+        ready = original()
+        ready.struct.device_type, ready.struct.device_id = cpu, 0
+        return ready
+
+    made._calls = calls
+    made._plain = calls()
+    return made
+
+
+@pytest.fixture(params=WAYS)
+def quick(request, library, communicator):
+    return short_way(request.param, library, communicator)
+
+
 def tensor(*shape, dtype=torch.bfloat16):
     return torch.zeros(shape, dtype=dtype)
 
 
-def both_ways(library, communicator, monkeypatch, call):
+def both_ways(library, communicator, quick, monkeypatch, call):
     """What the library was given, the long way and the short way, which must have been taken."""
-    communicator._quick = _quick.Quick(communicator)
-    short = communicator._quick
     communicator._quick = None
     with monkeypatch.context() as patch:
         patch.setattr(communicator, "_make_quick", lambda x: None)
         call()
     long = null_library.kept(library)
     long = type(long).from_buffer_copy(long)
-    communicator._quick = short
+    communicator._quick = quick
     with monkeypatch.context() as patch:
         patch.setattr(_fused, "run", lambda *_, **__: pytest.fail("the long way was taken"))
         patch.setattr(_arrays, "view", lambda *_, **__: pytest.fail("the long way was taken"))
@@ -90,7 +115,7 @@ def both_ways(library, communicator, monkeypatch, call):
 @pytest.mark.parametrize(
     "shape", [(HIDDEN,), (2, HIDDEN), (3, HIDDEN), (2, 4, HIDDEN), (0, HIDDEN)]
 )
-def test_the_same_call(library, communicator, monkeypatch, pattern, shape):
+def test_the_same_call(library, communicator, quick, monkeypatch, pattern, shape):
     x, residual, norm, summed = (tensor(*shape) for _ in range(4))
     arguments = {"pattern": pattern, "stream": STREAM, "eps": 1e-3, "weight_bias": 1.0}
     if "residual" in pattern:
@@ -98,7 +123,7 @@ def test_the_same_call(library, communicator, monkeypatch, pattern, shape):
     if "norm" in pattern:
         arguments.update(gamma=torch.nn.Parameter(tensor(HIDDEN)), norm_out=norm)
     long, short = both_ways(
-        library, communicator, monkeypatch, lambda: communicator.all_reduce_fused(x, **arguments)
+        library, communicator, quick, monkeypatch, lambda: communicator.all_reduce_fused(x, **arguments)
     )
     for name, *_ in _abi.Tensors._fields_:
         if name != "moe_weights_fp32":
@@ -112,12 +137,13 @@ def test_the_same_call(library, communicator, monkeypatch, pattern, shape):
 
 
 @pytest.mark.parametrize("shape", [(HIDDEN,), (131,), (2, 4, HIDDEN), (0, HIDDEN)])
-def test_the_same_sum(library, communicator, monkeypatch, shape):
+def test_the_same_sum(library, communicator, quick, monkeypatch, shape):
     x, out = tensor(*shape), tensor(*shape)
     for target in (out, x):
         long, short = both_ways(
             library,
             communicator,
+            quick,
             monkeypatch,
             lambda: communicator.all_reduce(x, out=target, stream=STREAM),
         )
@@ -128,8 +154,8 @@ def test_the_same_sum(library, communicator, monkeypatch, shape):
     assert null_library.kept(library).output == (fresh.data_ptr() or None)
 
 
-def test_new_places(library, communicator):
-    communicator._quick = _quick.Quick(communicator)
+def test_new_places(library, communicator, quick):
+    communicator._quick = quick
     x, residual, gamma = tensor(3, HIDDEN), tensor(3, HIDDEN), tensor(HIDDEN)
     done = communicator.all_reduce_fused(x, residual=residual, gamma=gamma, stream=STREAM)
     given = null_library.kept(library).tensors
@@ -176,29 +202,31 @@ def wrong_tensors():
 
 
 @pytest.mark.parametrize("case", range(len(list(wrong_tensors()))))
-def test_what_is_wrong_is_refused_as_ever(library, communicator, monkeypatch, case):
+def test_what_is_wrong_is_refused_as_ever(library, communicator, quick, monkeypatch, case):
     name, value, good = list(wrong_tensors())[case]
     arguments = {**good, name: value}
     x = arguments.pop("x")
     monkeypatch.setattr(_quick, "_gpu", lambda t: -1 if t.is_meta else GPU)
     calls = null_library.kept(library).calls
     messages = []
-    for quick in (None, _quick.Quick(communicator)):
-        communicator._quick = quick
+    for way in (None, quick):
+        communicator._quick = way
         with pytest.raises((arbiter.ArbiterError, AttributeError)) as caught:
             communicator.all_reduce_fused(x, stream=STREAM, **arguments)
         messages.append(str(caught.value))
     assert messages[0] == messages[1] and null_library.kept(library).calls == calls
 
 
-def test_gradients_go_the_long_way_to_be_refused(library, communicator):
-    communicator._quick = _quick.Quick(communicator)
+def test_gradients_go_the_long_way_to_be_refused(library, communicator, quick):
+    communicator._quick = quick
     with torch.enable_grad(), pytest.raises(arbiter.InvalidArgument, match="requires a gradient"):
         communicator.all_reduce(tensor(3, HIDDEN).requires_grad_(), stream=STREAM)
 
 
-def test_another_gpu_and_a_closed_communicator(library, communicator):
-    communicator._quick = _quick.Quick(communicator)
+def test_another_gpu_and_a_closed_communicator(library, communicator, quick):
+    communicator._quick = quick
+    if isinstance(quick, _objects.Objects):
+        quick._plain.struct.device_id = GPU  # and all tensors are on 0
     with pytest.raises(arbiter.InvalidArgument, match="cuda:4"):  # fp32: 4 bytes an element
         communicator.all_reduce(tensor(3, HIDDEN, dtype=torch.float32), stream=STREAM)
     communicator.close()
@@ -206,8 +234,8 @@ def test_another_gpu_and_a_closed_communicator(library, communicator):
         communicator.all_reduce(tensor(3, HIDDEN), stream=STREAM)
 
 
-def test_what_is_prepared_later_is_found(library, communicator):
-    communicator._quick = quick = _quick.Quick(communicator)
+def test_what_is_prepared_later_is_found(library, communicator, quick):
+    communicator._quick = quick
     arguments = {"residual": tensor(16, HIDDEN), "gamma": tensor(HIDDEN), "stream": STREAM}
     with pytest.raises(arbiter.Unsupported, match="only up to 8 rows"):
         communicator.all_reduce_fused(tensor(16, HIDDEN), **arguments)

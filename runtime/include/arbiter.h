@@ -130,7 +130,7 @@ typedef struct arbiter_communicator_options {
 #define ARBITER_COMMUNICATOR_OPTIONS_INIT                                                                             \
   {                                                                                                                   \
     sizeof(arbiter_communicator_options), ARBITER_ABI_VERSION, ARBITER_DEVICE_AUTO, -1, 0, 0, 0, 0, 0, NULL, NULL, 0, \
-        NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0                                                       \
+        NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0                                                          \
   }
 
 /* ---- Creation: collective. `options` may be NULL (all defaults). On failure *communicator is NULL.
@@ -261,6 +261,50 @@ arbiter_status arbiter_run(arbiter_handle* handle, const arbiter_tensors* tensor
  * ARBITER_UNSUPPORTED names what to prepare. */
 arbiter_status arbiter_all_reduce(arbiter_communicator* communicator, const void* input, void* output, int64_t count,
                                   arbiter_dtype dtype, void* stream);
+
+/* ---- Calls with a binding's own tensor objects: one call of the library reads them, checks them and launches. For
+ * languages in which every question to a tensor costs as much as the launch. arbiter_tensors has no such objects and
+ * serves every pattern; this is for the plain sum and for patterns of a residual, a norm or both.
+ * ------------------------- */
+
+/** How objects are read, and what may be called with them. It is read in every call: keep it, and change it only
+ * between calls. */
+typedef struct arbiter_object_calls {
+  size_t struct_size;
+  /** Fills the DLTensor (DLPack 1.0) at `tensor` with what `object` is, without taking it over. 0: done. For Python
+   * this is dltensor_from_py_object_no_sync of the type's __dlpack_c_exchange_api__, to be called with the GIL held. */
+  int (*read)(void* object, void* tensor);
+  /** The stream that the objects' owner works on now. 0: done. For Python: current_work_stream of the same table. */
+  int (*current_stream)(int32_t device_type, int32_t device_id, void** stream);
+  const void* absent;                 /**< the object that stands for no tensor (Python's None), or NULL */
+  int32_t device_type;                /**< DLPack's number: 2 for CUDA, 1 on the CPU device */
+  int32_t device_id;                  /**< where all tensors must be; -1: on the device of the first */
+  arbiter_communicator* communicator; /**< of arbiter_all_reduce_objects */
+  const arbiter_family* families;     /**< of arbiter_run_objects: the first that fits serves; all of one pattern */
+  arbiter_handle* const* handles;     /**< of each family */
+  size_t family_count;
+  int32_t residual;  /**< not 0: the pattern adds one */
+  int32_t norm;      /**< not 0: the pattern has one */
+  float epsilon;     /**< of the norm: 1e-6 from the macro */
+  float weight_bias; /**< the norm multiplies by gamma + weight_bias */
+  void* stream;      /**< counts if stream_given is not 0; else current_stream is asked */
+  int32_t stream_given;
+  int32_t reserved;
+} arbiter_object_calls;
+
+#define ARBITER_OBJECT_CALLS_INIT \
+  { sizeof(arbiter_object_calls), NULL, NULL, NULL, 2, -1, NULL, NULL, NULL, 0, 0, 0, 1e-6F, 0.0F, NULL, 0, 0 }
+
+/** arbiter_run() of the first family with the dtype and the last dimension of `input` and room for its rows. All
+ * tensors are contiguous and have as many elements as `input`; gamma has [H], in the dtype or fp32. Objects of what the
+ * pattern has not must be absent. ARBITER_INVALID_ARGUMENT: this is not such a call. Nothing was launched, and no
+ * message was kept: the binding makes the call with arbiter_run(), which says what is wrong, or has more patterns.
+ * Everything else as arbiter_run(). */
+arbiter_status arbiter_run_objects(const arbiter_object_calls* calls, void* input, void* residual_in,
+                                   void* residual_out, void* gamma, void* norm_out);
+/** arbiter_all_reduce() of `input`, into `output` of the same dtype and as many elements; both contiguous. The rest as
+ * arbiter_run_objects(). */
+arbiter_status arbiter_all_reduce_objects(const arbiter_object_calls* calls, void* input, void* output);
 
 /* ---- Asking
  * ------------------------------------------------------------------------------------------------------------ Texts

@@ -102,7 +102,7 @@ target_include_directories(runtime_nccl_interpose_stream_order_test PRIVATE ${CM
   ${arbiter_runtime_internals})
 
 # The C interface, from libarbiter.so as a host program has it: without the C++ headers and libraries.
-foreach(subject calls errors exports)
+foreach(subject calls errors exports objects)
   arbiter_add_test(runtime/c/${subject} LINKS arbiter_shared)
 endforeach()
 target_sources(runtime_c_calls_test PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/header_c99.c
