@@ -132,6 +132,7 @@ TEST(Catalogue, ErrorsSayWhereAndWhat) {
       {"\"2 * world\"", "\"2 * wrld\"", {"algorithms[0].push_slots", "did you mean 'world'?"}},
       {"\"2 * world\"", "2", {"algorithms[0].push_slots", "expected a string"}},
       {"\"name\": \"multimem\"", "\"name\": \"multimem\", \"exchange\": false", {"algorithms[1].worlds[0]"}},
+      {"\"name\": \"multimem\"", "\"name\": \"multimem\", \"aliases\": [\"Old\"]", {"algorithms[1].aliases[0]", "Old"}},
       {"\"blocks\", \"values\"", "\"group\", \"values\"", {"'group' is both an axis", "rename"}},
       {"\"moe\"", "\"moe{n}\"", {"prologues[0].name", "no parameter"}},
       {"\"moe\"", "\"allreduce\"", {"prologues[0].name", "the allreduce itself"}},
@@ -187,6 +188,19 @@ TEST(Catalogue, TwoAlgorithmsOfOneNameAreRefused) {
   expect_error<CompileError>(
       [] { parse(sample_with("\"nvls\", \"name\": \"multimem\"", "\"trtllm\", \"name\": \"push\"")); },
       {"algorithms[1]", "twice"});
+}
+
+TEST(Catalogue, AnAlgorithmIsFoundByNamesThatItHad) {
+  const Catalogue catalogue = parse(sample_with("\"name\": \"push\"", "\"name\": \"push\", \"aliases\": [\"old\"]"));
+  EXPECT_EQ(catalogue.algorithm(Backend::trtllm, "old").name, "push");
+  EXPECT_EQ(catalogue.algorithm(Backend::trtllm, "push").name, "push");
+  EXPECT_THROW(catalogue.algorithm(Backend::nvls, "old"), InvalidArgument);
+  expect_error<CompileError>(
+      [] {
+        parse(sample_with("\"nvls\", \"name\": \"multimem\"",
+                          "\"trtllm\", \"name\": \"multimem\", \"aliases\": [\"push\"]"));
+      },
+      {"algorithms[1].aliases", "another algorithm"});
 }
 
 TEST(Catalogue, HashCoversTextAndReachableTemplates) {

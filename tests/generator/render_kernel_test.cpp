@@ -253,10 +253,10 @@ INSTANTIATE_TEST_SUITE_P(, GoldenKernels,
                                                   "allreduce_residual_rmsnorm", Dtype::bf16, 3, 2880, Dialect::cuda},
                                            Golden{"twoshot_barrier-allreduce-fp32-2.cpp", Backend::trtllm, "allreduce",
                                                   Dtype::fp32, 2, 0, Dialect::host, true},
-                                           Golden{"epilogue-moe_nvfp4-fp16.cpp", Backend::custom,
+                                           Golden{"standalone-moe_nvfp4-fp16.cpp", Backend::custom,
                                                   "moe_finalize_allreduce_residual_rmsnorm_nvfp4_8x4", Dtype::fp16, 1,
                                                   4096, Dialect::host},
-                                           Golden{"epilogue-residual_rmsnorm-bf16.cu", Backend::custom,
+                                           Golden{"standalone-residual_rmsnorm-bf16.cu", Backend::custom,
                                                   "allreduce_residual_rmsnorm", Dtype::bf16, 1, 4096, Dialect::cuda}),
                          [](const ::testing::TestParamInfo<Golden>& param) {
                            std::string name = param.param.file;

@@ -12,6 +12,10 @@ const Axis* AlgorithmEntry::axis(std::string_view axis_name) const noexcept {
   return found == axes.end() ? nullptr : &*found;
 }
 
+bool AlgorithmEntry::is_named(std::string_view wanted) const noexcept {
+  return name == wanted || std::find(aliases.begin(), aliases.end(), wanted) != aliases.end();
+}
+
 double AlgorithmEntry::link_messages(int world) const {
   if (!exchange || world < 1) return 0;
   return static_cast<double>(evaluate(link_rows, {{"world", world}})) / world;
@@ -41,7 +45,7 @@ const AlgorithmEntry& Catalogue::algorithm(Backend backend, std::string_view nam
   std::vector<std::string_view> valid;
   for (const AlgorithmEntry& entry : algorithms_) {
     if (entry.backend != backend) continue;
-    if (entry.name == name) return entry;
+    if (entry.is_named(name)) return entry;
     valid.push_back(entry.name);
   }
   throw InvalidArgument(unknown_name_message("algorithm of backend " + std::string(to_string(backend)), name, valid));
@@ -50,7 +54,7 @@ const AlgorithmEntry& Catalogue::algorithm(Backend backend, std::string_view nam
 const AlgorithmEntry& Catalogue::standalone() const {
   for (const AlgorithmEntry& entry : algorithms_)
     if (!entry.exchange) return entry;
-  throw InvalidArgument("the catalogue has no stand-alone epilogue (an algorithm with \"exchange\": false)");
+  throw InvalidArgument("the catalogue has no stand-alone kernel (an algorithm with \"exchange\": false)");
 }
 
 Catalogue Catalogue::with_axis(std::string_view axis, const std::vector<int>& values) const {

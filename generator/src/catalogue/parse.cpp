@@ -118,14 +118,16 @@ const NameSet& common_axes() {
 AlgorithmEntry read_algorithm(const JsonNode& node, const NameSet& of_parts, const Catalogue& before,
                               const std::vector<Constraint>& constraints, const std::vector<Constraint>& pruning) {
   node.require_keys({"backend", "name", "template", "summary", "numerics", "worlds", "axes"},
-                    {"exchange", "transport", "steps", "link_rows", "protocol", "capabilities", "constraints",
-                     "pruning", "tile_rows", "push_slots", "staging_copies", "shared_bytes"});
+                    {"aliases", "exchange", "transport", "steps", "link_rows", "protocol", "capabilities",
+                     "constraints", "pruning", "tile_rows", "push_slots", "staging_copies", "shared_bytes"});
   AlgorithmEntry entry;
   entry.backend = read_word(node["backend"], [](std::string_view word) { return parse_backend(word); });
   if (entry.backend == Backend::automatic || entry.backend == Backend::nccl)
     node["backend"].fail("kernels cannot belong to '" + std::string(to_string(entry.backend)) +
                          "'; expected trtllm, mnnvl, custom or nvls");
   entry.name = read_identifier(node["name"]);
+  if (node.has("aliases"))
+    for (const JsonNode& alias : node["aliases"].elements()) entry.aliases.push_back(read_identifier(alias));
   entry.template_name = read_template(node["template"]);
   entry.summary = node["summary"].text();
   entry.numerics = read_word(node["numerics"], [](std::string_view word) { return parse_numerics(word); });
@@ -231,7 +233,10 @@ Catalogue Catalogue::parse(std::string_view json, const TemplateMap& templates) 
   for (const JsonNode& node : top["algorithms"].elements()) {
     AlgorithmEntry entry = read_algorithm(node, of_parts, catalogue, constraints, pruning);
     for (const AlgorithmEntry& other : catalogue.algorithms_) {
-      if (other.backend == entry.backend && other.name == entry.name) node.fail("the algorithm is listed twice");
+      if (other.backend != entry.backend) continue;
+      if (other.is_named(entry.name)) node.fail("the algorithm is listed twice");
+      for (const std::string& alias : entry.aliases)
+        if (other.is_named(alias)) node["aliases"].fail("'" + alias + "' is the name of another algorithm");
       if (!other.exchange && !entry.exchange) node.fail("only one algorithm may have \"exchange\": false");
     }
     catalogue.algorithms_.push_back(std::move(entry));

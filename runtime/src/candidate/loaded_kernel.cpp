@@ -47,7 +47,7 @@ void locate(const SharedBuffers& buffers, const void* tensor, std::uint64_t byte
   *place.number = buffer->number << offset_bits | offset;
 }
 
-/// The stand-alone epilogue talks to nobody: it has one rank, which is 0 everywhere.
+/// The stand-alone kernel talks to nobody: it has one rank, which is 0 everywhere.
 int compiled_rank(const Group& group, const Variant& variant) { return variant.world == 1 ? 0 : group.rank(); }
 
 CompiledKernel compiled(Group& group, const Variant& variant) {

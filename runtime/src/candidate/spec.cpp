@@ -192,7 +192,7 @@ CandidateSpec CandidateSpec::parse(const Catalogue& catalogue, std::string_view 
 
   const AlgorithmEntry& entry = catalogue.algorithm(backend, algorithm);
   if (!entry.exchange && (world != 1 || !spec.fused())) {
-    refuse(name, "the stand-alone epilogue exchanges no data; it can only stand behind an allreduce");
+    refuse(name, "the stand-alone kernel exchanges no data; it can only stand behind an allreduce");
   }
   const bool rows = pattern.rows && spec.fused();
   Variant kernel = make_variant(entry, parse_parameters(parameters, name), name, family, rows, world, &spec.max_blocks);

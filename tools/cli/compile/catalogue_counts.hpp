@@ -28,7 +28,7 @@ struct CatalogueCounts {
   std::map<std::string, std::string> impossible;
 };
 
-/// Every combination of the query's patterns, dtypes, numbers of ranks and hidden sizes. The stand-alone epilogue
+/// Every combination of the query's patterns, dtypes, numbers of ranks and hidden sizes. The stand-alone kernel
 /// counts once for all numbers of ranks.
 CatalogueCounts count_variants(const VariantQuery&, Backend, const TargetLimits&);
 

@@ -37,7 +37,7 @@ class Workshop {
     const auto start = std::chrono::steady_clock::now();
     try {
       const Dialect dialect = task.target == "cpu" ? Dialect::host : Dialect::cuda;
-      const int rank = std::min(task.rank, task.variant.world - 1);  // a stand-alone epilogue has rank 0 only
+      const int rank = std::min(task.rank, task.variant.world - 1);  // a stand-alone kernel has rank 0 only
       const Source source = render_kernel(Catalogue::builtin(), task.variant, rank, dialect);
       const std::uint64_t misses = cache_.statistics().misses;
       const CompiledKernel kernel = cache_.get(source, with, fmt::format("{} rank={}", task.variant.full_name(), rank));

@@ -119,8 +119,9 @@ void print_summary(const std::vector<CompileOutcome>& outcomes, double seconds) 
     cached += outcome.cached ? 1 : 0;
     milliseconds += outcome.cached ? 0 : outcome.milliseconds;
   }
-  print("\n%zu kernels in %s: %d compiled%s, %d from the cache\n", outcomes.size(), format_seconds(seconds).c_str(),
-        compiled, compiled == 0 ? "" : (" (" + one_decimal(milliseconds / compiled) + " ms each)").c_str(), cached);
+  print("\n%zu kernel%s in %s: %d compiled%s, %d from the cache\n", outcomes.size(), outcomes.size() == 1 ? "" : "s",
+        format_seconds(seconds).c_str(), compiled,
+        compiled == 0 ? "" : (" (" + one_decimal(milliseconds / compiled) + " ms each)").c_str(), cached);
   for (const CompileOutcome& outcome : outcomes) {
     if (outcome.error.empty()) continue;
     print_error("\n%s for %s:\n%s\n", outcome.task.variant.full_name().c_str(), outcome.task.target.c_str(),

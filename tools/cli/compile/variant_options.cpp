@@ -17,11 +17,19 @@ std::string full_algorithm(const AlgorithmEntry& entry) {
   return std::string(to_string(entry.backend)) + "/" + entry.name;
 }
 
+/// "oneshot_push" or "trtllm/oneshot_push"; names that an algorithm had before count too.
+bool is_called(const AlgorithmEntry& entry, std::string_view wanted) {
+  const std::string_view backend = to_string(entry.backend);
+  if (wanted.starts_with(backend) && wanted.substr(backend.size()).starts_with('/'))
+    wanted.remove_prefix(backend.size() + 1);
+  return entry.is_named(wanted);
+}
+
 void check_algorithm(const std::string& algorithm) {
   if (algorithm.empty()) return;
   std::vector<std::string> full;
   for (const AlgorithmEntry& entry : Catalogue::builtin().algorithms()) {
-    if (algorithm == entry.name || algorithm == full_algorithm(entry)) return;
+    if (is_called(entry, algorithm)) return;
     full.push_back(full_algorithm(entry));
   }
   std::vector<std::string_view> valid(full.begin(), full.end());
@@ -40,17 +48,19 @@ std::vector<std::string> axes_of(const std::string& name) {
 }
 
 bool matches(const VariantQuery& query, const Variant& variant) {
-  const std::string full = std::string(to_string(variant.backend)) + "/" + variant.algorithm;
-  return (query.algorithm.empty() || query.algorithm == variant.algorithm || query.algorithm == full) &&
-         (query.name.empty() || is_named(variant, query.name));
+  const auto called = [&] {
+    return is_called(Catalogue::builtin().algorithm(variant.backend, variant.algorithm), query.algorithm);
+  };
+  return (query.algorithm.empty() || called()) && (query.name.empty() || is_named(variant, query.name));
 }
 
 }  // namespace
 
 bool is_named(const Variant& variant, const std::string& name) {
   const std::string own = variant.name();
-  const std::size_t colon = std::min(name.find(':'), name.size());
-  if (name.substr(0, colon) != own.substr(0, own.find(':'))) return false;
+  const AlgorithmEntry& entry = Catalogue::builtin().algorithm(variant.backend, variant.algorithm);
+  const std::string_view asked_for = std::string_view(name).substr(0, name.find(':'));
+  if (!asked_for.starts_with(to_string(variant.backend)) || !is_called(entry, asked_for)) return false;
   const std::vector<std::string> axes = axes_of(own);
   const std::vector<std::string> asked = axes_of(name);
   return std::all_of(asked.begin(), asked.end(),

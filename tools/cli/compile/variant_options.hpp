@@ -43,7 +43,7 @@ std::vector<std::string_view> known_targets();
 std::string check_target(const std::string& target);
 TargetLimits limits_of(const std::string& target);
 
-/// In catalogue order, without duplicates, stand-alone epilogues included. Combinations that no device can do (NVFP4
+/// In catalogue order, without duplicates, stand-alone kernels included. Combinations that no device can do (NVFP4
 /// from fp32) are left out, and InvalidArgument says why if there is no other. It is thrown for names that do not exist
 /// too, naming the nearest. Empty when a combination exists but cannot be built for `limits`.
 std::vector<Variant> find_variants(const VariantQuery& query, const TargetLimits& limits);

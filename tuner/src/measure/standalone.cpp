@@ -12,7 +12,7 @@ std::unique_ptr<RunnableCandidate> load_standalone(Group& group, const ProblemFa
   const Enumeration kernels =
       enumerate_standalone(group.catalogue(), family.pattern, family.dtype, family.hidden, group.limits());
   if (kernels.variants.empty()) {
-    throw Unsupported(fmt::format("no stand-alone epilogue of '{}' for hidden = {} on this device{}", family.pattern,
+    throw Unsupported(fmt::format("no stand-alone kernel of '{}' for hidden = {} on this device{}", family.pattern,
                                   family.hidden,
                                   (kernels.excluded.empty() ? "" : ": " + kernels.excluded.front().reason)));
   }
@@ -21,8 +21,7 @@ std::unique_ptr<RunnableCandidate> load_standalone(Group& group, const ProblemFa
   request.family = family;
   std::vector<LoadResult> loaded = load_on_all_ranks(group, {&request, 1});
   if (!loaded.front().candidate) {
-    throw Unsupported("the stand-alone epilogue of '" + family.pattern +
-                      "' cannot be loaded: " + loaded.front().reason);
+    throw Unsupported("the stand-alone kernel of '" + family.pattern + "' cannot be loaded: " + loaded.front().reason);
   }
   return std::move(loaded.front().candidate);
 }

@@ -50,9 +50,10 @@ struct Protocol {
 
 struct AlgorithmEntry {
   Backend backend{};
-  std::string name;           ///< "oneshot_push"
-  std::string template_name;  ///< path below templates/: "algorithms/oneshot_push.cuh"
-  std::string summary;        ///< one sentence for people
+  std::string name;                  ///< "oneshot_push"
+  std::vector<std::string> aliases;  ///< names that it had, which databases and scripts may still have
+  std::string template_name;         ///< path below templates/: "algorithms/oneshot_push.cuh"
+  std::string summary;               ///< one sentence for people
   Numerics numerics{};
   std::optional<Transport> transport;  ///< of an exchange; none without one
   /// Of an exchange: how often a message crosses a link before the result is there, one after the other, barriers and
@@ -61,7 +62,7 @@ struct AlgorithmEntry {
   std::string link_rows;                  ///< expression: rows that a rank's links bring it for every `world` rows
   std::string protocol;                   ///< name of its protocol; empty: nothing outlives a launch
   int arrays_before = 0;                  ///< of the protocols before its own
-  bool exchange = true;                   ///< false: the stand-alone epilogue kernel, which talks to nobody
+  bool exchange = true;                   ///< false: the stand-alone kernel, which talks to nobody
   std::vector<int> worlds;                ///< world sizes it is built for
   std::vector<std::string> capabilities;  ///< what it needs beyond peer stores: "multicast"
   std::vector<Axis> axes;
@@ -74,6 +75,7 @@ struct AlgorithmEntry {
   std::string shared_bytes;    ///< dynamic shared memory of a block, that of row sums included
 
   const Axis* axis(std::string_view axis_name) const noexcept;
+  bool is_named(std::string_view) const noexcept;  ///< by its name or an alias
   /// How often a rank's links bring it the size of the message, among `world` ranks. 0 without exchange.
   double link_messages(int world) const;
   /// Every rank gets every other rank's whole message and sums it all; or every row has one rank that sums it and hands

@@ -18,7 +18,7 @@ struct Variant {
   std::string algorithm;
   std::string pattern;
   Dtype dtype{};
-  int world = 0;   ///< ranks; 1 for the stand-alone epilogue
+  int world = 0;   ///< ranks; 1 for the stand-alone kernel
   int hidden = 0;  ///< elements of a row; 0 for flat patterns, where it is not a constant
   std::map<std::string, int, std::less<>> parameters;  ///< compile-time axes only
 
@@ -59,7 +59,7 @@ struct Enumeration {
 Enumeration enumerate(const Catalogue&, std::string_view pattern, Dtype, int world, int hidden, const TargetLimits&,
                       Backend backend = Backend::automatic);
 
-/// The stand-alone epilogue kernels of a pattern (world 1).
+/// The stand-alone kernels of a pattern (world 1).
 Enumeration enumerate_standalone(const Catalogue&, std::string_view pattern, Dtype, int hidden, const TargetLimits&);
 
 /// Why `variant` cannot be built for `limits`; empty if it can, pruned or not. A variant the catalogue does not

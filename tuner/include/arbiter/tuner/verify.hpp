@@ -108,7 +108,7 @@ struct Verification {
 /// each.
 class Verifier {
  public:
-  /// Collective: loads the stand-alone epilogue of a fused pattern. Throws on every rank: Unsupported if there is none,
+  /// Collective: loads the stand-alone kernel of a fused pattern. Throws on every rank: Unsupported if there is none,
   /// Unavailable if a rank has no memory for it.
   /// The group must outlive the verifier. family.hidden is a positive multiple of the 16-byte vector.
   Verifier(Group&, const ProblemFamily& family);

@@ -1,5 +1,5 @@
-// custom/epilogue:cluster=2,early_trigger=1,threads=256,vectors=1 allreduce_residual_rmsnorm bf16 world=1 hidden=4096
-// Arbiter 0.1.0: custom/epilogue for allreduce_residual_rmsnorm. The epilogue alone, on an input that is already the sum: what NCCL is followed by.
+// custom/standalone:cluster=2,early_trigger=1,threads=256,vectors=1 allreduce_residual_rmsnorm bf16 world=1 hidden=4096
+// Arbiter 0.1.0: custom/standalone for allreduce_residual_rmsnorm. Prologue or stages alone, without an exchange: what runs before and after NCCL.
 // Rendered; edit the templates, not this text.
 
 namespace config {
