@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -18,6 +17,7 @@
 #include "arbiter/db/database.hpp"
 #include "arbiter/runtime/candidate.hpp"
 #include "candidate/abi.hpp"
+#include "least.hpp"
 #include "runtime/forwarding_device.hpp"
 
 namespace {
@@ -103,21 +103,6 @@ class Ranks {
   CallTensors tensors_;
 };
 
-/// Remembers the least time of each benchmark, and prints as usual.
-class Least final : public benchmark::ConsoleReporter {
- public:
-  void ReportRuns(const std::vector<Run>& runs) override {
-    for (const Run& run : runs) {
-      if (run.run_type != Run::RT_Iteration) continue;
-      const double time = run.GetAdjustedCPUTime();
-      const auto [known, is_new] = least.emplace(run.run_name.function_name, time);
-      if (!is_new) known->second = std::min(known->second, time);
-    }
-    ConsoleReporter::ReportRuns(runs);
-  }
-  std::map<std::string, double> least;
-};
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -144,7 +129,7 @@ int main(int argc, char** argv) {
       ranks.communicator().all_reduce(tensors.input, tensors.output, tokens * hidden, Dtype::bf16, nullptr);
     }
   });
-  Least reporter;
+  bench::Least reporter;
   benchmark::RunSpecifiedBenchmarks(&reporter);
   const double bare = reporter.least["bare_launch"];
   bool slow = false;
