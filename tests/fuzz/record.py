@@ -32,13 +32,13 @@ TARGETS = {  # and the folder of its seeds
 }
 
 
-def run_worker(build: pathlib.Path, target: str, seconds: int, worker: int) -> dict:
+def run_worker(build: pathlib.Path, target: str, seconds: int, worker: int, unit_seconds: int) -> dict:
     found = build / "found" / target
     found.mkdir(parents=True, exist_ok=True)
     command = [
         str(build / "bin" / f"fuzz_{target}"),
         f"-max_total_time={seconds}",
-        "-timeout=20",
+        f"-timeout={unit_seconds}",
         "-rss_limit_mb=4096",
         "-max_len=131072",
         "-print_final_stats=1",
@@ -73,13 +73,21 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="of each target (default: 1)")
     parser.add_argument("--parallel", type=int, default=os.cpu_count(), help="workers at a time (default: processors)")
     parser.add_argument("--targets", default=",".join(TARGETS), help="only these: jsonl,snapshot")
-    parser.add_argument("--output", type=pathlib.Path)
+    parser.add_argument(
+        "--unit-seconds",
+        type=int,
+        default=20,
+        help="an input that takes longer is a finding (default: 20; more where workers wait for processors)",
+    )
+    parser.add_argument(
+        "--output", type=pathlib.Path, help="written anew, but for targets in it that are not among --targets"
+    )
     options = parser.parse_args()
     build = options.build.resolve()
     targets = options.targets.split(",")
     with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
         runs = {
-            target: [pool.submit(run_worker, build, target, options.seconds, w) for w in range(options.workers)]
+            target: [pool.submit(run_worker, build, target, options.seconds, w, options.unit_seconds) for w in range(options.workers)]
             for target in targets
         }
         rows = []
@@ -95,9 +103,14 @@ def main() -> int:
                     "failed": sum(result["failed"] for result in results),
                 }
             )
+    if options.output and options.output.exists():
+        before = json.loads(options.output.read_text())["targets"]
+        rows = [row for row in before if row["target"] not in targets] + rows
+    rows.sort(key=lambda row: list(TARGETS).index(row["target"]))
     record = {
         "schema": 1,
-        "command": f"tests/fuzz/record.py --seconds {options.seconds} --workers {options.workers}",
+        "command": "tests/fuzz/record.py",
+        "processors": os.cpu_count(),
         "sanitizers": ["address", "undefined"],
         "artifacts": str(build.name),
         "targets": rows,
