@@ -136,6 +136,28 @@ TEST(JsonTest, DecisionsAreSpelledExactly) {
   EXPECT_EQ(text.substr(text.find("  \"decisions\"")), expected);
 }
 
+TEST(JsonTest, WhatWasMeasuredStandsBesideADecision) {
+  DecisionSet set;
+  set.decisions.resize(2);
+  set.decisions[0].median_us = 2;
+  set.decisions[1].median_us = 2;
+  set.decisions[1].tokens_min = 7;
+  auto parsed = llvm::json::parse(decisions_json(set, [](const Decision& decision) {
+    return decision.tokens_min == 7 ? DecisionMeasurements{} : DecisionMeasurements{64, 1 << 20, 7};
+  }));
+  ASSERT_TRUE(bool(parsed));
+  const llvm::json::Array& decisions = *parsed->getAsObject()->getArray("decisions");
+  const llvm::json::Object& known = *decisions[0].getAsObject();
+  EXPECT_EQ(known.getInteger("measured_tokens"), 64);
+  EXPECT_EQ(known.getInteger("measured_bytes"), 1 << 20);
+  EXPECT_EQ(known.getNumber("nccl_us"), 7);
+  EXPECT_EQ(known.getNumber("times_nccl"), 3.5);
+  for (const char* name : {"measured_tokens", "measured_bytes", "nccl_us", "times_nccl"}) {
+    ASSERT_NE(decisions[1].getAsObject()->get(name), nullptr) << name;
+    EXPECT_TRUE(decisions[1].getAsObject()->getNull(name)) << name;
+  }
+}
+
 TEST(JsonTest, AnEmptySetIsValid) {
   auto parsed = llvm::json::parse(decisions_json({}));
   ASSERT_TRUE(bool(parsed));

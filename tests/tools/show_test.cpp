@@ -64,7 +64,7 @@ TEST_F(Show, SaysWhatAFileAmountsTo) {
 }
 
 /// 4.78 us of 1 MiB must not stand beside the 1.4 MiB up to which the decision holds.
-TEST_F(Show, TimesStandBesideTheSizesTheyWereMeasuredAt) {
+TEST_F(Show, TimesStandBesideTheSizesTheyWereDecisionMeasurements) {
   const Contents contents = read_contents(database());
   const Decision& first = contents.decisions.begin()->second.front();
   ASSERT_EQ(first.pattern, "allreduce");

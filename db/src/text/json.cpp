@@ -45,7 +45,30 @@ void write(OStream& json, const Environment& environment) {
   json.object([&] { db::write_environment(json, environment); });
 }
 
-void write(OStream& json, const Decision& decision) {
+void write_measurements(OStream& json, const Decision& decision, const DecisionMeasurements& found) {
+  const auto count_or_null = [&](const char* name, std::int64_t value) {
+    if (value == 0) {
+      json.attribute(name, nullptr);
+    } else {
+      json.attribute(name, value);
+    }
+  };
+  const auto number_or_null = [&](const char* name, double value) {
+    if (value > 0) {
+      number(json, name, value);
+    } else {
+      json.attribute(name, nullptr);
+    }
+  };
+  count_or_null("measured_tokens", found.tokens);
+  count_or_null("measured_bytes", found.bytes);
+  number_or_null("nccl_us", found.nccl_us);
+  number_or_null("times_nccl", decision.median_us > 0 ? found.nccl_us / decision.median_us : 0);
+}
+
+using MeasurementsOf = std::function<DecisionMeasurements(const Decision&)>;
+
+void write(OStream& json, const Decision& decision, const MeasurementsOf& measurements) {
   json.object([&] {
     text(json, "mode", to_string(decision.mode));
     json.attribute("world", decision.world);
@@ -61,6 +84,7 @@ void write(OStream& json, const Decision& decision) {
     text(json, "candidate", decision.candidate.name);
     text(json, "numerics", to_string(decision.candidate.numerics));
     number(json, "median_us", decision.median_us);
+    if (measurements) write_measurements(json, decision, measurements(decision));
     if (!decision.runner_up) {
       json.attribute("runner_up", nullptr);
       return;
@@ -136,7 +160,7 @@ std::string environment_json(const Environment& environment, unsigned indent) {
   return result;
 }
 
-std::string decisions_json(const DecisionSet& set) {
+std::string decisions_json(const DecisionSet& set, const MeasurementsOf& measurements) {
   return pretty([&](OStream& json) {
            json.object([&] {
              json.attribute("schema", 1);
@@ -144,7 +168,7 @@ std::string decisions_json(const DecisionSet& set) {
              write(json, set.environment);
              json.attributeEnd();
              json.attributeArray("decisions", [&] {
-               for (const Decision& decision : set.decisions) write(json, decision);
+               for (const Decision& decision : set.decisions) write(json, decision, measurements);
              });
              json.attributeArray("nccl_choices", [&] {
                for (const NcclChoice& choice : set.nccl) {

@@ -16,6 +16,7 @@
 #include "options/names.hpp"
 #include "options/options.hpp"
 #include "text/environment.hpp"
+#include "text/measured.hpp"
 #include "text/print.hpp"
 #include "text/show_plot.hpp"
 #include "text/show_tables.hpp"
@@ -103,8 +104,10 @@ std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& f
 }
 
 /// The promised shape holds one environment; a file with more is narrowed by --device or --environment.
-void print_as_json(const std::vector<DecisionSet>& sets) {
-  std::fputs(decisions_json(sets.front()).c_str(), stdout);
+void print_as_json(const Contents& contents, const std::vector<DecisionSet>& sets) {
+  const Measurements measurements(contents, sets.front().environment.key());
+  const auto of = [&](const Decision& decision) { return measurements.of(decision); };
+  std::fputs(decisions_json(sets.front(), of).c_str(), stdout);
   std::vector<const Environment*> environments;
   for (const DecisionSet& set : sets) environments.push_back(&set.environment);
   mention_others(environments);
@@ -158,7 +161,7 @@ int run_show(const Options& options) {
                              : " for this device or environment"));
   }
   if (options.has("json")) {
-    print_as_json(sets);
+    print_as_json(read_contents(file), sets);
   } else if (options.has("plot")) {
     print_plots(read_contents(file), sets);
   } else {

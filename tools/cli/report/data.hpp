@@ -18,7 +18,7 @@ struct ReportPart {
   Environment environment;
   FamilyCurves curves;
   std::vector<Decision> decisions;
-  std::vector<MeasuredAt> measured;        ///< of each decision
+  std::vector<DecisionMeasurements> measured;        ///< of each decision
   const Contents* contents = nullptr;      ///< whose runs are shown; null: there are none
   std::map<std::string, Candidate> owned;  ///< what `curves` points to, where that is not in `contents`
 };

@@ -28,8 +28,8 @@ Measurements::Measurements(const Contents& contents, const std::string& environm
   }
 }
 
-MeasuredAt Measurements::of(const Decision& decision) const {
-  MeasuredAt found;
+DecisionMeasurements Measurements::of(const Decision& decision) const {
+  DecisionMeasurements found;
   for (const Size& size : times_) {
     const Problem& problem = size.problem;
     if (!belongs_to(problem, decision) || problem.tokens < decision.tokens_min ||

@@ -7,15 +7,9 @@
 #include <vector>
 
 #include "arbiter/db/contents.hpp"
+#include "arbiter/db/json.hpp"
 
 namespace arbiter::cli {
-
-/// 0: not known.
-struct MeasuredAt {
-  std::int64_t tokens = 0;  ///< where the decision's time was taken: the largest measured size of its interval
-  std::int64_t bytes = 0;
-  double nccl_us = 0;  ///< the fastest of NCCL's candidates at that size
-};
 
 /// What was measured in one environment. From a snapshot, which holds no measurements, the size is known only where
 /// one token count is all there is, and NCCL's time only where NCCL is the winner or the runner-up.
@@ -23,7 +17,7 @@ class Measurements {
  public:
   Measurements(const Contents& contents, const std::string& environment);
 
-  MeasuredAt of(const Decision& decision) const;
+  DecisionMeasurements of(const Decision& decision) const;
   /// NCCL's fastest time on a problem of this family; 0 if it was not measured there.
   double nccl_us(const Decision& family, std::int64_t tokens) const;
   /// The largest size from `bytes_min` to `bytes_max` at which `candidate` was timed on plain allreduce; 0 if none.

@@ -67,7 +67,7 @@ std::string family_table(const Measurements& measurements, Decisions begin, Deci
   Table table(header);
   std::size_t row = 0;
   for (auto d = begin; d != end; ++d, ++row) {
-    const MeasuredAt at = measurements.of(*d);
+    const DecisionMeasurements at = measurements.of(*d);
     Cell winner = cells[row];
     winner.strong = true;
     std::vector<Cell> line{interval(*d),
