@@ -56,6 +56,7 @@ class Options(ctypes.Structure):
         ("first_timeout_ms", c_int64),
         ("max_sms", c_int32),
         ("reserved", c_int32),
+        ("startup_tune_ms", c_int64),
     ]
 
     def __init__(self) -> None:

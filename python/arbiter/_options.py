@@ -43,6 +43,7 @@ def build(
     timeout: Optional[float] = None,
     first_timeout: Optional[float] = None,
     max_sms: Optional[int] = None,
+    startup_tune: Optional[float] = None,
     log_level: Optional[str] = None,
     log: Optional[LogFunction] = None,
 ) -> Tuple[_abi.Options, List[Any]]:
@@ -56,7 +57,8 @@ def build(
     "nvls", "nccl" or "off". numerics: "any" or "strict". candidate: the one to use wherever it can,
     or "oneshot" or "twoshot". timeout: seconds that a kernel waits for a peer, and first_timeout:
     until the first 16 calls are through (0: no deadline). max_sms: multiprocessors that a kernel
-    may take. log: called with (level, text)."""
+    may take. startup_tune: seconds that preparing may spend on measuring where nothing was (0:
+    none). log: called with (level, text)."""
     if device in (None, "auto"):  # the library's own rule; decided here to know which it is
         device = "cuda" if gpu_count() >= gpus_needed else "cpu"
     if device not in _DEVICES:
@@ -97,6 +99,10 @@ def build(
             raise InvalidArgument(f"{name} is {seconds}; expected seconds, or 0 for no deadline")
         setattr(options, name + "_ms", max(1, round(seconds * 1000)) if seconds > 0 else -1)
     options.max_sms = 0 if max_sms is None else max_sms
+    if startup_tune is not None:
+        if not startup_tune >= 0:
+            raise InvalidArgument(f"startup_tune is {startup_tune}; expected seconds, or 0")
+        options.startup_tune_ms = max(1, round(startup_tune * 1000)) if startup_tune > 0 else -1
     if log is not None:
         function = log
 

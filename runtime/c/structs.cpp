@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "startup_tuner.hpp"
+
 namespace arbiter::c {
 namespace {
 
@@ -164,6 +168,16 @@ CommunicatorOptions communicator_options(const arbiter_communicator_options& giv
   if (given.cache_dir != nullptr) variables.cache_dir = given.cache_dir;
   apply_deadline("timeout_ms", "ARBITER_TIMEOUT_MS", given.timeout_ms, variables.timeout);
   apply_deadline("first_timeout_ms", "ARBITER_FIRST_TIMEOUT_MS", given.first_timeout_ms, variables.first_timeout);
+  if (given.startup_tune_ms < -1) {
+    throw InvalidArgument(
+        fmt::format("arbiter_communicator_options.startup_tune_ms is {}; expected milliseconds, -1 for none, or 0 for "
+                    "ARBITER_STARTUP_TUNE_MS",
+                    given.startup_tune_ms));
+  }
+  if (given.startup_tune_ms != 0) {
+    variables.startup_tune = std::chrono::milliseconds(std::max<std::int64_t>(given.startup_tune_ms, 0));
+  }
+  options.startup_tuner = startup_tuner();
   if (given.log_level != nullptr) variables.log = given.log_level;
   if (given.log != nullptr) {
     options.log = [log = given.log, user = given.log_user](LogLevel level, std::string_view text) {

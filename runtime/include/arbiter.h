@@ -125,12 +125,16 @@ typedef struct arbiter_communicator_options {
   int64_t first_timeout_ms;
   int32_t max_sms;  /**< multiprocessors that a kernel may take; 0: ARBITER_MAX_SMS, all */
   int32_t reserved; /**< 0 */
+  /** What prepare may spend on measuring families for which nothing was measured, with no backend and no candidate
+   * asked for; what it finds is kept in startup.db in the cache folder of rank 0, for the starts to come. -1: nothing;
+   * 0: ARBITER_STARTUP_TUNE_MS, which is nothing unless it is set */
+  int64_t startup_tune_ms;
 } arbiter_communicator_options;
 
 #define ARBITER_COMMUNICATOR_OPTIONS_INIT                                                                             \
   {                                                                                                                   \
     sizeof(arbiter_communicator_options), ARBITER_ABI_VERSION, ARBITER_DEVICE_AUTO, -1, 0, 0, 0, 0, 0, NULL, NULL, 0, \
-        NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0                                                          \
+        NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0, 0                                                       \
   }
 
 /* ---- Creation: collective. `options` may be NULL (all defaults). On failure *communicator is NULL.

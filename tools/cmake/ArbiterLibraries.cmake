@@ -3,10 +3,10 @@
 #   arbiter::static    C, libarbiter.a
 #   arbiter::cxx       C++, libarbiter.a and the headers in arbiter/
 # Here, inside the build, the last two are the layers themselves.
-add_library(arbiter_in_tree_c STATIC $<TARGET_OBJECTS:arbiter_c>)
+add_library(arbiter_in_tree_c STATIC $<TARGET_OBJECTS:arbiter_c> $<TARGET_OBJECTS:arbiter_c_tuner>)
 set_target_properties(arbiter_in_tree_c PROPERTIES LINKER_LANGUAGE CXX)
 target_include_directories(arbiter_in_tree_c PUBLIC ${PROJECT_SOURCE_DIR}/runtime/include)
-target_link_libraries(arbiter_in_tree_c PRIVATE arbiter_runtime arbiter::llvm)
+target_link_libraries(arbiter_in_tree_c PRIVATE arbiter_tuner arbiter_runtime arbiter::llvm)
 add_library(arbiter::static ALIAS arbiter_in_tree_c)
 
 add_library(arbiter_in_tree_cxx INTERFACE)

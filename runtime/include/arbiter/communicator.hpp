@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -30,6 +31,12 @@ class WorkspaceLimit : public Unsupported {
  public:
   using Unsupported::Unsupported;
 };
+
+struct StartupTuneOrder;
+struct StartupTuneAnswer;
+/// Collective: measures, and gives equal answers on all ranks. Whoever has the tuner has one: startup_tuner() of
+/// arbiter/startup_tune.hpp.
+using StartupTuner = std::function<StartupTuneAnswer(const StartupTuneOrder&)>;
 
 struct CommunicatorOptions {
   EnvironmentVariables variables = EnvironmentVariables::read();
@@ -65,6 +72,10 @@ struct CommunicatorOptions {
   std::size_t workspace_limit = 0;
   /// Kernel cache shared with other communicators; created from `variables` when null.
   std::shared_ptr<KernelCache> cache;
+  /// What measures when prepare() meets families for which nothing was measured and `variables.startup_tune` allows it,
+  /// with no backend and no candidate pinned. What it finds is kept in startup.db in `variables.cache_dir` of rank 0,
+  /// and the next start finds it there. Empty: nothing is measured. On all ranks or on none.
+  StartupTuner startup_tuner = {};
 };
 
 /// What prepare() makes ready: every token count from 1 to max_tokens.
@@ -75,6 +86,21 @@ struct ProblemFamily {
   std::int64_t max_tokens = 0;
   Mode mode = Mode::graph;  ///< which decisions apply; calls may be captured or eager in either mode
   bool operator==(const ProblemFamily&) const = default;
+};
+
+/// What prepare() asks to be measured.
+struct StartupTuneOrder {
+  std::shared_ptr<Bootstrap> bootstrap;
+  std::shared_ptr<Device> device;
+  std::vector<ProblemFamily> families;  ///< for which nothing was measured
+  std::chrono::milliseconds budget{0};  ///< for all of it, > 0
+  std::filesystem::path database;       ///< of rank 0: keeps what is measured; empty: nobody does
+  CommunicatorOptions options;          ///< of the communicator
+};
+struct StartupTuneAnswer {
+  std::shared_ptr<const std::vector<DecisionSet>> decisions;  ///< what was found; null: nothing
+  std::vector<std::string> notes;                             ///< one sentence each
+  std::chrono::milliseconds spent{0};                         ///< on rank 0
 };
 
 /// Tensors of one call; device pointers, contiguous, aligned to their elements; to 16 bytes if a copy on the way is to

@@ -37,6 +37,8 @@ struct EnvironmentVariables {
   /// ARBITER_FIRST_TIMEOUT_MS: the same until a communicator's first 16 calls are through; 0: none. Never shorter than
   /// `timeout`. A rank may be minutes late on its first calls, because elsewhere in a model something is compiled.
   std::chrono::milliseconds first_timeout{600'000};
+  /// ARBITER_STARTUP_TUNE_MS: what a communicator's prepare() may spend on measuring where nothing was; 0: nothing.
+  std::chrono::milliseconds startup_tune{0};
   std::string log = "warn";  ///< ARBITER_LOG: trace, debug, info, warn, error, off
 
   /// Throws InvalidArgument naming the variable, its value and what is valid.

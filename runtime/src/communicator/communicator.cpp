@@ -31,7 +31,8 @@ CommunicatorOptions settled(CommunicatorOptions options) {
 }
 
 std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
-                                         const CommunicatorOptions& options) {
+                                         const CommunicatorOptions& options,
+                                         const std::function<void(const std::string&)>& warn) {
   if (!bootstrap) throw InvalidArgument("a communicator needs a bootstrap; it is null");
   everywhere(*bootstrap, "create a communicator", [&] {
     if (!device) throw InvalidArgument("a communicator needs a device; it is null");
@@ -43,6 +44,7 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                  {"multicast (ARBITER_MULTICAST)", variables.multicast ? "on" : "off"},
                  {"timeout (ARBITER_TIMEOUT_MS)", std::to_string(variables.timeout.count())},
                  {"first timeout (ARBITER_FIRST_TIMEOUT_MS)", std::to_string(variables.first_timeout.count())},
+                 {"startup tune (ARBITER_STARTUP_TUNE_MS)", std::to_string(startup_budget(options).count())},
                  {"use of shipped decisions", options.shipped_decisions ? "yes" : "no"},
                  {"limit of the workspace", std::to_string(options.workspace_limit)},
                  {"use of NCCL", !options.nccl               ? "no"
@@ -50,7 +52,7 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                                                              : "yes"},
                  {"pinned candidate", options.candidate.empty() ? "none" : options.candidate}});
   return make_group(std::move(bootstrap), std::move(device),
-                    {variables, options.nccl, options.nccl_communicator, options.cache});
+                    {variables, options.nccl, options.nccl_communicator, options.cache, warn});
 }
 
 /// Tensors with their size, as what enqueues calls takes them.
@@ -70,11 +72,13 @@ Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<D
                          CommunicatorOptions given)
     : options(settled(std::move(given))),
       log(options.variables.log, fmt::format("arbiter rank {}", bootstrap ? bootstrap->rank() : 0), options.log),
-      group(make_agreed_group(std::move(bootstrap), std::move(device), options)),
+      group(make_agreed_group(std::move(bootstrap), std::move(device), options,
+                              [log = log](const std::string& text) { log.warn(text); })),
       decisions(load_decisions(group->bootstrap(), options)),
       pointers(group->device()),
       copies(group->device()),
-      plain(group->catalogue().pattern(plain_pattern)) {
+      plain(group->catalogue().pattern(plain_pattern)),
+      startup{startup_budget(options), {}, false} {
   group->provide(decisions.kernels);
   for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32}) {
     nccl_fallback[static_cast<std::size_t>(dtype)] =
@@ -83,6 +87,9 @@ Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<D
   if (group->rank() != 0) return;
   say_what_there_is();
   if (!decisions.problem.empty()) log.warn("going on without measured decisions: " + decisions.problem);
+  if (options.variables.startup_tune.count() > 0 && !options.startup_tuner) {
+    log.warn("nothing is measured at start (ARBITER_STARTUP_TUNE_MS): this program was built without the tuner");
+  }
   if (!decisions.source.empty()) {
     log.info(fmt::format("decisions: {}, for {} environments and with {} compiled kernels", decisions.source,
                          decisions.sets.size(), decisions.kernels->size()));

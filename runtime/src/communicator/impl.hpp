@@ -15,6 +15,7 @@
 #include "communicator/dispatch.hpp"
 #include "communicator/resolve.hpp"
 #include "communicator/route.hpp"
+#include "communicator/startup_tune.hpp"
 #include "environment/logging.hpp"
 #include "environment/profiler.hpp"
 
@@ -66,6 +67,7 @@ struct Communicator::Impl {
   std::array<std::size_t, 3> nccl_warm_bytes{};  ///< by dtype: the largest message that it was warmed up for
   Refusals refusals;
   DispatchTable table;
+  StartupTune startup;
   bool captured = false;  // a call was captured: memory that kernels use must not move any more
 
  private:
@@ -75,6 +77,9 @@ struct Communicator::Impl {
   bool switch_off(const ProblemFamily&);
 
   // Steps of prepare(), all collective.
+  void tune_unknown(const std::vector<ProblemFamily>&);
+  std::vector<ProblemFamily> unmeasured(const std::vector<ProblemFamily>&);
+  void recall_startup_tunes();
   using Plan = std::pair<ProblemFamily, std::vector<PlannedInterval>>;
   void warm_nccl(const std::vector<Plan>&);
   RunnableCandidate* find_loaded(const std::string& key, std::int64_t max_tokens);

@@ -65,6 +65,7 @@ void Communicator::Impl::prepare(std::span<const ProblemFamily> families) {
   if (missing.empty()) return;
   const ProfilerRange range(profiler, missing.front().max_tokens, [&] { return "prepare " + missing.front().pattern; });
   const bool any_captured = !bootstrap.all(!captured);
+  if (!any_captured) tune_unknown(missing);
   const std::vector<Plan> plans = resolve_and_load(missing, any_captured);
   reserve_memory(plans, any_captured);
   require_equal_plans(plans);

@@ -42,7 +42,9 @@ std::string_view choice(const char* name, std::span<const std::string_view> vali
   return value;
 }
 
-std::chrono::milliseconds milliseconds(const char* name, std::chrono::milliseconds otherwise) {
+/// `zero`: what 0 stands for.
+std::chrono::milliseconds milliseconds(const char* name, std::chrono::milliseconds otherwise,
+                                       std::string_view zero = "no deadline") {
   const std::string_view value = value_of(name);
   if (value.empty()) return otherwise;
   std::int64_t number = 0;
@@ -50,8 +52,8 @@ std::chrono::milliseconds milliseconds(const char* name, std::chrono::millisecon
   if (error != std::errc{} || end != value.data() + value.size() || number < 0 || number > longest_timeout_ms) {
     throw InvalidArgument(
         fmt::format("environment variable {}: '{}' is not a number of milliseconds; give digits only, up to {} (one "
-                    "day), 0 for no deadline, or unset it for {}",
-                    name, value, longest_timeout_ms, otherwise.count()));
+                    "day), 0 for {}, or unset it for {}",
+                    name, value, longest_timeout_ms, zero, otherwise.count()));
   }
   return std::chrono::milliseconds(number);
 }
@@ -113,6 +115,7 @@ EnvironmentVariables EnvironmentVariables::read() {
   read.multicast = choice("ARBITER_MULTICAST", switches, "off") == "on" && !nccl_forbids_multicast();
   read.timeout = milliseconds("ARBITER_TIMEOUT_MS", read.timeout);
   read.first_timeout = milliseconds("ARBITER_FIRST_TIMEOUT_MS", read.first_timeout);
+  read.startup_tune = milliseconds("ARBITER_STARTUP_TUNE_MS", read.startup_tune, "nothing");
   read.log = choice("ARBITER_LOG", log_levels, read.log);
   return read;
 }
@@ -147,6 +150,8 @@ std::vector<VariableDescription> describe(const EnvironmentVariables& variables)
       "deadline of every wait for a peer on the device, in milliseconds; 0: none");
   add("ARBITER_FIRST_TIMEOUT_MS", std::to_string(first_deadline(variables).count()),
       "the same until a communicator's first 16 calls are through, when ranks may still be compiling; 0: none");
+  add("ARBITER_STARTUP_TUNE_MS", std::to_string(variables.startup_tune.count()),
+      "milliseconds that a start may spend on measuring where nothing was, kept in the cache folder; 0: nothing");
   add("ARBITER_LOG", variables.log, "messages to stderr: trace, debug, info, warn, error, off");
   add("ARBITER_JOB_SECRET", value_of("ARBITER_JOB_SECRET").empty() ? "" : "(set)",
       "text that only the ranks of the job know, or file:///path of one; ranks that meet by TCP then prove it");

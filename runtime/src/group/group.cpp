@@ -119,7 +119,7 @@ class GroupImpl final : public Group {
         uncaught_(std::uncaught_exceptions()) {
     everywhere(*bootstrap_, "make its device current", [&] { device_->activate(); });
     capabilities_ = agree_on_capabilities(*device_, *bootstrap_, catalogue(), options_.variables);
-    if (!options_.cache) options_.cache = make_kernel_cache(options_.variables, rank() == 0);
+    if (!options_.cache) options_.cache = make_kernel_cache(options_.variables, rank() == 0, options_.warn);
     prove_multicast();
     create_nccl();
     if (size() > 1 && !capabilities_.provider && !nccl_ && !options_.variables.off) {

@@ -225,6 +225,36 @@ TEST(CCalls, TheLogCallbackGetsWhatWasChosen) {
   EXPECT_EQ(said.text.find("rank 1]"), std::string::npos) << "one rank speaks for all\n" << said.text;
 }
 
+TEST(CCalls, TheLibraryHasATunerForTheStart) {
+  struct Said {
+    std::mutex mutex;
+    std::string text;
+  } said;
+  arbiter_communicator_options options = cpu_options();
+  options.log_level = "info";
+  options.log_user = &said;
+  options.log = [](void* user, arbiter_log_level, const char* text) {
+    auto& all = *static_cast<Said*>(user);
+    const std::lock_guard lock(all.mutex);
+    all.text += std::string(text) + "\n";
+  };
+  std::string folder = (std::filesystem::temp_directory_path() / "arbiter-c-XXXXXX").string();
+  options.cache_dir = ::mkdtemp(folder.data());
+  for (const std::int64_t milliseconds : {1, -1}) {
+    options.startup_tune_ms = milliseconds;  // making a group takes longer: next to nothing is compiled
+    const Ranks ranks(2, options);
+    ASSERT_EQ(ranks.status(), ARBITER_SUCCESS) << ranks.error();
+    said.text.clear();
+    ranks.run([](int, arbiter_communicator* communicator) {
+      const arbiter_family family = family_of("allreduce", ARBITER_FP32, hidden, max_tokens);
+      ASSERT_EQ(arbiter_prepare(communicator, &family, 1), ARBITER_SUCCESS);
+    });
+    EXPECT_EQ(said.text.find("measuring for 1 ms at most") != std::string::npos, milliseconds == 1) << said.text;
+    EXPECT_EQ(said.text.find("decisions were measured in") != std::string::npos, milliseconds == 1) << said.text;
+  }
+  std::filesystem::remove_all(folder);
+}
+
 TEST(CCalls, QuantisedTensorsSayTheirSizes) {
   std::size_t bytes = 1;
   ASSERT_EQ(arbiter_quant_out_bytes("allreduce", 64, 3, &bytes), ARBITER_SUCCESS);

@@ -47,6 +47,7 @@ TEST(CErrors, PoliciesThatCannotBeAreRefusedByName) {
   refused([](arbiter_communicator_options& o) { o.timeout_ms = -2; }, "timeout_ms is -2");
   refused([](arbiter_communicator_options& o) { o.first_timeout_ms = -2; }, "first_timeout_ms is -2");
   refused([](arbiter_communicator_options& o) { o.reserved = 1; }, "must be 0");
+  refused([](arbiter_communicator_options& o) { o.startup_tune_ms = -2; }, "startup_tune_ms is -2");
 }
 
 TEST(CErrors, SwitchedOffNothingCanBeUsedAndCallsAreRefused) {

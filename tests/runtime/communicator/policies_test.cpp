@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <mutex>
 #include <set>
 
 #include "arbiter/error.hpp"
@@ -186,6 +187,26 @@ TEST(DifferentGpus, WithoutNcclCannotBe) {
         message_of<Unavailable>([&] { Communicator communicator(context.bootstrap, device, quiet_options()); });
     EXPECT_NE(why.find("one compute capability"), std::string::npos) << why;
   });
+}
+
+TEST(Messages, OfTheKernelCacheGoToTheHostProgram) {
+  std::mutex mutex;
+  std::string said;
+  ::testing::internal::CaptureStderr();
+  run_ranks(2, [&](RankContext& context) {
+    CommunicatorOptions options = quiet_options();
+    options.variables.cache_dir = "/proc/no/such/cache";
+    options.variables.log = "warn";
+    options.log = [&](LogLevel level, std::string_view text) {
+      const std::lock_guard lock(mutex);
+      EXPECT_EQ(level, LogLevel::warn);
+      said += std::string(text) + "\n";
+    };
+    Communicator communicator(context.bootstrap, context.device, options);
+  });
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+  EXPECT_NE(said.find("[arbiter rank 0] the kernel cache '/proc/no/such/cache' cannot be written"), std::string::npos)
+      << said;
 }
 
 TEST(WarmNccl, HasNothingLeftToDoInACapture) {

@@ -74,6 +74,7 @@ TEST_F(EnvironmentTest, Defaults) {
   EXPECT_FALSE(v.multicast);
   EXPECT_EQ(v.timeout.count(), 60'000);
   EXPECT_EQ(v.first_timeout.count(), 600'000);
+  EXPECT_EQ(v.startup_tune.count(), 0);
   EXPECT_EQ(v.log, "warn");
 }
 
@@ -87,6 +88,7 @@ TEST_F(EnvironmentTest, EveryVariableIsRead) {
   set("ARBITER_TIMEOUT_MS", "1500");
   set("ARBITER_FIRST_TIMEOUT_MS", "2500");
   set("ARBITER_MAX_SMS", "24");
+  set("ARBITER_STARTUP_TUNE_MS", "2000");
   set("ARBITER_LOG", "debug");
   const EnvironmentVariables v = EnvironmentVariables::read();
   EXPECT_EQ(v.db, "/data/x.db");
@@ -98,6 +100,7 @@ TEST_F(EnvironmentTest, EveryVariableIsRead) {
   EXPECT_EQ(v.timeout.count(), 1500);
   EXPECT_EQ(v.first_timeout.count(), 2500);
   EXPECT_EQ(v.max_sms, 24);
+  EXPECT_EQ(v.startup_tune.count(), 2000);
   EXPECT_FALSE(v.off);
   set("ARBITER_BACKEND", "off");
   EXPECT_TRUE(EnvironmentVariables::read().off);
@@ -116,9 +119,9 @@ TEST_F(EnvironmentTest, EveryBackendAndLogLevelIsAccepted) {
 }
 
 TEST_F(EnvironmentTest, EmptyCountsAsUnset) {
-  for (const char* name :
-       {"ARBITER_DB", "ARBITER_CACHE_DIR", "ARBITER_BACKEND", "ARBITER_NUMERICS", "ARBITER_JIT", "ARBITER_MULTICAST",
-        "ARBITER_TIMEOUT_MS", "ARBITER_FIRST_TIMEOUT_MS", "ARBITER_MAX_SMS", "ARBITER_LOG", "NCCL_NVLS_ENABLE"}) {
+  for (const char* name : {"ARBITER_DB", "ARBITER_CACHE_DIR", "ARBITER_BACKEND", "ARBITER_NUMERICS", "ARBITER_JIT",
+                           "ARBITER_MULTICAST", "ARBITER_TIMEOUT_MS", "ARBITER_FIRST_TIMEOUT_MS", "ARBITER_MAX_SMS",
+                           "ARBITER_STARTUP_TUNE_MS", "ARBITER_LOG", "NCCL_NVLS_ENABLE"}) {
     set(name, "");
   }
   const EnvironmentVariables v = EnvironmentVariables::read();
@@ -144,6 +147,7 @@ TEST_F(EnvironmentTest, OnlyWholeNumbersAreTimeouts) {
                             "99999999999999999999999"}) {
     expect_refused("ARBITER_TIMEOUT_MS", value, {"milliseconds", "up to 86400000", "0 for no deadline"});
     expect_refused("ARBITER_FIRST_TIMEOUT_MS", value, {"milliseconds", "up to 86400000"});
+    expect_refused("ARBITER_STARTUP_TUNE_MS", value, {"milliseconds", "0 for nothing"});
   }
   for (const char* value : {"0", "1", "007", "86400000"})
     EXPECT_EQ(refusal("ARBITER_TIMEOUT_MS", value), "accepted") << value;

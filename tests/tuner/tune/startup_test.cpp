@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <fstream>
 
 #include "arbiter/error.hpp"
+#include "arbiter/runtime/kernel_cache.hpp"
 #include "arbiter/tuner/tune.hpp"
 #include "tuner/ranks.hpp"
 
@@ -113,9 +115,81 @@ TEST(StartupTune, ADatabaseThatCannotBeUsedIsNoReasonNotToStart) {
   options.communicator.variables.db.clear();
   options.database = folder / "no" / "such" / "folder.db";
   const StartupTuneResult unwritable = run(options);
-  EXPECT_TRUE(unwritable.tuned.empty());
-  ASSERT_EQ(unwritable.notes.size(), 1U);
-  EXPECT_NE(unwritable.notes[0].find("nothing was tuned"), std::string::npos);
+  EXPECT_EQ(unwritable.tuned.size(), 1U);
+  ASSERT_FALSE(unwritable.notes.empty());
+  EXPECT_NE(unwritable.notes[0].find("what is measured is not kept: "), std::string::npos) << unwritable.notes[0];
+  EXPECT_FALSE(unwritable.decisions->empty());
+}
+
+/// A clock that goes on by `step` whenever it is looked at; shared by nobody, since rank 0's is the one that counts.
+std::function<std::chrono::steady_clock::time_point()> stepping(std::chrono::milliseconds step) {
+  return [time = std::make_shared<std::atomic<std::int64_t>>(0), step] {
+    return std::chrono::steady_clock::time_point(std::chrono::milliseconds(*time += step.count()));
+  };
+}
+
+/// Counts what is loaded on rank 0.
+StartupTuneOptions counted(StartupTuneOptions options, std::atomic<int>& loaded) {
+  auto source = std::make_shared<CandidateSource>(*options.source);
+  source->load = [&loaded, load = source->load](Group& group, const CandidateSpec& spec, const ProblemFamily& family) {
+    if (group.rank() == 0) ++loaded;
+    return load(group, spec, family);
+  };
+  options.source = std::move(source);
+  return options;
+}
+
+TEST(StartupTune, ItsTimeIsABound) {
+  std::atomic<int> all{0}, few{0}, none{0};
+  StartupTuneOptions options = startup({small});
+  options.families = {small, {"allreduce", Dtype::fp32, 128, 2, Mode::graph}};
+  run(counted(options, all));
+  options.budget = std::chrono::seconds(2);
+  options.now = stepping(std::chrono::milliseconds(400));
+  const StartupTuneResult cut = run(counted(options, few));
+  EXPECT_LT(few, all);
+  EXPECT_GE(cut.spent, options.budget);
+  options.now = stepping(std::chrono::seconds(3));  // making the group took it all
+  const StartupTuneResult late = run(counted(options, none));
+  EXPECT_EQ(none, 0);
+  EXPECT_TRUE(late.tuned.empty());
+  ASSERT_EQ(late.notes.size(), 1U);
+  EXPECT_NE(late.notes[0].find("time was spent"), std::string::npos) << late.notes[0];
+}
+
+/// Two starts of an engine on a machine that nobody has tuned.
+TEST(StartupTune, ACommunicatorTunesOnceAndTheNextStartKnows) {
+  const TemporaryFolder folder;
+  const StartupTuneOptions settings = startup({});
+  std::atomic<int> loaded{0};
+  const auto start = [&](NumericsPolicy numerics) {
+    std::string chosen[2];
+    on_devices(2, [&](const std::shared_ptr<Bootstrap>& bootstrap, const std::shared_ptr<Device>& device) {
+      CommunicatorOptions options = settings.communicator;
+      options.variables.cache_dir = folder / "cache";
+      options.variables.startup_tune = settings.budget;
+      options.variables.numerics = numerics;
+      options.variables.db.clear();
+      options.cache = make_kernel_cache(settings.communicator.variables, false);
+      options.startup_tuner = startup_tuner(counted(settings, loaded));
+      Communicator communicator(bootstrap, device, options);
+      const PreparedFamily handle = communicator.prepare(small);
+      for (const std::int64_t tokens : {1, 2}) {
+        const Explanation why = handle.explain(tokens);
+        EXPECT_EQ(why.rule, Rule::decision) << why.reason;
+        chosen[bootstrap->rank()] += why.candidate.name + "\n";
+      }
+    });
+    EXPECT_EQ(chosen[0], chosen[1]);
+    return chosen[0];
+  };
+  const std::string first = start(NumericsPolicy::any);
+  EXPECT_GT(loaded, 0);
+  const int before = loaded;
+  EXPECT_EQ(start(NumericsPolicy::any), first);
+  EXPECT_EQ(start(NumericsPolicy::strict), first) << "kernels that add in rank order won";
+  EXPECT_EQ(loaded, before) << "a start that finds an answer measures nothing";
+  EXPECT_EQ(read_history(folder / "cache" / "startup.db").size(), 1U);
 }
 
 TEST(StartupTune, ABudgetOfNothingIsRefused) {

@@ -40,9 +40,13 @@ bool is_of(const Problem& problem, const ProblemFamily& family, int world) {
          problem.mode == family.mode && problem.world == world && !problem.in_place;
 }
 
+std::chrono::steady_clock::time_point now(const TuneOptions& options) {
+  return options.now ? options.now() : std::chrono::steady_clock::now();
+}
+
 }  // namespace
 
-Ledger::Ledger(Group& group, const TuneOptions& options) : group_(group), options_(options) {
+Ledger::Ledger(Group& group, const TuneOptions& options) : group_(group), options_(options), start_(now(options)) {
   std::string decisions = "[]";
   on_root([&] {
     require_no_snapshot(options.database);
@@ -75,6 +79,8 @@ Ledger::~Ledger() {
 
 ClockSample Ledger::clocks() const { return options_.clocks ? options_.clocks() : sample_clocks(group_.device()); }
 
+double Ledger::elapsed_seconds() const { return std::chrono::duration<double>(now(options_) - start_).count(); }
+
 /// An idle GPU clocks low, so a clock below the first one means little, and one below the highest seen much: samples
 /// are taken right behind measurements.
 void Ledger::watch(const ClockSample& sample) {
@@ -85,9 +91,9 @@ void Ledger::watch(const ClockSample& sample) {
 
 void Ledger::watch_clocks() {
   if (group_.rank() != 0) return;
-  const double now = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  if (now - looked_at_s_ < look_every_s) return;
-  looked_at_s_ = now;
+  const double elapsed = elapsed_seconds();
+  if (elapsed - looked_at_s_ < look_every_s) return;
+  looked_at_s_ = elapsed;
   watch(clocks());
 }
 
@@ -170,8 +176,7 @@ Signals Ledger::signals() {
     double elapsed_s;
     double cancelled;
   };
-  const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  const Message mine{elapsed, options_.cancel != nullptr && options_.cancel->load() ? 1.0 : 0.0};
+  const Message mine{elapsed_seconds(), options_.cancel != nullptr && options_.cancel->load() ? 1.0 : 0.0};
   std::vector<Message> all(static_cast<std::size_t>(group_.size()));
   group_.bootstrap().allgather(&mine, sizeof(mine), all.data());
   Signals signals{all.front().elapsed_s, false};

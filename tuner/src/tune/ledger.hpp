@@ -49,11 +49,12 @@ class Ledger {
  private:
   void on_root(const std::function<void()>& action);
   ClockSample clocks() const;
+  double elapsed_seconds() const;
   void watch(const ClockSample&);
 
   Group& group_;
   const TuneOptions& options_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point start_;
   std::optional<WorkDatabase> database_;  ///< rank 0
   Run run_;
   bool open_ = false;

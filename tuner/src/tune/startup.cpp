@@ -69,6 +69,107 @@ void add(std::vector<DecisionSet>& sets, const Environment& here, const TuneResu
   set->decisions.insert(set->decisions.end(), result.decisions.begin(), result.decisions.end());
 }
 
+/// The clock of rank 0, which all ranks follow.
+class SharedClock {
+ public:
+  SharedClock(Bootstrap& bootstrap, const StartupTuneOptions& options)
+      : bootstrap_(bootstrap), now_(options.now), start_(read()) {}
+  /// Collective.
+  std::chrono::milliseconds elapsed() const {
+    std::int64_t count = std::chrono::duration_cast<std::chrono::milliseconds>(read() - start_).count();
+    bootstrap_.broadcast(&count, sizeof(count), 0);
+    return std::chrono::milliseconds(count);
+  }
+
+ private:
+  std::chrono::steady_clock::time_point read() const { return now_ ? now_() : std::chrono::steady_clock::now(); }
+  Bootstrap& bootstrap_;
+  std::function<std::chrono::steady_clock::time_point()> now_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+/// With a deadline of its own, and an NCCL of its own: a candidate that hangs costs the communicator neither.
+std::unique_ptr<Group> make_tuning_group(const std::shared_ptr<Bootstrap>& bootstrap,
+                                         const std::shared_ptr<Device>& device, const CommunicatorOptions& options) {
+  GroupOptions group;
+  group.variables = options.variables;
+  group.variables.timeout = std::min<std::chrono::milliseconds>(group.variables.timeout, deadline_of_a_candidate);
+  if (device->kind() == DeviceKind::cpu) group.variables.timeout = options.variables.timeout;
+  group.variables.first_timeout = group.variables.timeout;
+  group.nccl = options.nccl && device->kind() == DeviceKind::cuda;
+  group.cache = options.cache;
+  return make_group(bootstrap, device, group);
+}
+
+/// A folder of rank 0's for a database that nobody keeps; the reason where there is none.
+std::string make_scratch(Bootstrap& bootstrap, std::optional<TemporaryFolder>& scratch) {
+  std::string problem;
+  try {
+    if (bootstrap.rank() == 0) scratch.emplace();
+  } catch (const Unavailable& error) {
+    problem = error.what();
+  }
+  return bootstrap.broadcast(problem, 0);
+}
+
+/// Measures all of `families`; what is found goes in front of what is known.
+void tune_families(Group& group, const StartupTuneOptions& options, const std::vector<ProblemFamily>& families,
+                   const SharedClock& clock, std::vector<DecisionSet>& known, StartupTuneResult& result,
+                   ProgressSink* sink) {
+  TuneOptions tuning;
+  tuning.families = families;
+  tuning.resume = true;
+  tuning.now = options.now;
+  tuning.effort = SearchEffort::for_device(group.device().kind());
+  tuning.measure = MeasureSettings::for_device(group.device().kind());
+  if (options.source) tuning.source = *options.source;
+  tuning.command = "startup tune";
+  Bootstrap& bootstrap = group.bootstrap();
+  std::optional<TemporaryFolder> scratch;
+  const std::string wanted = bootstrap.broadcast(options.database.string(), 0);
+  for (const bool kept : {true, false}) {
+    if (kept && wanted.empty()) continue;
+    tuning.budget = options.budget - clock.elapsed();
+    if (tuning.budget.count() <= 0) {
+      result.notes.emplace_back("the time was spent before anything was measured");
+      return;
+    }
+    tuning.database = wanted;
+    if (!kept) {
+      if (const std::string problem = make_scratch(bootstrap, scratch); !problem.empty()) {
+        result.notes.push_back("nothing was tuned: " + problem);
+        return;
+      }
+      if (scratch) tuning.database = scratch->path() / "startup.db";
+      tuning.database = bootstrap.broadcast(tuning.database.string(), 0);
+    }
+    try {
+      const TuneResult tuned = tune(group, tuning, sink);
+      result.tuned = families;
+      add(known, group.environment(), tuned, families, group.size());
+      result.notes.insert(result.notes.end(), tuned.notes.begin(), tuned.notes.end());
+      return;
+    } catch (const DatabaseError& error) {  // on every rank
+      result.notes.push_back((kept ? "what is measured is not kept: " : "nothing was tuned: ") +
+                             std::string(error.what()));
+    }
+  }
+}
+
+/// Only what strict numerics would take: the winner among others would be of no use.
+CandidateSource strict(CandidateSource source) {
+  source.enumerate = [all = std::move(source.enumerate)](Group& group, const ProblemFamily& family,
+                                                         std::span<const CandidateSpec> best_plain) {
+    std::vector<CandidateSpec> specs = all(group, family, best_plain);
+    std::erase_if(specs, [&](const CandidateSpec& spec) {
+      return !spec.kernel || group.catalogue().algorithm(spec.kernel->backend, spec.kernel->algorithm).numerics !=
+                                 Numerics::rank_order_fp32;
+    });
+    return specs;
+  };
+  return source;
+}
+
 }  // namespace
 
 StartupTuneResult tune_at_startup(const std::shared_ptr<Bootstrap>& bootstrap, const std::shared_ptr<Device>& device,
@@ -77,61 +178,38 @@ StartupTuneResult tune_at_startup(const std::shared_ptr<Bootstrap>& bootstrap, c
     throw InvalidArgument(
         fmt::format("the budget of a startup tune is {} ms; expected more than 0", options.budget.count()));
   }
+  const SharedClock clock(*bootstrap, options);
   StartupTuneResult result;
   std::vector<DecisionSet> known = given_decisions(*bootstrap, options.communicator, result.notes);
   result.decisions = share_decisions(known);
   if (bootstrap->size() < 2) return result;  // a single rank has nothing to choose
 
-  GroupOptions group_options;
-  group_options.variables = options.communicator.variables;
-  group_options.variables.timeout =
-      std::min<std::chrono::milliseconds>(group_options.variables.timeout, deadline_of_a_candidate);
-  if (device->kind() == DeviceKind::cpu) group_options.variables.timeout = options.communicator.variables.timeout;
-  group_options.variables.first_timeout = group_options.variables.timeout;
-  group_options.nccl = options.communicator.nccl && device->kind() == DeviceKind::cuda;
-  group_options.cache = options.communicator.cache;
-  const std::unique_ptr<Group> group = make_group(bootstrap, device, group_options);
+  const std::unique_ptr<Group> group = make_tuning_group(bootstrap, device, options.communicator);
+  std::vector<ProblemFamily> missing;
   for (const ProblemFamily& family : options.families) {
-    if (!answered(family, group->size(), group->environment(), known)) result.tuned.push_back(family);
+    if (!answered(family, group->size(), group->environment(), known)) missing.push_back(family);
   }
-  if (result.tuned.empty()) return result;
-
-  std::filesystem::path database = options.database;
-  std::optional<TemporaryFolder> scratch;  // for a database that nobody keeps
-  if (database.empty()) {
-    std::string problem;
-    try {
-      if (bootstrap->rank() == 0) scratch.emplace();
-    } catch (const Unavailable& error) {
-      problem = error.what();
-    }
-    problem = bootstrap->broadcast(problem, 0);
-    if (!problem.empty()) {
-      result.notes.push_back("nothing was tuned: " + problem);
-      result.tuned.clear();
-      return result;
-    }
-    database = bootstrap->broadcast(scratch ? (scratch->path() / "startup.db").string() : "", 0);
-  }
-  TuneOptions tuning;
-  tuning.families = result.tuned;
-  tuning.database = database;
-  tuning.resume = true;
-  tuning.budget = options.budget;
-  tuning.effort = SearchEffort::for_device(device->kind());
-  tuning.measure = MeasureSettings::for_device(device->kind());
-  if (options.source) tuning.source = *options.source;
-  tuning.command = "startup tune";
-  try {
-    const TuneResult tuned = tune(*group, tuning, sink);
-    add(known, group->environment(), tuned, result.tuned, group->size());
-    result.decisions = share_decisions(std::move(known));
-    result.notes.insert(result.notes.end(), tuned.notes.begin(), tuned.notes.end());
-  } catch (const DatabaseError& error) {  // on every rank
-    result.notes.push_back("nothing was tuned: " + std::string(error.what()));
-    result.tuned.clear();
-  }
+  if (!missing.empty()) tune_families(*group, options, missing, clock, known, result, sink);
+  result.decisions = share_decisions(std::move(known));
+  result.spent = clock.elapsed();
   return result;
+}
+
+StartupTuner startup_tuner(StartupTuneOptions settings) {
+  return [settings = std::move(settings)](const StartupTuneOrder& order) {
+    StartupTuneOptions options = settings;
+    options.families = order.families;
+    options.budget = order.budget;
+    options.database = order.database;
+    options.communicator = order.options;
+    options.communicator.decisions = share_decisions();  // the communicator found nothing in them
+    if (order.options.variables.numerics == NumericsPolicy::strict) {
+      options.source =
+          std::make_shared<CandidateSource>(strict(options.source ? *options.source : CandidateSource::runtime()));
+    }
+    const StartupTuneResult found = tune_at_startup(order.bootstrap, order.device, options);
+    return StartupTuneAnswer{found.decisions, found.notes, found.spent};
+  };
 }
 
 }  // namespace arbiter

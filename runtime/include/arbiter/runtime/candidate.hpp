@@ -1,6 +1,7 @@
 // Candidates made runnable: the tuner times these, and the communicator dispatches to them.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -116,6 +117,8 @@ struct GroupOptions {
   bool nccl = true;
   std::shared_ptr<NcclCommunicator> nccl_communicator;  ///< as in CommunicatorOptions
   std::shared_ptr<KernelCache> cache;
+  /// Where a kernel cache that the group makes itself says what it has to say; empty: standard error.
+  std::function<void(const std::string&)> warn = {};
   /// Bytes of one rotating buffer of the push protocol that a long launch may use. 0: 64 MiB on GPUs, where a change of
   /// buffer costs a fence that waits for the links, and 32 KiB on the CPU device, so that long launches change buffers
   /// there too. Equal on all ranks.
