@@ -34,6 +34,9 @@ if(BUILD_TYPE STREQUAL "Release" AND bytes GREATER 8000000)
 endif()
 message(STATUS "libarbiter.so has ${bytes} bytes")
 
+include(${CMAKE_CURRENT_LIST_DIR}/notices.cmake)
+notices(${prefix}/share/doc/arbiter/copyright)
+
 # Between our own layers is between our own layers.
 file(GLOB_RECURSE headers RELATIVE ${prefix}/include ${prefix}/include/*)
 foreach(header IN LISTS headers)

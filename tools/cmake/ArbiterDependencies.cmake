@@ -62,6 +62,12 @@ target_link_libraries(arbiter_cudart INTERFACE CudaRuntime::static)
 set(arbiter_outside_libraries ${llvm_lib}/libLLVMSupport.a ${llvm_lib}/libLLVMDemangle.a ${ARBITER_ZSTD} ${ARBITER_ZLIB}
   ${ARBITER_SQLITE} ${ARBITER_BOOST_CONTEXT} ${CudaRuntime_LIBRARY_DIR}/libcudart_static.a)
 
+# What is inside what is built: COPYRIGHT has a notice for each (a test asks).
+set(arbiter_inside ${arbiter_outside_libraries} fmt/format.h spdlog/logger.h libstdc++.a libgcc.a libgcc_eh.a d3.min.js)
+if(ARBITER_PORTABLE)
+  list(APPEND arbiter_inside libboost_program_options.a)
+endif()
+
 # dlopen() searches the run path of the binary: there it finds the NVRTC and the NCCL that belong to these headers,
 # without LD_LIBRARY_PATH. A portable binary looks beside itself instead.
 if(ARBITER_PORTABLE)

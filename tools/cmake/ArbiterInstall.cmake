@@ -9,7 +9,9 @@ install(FILES ${PROJECT_SOURCE_DIR}/runtime/include/arbiter.h DESTINATION ${CMAK
 # For users is what lies in <layer>/include/arbiter/ itself; the folders below it are between the layers.
 file(GLOB arbiter_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/*/include/arbiter/*.hpp)
 install(FILES ${arbiter_headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/arbiter COMPONENT library)
+# Debian's name for the notices of what is inside.
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT library)
+install(FILES ${PROJECT_SOURCE_DIR}/COPYRIGHT DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright COMPONENT library)
 
 set(arbiter_package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/arbiter)
 install(EXPORT arbiter NAMESPACE arbiter:: FILE arbiterTargets.cmake DESTINATION ${arbiter_package_folder}
