@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <string_view>
 
+#include "arbiter/generator/search_path.hpp"
 #include "real_library.hpp"
 
 namespace arbiter::nccl_interpose {

@@ -1,9 +1,9 @@
 #include "arbiter/vocabulary.hpp"
 
+#include <llvm/ADT/StringRef.h>
+
 #include <algorithm>
 #include <array>
-#include <numeric>
-#include <utility>
 #include <vector>
 
 #include "arbiter/error.hpp"
@@ -47,19 +47,8 @@ Enum parse(const Spellings<Enum, count>& spellings, std::string_view kind, std::
   throw InvalidArgument(unknown_name_message(kind, word, valid));
 }
 
-// Levenshtein distance, one row at a time.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row.back();
+  return llvm::StringRef(a.data(), a.size()).edit_distance(llvm::StringRef(b.data(), b.size()));
 }
 
 // Words that a person did not type by hand are cut, so that a message stays readable.

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/search_path.hpp"
 #include "text/quote.hpp"
 
 extern char** environ;
@@ -129,12 +130,9 @@ std::optional<std::string> find_program(const std::string& name) {
     return fs::absolute(name).string();
   }
   const char* variable = std::getenv("PATH");
-  std::string_view rest = variable == nullptr ? "/usr/local/bin:/usr/bin:/bin" : variable;
-  while (!rest.empty()) {
-    const std::size_t end = std::min(rest.find(':'), rest.size());
-    const fs::path path = fs::path(rest.substr(0, end)) / name;
-    if (end > 0 && runnable(path)) return fs::absolute(path).string();
-    rest.remove_prefix(std::min(end + 1, rest.size()));
+  for (const std::string& folder : split_search_path(variable == nullptr ? "/usr/local/bin:/usr/bin:/bin" : variable)) {
+    const fs::path path = fs::path(folder) / name;
+    if (runnable(path)) return fs::absolute(path).string();
   }
   return std::nullopt;
 }

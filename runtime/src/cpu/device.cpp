@@ -191,7 +191,7 @@ void CpuDevice::run(std::span<const CpuOperation> operations) {
     link_->run(rank_, tasks);
   } else {
     // Every run gets an order of its own, and the n-th run of a device always the same one.
-    SmallRandom mixer(options_.seed + runs_++ * 0x632BE59BD9B4E019ULL);
+    SplitMix mixer(options_.seed + runs_++ * 0x632BE59BD9B4E019ULL);
     const FiberSequence sequence = tasks;
     scheduler_.run({&sequence, 1}, mixer.next());
   }

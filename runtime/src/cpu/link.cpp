@@ -25,7 +25,7 @@ CpuLinkStatistics CpuLink::statistics() const {
 
 void CpuLink::restart(std::uint64_t seed) {
   const std::lock_guard lock(mutex_);
-  seeds_ = SmallRandom(seed);
+  seeds_ = SplitMix(seed);
 }
 
 void CpuLink::join(int rank) {

@@ -44,7 +44,7 @@ class CpuLink final : public CpuLinkModel {
   std::string failure_;  // of the last meeting
   std::string broken_;   // why no meeting will ever be complete again
   FiberScheduler scheduler_;
-  SmallRandom seeds_;
+  SplitMix seeds_;
   CpuLinkStatistics statistics_;
 };
 

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/search_path.hpp"
 
 namespace arbiter {
 namespace {
@@ -109,16 +110,6 @@ std::shared_ptr<const NcclLibrary> load_nccl(void* handle, const std::string& pa
   if (library->version_code < 21900) library->mem_alloc = nullptr, library->mem_free = nullptr;
   if (library->version_code < 22700) library->window_register = nullptr, library->window_deregister = nullptr;
   return library;
-}
-
-std::vector<std::string> split_search_path(std::string_view rest) {
-  std::vector<std::string> parts;
-  while (!rest.empty()) {
-    const std::size_t end = std::min(rest.find(':'), rest.size());
-    if (end > 0) parts.emplace_back(rest.substr(0, end));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return parts;
 }
 
 std::string NcclLibrary::version() const {

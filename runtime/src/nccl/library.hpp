@@ -70,9 +70,6 @@ struct NcclLibrary {
   std::string message(std::string_view call, int result, NcclComm comm = nullptr) const;
 };
 
-/// The folders of a search path such as LD_LIBRARY_PATH, without empty ones.
-std::vector<std::string> split_search_path(std::string_view);
-
 /// Where NCCL is looked for, in this order, after what the process has loaded already.
 std::vector<std::string> nccl_candidates();
 

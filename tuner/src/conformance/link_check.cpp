@@ -35,7 +35,7 @@ struct LinkCheck::Impl {
   }
 
   Plan plan(std::uint64_t seed) const {
-    SmallRandom random(seed);
+    SplitMix random(seed);
     const auto below = [&](std::uint64_t bound) { return random.next() % bound; };
     Plan result;
     result.world = below(push_buffers.size());

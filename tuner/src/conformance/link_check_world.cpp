@@ -100,7 +100,7 @@ struct Element {
   bool negative_zero = false;
 };
 Element element(std::uint64_t data, std::size_t call, std::size_t rank, std::size_t ranks, std::size_t index) {
-  SmallRandom mixer(data + call * 0x632BE59BD9B4E019ULL + index * 0xD1342543DE82EF95ULL);
+  SplitMix mixer(data + call * 0x632BE59BD9B4E019ULL + index * 0xD1342543DE82EF95ULL);
   const std::uint64_t common = mixer.next();
   const int value = static_cast<int>((common >> 8) % 41) - 20;
   switch (common % 8) {

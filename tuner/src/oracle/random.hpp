@@ -5,20 +5,16 @@
 #include <utility>
 #include <vector>
 
+#include "arbiter/generator/split_mix.hpp"
+
 namespace arbiter::tuning {
 
-/// splitmix64: one state word, every seed is good, and streams can be split by hashing the seed.
+/// Streams can be split by hashing the seed.
 class Random {
  public:
-  explicit Random(std::uint64_t seed) noexcept : state_(seed) {}
+  explicit Random(std::uint64_t seed) noexcept : bits_(seed) {}
 
-  std::uint64_t next() noexcept {
-    state_ += 0x9e3779b97f4a7c15ULL;
-    std::uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31);
-  }
+  std::uint64_t next() noexcept { return bits_.next(); }
 
   /// Uniform in [0, bound); 0 for bound 0. The bias of the multiplication is below 2^-32 for the bounds used here.
   std::size_t below(std::size_t bound) noexcept {
@@ -34,7 +30,7 @@ class Random {
   }
 
  private:
-  std::uint64_t state_;
+  SplitMix bits_;
 };
 
 }  // namespace arbiter::tuning
