@@ -6,6 +6,7 @@
 
 #include <csignal>
 #include <set>
+#include <sstream>
 
 #include "run_arbiter.hpp"
 
@@ -247,6 +248,28 @@ TEST_F(EndToEnd, StartupIsMeasuredWithAnEmptyAndAWarmCache) {
   const double warm = *member(document, "startup[0].warm_cache_s")->getAsNumber();
   EXPECT_GT(warm, 0);
   EXPECT_GT(empty, warm) << "kernels were not compiled with the empty cache, or compiled again with the warm one";
+  for (const auto& [name, total] : {std::pair<std::string, double>{"empty_cache", empty}, {"warm_cache", warm}}) {
+    const llvm::json::Object* steps = member(document, "startup[0]." + name)->getAsObject();
+    ASSERT_NE(steps, nullptr);
+    double sum = 0;
+    for (const auto& [step, seconds] : *steps) sum += *seconds.getAsNumber();
+    EXPECT_NEAR(sum, total, 0.01) << "the steps are not the whole of " << name;
+    const auto step = [&](const char* member) { return steps->getNumber(member).value_or(-1); };
+    for (const char* nothing : {"driver_s", "meeting_s", "nccl_s"}) EXPECT_EQ(step(nothing), 0) << nothing;
+    for (const char* something : {"decisions_s", "memory_s", "load_s", "rest_s"})
+      EXPECT_GT(step(something), 0) << something;
+    EXPECT_EQ(step("compile_s") > 0, name == "empty_cache");
+  }
+}
+
+TEST_F(EndToEnd, WhereAStartSpendsItsTimeFitsATerminal) {
+  const Outcome outcome = arbiter("bench", {"--ranks", "2", "--tokens", "1,4", "--startup"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  for (const char* part : {"2 ranks", "empty cache", "warm cache", "CUDA driver", "sharing memory", "in all"}) {
+    EXPECT_NE(outcome.out.find(part), std::string::npos) << part << " is not in:\n" << outcome.out;
+  }
+  std::istringstream lines(outcome.out);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80U) << line;
 }
 
 TEST_F(EndToEnd, ADatabaseThatWasAskedForMustExist) {

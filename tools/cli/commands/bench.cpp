@@ -9,51 +9,25 @@
 #include <vector>
 
 #include "arbiter/db/json.hpp"
-#include "arbiter/generator/temporary_folder.hpp"
 #include "arbiter/tuner/bench.hpp"
+#include "commands/bench_setup.hpp"
 #include "commands/bench_stages.hpp"
+#include "commands/bench_startup.hpp"
 #include "commands/command.hpp"
 #include "options/database.hpp"
 #include "options/names.hpp"
 #include "options/options.hpp"
 #include "options/problem.hpp"
 #include "ranks/result_text.hpp"
-#include "ranks/self_process.hpp"
 #include "ranks/session.hpp"
 #include "ranks/tools.hpp"
 #include "text/bench_table.hpp"
 #include "text/json.hpp"
 #include "text/print.hpp"
-#include "text/table.hpp"
 #include "text/text.hpp"
 
 namespace arbiter::cli {
 namespace {
-
-/// What every rank does the same way: a group to measure on and a communicator that decides as a program's would.
-struct BenchSetup {
-  EnvironmentVariables variables;
-  std::shared_ptr<KernelCache> cache;
-  std::filesystem::path database;  ///< empty: there is none
-  bool nccl = false;
-
-  std::unique_ptr<Group> group(const RankContext& context) const {
-    GroupOptions options;
-    options.variables = variables;
-    options.nccl = nccl;
-    options.cache = cache;
-    return make_group(context.bootstrap, context.device, options);
-  }
-
-  Communicator communicator(const RankContext& context) const {
-    CommunicatorOptions options;
-    options.variables = variables;
-    options.variables.db = database.string();
-    options.nccl = nccl;
-    options.cache = cache;
-    return {context.bootstrap, context.device, options};
-  }
-};
 
 BenchSetup read_setup(const Options& options, DeviceKind device) {
   BenchSetup setup;
@@ -112,75 +86,6 @@ std::vector<std::string> read_against(const Options& options) {
   return against;
 }
 
-// Startup: this program is started again, first with an empty cache and then with the one that filled.
-
-std::string probe_startup(const RankContext& context, const BenchSetup& setup, const Problems& problems) {
-  Communicator communicator = setup.communicator(context);
-  communicator.prepare(problems.families);
-  context.bootstrap->barrier();
-  const std::chrono::duration<double> mine = std::chrono::steady_clock::now() - process_start();
-  std::vector<double> all(static_cast<std::size_t>(context.size()));
-  const double seconds = mine.count();
-  context.bootstrap->allgather(&seconds, sizeof seconds, all.data());
-  return join_documents({environment_json(communicator.environment()), json_text([&](llvm::json::OStream& json) {
-                           json.attribute("world", context.size());
-                           write_number(json, "seconds", *std::max_element(all.begin(), all.end()));
-                         })});
-}
-
-struct Startup {
-  std::int64_t world = 0;
-  double empty_s = 0;
-  double warm_s = 0;
-};
-
-int run_startup(const SessionOptions& session, bool as_json) {
-  const TemporaryFolder cache;
-  std::vector<std::string> arguments = session.arguments;
-  std::replace(arguments.begin(), arguments.end(), std::string("--startup"), std::string("--startup-probe"));
-  std::vector<std::vector<std::string>> outputs;
-  for (int run = 0; run < 2; ++run) {
-    outputs.push_back(split_documents(run_self(arguments, {{"ARBITER_CACHE_DIR", cache.path().string()}})));
-  }
-  std::vector<Startup> startups;
-  for (std::size_t i = 1; i < outputs[0].size() && i < outputs[1].size(); i += 2) {
-    const llvm::json::Object empty = parse_document(outputs[0][i]);
-    const llvm::json::Object warm = parse_document(outputs[1][i]);
-    startups.push_back({empty.getInteger("world").value_or(0), empty.getNumber("seconds").value_or(0),
-                        warm.getNumber("seconds").value_or(0)});
-  }
-  if (startups.empty()) throw Error("the process started for this measurement returned nothing");
-  if (as_json) {
-    print_json([&](llvm::json::OStream& json) {
-      json.attribute("schema", json_schema);
-      json.attributeBegin("environment");
-      json.rawValue(outputs[0][0]);
-      json.attributeEnd();
-      json.attributeArray("startup", [&] {
-        for (const Startup& startup : startups) {
-          json.object([&] {
-            json.attribute("world", startup.world);
-            write_number(json, "empty_cache_s", startup.empty_s);
-            write_number(json, "warm_cache_s", startup.warm_s);
-          });
-        }
-      });
-    });
-    return exit_success;
-  }
-  print("from process start to the first call that can be captured (slowest rank)\n\n");
-  Table table({"ranks", "empty cache", "warm cache"});
-  for (const Startup& startup : startups) {
-    char empty[32];
-    char warm[32];
-    std::snprintf(empty, sizeof empty, "%.2f s", startup.empty_s);
-    std::snprintf(warm, sizeof warm, "%.2f s", startup.warm_s);
-    table.add({std::to_string(startup.world), empty, warm});
-  }
-  table.print();
-  return exit_success;
-}
-
 void print_as_json(const std::vector<std::string>& documents, const std::string& command) {
   print_json([&](llvm::json::OStream& json) {
     json.attribute("schema", json_schema);
@@ -213,7 +118,8 @@ Options bench_options() {
   options.list("against", "NAME", "show only these beside auto: nccl, nccl_symmetric, trtllm/oneshot_push, ...")
       .choices(baselines())
       .value("samples", "N", "samples for each result, at least (default: 30; 5 on the CPU device)")
-      .flag("startup", "instead: the time from process start to the first call, with an empty and a warm cache")
+      .flag("startup",
+            "instead: where the time from process start to the first call goes, with an empty and a warm cache")
       .flag("stages", "instead: what the stages behind the sum cost, as kernels of their own on one device")
       .flag("record", "with --json: add the command, as files under bench/results/ have it")
       .flag("json", "for programs; see docs/cli.md")

@@ -31,6 +31,10 @@ namespace {
 
 constexpr int signal_wait_ms = 50;
 
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 std::vector<int> default_worlds(int gpus) {
   std::set<int> worlds{std::min(gpus, max_world)};
   for (int world = 2; world <= std::min(gpus, max_world); world *= 2) worlds.insert(world);
@@ -135,7 +139,9 @@ SessionOptions read_rank_options(const Options& options, const std::string& comm
   if (!device.empty() && device != "cuda" && device != "cpu") {
     throw UsageError(unknown_name_message("device", device, devices));
   }
+  const auto begin = std::chrono::steady_clock::now();
   const int visible = device == "cpu" ? 0 : cuda_device_count();
+  if (device != "cpu") session.driver_s = seconds_since(begin);
   session.device = device == "cuda" || (device.empty() && visible > 0) ? DeviceKind::cuda : DeviceKind::cpu;
   if (session.device == DeviceKind::cpu) {
     if (options.has("gpus")) throw UsageError("--gpus needs --device cuda, and a GPU");
@@ -211,7 +217,7 @@ void watch(const SessionOptions& session, const std::atomic<int>& running, std::
 RankContext context_of(const Place& place, std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
                        const std::atomic<bool>& cancel) {
   return {std::move(bootstrap), std::move(device), place.restarts, &cancel,
-          place.started,        place.deadline,    place.give_up};
+          place.started,        place.deadline,    place.give_up,  {}};
 }
 
 std::string run_threads(const SessionOptions& session, int world, const Place& place, const RankBody& body,
@@ -223,8 +229,10 @@ std::string run_threads(const SessionOptions& session, int world, const Place& p
   std::vector<std::thread> threads;
   const auto run_rank = [&](int rank, std::shared_ptr<Bootstrap> bootstrap) {
     try {
+      const auto begin = std::chrono::steady_clock::now();
       RankContext context = context_of(place, std::move(bootstrap), make_device(session, rank), cancel);
       context.device->activate();
+      context.start = {session.driver_s, seconds_since(begin), 0};
       std::string mine = body(context);
       if (rank == 0) result = std::move(mine);
     } catch (...) {
@@ -245,9 +253,13 @@ std::string run_threads(const SessionOptions& session, int world, const Place& p
 /// This process is one rank among those that a launcher started.
 std::string run_launched(const SessionOptions& session, const LauncherVariables& launcher, const Place& place,
                          const RankBody& body, std::atomic<bool>& cancel) {
+  const auto begin = std::chrono::steady_clock::now();
   auto device = make_device(session, launcher.local_rank);
   device->activate();
+  const double context_s = seconds_since(begin);
+  const auto meet = std::chrono::steady_clock::now();
   RankContext context = context_of(place, make_launcher_bootstrap(launcher), std::move(device), cancel);
+  context.start = {session.driver_s, context_s, seconds_since(meet)};
   return body(context);
 }
 

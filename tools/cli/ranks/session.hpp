@@ -18,6 +18,13 @@
 
 namespace arbiter::cli {
 
+/// Where the time went before a command's body, in seconds; 0: nowhere.
+struct StartTimes {
+  double driver_s = 0;   ///< the first question to the CUDA driver
+  double context_s = 0;  ///< making the device and its context current
+  double meeting_s = 0;  ///< until all launched ranks can exchange data; with GPUs that is NCCL's first start, too
+};
+
 /// One rank while a command's body runs on it.
 struct RankContext {
   std::shared_ptr<Bootstrap> bootstrap;
@@ -29,6 +36,7 @@ struct RankContext {
   std::optional<std::chrono::system_clock::time_point> deadline;
   /// Ends this process with this message, from any thread; workers are then started again.
   std::function<void(const std::string&)> give_up;
+  StartTimes start = {};
 
   int rank() const noexcept { return bootstrap->rank(); }
   int size() const noexcept { return bootstrap->size(); }
@@ -53,6 +61,7 @@ struct SessionOptions {
   std::chrono::milliseconds budget{0};  ///< for all numbers of ranks together, from the start of the command; 0: none
   /// In force from before CUDA starts threads of its own: one that does not block a signal would be ended by it.
   std::shared_ptr<const SignalWatch> signals;
+  double driver_s = 0;       ///< as in StartTimes
   std::string on_interrupt;  ///< what to tell a person who pressed Ctrl-C
 };
 
