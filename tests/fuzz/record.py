@@ -66,6 +66,17 @@ def run_worker(build: pathlib.Path, target: str, seconds: int, worker: int, unit
     }
 
 
+def added(before: list, now: list) -> list:
+    """The rows of both, one for each target; their numbers are added up."""
+    rows = {row["target"]: dict(row) for row in before}
+    for row in now:
+        known = rows.setdefault(row["target"], {"target": row["target"]})
+        for name, value in row.items():
+            if name != "target":
+                known[name] = known.get(name, 0) + value
+    return list(rows.values())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, default=SOURCE.parent.parent / "build-fuzz")
@@ -80,7 +91,9 @@ def main() -> int:
         help="an input that takes longer is a finding (default: 20; more where workers wait for processors)",
     )
     parser.add_argument(
-        "--output", type=pathlib.Path, help="written anew, but for targets in it that are not among --targets"
+        "--output",
+        type=pathlib.Path,
+        help="a record that is there already gets what this run adds to it: seconds, executions, findings",
     )
     options = parser.parse_args()
     build = options.build.resolve()
@@ -104,8 +117,7 @@ def main() -> int:
                 }
             )
     if options.output and options.output.exists():
-        before = json.loads(options.output.read_text())["targets"]
-        rows = [row for row in before if row["target"] not in targets] + rows
+        rows = added(json.loads(options.output.read_text())["targets"], rows)
     rows.sort(key=lambda row: list(TARGETS).index(row["target"]))
     record = {
         "schema": 1,
