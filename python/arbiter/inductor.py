@@ -10,9 +10,11 @@ What is found: torch.ops.arbiter.all_reduce of this communicator, or a functiona
 (DTensor, compiled torch.distributed.all_reduce) over `group`; its result added to a residual, in
 either order; then torch's rms_norm, or the usual formula that multiplies by the weight in fp32 or
 after rounding; then, if nothing else reads the norm, division by a scale (or multiplication by its
-inverse), clamping and conversion to float8_e4m3fn. What was not prepared, or is used in between, is
-left as it is. The sum is rounded once, after the residual was added, and not before: results are as
-close to the exact ones as before, or closer, but not the same bits."""
+inverse), clamping and conversion to float8_e4m3fn; the scale is given, or it is the row's largest
+magnitude over 448, and no smaller than 2^-9 / 448 if it is clamped, as vLLM has it. What was not
+prepared, or is used in between, is left as it is. The sum is rounded once, after the residual was
+added, and not before: results are as close to the exact ones as before, or closer, but not the same
+bits."""
 
 import hashlib
 import operator
@@ -32,15 +34,17 @@ from .errors import InvalidArgument
 __all__ = ["Fusion"]
 
 _NORM = "allreduce_residual_rmsnorm"
-_FP8 = f"{_NORM}_fp8_static"
+_FP8_STATIC, _FP8_TOKEN = f"{_NORM}_fp8_static", f"{_NORM}_fp8_token"
 _aten, _functional = torch.ops.aten, torch.ops._c10d_functional
 _CONVERT = torch.ops.prims.convert_element_type.default
 _LARGEST = torch.finfo(torch.float8_e4m3fn).max
+_SMALLEST_SCALE = 2.0**-9 / _LARGEST  # of a row: fp8_token has no smaller one
 
 
 class _Norm(NamedTuple):
     """The parts that were found. `scale`: of the quantisation, whose result is `quant`; `inverse`:
-    it multiplies."""
+    it multiplies. `of_row`: the scale is computed from the norm, which is all that reads it
+    besides."""
 
     x: Node
     collective: List[Node]  # what computes the sum, last first
@@ -52,6 +56,12 @@ class _Norm(NamedTuple):
     scale: Optional[Node] = None
     inverse: bool = False
     quant: Optional[Node] = None
+    of_row: bool = False
+
+    def pattern(self) -> str:
+        if self.quant is None:
+            return _NORM
+        return _FP8_TOKEN if self.of_row else _FP8_STATIC
 
 
 class Fusion(CustomGraphPass):
@@ -83,11 +93,10 @@ class Fusion(CustomGraphPass):
             found = self._norm_after(node)
             if found is None:
                 continue
-            quantised = _quantised(found)
-            for candidate, pattern in ((quantised, _FP8), (found, _NORM)):
-                if candidate is not None and self._prepared(pattern, candidate):
-                    self._replace(graph, candidate, pattern)
-                    self.replaced[pattern] += 1
+            for candidate in (_quantised(found), _quantised_by_row(found), found):
+                if candidate is not None and self._prepared(candidate.pattern(), candidate):
+                    self._replace(graph, candidate, candidate.pattern())
+                    self.replaced[candidate.pattern()] += 1
                     break
         graph.lint()
 
@@ -150,8 +159,8 @@ class Fusion(CustomGraphPass):
                 )
                 outputs = [(found.norm, 0), (found.total, 1)]
             else:
-                scale = found.scale
-                if found.inverse:
+                scale: Optional[Node] = None if found.of_row else found.scale
+                if found.inverse and scale is not None:
                     scale = graph.call_function(_aten.reciprocal.default, (scale,))
                     scale.meta["val"] = found.scale.meta["val"]
                 arguments = (
@@ -166,14 +175,21 @@ class Fusion(CustomGraphPass):
                 )
                 call = graph.call_function(torch.ops.arbiter.all_reduce_fused.default, arguments)
                 outputs = [(found.total, 0), (found.quant, 1)]
-            call.meta["val"] = tuple(
-                old.meta["val"] for old, _ in sorted(outputs, key=lambda pair: pair[1])
-            )
+                if found.of_row:
+                    outputs.append((found.scale, 2))
+            given = [old.meta["val"] for old, _ in sorted(outputs, key=lambda pair: pair[1])]
+            if found.of_row:
+                given[2] = given[2].squeeze(-1)
+            call.meta["val"] = tuple(given)
             for old, index in outputs:
                 new = graph.call_function(operator.getitem, (call, index))
+                if found.of_row and old is found.scale:  # [rows], where the program has [rows, 1]
+                    new.meta["val"] = given[2]
+                    new = graph.call_function(_aten.unsqueeze.default, (new, -1))
                 new.meta.update(old.meta)
                 old.replace_all_uses_with(new)
-        _erase_unused(graph, [found.quant or found.norm, found.total, *found.collective])
+        last = [found.quant or found.norm, *([found.scale] if found.of_row and found.scale else [])]
+        _erase_unused(graph, [*last, found.total, *found.collective])
 
 
 def _like(one: Any, other: Node) -> bool:
@@ -253,47 +269,118 @@ def _after_power(start: Node, power: Node, total: Node) -> Any:
 
 
 def _quantised(found: _Norm) -> Optional[_Norm]:
-    """Static FP8 of the norm, if that is all the norm is for."""
-    node: Optional[Node] = found.norm
-    scale, inverse, clamped = None, False, 0
-    while node is not None:
-        users = list(node.users)
-        if len(users) != 1:
+    """FP8 of the norm with a given scale, if that is all the norm is for."""
+    if found.total.meta["val"].dim() != 2 or len(found.norm.users) != 1:
+        return None
+    value = found.norm
+    user = next(iter(value.users))
+    if _is_to_fp32(user) and len(user.users) == 1:
+        value, user = user, next(iter(user.users))
+    if user.target not in (_aten.div.Tensor, _aten.mul.Tensor):
+        return None
+    inverse = user.target is _aten.mul.Tensor
+    other = [argument for argument in user.args if argument is not value]
+    if len(other) != 1 or not isinstance(other[0], Node):
+        return None
+    if not inverse and user.args[0] is not value:
+        return None
+    scale = other[0]
+    given = scale.meta.get("val")
+    if not isinstance(given, torch.Tensor) or given.dtype is not torch.float32:
+        return None
+    quant = _clamped_to_fp8(user)
+    if given.numel() != 1 or quant is None or not _comes_before(scale, found.total):
+        return None
+    return found._replace(scale=scale, inverse=inverse, quant=quant)
+
+
+def _quantised_by_row(found: _Norm) -> Optional[_Norm]:
+    """FP8 with a scale for every row, taken from the row itself, if that is all the norm is for."""
+    if found.total.meta["val"].dim() != 2:
+        return None
+    readers = list(found.norm.users)
+    wide = [node for node in readers if _is_to_fp32(node)]
+    readers = [node for node in readers if node not in wide] + [
+        reader for node in wide for reader in node.users
+    ]
+    magnitudes = [node for node in readers if node.target is _aten.abs.default]
+    scaled = [node for node in readers if node.target is not _aten.abs.default]
+    if len(magnitudes) != 1 or len(scaled) != 1:
+        return None
+    scale = _scale_of_row(magnitudes[0])
+    if scale is None or tuple(scale.meta["val"].shape) != (found.total.meta["val"].shape[0], 1):
+        return None
+    values = [found.norm, *wide]
+    multiplied = scaled[0]
+    if multiplied.target is _aten.div.Tensor:
+        right = multiplied.args[0] in values and multiplied.args[1] is scale
+    elif multiplied.target is _aten.mul.Tensor:
+        inverse = [node for node in multiplied.args if node not in values]
+        right = (
+            len(inverse) == 1
+            and isinstance(inverse[0], Node)
+            and inverse[0].target is _aten.reciprocal.default
+            and inverse[0].args[0] is scale
+            and len(inverse[0].users) == 1
+        )
+    else:
+        return None
+    if not right or multiplied.meta["val"].dtype is not torch.float32:
+        return None
+    quant = _clamped_to_fp8(multiplied)
+    return None if quant is None else found._replace(scale=scale, quant=quant, of_row=True)
+
+
+def _is_to_fp32(node: Node) -> bool:
+    return node.target is _CONVERT and node.args[1] is torch.float32
+
+
+def _scale_of_row(magnitude: Node) -> Optional[Node]:
+    """From |row| to the scale, [rows, 1] in fp32."""
+    peak = _only_user(magnitude, _aten.amax.default)
+    if peak is not None:
+        if peak.args[1:] not in (([-1], True), ([1], True)):
             return None
-        user = users[0]
-        if user.target is _CONVERT and user.args[1] is torch.float32 and scale is None:
-            pass
-        elif user.target in (_aten.div.Tensor, _aten.mul.Tensor) and scale is None:
-            other = [argument for argument in user.args if argument is not node]
-            inverse = user.target is _aten.mul.Tensor
-            if (
-                len(other) != 1
-                or not isinstance(other[0], Node)
-                or (not inverse and user.args[0] is not node)
-            ):
-                return None
-            scale = other[0]
-            value = scale.meta.get("val")
-            if (
-                not isinstance(value, torch.Tensor)
-                or value.dtype is not torch.float32
-                or value.numel() != 1
-            ):
-                return None
-        elif user.target is _aten.clamp_min.default and user.args[1] == -_LARGEST:
+    else:
+        both = _only_user(magnitude, _aten.max.dim)
+        values = None if both is None else _only_user(both, operator.getitem)
+        if both is None or both.args[1] not in (-1, 1) or values is None or values.args[1] != 0:
+            return None
+        kept = len(both.args) > 2 and both.args[2] is True
+        peak = values if kept else _only_user(values, _aten.unsqueeze.default)
+        if peak is None or (not kept and peak.args[1] not in (-1, 1)):
+            return None
+    if peak.meta["val"].dtype is not torch.float32:
+        peak = _only_user(peak, _CONVERT)
+        if peak is None or peak.args[1] is not torch.float32:
+            return None
+    scale = _only_user(peak, _aten.div.Tensor) or _only_user(peak, _aten.mul.Tensor)
+    if scale is None or scale.args[0] is not peak or not isinstance(scale.args[1], (int, float)):
+        return None
+    factor = scale.args[1] if scale.target is _aten.mul.Tensor else 1 / scale.args[1]
+    if abs(factor * _LARGEST - 1) > 1e-6:
+        return None
+    clamped = _only_user(scale, _aten.clamp_min.default)
+    if clamped is None:
+        return scale
+    least = clamped.args[1]
+    small_enough = isinstance(least, float) and 0 <= least <= _SMALLEST_SCALE * (1 + 1e-6)
+    return clamped if small_enough else None
+
+
+def _clamped_to_fp8(node: Node) -> Optional[Node]:
+    """The conversion to e4m3 behind a node, if the values are clamped and go nowhere else."""
+    clamped = 0
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        if user.target is _aten.clamp_min.default and user.args[1] == -_LARGEST:
             clamped += 1
         elif user.target is _aten.clamp_max.default and user.args[1] == _LARGEST:
             clamped += 1
         elif user.target is _aten.clamp.default and user.args[1:] == (-_LARGEST, _LARGEST):
             clamped += 2
-        elif user.target is _CONVERT and user.args[1] is torch.float8_e4m3fn:
-            if scale is None or clamped != 2 or found.total.meta["val"].dim() != 2:
-                return None
-            return (
-                found._replace(scale=scale, inverse=inverse, quant=user)
-                if _comes_before(scale, found.total)
-                else None
-            )
+        elif user.target is _CONVERT and user.args[1] is torch.float8_e4m3fn and clamped == 2:
+            return user
         else:
             return None
         node = user

@@ -18,6 +18,7 @@ from arbiter.inductor import Fusion  # noqa: E402
 
 HIDDEN, NORM = 64, "allreduce_residual_rmsnorm"
 FP8 = f"{NORM}_fp8_static"
+FP8_TOKEN = f"{NORM}_fp8_token"
 E4M3 = torch.float8_e4m3fn
 
 
@@ -26,7 +27,7 @@ def single(request):
     """One rank: the sum is its own input."""
     with Communicator.in_process(1) as (communicator,), torch.no_grad():
         communicator.prepare(
-            *[Family(pattern, request.param, HIDDEN, 8) for pattern in ("allreduce", NORM, FP8)]
+            *[Family(pattern, request.param, HIDDEN, 8) for pattern in ("allreduce", NORM, FP8, FP8_TOKEN)]
         )
         communicator.dtype = request.param
         yield communicator
@@ -132,6 +133,82 @@ def test_quantised(single, how):
         torch.ops.arbiter.all_reduce_fused.default in operators
         and torch.ops.aten.rsqrt.default not in operators
     )
+    close(ours, layer(*arguments))
+
+
+LEAST = 1.0 / (448.0 * 512.0)
+
+
+def by_row(norm):
+    scale = norm.float().abs().amax(-1, keepdim=True) / 448.0
+    return (norm.float() / scale).clamp(-448.0, 448.0).to(E4M3), scale
+
+
+def by_row_with_a_least_scale(norm):
+    """As vLLM does it."""
+    peak = norm.abs().max(dim=-1)[0].unsqueeze(-1).to(torch.float32)
+    scale = (peak / 448.0).clamp(min=LEAST)
+    return (norm.to(torch.float32) * scale.reciprocal()).clamp(-448.0, 448.0).to(E4M3), scale
+
+
+@pytest.mark.parametrize("how", [by_row, by_row_with_a_least_scale])
+def test_quantised_by_row(single, how):
+    number, dtype = ops.number(single), single.dtype
+
+    def layer(x, residual, weight):
+        residual = ops.all_reduce(x, number) + residual
+        return *how(torch_norm(residual, weight)), residual
+
+    arguments = [values(seed, 4, HIDDEN, dtype=dtype) for seed in (1, 2)]
+    arguments.append(values(3, HIDDEN, dtype=dtype))
+    fusion = Fusion(single)
+    ours, operators = rewritten(layer, arguments, fusion)
+    assert fusion.replaced == {FP8_TOKEN: 1}
+    for gone in (torch.ops.aten.rsqrt.default, torch.ops.aten.abs.default):
+        assert gone not in operators
+    close(ours, layer(*arguments))
+
+
+OTHER_ROWS = {
+    "another least scale": lambda norm: (norm.float().abs().amax(-1, keepdim=True) / 448.0).clamp(
+        min=1e-3
+    ),
+    "another range": lambda norm: norm.float().abs().amax(-1, keepdim=True) / 240.0,
+    "of the whole tensor": lambda norm: norm.float().abs().amax() / 448.0,
+    "of the columns": lambda norm: norm.float().abs().amax(0, keepdim=True) / 448.0,
+    "of the values": lambda norm: norm.float().amax(-1, keepdim=True) / 448.0,
+}
+
+
+@pytest.mark.parametrize("case", OTHER_ROWS)
+def test_other_scales_are_computed_apart(single, case):
+    number, dtype = ops.number(single), single.dtype
+
+    def layer(x, residual, weight):
+        norm = torch_norm(ops.all_reduce(x, number) + residual, weight)
+        scale = OTHER_ROWS[case](norm)
+        return (norm.float() / scale).clamp(-448.0, 448.0).to(E4M3), scale
+
+    arguments = [values(seed, 4, HIDDEN, dtype=dtype) for seed in (1, 2)]
+    arguments.append(values(3, HIDDEN, dtype=dtype).abs() + 1)
+    fusion = Fusion(single)
+    ours, _ = rewritten(layer, arguments, fusion)
+    assert fusion.replaced == {NORM: 1}
+    torch.testing.assert_close(ours[1], layer(*arguments)[1], rtol=2e-2, atol=2e-2)
+
+
+def test_a_row_that_others_read_is_quantised_apart(single):
+    number, dtype = ops.number(single), single.dtype
+
+    def layer(x, residual, weight):
+        norm = torch_norm(ops.all_reduce(x, number) + residual, weight)
+        return *by_row(norm), norm * 2
+
+    arguments = [values(seed, 4, HIDDEN, dtype=dtype) for seed in (1, 2)]
+    arguments.append(values(3, HIDDEN, dtype=dtype))
+    fusion = Fusion(single)
+    ours, _ = rewritten(layer, arguments, fusion)
+    assert fusion.replaced == {NORM: 1}
     close(ours, layer(*arguments))
 
 
