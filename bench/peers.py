@@ -7,9 +7,12 @@ whichever is installed.
 
 One harness: the same inputs, a captured graph of many calls, peers in turns, the slowest rank, the
 median of rounds. Small integers as inputs, so sums must be exact; a peer that is wrong is not
-timed. MSCCL++ speaks NCCL's interface: preload its library and name the row with --label. NVLink
-multicast is used by nobody, NCCL included (NCCL_NVLS_ENABLE=0, TORCH_SYMM_MEM_DISABLE_MULTICAST=1),
-unless --allow-multicast says so."""
+timed. With --producer, every call stands between a matrix product that writes its input and one
+that reads its output, ranks come --apart microseconds apart, and the times are those after the last
+arrival: the same without the call is timed in turns, and subtracted. MSCCL++ speaks NCCL's
+interface: preload its library and name the row with --label. NVLink multicast is used by nobody,
+NCCL included (NCCL_NVLS_ENABLE=0, TORCH_SYMM_MEM_DISABLE_MULTICAST=1), unless --allow-multicast
+says so."""
 
 import argparse
 import datetime
@@ -44,6 +47,20 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--replays", type=int, default=10, help="of a round; a replay is 20 calls")
+    parser.add_argument(
+        "--producer",
+        type=int,
+        default=0,
+        metavar="DEPTH",
+        help="behind a matrix product that sums over so many (8192, say); 0: behind each other",
+    )
+    parser.add_argument(
+        "--apart",
+        type=float,
+        default=0,
+        metavar="US",
+        help="with --producer: the last rank arrives so many microseconds after the first",
+    )
     parser.add_argument("--decisions", help="what `arbiter tune` wrote; default: ARBITER_DB")
     parser.add_argument(
         "--allow-multicast", action="store_true", help="also what uses NVLink multicast"
@@ -54,6 +71,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--json", help="write the results here (rank 0)")
     parser.add_argument("--plot", help="draw the curves here (rank 0; needs matplotlib)")
     given = parser.parse_args()
+    if given.apart and not given.producer:
+        parser.error("--apart needs --producer")
     if not given.allow_multicast:  # before anything is loaded that reads them
         os.environ["NCCL_NVLS_ENABLE"] = "0"
         os.environ["TORCH_SYMM_MEM_DISABLE_MULTICAST"] = "1"
@@ -65,10 +84,17 @@ def byte_count(text: str) -> int:
     return int(text[:-1]) * unit if unit else int(text)
 
 
+def where(given: argparse.Namespace) -> str:
+    if not given.producer:
+        return ""
+    late = f", ranks {given.apart:g} us apart" if given.apart else ""
+    return f" behind a product over {given.producer}{late}, after the last arrival"
+
+
 def table(case: Dict[str, Any]) -> str:
     lines = [
         f"\n{case['pattern']}, {case['ranks']} ranks, hidden {case['hidden']}: microseconds of a"
-        " call"
+        f" call{case['where']}"
     ]
     sizes = case["bytes"]
     lines.append("  " + f"{'':<20}" + "".join(f"{size >> 10:>8}K" for size in sizes))
@@ -139,7 +165,7 @@ def main() -> None:
             work, given.only.split(",") if given.only else None, given.allow_multicast
         )
         for pattern in given.patterns.split(","):
-            case = run(context, pattern, sizes, made, given, measure)
+            case = run(work, pattern, sizes, made, given)
             cases.append(case)
             context.say(table(case))
         for peer in made.values():
@@ -157,6 +183,8 @@ def main() -> None:
             "rounds": given.rounds,
             "replays": given.replays,
             "calls": measure.CALLS,
+            "producer": given.producer,
+            "apart_us": given.apart,
         }
         Path(given.json).write_text(json.dumps({**head, "cases": cases}, indent=2) + "\n")
     if context.rank == 0 and given.plot:
@@ -175,9 +203,12 @@ def main() -> None:
 
 
 def run(
-    context: Any, pattern: str, sizes: List[int], made: Dict[str, Any], given: Any, measure: Any
+    work: Any, pattern: str, sizes: List[int], made: Dict[str, Any], given: Any
 ) -> Dict[str, Any]:
     """One pattern: all sizes, all peers in turns."""
+    from beside import measure, peers, producer
+
+    context, nothing = work.context, peers.Nothing(work)
     rows: Dict[str, Any] = {}
     label = {"nccl": given.label} if given.label else {}
     for name, peer in made.items():
@@ -189,6 +220,12 @@ def run(
     for size in sizes:
         count = size // (given.hidden * context.dtype.itemsize)
         programs = {}
+        around = None
+        if given.producer:
+            around = producer.Surroundings(
+                context, count, given.hidden, given.producer, given.apart
+            )
+            alone = measure.Program(context, nothing, pattern, count, calls, around)
         for name, peer in made.items():
             shown = label.get(name, name)
             if isinstance(peer, str) or pattern not in peer.patterns:
@@ -196,7 +233,7 @@ def run(
             if peer.max_bytes is not None and size > peer.max_bytes:
                 rows[shown]["why_not"][str(size)] = "more than it takes"
                 continue
-            program, reason = measure.prepare(context, peer, pattern, count, calls)
+            program, reason = measure.prepare(context, peer, pattern, count, calls, around)
             if program is None:
                 rows[shown]["why_not"][str(size)] = reason
                 continue
@@ -205,16 +242,19 @@ def run(
                 rows[shown]["candidate"][str(size)] = peer.candidate(pattern, count)
         samples: Dict[str, List[float]] = {name: [] for name in programs}
         for _ in range(given.rounds):
+            rest = alone.microseconds(given.replays) if around is not None else 0.0
             for name, program in programs.items():
-                samples[name].append(program.microseconds(given.replays))
+                samples[name].append(program.microseconds(given.replays) - rest)
         for name, times in samples.items():
             median = statistics.median(times)
             rows[name]["us"][str(size)] = median
-            rows[name]["spread"][str(size)] = (max(times) - min(times)) / median
+            spread = max(times) - min(times)
+            rows[name]["spread"][str(size)] = spread / abs(median) if median else 0.0
         programs.clear()
         gc.collect()
     return {
         "pattern": pattern,
+        "where": where(given),
         "ranks": context.size,
         "hidden": given.hidden,
         "bytes": sizes,

@@ -1,7 +1,7 @@
 """One harness for all: the same inputs, a captured graph of many calls, the slowest rank, results
 checked."""
 
-from typing import Any, Callable, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 import torch
 
@@ -9,6 +9,7 @@ from transformer.context import Context
 from transformer.model import EPS
 
 from .peers import NORM, Peer
+from .producer import Surroundings
 
 CALLS = 20  # in a graph; the input is written anew before them, or sums in place would overflow
 
@@ -29,7 +30,16 @@ def expected(context: Context, rows: int, hidden: int, salt: int) -> torch.Tenso
 class Program:
     """`calls` calls of a peer on its input, captured where there is a GPU. Collective."""
 
-    def __init__(self, context: Context, peer: Peer, pattern: str, rows: int, calls: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        peer: Peer,
+        pattern: str,
+        rows: int,
+        calls: int,
+        around: Optional[Surroundings] = None,
+    ) -> None:
+        self.around = around
         self.context, self.peer, self.pattern, self.rows, self.calls = (
             context,
             peer,
@@ -39,7 +49,7 @@ class Program:
         )
         self.hidden = peer.work.hidden
         self.x = peer.input(rows)
-        self.source = torch.zeros_like(self.x)
+        self.source = torch.zeros_like(self.x) if around is None else around.source
         self.residual = torch.zeros(rows, self.hidden, dtype=context.dtype, device=context.device)
         self.gamma = torch.ones(self.hidden, dtype=context.dtype, device=context.device)
         self.result: Any = None
@@ -49,12 +59,17 @@ class Program:
             self._capture()
 
     def _calls(self) -> None:
-        self.x.copy_(self.source)
+        if self.around is None:
+            self.x.copy_(self.source)
         for _ in range(self.calls):
+            if self.around is not None:
+                self.around.before(self.x)
             if self.pattern == NORM:
                 self.result = self.peer.norm(self.x, self.residual, self.gamma)
             else:
                 self.result = self.peer.plain(self.x)
+            if self.around is not None:
+                self.around.after(self.result)
 
     def _capture(self) -> None:
         stream = torch.cuda.Stream()
@@ -100,17 +115,24 @@ class Program:
         return context.microseconds(self.run, replays) / self.calls
 
 
-def prepare(context: Context, peer: Peer, pattern: str, rows: int, calls: int) -> Tuple[Any, Any]:
+def prepare(
+    context: Context,
+    peer: Peer,
+    pattern: str,
+    rows: int,
+    calls: int,
+    around: Optional[Surroundings] = None,
+) -> Tuple[Any, Any]:
     """(a program to time, "") after results were right three times, or (None, what was wrong).
     Collective."""
     program, reason = None, None
     try:
-        once = Program(context, peer, pattern, rows, 1)
+        once = Program(context, peer, pattern, rows, 1, around)
         gaps = [once.gap(salt) for salt in (1, 2, 3)]
         if max(gaps) > 0:
             reason = f"wrong: off by {max(gaps):g}"
         else:
-            program = Program(context, peer, pattern, rows, calls)
+            program = Program(context, peer, pattern, rows, calls, around)
     except Exception as error:  # of any library
         reason = f"{type(error).__name__}: {error}"
     reason = context.failure(reason)

@@ -68,6 +68,27 @@ def test_peers_are_right_and_timed(tmp_path):
     assert result["multicast"] is False and "gloo" in text
 
 
+def test_behind_a_producer(tmp_path):
+    more = ["--only", "nccl,arbiter auto", "--producer", "64", "--apart", "5"]
+    code, text, result = run(tmp_path, more=more)
+    assert code == 0, text
+    assert result["producer"] == 64 and result["apart_us"] == 5
+    assert "behind a product over 64, ranks 5 us apart" in text
+    for case in result["cases"]:
+        for name in ("nccl", "arbiter auto"):
+            row = case["peers"][name]
+            assert set(row["us"]) == SIZES and not row["why_not"], row
+
+
+def test_behind_a_producer_a_wrong_sum_is_found_too(tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    more = ["--patterns", "allreduce", "--only", "arbiter auto", "--producer", "64"]
+    code, text, result = run(tmp_path, tmp_path / "broken.py", more=more)
+    assert code == 1, text
+    why = result["cases"][0]["peers"]["arbiter auto"]["why_not"]
+    assert why == dict.fromkeys(SIZES, "wrong: off by 1")
+
+
 def test_a_wrong_sum_is_not_timed(tmp_path):
     (tmp_path / "broken.py").write_text(BROKEN)
     more = ["--patterns", "allreduce", "--only", "nccl,arbiter auto"]
