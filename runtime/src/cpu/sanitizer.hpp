@@ -1,4 +1,4 @@
-// Tells AddressSanitizer about switches between stacks. Nothing without it.
+// Tells sanitizers about switches between stacks. Nothing without them.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +22,16 @@
 #ifdef ARBITER_ADDRESS_SANITIZER
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#endif
+
+/// In front of functions that a stack is left from for good. ThreadSanitizer keeps one list of a thread's calls that
+/// have not returned, of a fixed size: each thread of a kernel would leave some behind, until it writes beyond the end.
+#if !defined(ARBITER_THREAD_SANITIZER)
+#define ARBITER_NEVER_RETURNS
+#elif defined(__clang__)
+#define ARBITER_NEVER_RETURNS __attribute__((disable_sanitizer_instrumentation))
+#else
+#define ARBITER_NEVER_RETURNS __attribute__((no_sanitize("thread")))
 #endif
 
 namespace arbiter {

@@ -149,7 +149,7 @@ void FiberScheduler::remove_current() noexcept {
 
 // ---- Switching ----
 
-FiberScheduler::Transfer FiberScheduler::jump(Fiber& next, void** fake_stack) {
+ARBITER_NEVER_RETURNS FiberScheduler::Transfer FiberScheduler::jump(Fiber& next, void** fake_stack) {
   if (next.context == nullptr) {
     next.stack = stacks_.take();
     forget_stack_contents(next.stack.bottom, next.stack.bytes());
@@ -171,18 +171,18 @@ void FiberScheduler::switch_to(Fiber& next) {
   *save_to_ = from.fctx;
 }
 
-void FiberScheduler::switch_for_good(Fiber& next) {
+ARBITER_NEVER_RETURNS void FiberScheduler::switch_for_good(Fiber& next) {
   save_to_ = &discarded_;
   jump(next, nullptr);
 }
 
-void FiberScheduler::leave_to_main() {
+ARBITER_NEVER_RETURNS void FiberScheduler::leave_to_main() {
   save_to_ = &discarded_;
   before_stack_switch(nullptr, main_bottom_, main_bytes_);
   jump_fcontext(main_, this);
 }
 
-void FiberScheduler::trampoline(Transfer from) {
+ARBITER_NEVER_RETURNS void FiberScheduler::trampoline(Transfer from) {
   auto* self = static_cast<FiberScheduler*>(from.data);
   const void* bottom = nullptr;
   std::size_t bytes = 0;
@@ -197,7 +197,7 @@ void FiberScheduler::trampoline(Transfer from) {
 
 // Runs the current fiber, and then, on the same stack, every fiber chosen next that has not started: a kernel whose
 // threads never wait is a plain loop.
-void FiberScheduler::trampoline_loop() {
+ARBITER_NEVER_RETURNS void FiberScheduler::trampoline_loop() {
   for (;;) {
     const FiberLaunch& launch = grids_[current_->block->cluster->grid].launch;
     launch.entry(launch.arguments);
