@@ -43,6 +43,3 @@ foreach(ranks 5 6 7 8)
   arbiter_add_conformance_test(ranks_${ranks} --ranks ${ranks} --area plain,moe)
 endforeach()
 arbiter_add_conformance_test(ranks_16 --ranks 16 --area plain)
-
-# Keeps a budget of real seconds to 10%: nothing else may take the processors meanwhile.
-set_tests_properties(tuner/tune/tune_search PROPERTIES RUN_SERIAL TRUE)

@@ -140,8 +140,11 @@ TEST(TuneSearch, ABudgetIsKeptAndSpreadOverAllSizes) {
   options.families = {small_family(1024), small_family(1024, Mode::eager)};
   options.effort.anchor_candidates = options.effort.candidates = 1000;
   options.budget = std::chrono::seconds(3);
-  const CostOf cost = [line = two_lines(300)](const CandidateSpec& spec, const Problem& problem) {
-    std::this_thread::sleep_for(std::chrono::microseconds(220));  // far more than fits, on an idle machine too
+  // A call takes long enough that far more than the budget would be needed.
+  std::atomic<std::int64_t> microseconds = 0;
+  options.now = [&] { return std::chrono::steady_clock::time_point(std::chrono::microseconds(microseconds)); };
+  const CostOf cost = [&, line = two_lines(300)](const CandidateSpec& spec, const Problem& problem) {
+    microseconds += 250;  // on each of two ranks
     return line(spec, problem);
   };
   const TuneResult result = modelled_tune(options, cost);
