@@ -13,7 +13,7 @@ cuda_minimum=12.8
 
 build_packages=(g++ cmake ninja-build ccache llvm-22-dev libboost-context-dev libboost-program-options-dev
   libsqlite3-dev libspdlog-dev libfmt-dev libgtest-dev libjs-d3 zlib1g-dev libzstd-dev)
-check_packages=(clang-format-14 clang-tidy-14 chromium groff-base zsh clang-14 libclang-rt-14-dev
+check_packages=(clang-format-14 clang-tidy-22 chromium groff-base zsh clang-14 libclang-rt-14-dev
   doxygen pkgconf dpkg-dev mpich libmpich-dev
   python3-venv python3-numpy python3-pytest libbenchmark-dev)
 wheel_packages=(python3-pip)

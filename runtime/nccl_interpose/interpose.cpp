@@ -174,7 +174,8 @@ ARBITER_NCCL_EXPORT int ncclGroupStart() {
 
 ARBITER_NCCL_EXPORT int ncclGroupEnd() {
   const int result = real_library().group_end();
-  if (group.depth > 0 && --group.depth > 0) return result;
+  if (group.depth > 0) --group.depth;
+  if (group.depth > 0) return result;
   const auto calls = std::exchange(group.calls, {});
   if (calls.empty() || (result != arbiter::nccl_success && result != arbiter::nccl_in_progress)) return result;
   try {

@@ -53,8 +53,9 @@ class RandomContents {
     const std::string environment_key = environment.key();
     contents.environments.emplace(environment_key, environment);
     const bool other = environment.gpu_name != example_environment().gpu_name;
+    const std::size_t first = other ? 2 : 0;
     for (std::size_t i = 0; i < 2; ++i) {
-      Run run = runs_[2 * (other ? 1 : 0) + below(2)];
+      Run run = runs_[first + below(2)];
       const bool ended = below(2) == 0;
       if (ended) run.finished = run.started + 60;
       if (ended) run.sm_clock_end_mhz = 1900;

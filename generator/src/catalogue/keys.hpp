@@ -50,8 +50,10 @@ inline constexpr std::array<std::string_view, 10> binding_names{
 /// [a-z][a-z0-9_]*
 constexpr bool is_identifier(std::string_view name) noexcept {
   if (name.empty() || name[0] < 'a' || name[0] > 'z') return false;
-  for (const char c : name)
-    if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) return false;
+  for (const char c : name) {
+    const bool allowed = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+    if (!allowed) return false;
+  }
   return true;
 }
 

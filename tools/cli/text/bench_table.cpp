@@ -21,9 +21,7 @@ std::string text_of(const llvm::json::Object& object, const char* key) {
 }
 
 std::optional<double> median_of(const llvm::json::Object* result) {
-  if (result == nullptr) return std::nullopt;
-  const auto median = result->getNumber("median_us");
-  return median ? std::optional<double>(*median) : std::nullopt;
+  return result == nullptr ? std::nullopt : result->getNumber("median_us");
 }
 
 /// NCCL first, then by name: what people compare with.
