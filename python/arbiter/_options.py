@@ -51,9 +51,10 @@ def build(
     default, which an ARBITER_* variable may set.
 
     device: "cuda", "cpu" (the GPU's kernels on the host, for tests) or "auto". ordinal: the GPU.
-    multicast, nccl, jit, shipped: allow NVLink multicast, NCCL, compiling, the decisions inside the
-    library. kernels: run the compiled kernels that the decisions carry, which are code. decisions:
-    a file that `arbiter tune` wrote, or its bytes. backend: "auto", "trtllm", "mnnvl", "custom",
+    multicast, nccl, jit, shipped: allow NVLink multicast, NCCL (started when a prepared family
+    needs it; True: at once), compiling, the decisions inside the library. kernels: run the compiled
+    kernels that the decisions carry, which are code. decisions: a file that `arbiter tune` wrote,
+    or its bytes. backend: "auto", "trtllm", "mnnvl", "custom",
     "nvls", "nccl" or "off". numerics: "any" or "strict". candidate: the one to use wherever it can,
     or "oneshot" or "twoshot". timeout: seconds that a kernel waits for a peer, and first_timeout:
     until the first 16 calls are through (0: no deadline). max_sms: multiprocessors that a kernel

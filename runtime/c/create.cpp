@@ -99,8 +99,10 @@ arbiter_status arbiter_create_from_callbacks(const arbiter_callbacks* callbacks,
   return create(options, communicator, [&](const arbiter_communicator_options& given) {
     const arbiter_callbacks group = read_callbacks(callbacks);
     std::shared_ptr<Bootstrap> bootstrap = bootstrap_of(group);
-    return make(std::move(bootstrap), make_device(device_kind(given.device, 1), given.ordinal, group.rank),
-                communicator_options(given));
+    CommunicatorOptions with = communicator_options(given);
+    // The host program has its own way to exchange data: NCCL's start is worth saving where nothing is left to NCCL.
+    with.nccl_when_needed = given.nccl == ARBITER_DEFAULT;
+    return make(std::move(bootstrap), make_device(device_kind(given.device, 1), given.ordinal, group.rank), with);
   });
 }
 

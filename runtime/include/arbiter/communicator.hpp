@@ -61,6 +61,14 @@ struct CommunicatorOptions {
   /// A communicator of NCCL over the same ranks that exists already, to use instead of creating one; on all ranks or on
   /// none, and on any device. Its abort() is called by this communicator's abort().
   std::shared_ptr<NcclCommunicator> nccl_communicator;
+  /// Create NCCL's communicator when prepare() finds that something is to be served by NCCL, not at once. Until then
+  /// there is none: plain messages that are no whole vectors go through a copy, and what no prepared family covers is
+  /// refused. It is created at once all the same where nothing else is left (no symmetric memory, backend `nccl`,
+  /// `off`). Equal on all ranks.
+  bool nccl_when_needed = false;
+  /// Collective: makes it, instead of the library; on all ranks or on none, and on any device. What it throws on one
+  /// rank means that no rank has NCCL.
+  std::function<std::shared_ptr<NcclCommunicator>(Device&, Bootstrap&)> make_nccl = {};
   /// Refuse tensors that are not memory of this device. Without it, that is the caller's concern: what the device can
   /// address works (pinned and managed host memory), anything else is a device fault.
   bool check_pointers = true;

@@ -100,6 +100,8 @@ class Device {
   virtual void destroy_stream(StreamHandle) noexcept = 0;
   /// Wait for everything in the stream. Throws DeviceError on a device fault.
   virtual void synchronize(StreamHandle) = 0;
+  /// The same for everything in every stream of the device, whoever made it.
+  virtual void synchronize_device() { synchronize(nullptr); }
   /// Has everything in the stream run? Throws DeviceError on a device fault.
   virtual bool finished(StreamHandle) = 0;
   virtual bool capturing(StreamHandle) = 0;

@@ -49,10 +49,13 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                  {"limit of the workspace", std::to_string(options.workspace_limit)},
                  {"use of NCCL", !options.nccl               ? "no"
                                  : options.nccl_communicator ? "the caller's communicator"
+                                 : options.make_nccl         ? "the caller makes it"
                                                              : "yes"},
+                 {"creation of NCCL's communicator", options.nccl_when_needed ? "when needed" : "at once"},
                  {"pinned candidate", options.candidate.empty() ? "none" : options.candidate}});
   return make_group(std::move(bootstrap), std::move(device),
-                    {variables, options.nccl, options.nccl_communicator, options.cache, warn});
+                    {variables, options.nccl, options.nccl_communicator, options.cache, options.nccl_when_needed,
+                     options.make_nccl, warn});
 }
 
 /// Tensors with their size, as what enqueues calls takes them.
@@ -103,13 +106,16 @@ void Communicator::Impl::say_what_there_is() const {
     return why_not.empty() ? what : "none (" + why_not + ")";
   };
   const auto provider = group->symmetric_provider();
+  const bool nccl_waits = group->size() > 1 && group->nccl() == nullptr && group->nccl_reason().empty();
   log.info(fmt::format(
       "version {}, {} ranks on {} ({}); symmetric memory: {}; multicast: {}; NCCL: {}; backend: {}; numerics: {}; "
       "pinned: {}",
       version(), group->size(), device.name, to_string(group->device().kind()),
       or_why_not(provider ? std::string(to_string(*provider)) : "not needed", group->symmetric_reason()),
       or_why_not("usable", group->multicast_reason()),
-      or_why_not(group->environment().nccl_version, group->nccl_reason()),
+      or_why_not(
+          nccl_waits ? group->environment().nccl_version + " when it is needed" : group->environment().nccl_version,
+          group->nccl_reason()),
       options.variables.off ? "off" : to_string(options.variables.backend),
       options.variables.numerics == NumericsPolicy::strict ? "strict" : "any",
       options.candidate.empty() ? "no candidate" : options.candidate));

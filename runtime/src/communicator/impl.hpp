@@ -81,6 +81,7 @@ struct Communicator::Impl {
   std::vector<ProblemFamily> unmeasured(const std::vector<ProblemFamily>&);
   void recall_startup_tunes();
   using Plan = std::pair<ProblemFamily, std::vector<PlannedInterval>>;
+  bool wait_for_nccl(const std::vector<Plan>&);
   void warm_nccl(const std::vector<Plan>&);
   RunnableCandidate* find_loaded(const std::string& key, std::int64_t max_tokens);
   std::vector<Plan> resolve_and_load(const std::vector<ProblemFamily>&, bool any_captured);

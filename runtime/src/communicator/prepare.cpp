@@ -96,6 +96,18 @@ RunnableCandidate* Communicator::Impl::find_loaded(const std::string& key, std::
   return nullptr;
 }
 
+/// Where NCCL was put off, and these plans need it, all ranks start it together. What it is like may change the plans:
+/// true, they have to be made again.
+bool Communicator::Impl::wait_for_nccl(const std::vector<Plan>& plans) {
+  if (group->size() == 1 || group->nccl() != nullptr || !group->nccl_reason().empty()) return false;
+  const bool needed = std::any_of(plans.begin(), plans.end(), [](const Plan& plan) {
+    return std::any_of(plan.second.begin(), plan.second.end(),
+                       [](const PlannedInterval& interval) { return !interval.spec.nccl.empty(); });
+  });
+  if (needed) group->require_nccl();
+  return needed;
+}
+
 std::vector<Communicator::Impl::Plan> Communicator::Impl::resolve_and_load(const std::vector<ProblemFamily>& families,
                                                                            bool any_captured) {
   std::span<const DecisionSet> shipped;
@@ -109,6 +121,7 @@ std::vector<Communicator::Impl::Plan> Communicator::Impl::resolve_and_load(const
       for (const ProblemFamily& family : families) plans.emplace_back(family, resolver.plan(family, refusals));
     });
     require_equal_plans(plans);
+    if (wait_for_nccl(plans)) continue;
 
     std::vector<LoadRequest> requests;
     std::vector<std::string> keys;
@@ -228,6 +241,16 @@ void Communicator::Impl::warm_nccl(const std::vector<Plan>& plans) {
       add(family.dtype, bytes_of(interval.tokens_min), bytes_of(interval.tokens_max), &interval.spec);
     }
     std::size_t& warm = nccl_warm_bytes[static_cast<std::size_t>(family.dtype)];
+    if (largest <= warm) continue;
+    add(family.dtype, warm, largest, nullptr);
+    warm = largest;
+  }
+  // What was prepared before there was an NCCL has it to fall back to from now on.
+  for (const FamilyTable& prepared : table.tables()) {
+    if (!prepared.plain()) continue;
+    const ProblemFamily& family = prepared.family();
+    std::size_t& warm = nccl_warm_bytes[static_cast<std::size_t>(family.dtype)];
+    const std::size_t largest = message_vectors(family.max_tokens, family.hidden, family.dtype) * vector_bytes;
     if (largest <= warm) continue;
     add(family.dtype, warm, largest, nullptr);
     warm = largest;

@@ -221,6 +221,11 @@ void CudaDevice::synchronize(StreamHandle stream) {
   cuda_check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize");
 }
 
+void CudaDevice::synchronize_device() {
+  activate();
+  cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
 bool CudaDevice::finished(StreamHandle stream) {
   const cudaError_t error = cudaStreamQuery(static_cast<cudaStream_t>(stream));
   if (error == cudaErrorNotReady) return false;

@@ -27,6 +27,7 @@ class CudaDevice final : public Device {
 
   StreamHandle create_stream() override;
   void destroy_stream(StreamHandle stream) noexcept override;
+  void synchronize_device() override;
   void synchronize(StreamHandle stream) override;
   bool finished(StreamHandle stream) override;
   bool capturing(StreamHandle stream) override;

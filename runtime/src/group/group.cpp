@@ -121,7 +121,8 @@ class GroupImpl final : public Group {
     capabilities_ = agree_on_capabilities(*device_, *bootstrap_, catalogue(), options_.variables);
     if (!options_.cache) options_.cache = make_kernel_cache(options_.variables, rank() == 0, options_.warn);
     prove_multicast();
-    create_nccl();
+    find_nccl();
+    if (!options_.nccl_when_needed || !nccl_can_wait()) require_nccl();
     if (size() > 1 && !capabilities_.provider && !nccl_ && !options_.variables.off) {
       throw Unavailable(
           "no way to exchange data between the ranks. Symmetric memory: " + capabilities_.symmetric_reason +
@@ -151,7 +152,8 @@ class GroupImpl final : public Group {
       const bool leaving_early = std::uncaught_exceptions() > uncaught_;
       if (leaving_early) abort();
       if (!leaving_early && !poisoned()) {
-        device_->synchronize(nullptr);
+        // Whatever streams the calls were made in: peers' memory goes away when the last rank is here.
+        device_->synchronize_device();
         bootstrap_->barrier();
       } else if (nccl_) {
         nccl_->abort();
@@ -181,6 +183,9 @@ class GroupImpl final : public Group {
   int ranks_on_device() const noexcept override { return capabilities_.ranks_on_device; }
   NcclCommunicator* nccl() noexcept override { return nccl_.get(); }
   std::string nccl_reason() const override { return nccl_reason_; }
+  void require_nccl() override {
+    if (!nccl_ && nccl_reason_.empty()) create_nccl();
+  }
   std::string nccl_forcing_reason() const override { return nccl_forcing_reason_; }
   KernelCache& cache() noexcept override { return *options_.cache; }
   const KernelSet& stored_kernels() const noexcept override { return *kernels_; }
@@ -237,7 +242,8 @@ class GroupImpl final : public Group {
       symmetric_buffers_.reset();
       symmetric_bytes_ = 0;
       nccl_.reset();
-      create_nccl();
+      find_nccl();
+      require_nccl();
     }
   }
 
@@ -262,29 +268,38 @@ class GroupImpl final : public Group {
         "rank {} gave up on this group (abort was called); destroy the communicator and create a new one", rank());
   }
 
-  void create_nccl() {
+  /// Is anything but NCCL left to serve calls?
+  bool nccl_can_wait() const {
+    return capabilities_.provider && !options_.variables.off && options_.variables.backend != Backend::nccl &&
+           !options_.nccl_communicator;
+  }
+
+  /// Could there be one? The same answer on all ranks.
+  void find_nccl() {
     nccl_reason_ = [&]() -> std::string {
       if (!options_.nccl) return "switched off by the caller";
-      if (options_.nccl_communicator) return "";
+      if (options_.nccl_communicator || options_.make_nccl) return "";
       if (device_->kind() == DeviceKind::cpu) return "the CPU device has no NCCL";
       if (size() == 1) return "a single rank has no peers";
       return nccl_version().empty() ? "NCCL was not found on this rank" : "";
     }();
     // Its creation is collective: no rank may enter while another cannot.
     nccl_forcing_reason_.clear();
-    std::vector<std::string> reasons = bootstrap_->allgather(nccl_reason_);
-    if (first_reason(reasons, nccl_reason_)) return;
+    first_reason(bootstrap_->allgather(nccl_reason_), nccl_reason_);
+  }
+
+  void create_nccl() {
     std::string failure;
     try {
       nccl_ = options_.nccl_communicator;
+      if (!nccl_ && options_.make_nccl) nccl_ = options_.make_nccl(*device_, *bootstrap_);
       if (!nccl_) nccl_ = make_nccl_communicator(*device_, *bootstrap_);
     } catch (const Poisoned&) {
       throw;
     } catch (const Error& error) {
       failure = error.what();
     }
-    reasons = bootstrap_->allgather(failure);
-    if (first_reason(reasons, nccl_reason_)) {
+    if (first_reason(bootstrap_->allgather(failure), nccl_reason_)) {
       nccl_.reset();
       return;
     }

@@ -73,6 +73,17 @@ TEST(Disagreement, DifferentDecisions) {
   });
 }
 
+TEST(Disagreement, DifferentCatalogues) {
+  expect_on_every_rank<Disagreement>(2, "catalogue", [](RankContext& context) {
+    GroupOptions options = test::quiet_group_options();
+    if (context.rank == 1) {  // the same, but for a blank
+      std::string text(builtin_templates().at("catalogue.json"));
+      options.catalogue = std::make_shared<const Catalogue>(Catalogue::parse(text + "\n"));
+    }
+    make_group(context.bootstrap, context.device, options);
+  });
+}
+
 TEST(Disagreement, DifferentOptions) {
   expect_on_every_rank<Disagreement>(2, "backend (ARBITER_BACKEND): rank 0: auto; rank 1: mnnvl",
                                      [](RankContext& context) {

@@ -77,8 +77,11 @@ class Group {
   virtual TargetLimits limits() const = 0;
   /// The most ranks that share one device. More than 1 is for proving kernels on fewer GPUs than ranks, not for use.
   virtual int ranks_on_device() const noexcept = 0;
-  virtual NcclCommunicator* nccl() noexcept = 0;  ///< null without NCCL
-  virtual std::string nccl_reason() const = 0;    ///< why there is none; empty if there is
+  virtual NcclCommunicator* nccl() noexcept = 0;  ///< null without NCCL, and until require_nccl() where it has to wait
+  /// Collective, outside capture. Creates NCCL's communicator where that was put off. Afterwards there is either one on
+  /// every rank, or a reason why not.
+  virtual void require_nccl() {}
+  virtual std::string nccl_reason() const = 0;  ///< why there is none; empty if there is
   /// Why NCCL configurations cannot be forced on some rank, equal on all ranks; empty if they can, and without NCCL.
   virtual std::string nccl_forcing_reason() const = 0;
   virtual KernelCache& cache() noexcept = 0;
@@ -117,6 +120,8 @@ struct GroupOptions {
   bool nccl = true;
   std::shared_ptr<NcclCommunicator> nccl_communicator;  ///< as in CommunicatorOptions
   std::shared_ptr<KernelCache> cache;
+  bool nccl_when_needed = false;  ///< as in CommunicatorOptions: create it in Group::require_nccl()
+  std::function<std::shared_ptr<NcclCommunicator>(Device&, Bootstrap&)> make_nccl = {};  ///< as in CommunicatorOptions
   /// Where a kernel cache that the group makes itself says what it has to say; empty: standard error.
   std::function<void(const std::string&)> warn = {};
   /// Bytes of one rotating buffer of the push protocol that a long launch may use. 0: 64 MiB on GPUs, where a change of
