@@ -199,8 +199,8 @@ TensorRanges tensor_ranges(const Pattern& pattern, const Call& call) {
   for (std::size_t i = 0; i < tensor_count; ++i) {
     const auto tensor = static_cast<Tensor>(i);
     const void* pointer = pointer_of(call, tensor);
-    const bool given = pattern.uses(tensor) && pointer != nullptr;
-    if (!given && !pattern.needs(tensor)) continue;
+    // Most of them are absent: that is asked first.
+    if (!(pointer != nullptr ? pattern.uses(tensor) : pattern.needs(tensor))) continue;
     add(to_string(tensor), tensor, pointer, bytes_of(pattern, call, tensor), element_alignment(call, tensor));
   }
   return ranges;
