@@ -1,8 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -108,7 +108,7 @@ TEST(BuiltinKernels, AllRenderAndDiffer) {
   const Catalogue& catalogue = Catalogue::builtin();
   std::set<std::string> hashes;
   std::size_t count = 0;
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();  // of this process: what else the machine does is not counted
   for (const std::string& pattern : catalogue.usual_patterns()) {
     for (const Dtype dtype : {Dtype::bf16, Dtype::fp32}) {
       if (impossible(catalogue.pattern(pattern), dtype, 4096)) continue;
@@ -131,8 +131,7 @@ TEST(BuiltinKernels, AllRenderAndDiffer) {
     }
   }
   EXPECT_EQ(hashes.size(), count);
-  const double milliseconds =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  const double milliseconds = 1000.0 * static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
   RecordProperty("milliseconds_per_kernel", std::to_string(milliseconds / static_cast<double>(count)));
   EXPECT_LT(milliseconds / static_cast<double>(count), 20) << "rendering should take less than 1 ms";
 }
