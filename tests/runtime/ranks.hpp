@@ -128,7 +128,7 @@ class SocketStar {
     std::memcpy(gathered.data(), mine, bytes);
     for (std::size_t i = 1; i < pairs_.size(); ++i) read_all(pairs_[i].first, gathered.data() + i * bytes, bytes);
     for (std::size_t i = 1; i < pairs_.size(); ++i) write_all(pairs_[i].first, gathered.data(), gathered.size());
-    std::memcpy(all, gathered.data(), gathered.size());
+    gathered.copy(all, gathered.size());
   }
 
   std::vector<std::pair<int, int>> pairs_;  // hub's end, leaf's end
@@ -149,7 +149,7 @@ inline std::vector<int> run_processes(int size, const std::function<int(Bootstra
           const std::unique_ptr<Bootstrap> bootstrap = star.bootstrap(rank);
           code = body(*bootstrap);
         } catch (const std::exception& error) {
-          std::cerr << "rank " << rank << ": " << error.what() << std::endl;
+          std::cerr << "rank " << rank << ": " << error.what() << '\n';
         }
         _exit(code);
       }

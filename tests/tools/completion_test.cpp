@@ -22,8 +22,8 @@ class Bash : public ::testing::Test {
   static std::vector<std::string> candidates(const std::vector<std::string>& words) {
     std::vector<std::string> arguments{"--norc",
                                        "-c",
-                                       "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _arbiter; "
-                                       "printf '%s\\n' \"${COMPREPLY[@]}\"",
+                                       ("source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _arbiter; "
+                                        "printf '%s\\n' \"${COMPREPLY[@]}\""),
                                        "bash",
                                        scratch->file("arbiter.bash"),
                                        "arbiter"};

@@ -79,7 +79,6 @@ constexpr const char* verify = "verify --device cpu --ranks 2 --area numerics --
 TEST_F(TwoUsers, ACacheOfTheSecondIsNotUsedByTheFirst) {
   const std::string cache = (shared / "cache").string();
   const std::map<std::string, std::string> there{{"ARBITER_CACHE_DIR", cache}};
-  const std::string snapshot_show = "show --json --db '" + snapshot().string() + "'";
   ASSERT_EQ(arbiter(attacker, "cache list", there).exit_code, 0);
   ASSERT_EQ(as(attacker, "mkdir -p '" + cache + "/v1/entries' '" + cache + "/v1/locks'; ln -s '" +
                              home(victim).string() + "' '" + cache + "/v1/temporary'; chmod -R a+rwX '" + cache + "'")

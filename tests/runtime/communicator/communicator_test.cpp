@@ -297,8 +297,8 @@ TEST(Communicator, AMovedFromCommunicatorRefusesCalls) {
     Communicator first = make(context);
     Communicator second = std::move(first);
     float x = 1;
-    const std::string message =
-        test::message_of<InvalidArgument>([&] { first.all_reduce(&x, &x, 1, Dtype::fp32, nullptr); });
+    const auto call = [&] { first.all_reduce(&x, &x, 1, Dtype::fp32, nullptr); };  // NOLINT(bugprone-use-after-move)
+    const std::string message = test::message_of<InvalidArgument>(call);
     EXPECT_NE(message.find("moved from"), std::string::npos);
     EXPECT_EQ(second.size(), 1);
   });

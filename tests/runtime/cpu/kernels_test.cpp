@@ -24,7 +24,7 @@ constexpr const char* arguments_text =
 
 class CpuKernels : public ::testing::Test {
  protected:
-  void make(const std::string& body, CpuDeviceOptions options = {}) {
+  void make(const std::string& body, const CpuDeviceOptions& options = {}) {
     device_ = make_cpu_device(0, options);
     kernel_ = device_->load(test::compile_host_kernel(arguments_text + body), 0);
   }

@@ -321,9 +321,9 @@ TEST_F(NcclTunerPlugin, SizesThatWereNotMeasuredAreLeftToNccl) {
                {2, 300, 400, classic("algo=tree,channels=4,proto=ll"), 6, {}, 0}};
   serve({gaps});
   const Communicator two(2);
-  for (const std::size_t bytes : {1, 99, 201, 299, 401}) EXPECT_TRUE(two.ask(bytes).untouched()) << bytes;
-  for (const std::size_t bytes : {100, 200}) EXPECT_EQ(two.ask(bytes).table.cheapest(), Pair(ring, ll)) << bytes;
-  for (const std::size_t bytes : {300, 400}) EXPECT_EQ(two.ask(bytes).table.cheapest(), Pair(tree, ll)) << bytes;
+  for (const std::size_t bytes : {1U, 99U, 201U, 299U, 401U}) EXPECT_TRUE(two.ask(bytes).untouched()) << bytes;
+  for (const std::size_t bytes : {100U, 200U}) EXPECT_EQ(two.ask(bytes).table.cheapest(), Pair(ring, ll)) << bytes;
+  for (const std::size_t bytes : {300U, 400U}) EXPECT_EQ(two.ask(bytes).table.cheapest(), Pair(tree, ll)) << bytes;
 }
 
 TEST_F(NcclTunerPlugin, EveryVersionDoesTheSame) {
@@ -436,7 +436,7 @@ TEST_F(NcclTunerPlugin, ThreadsForceIndependently) {
 TEST_F(NcclTunerPlugin, CommunicatorsComeAndGoAtTheSameTime) {
   serve({example_set()});
   std::vector<std::thread> threads;
-  for (const std::size_t ranks : {2, 2, 4, 5}) {
+  for (const std::size_t ranks : {2U, 2U, 4U, 5U}) {
     threads.emplace_back([ranks] {
       for (int i = 0; i < 15; ++i) {
         const Communicator communicator(ranks);

@@ -27,7 +27,7 @@ BenchOptions options_for(std::vector<Problem> problems) {
 }
 
 void with_communicator(const std::function<void(Group&, Communicator&)>& body) {
-  testing::on_devices(2, [&](std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device) {
+  testing::on_devices(2, [&](const std::shared_ptr<Bootstrap>& bootstrap, const std::shared_ptr<Device>& device) {
     GroupOptions group_options;
     group_options.variables = testing::test_variables(std::chrono::seconds(20));
     group_options.nccl = false;

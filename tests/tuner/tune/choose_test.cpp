@@ -29,7 +29,7 @@ struct Row {
 };
 
 TEST(Choose, NearTiesNeedMoreSamplesUntilTheIntervalsAreNarrow) {
-  const auto near = [](std::vector<Measured> all) {
+  const auto near = [](const std::vector<Measured>& all) {
     std::vector<Summary> summaries;
     for (const Measured& each : all) summaries.push_back(each.summary);
     return near_ties(summaries);

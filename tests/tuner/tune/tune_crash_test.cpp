@@ -223,7 +223,7 @@ TEST(TuneCrash, WhatFailedForWantOfMemoryIsTriedAgain) {
         LoadResult result = load(group, spec, family);
         if (spec.algorithm() == algorithm) {
           result.candidate = std::make_unique<Misbehaving>(
-              std::move(result.candidate), [&group, fail](RunnableCandidate&, const Call&, StreamHandle) { fail(); });
+              std::move(result.candidate), [fail](RunnableCandidate&, const Call&, StreamHandle) { fail(); });
         }
         return result;
       };

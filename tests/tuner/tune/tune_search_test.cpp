@@ -226,7 +226,7 @@ TEST(TuneSearch, ASecondTuneDecidesTheSame) {
   int points = 0, differ = 0;
   for (std::uint64_t pair = 0; pair < 2; ++pair) {
     std::vector<Decision> decided[2];
-    for (const std::uint64_t which : {0, 1}) {
+    for (const std::uint64_t which : {0U, 1U}) {
       TuneOptions options = modelled_options(folder / (std::to_string(pair) + "-" + std::to_string(which) + ".db"));
       options.families = {small_family(64)};
       options.effort = SearchEffort();

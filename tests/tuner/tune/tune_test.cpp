@@ -306,7 +306,7 @@ TEST(Tune, CancellationOnOneRankStopsAllAfterTheTrialAtHand) {
 
 TEST(Tune, ProgressReachesTheEnd) {
   const TemporaryFolder folder;
-  const TuneOptions options = small_options(folder / "tune.db");
+  TuneOptions options = small_options(folder / "tune.db");
   struct Recorder : ProgressSink {
     std::vector<Progress> seen;
     void update(const Progress& progress) override { seen.push_back(progress); }
