@@ -55,7 +55,7 @@ def build(
     needs it; True: at once), compiling, the decisions inside the library. kernels: run the compiled
     kernels that the decisions carry, which are code. decisions: a file that `arbiter tune` wrote,
     or its bytes. backend: "auto", "trtllm", "mnnvl", "custom",
-    "nvls", "nccl" or "off". numerics: "any" or "strict". candidate: the one to use wherever it can,
+    "nvls", "nccl" or "off". numerics: "any", "strict" or "lossy". candidate: the one to use wherever it can,
     or "oneshot" or "twoshot". timeout: seconds that a kernel waits for a peer, and first_timeout:
     until the first 16 calls are through (0: no deadline). max_sms: multiprocessors that a kernel
     may take. startup_tune: seconds that preparing may spend on measuring where nothing was (0:

@@ -38,11 +38,12 @@ void apply_deadline(const char* name, const char* variable, std::int64_t given, 
   if (given != 0) deadline = std::chrono::milliseconds(given < 0 ? 0 : given);
 }
 
-NumericsPolicy parse_numerics_policy(std::string_view text) {
-  constexpr std::string_view valid[] = {"any", "strict"};
-  if (text == valid[0]) return NumericsPolicy::any;
-  if (text == valid[1]) return NumericsPolicy::strict;
-  throw InvalidArgument("arbiter_communicator_options.numerics: " + unknown_name_message("value", text, valid));
+NumericsPolicy numerics_policy(std::string_view text) {
+  try {
+    return parse_numerics_policy(text);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(std::string("arbiter_communicator_options.numerics: ") + error.what());
+  }
 }
 
 }  // namespace
@@ -163,7 +164,7 @@ CommunicatorOptions communicator_options(const arbiter_communicator_options& giv
                     given.max_sms));
   }
   if (given.max_sms > 0) variables.max_sms = given.max_sms;
-  if (given.numerics != nullptr) variables.numerics = parse_numerics_policy(given.numerics);
+  if (given.numerics != nullptr) variables.numerics = numerics_policy(given.numerics);
   options.candidate = text_or_empty(given.candidate);
   if (given.cache_dir != nullptr) variables.cache_dir = given.cache_dir;
   apply_deadline("timeout_ms", "ARBITER_TIMEOUT_MS", given.timeout_ms, variables.timeout);

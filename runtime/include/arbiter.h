@@ -113,7 +113,8 @@ typedef struct arbiter_communicator_options {
   /** "auto", "trtllm", "mnnvl", "custom", "nvls", "nccl"; NULL: ARBITER_BACKEND. "off": NCCL as it chooses, and no
    * kernels: fused calls, and plain ones without NCCL, are refused, and arbiter_can_use() is 0 for everything. */
   const char* backend;
-  const char* numerics; /**< "any", or "strict": bit-identical results in rank order; NULL: ARBITER_NUMERICS */
+  const char* numerics; /**< "any"; "strict": bit-identical results in rank order; "lossy": 8-bit transport too; NULL:
+                           ARBITER_NUMERICS */
   /** The one candidate to use wherever it can ("custom/oneshot_push/b8t512"), or "oneshot" or "twoshot": the built-in
    * choice among the kernels of that kind. NULL: choose. */
   const char* candidate;

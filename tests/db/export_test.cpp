@@ -261,6 +261,31 @@ TEST(ExportVllm, IsAPythonLiteral) {
   EXPECT_CONTAINS(exported.losses[0].what, "4 ranks, graph");
 }
 
+TEST(ExportEngines, WhatSends8BitValuesIsLeftOut) {
+  const char* fused = "allreduce_residual_rmsnorm";
+  std::vector<Time> times{{fused, 1, one_shot, 2},
+                          {fused, 1, pulled, 4},
+                          {fused, 512, one_shot, 60},
+                          {fused, 512, pulled, 40},
+                          {fused, 512, unfused, 50}};
+  const ScratchDirectory without, with;
+  const std::string expected = export_vllm(measured(without, times), environment).text;
+  Candidate lossy = named(Backend::trtllm, "oneshot_push_fp8", ":threads=256");
+  lossy.numerics = Numerics::fp8_transport;
+  times.push_back({fused, 512, lossy, 20});
+  Contents contents = measured(with, times);
+  EXPECT_EQ(export_vllm(contents, environment).text, expected);
+  // The same of a snapshot, which has decisions only: the one that serves where 8 bits are not allowed speaks.
+  Decision decision = example_decisions().front();
+  decision.pattern = fused;
+  decision.candidate = lossy;
+  decision.runner_up = pulled;
+  decision.runner_up_median_us = 40;
+  contents.trials.clear();
+  contents.decisions = {{environment, {decision}}};
+  EXPECT_CONTAINS(export_vllm(contents, environment).text, "FI_ALLREDUCE_FUSION_MAX_SIZE_MB");
+}
+
 TEST(ExportSglang, IsAPythonLiteral) {
   const ScratchDirectory scratch;
   const Contents contents = measured(scratch, {{"allreduce", 1, one_shot, 2},

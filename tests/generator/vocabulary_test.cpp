@@ -16,7 +16,7 @@ TEST(Vocabulary, SpellingsRoundTrip) {
   for (const Backend value :
        {Backend::automatic, Backend::trtllm, Backend::mnnvl, Backend::custom, Backend::nvls, Backend::nccl})
     EXPECT_EQ(parse_backend(to_string(value)), value);
-  for (const Numerics value : {Numerics::rank_order_fp32, Numerics::multimem, Numerics::nccl})
+  for (const Numerics value : {Numerics::rank_order_fp32, Numerics::multimem, Numerics::nccl, Numerics::fp8_transport})
     EXPECT_EQ(parse_numerics(to_string(value)), value);
   EXPECT_EQ(to_string(Backend::automatic), "auto");
 }

@@ -17,6 +17,7 @@ class Misbehaving : public RunnableCandidate {
       : real_(std::move(real)), behaviour_(std::move(behaviour)) {}
   const CandidateSpec& spec() const noexcept override { return real_->spec(); }
   const Candidate& record() const noexcept override { return real_->record(); }
+  int rounded_legs() const override { return real_->rounded_legs(); }
   std::string refusal() const override { return real_->refusal(); }
   Geometry geometry(std::int64_t tokens) const override { return real_->geometry(tokens); }
   WorkspaceNeeds needs(std::int64_t tokens) const override { return real_->needs(tokens); }

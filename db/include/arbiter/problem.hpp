@@ -82,6 +82,8 @@ struct Decision {
   std::int64_t tokens_max = 0;  ///< inclusive
   Candidate candidate;
   double median_us = 0;  ///< at the largest measured token count of the interval
+  /// The fastest of another algorithm. Where the winner is of class fp8_transport: who won among all others, and serves
+  /// wherever that class is not allowed.
   std::optional<Candidate> runner_up;
   double runner_up_median_us = 0;
 

@@ -14,6 +14,9 @@ double median(std::vector<double> samples) {
   return samples.size() % 2 == 1 ? samples[middle] : (samples[middle - 1] + samples[middle]) / 2;
 }
 
+/// No engine's table can say that it wants 8-bit values on the links.
+bool is_lossy(const Candidate& candidate) { return candidate.numerics == Numerics::fp8_transport; }
+
 std::vector<ProblemTimes> from_trials(const Contents& contents, const std::string& environment) {
   // Latest last, as the database orders them.
   std::map<std::pair<std::string, std::string>, const StoredTrial*> latest;
@@ -32,7 +35,8 @@ std::vector<ProblemTimes> from_trials(const Contents& contents, const std::strin
     if (trial->status != TrialStatus::done || problem.in_place) continue;
     ProblemTimes& times = problems[trial->problem];
     times.problem = problem;
-    times.times.push_back({contents.candidates.at(trial->candidate), median(trial->samples_us)});
+    const Candidate& candidate = contents.candidates.at(trial->candidate);
+    if (!is_lossy(candidate)) times.times.push_back({candidate, median(trial->samples_us)});
   }
   std::vector<ProblemTimes> result;
   for (auto& [key, times] : problems) result.push_back(std::move(times));
@@ -47,7 +51,7 @@ std::vector<ProblemTimes> from_decisions(const Contents& contents, const std::st
     ProblemTimes times;
     times.problem = {decision.pattern, decision.dtype, decision.hidden, decision.tokens_max, decision.world,
                      decision.mode,    false};
-    times.times.push_back({decision.candidate, decision.median_us});
+    if (!is_lossy(decision.candidate)) times.times.push_back({decision.candidate, decision.median_us});
     if (decision.runner_up) times.times.push_back({*decision.runner_up, decision.runner_up_median_us});
     result.push_back(std::move(times));
   }

@@ -17,8 +17,9 @@ enum class Mode : std::uint8_t { graph, eager };
 /// The family a user may ask for by name. `automatic` (spelled "auto") means any.
 enum class Backend : std::uint8_t { automatic, trtllm, mnnvl, custom, nvls, nccl };
 
-/// Candidates of one class return bit-identical results on the same inputs.
-enum class Numerics : std::uint8_t { rank_order_fp32, multimem, nccl };
+/// From strict to loose. Candidates of rank_order_fp32 return bit-identical results on the same inputs; those of
+/// fp8_transport round what they send to 8 bits, and are used only where that is asked for (NumericsPolicy::lossy).
+enum class Numerics : std::uint8_t { rank_order_fp32, multimem, nccl, fp8_transport };
 
 /// Bytes of one element.
 constexpr std::size_t element_bytes(Dtype dtype) noexcept { return dtype == Dtype::fp32 ? 4 : 2; }

@@ -6,6 +6,13 @@
 #include "arbiter/generator/render.hpp"
 
 namespace arbiter {
+namespace {
+
+double messages(const AlgorithmEntry& entry, int world) {
+  return static_cast<double>(evaluate(entry.link_rows, {{"world", world}})) / world;
+}
+
+}  // namespace
 
 const Axis* AlgorithmEntry::axis(std::string_view axis_name) const noexcept {
   const auto found = std::find_if(axes.begin(), axes.end(), [&](const Axis& axis) { return axis.name == axis_name; });
@@ -18,12 +25,14 @@ bool AlgorithmEntry::is_named(std::string_view wanted) const noexcept {
 
 double AlgorithmEntry::link_messages(int world) const {
   if (!exchange || world < 1) return 0;
-  return static_cast<double>(evaluate(link_rows, {{"world", world}})) / world;
+  // Of 128 elements of 16 bits: a byte each, and half a vector of scales.
+  const double compressed = numerics == Numerics::fp8_transport ? 17.0 / 32 : 1;
+  return compressed * messages(*this, world);
 }
 
 // Told apart by what arrives: with two ranks both kinds move the same.
-bool AlgorithmEntry::one_shot() const { return exchange && link_messages(4) == 3; }
-bool AlgorithmEntry::two_shot() const { return exchange && link_messages(4) == 1.5; }
+bool AlgorithmEntry::one_shot() const { return exchange && messages(*this, 4) == 3; }
+bool AlgorithmEntry::two_shot() const { return exchange && messages(*this, 4) == 1.5; }
 
 int Catalogue::control_arrays() const noexcept {
   int arrays = 0;

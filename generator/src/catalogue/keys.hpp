@@ -7,7 +7,7 @@
 namespace arbiter {
 
 /// Set by render_kernel for every kernel; axes and constants of parts must not take these names.
-inline constexpr std::array<std::string_view, 29> reserved_keys{"arbiter_version",
+inline constexpr std::array<std::string_view, 30> reserved_keys{"arbiter_version",
                                                                 "variant_name",
                                                                 "backend",
                                                                 "algorithm",
@@ -32,16 +32,17 @@ inline constexpr std::array<std::string_view, 29> reserved_keys{"arbiter_version
                                                                 "stages",
                                                                 "norm",
                                                                 "quantised",
+                                                                "fp8_wire",
                                                                 "control_arrays",
                                                                 "output_optional",
                                                                 "residual_out_optional",
                                                                 "norm_out_optional"};
 
 /// Templates that no entry of the catalogue names.
-inline constexpr std::array<std::string_view, 10> fixed_templates{
-    "device/primitives.cuh",  "device/quantisation.cuh",   "host/primitives.h",  "host/quantisation.h",
-    "prologues/plain.cuh",    "epilogues/sum.cuh",         "stages/no_norm.cuh", "epilogues/composed.cuh",
-    "stages/no_residual.cuh", "stages/no_quantisation.cuh"};
+inline constexpr std::array<std::string_view, 12> fixed_templates{
+    "device/primitives.cuh",  "device/quantisation.cuh", "host/primitives.h",      "host/quantisation.h",
+    "device/unpack_e4m3.cuh", "host/unpack_e4m3.h",      "prologues/plain.cuh",    "epilogues/sum.cuh",
+    "stages/no_norm.cuh",     "epilogues/composed.cuh",  "stages/no_residual.cuh", "stages/no_quantisation.cuh"};
 
 /// Names that expressions may use besides the axes; see Bindings.
 inline constexpr std::array<std::string_view, 10> binding_names{

@@ -132,7 +132,7 @@ AlgorithmEntry read_algorithm(const JsonNode& node, const NameSet& of_parts, con
   entry.summary = node["summary"].text();
   entry.numerics = read_word(node["numerics"], [](std::string_view word) { return parse_numerics(word); });
   if (entry.numerics == Numerics::nccl)
-    node["numerics"].fail("kernels cannot be of class 'nccl'; expected rank_order_fp32 or multimem");
+    node["numerics"].fail("kernels cannot be of class 'nccl'; expected rank_order_fp32, multimem or fp8_transport");
   entry.exchange = node.has("exchange") ? node["exchange"].boolean() : true;
   read_worlds(node, entry);
   if (node.has("capabilities")) read_capabilities(node["capabilities"], entry);

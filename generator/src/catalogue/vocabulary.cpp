@@ -23,8 +23,10 @@ constexpr Spellings<Backend, 6> backends{{{Backend::automatic, "auto"},
                                           {Backend::custom, "custom"},
                                           {Backend::nvls, "nvls"},
                                           {Backend::nccl, "nccl"}}};
-constexpr Spellings<Numerics, 3> numerics_classes{
-    {{Numerics::rank_order_fp32, "rank_order_fp32"}, {Numerics::multimem, "multimem"}, {Numerics::nccl, "nccl"}}};
+constexpr Spellings<Numerics, 4> numerics_classes{{{Numerics::rank_order_fp32, "rank_order_fp32"},
+                                                   {Numerics::multimem, "multimem"},
+                                                   {Numerics::nccl, "nccl"},
+                                                   {Numerics::fp8_transport, "fp8_transport"}}};
 constexpr Spellings<Transport, 4> transports{{{Transport::push, "push"},
                                               {Transport::pull, "pull"},
                                               {Transport::staged, "staged"},

@@ -46,6 +46,7 @@ Keys variant_keys(const AlgorithmEntry& algorithm, const Pattern& pattern, const
             {"stages", number(pattern.has_stages())},
             {"norm", number(pattern.has(PartKind::norm))},
             {"quantised", number(pattern.has(PartKind::quantisation))},
+            {"fp8_wire", number(algorithm.numerics == Numerics::fp8_transport)},
             {"control_arrays", std::to_string(algorithm.arrays_before)},
             {"output_optional", number(!pattern.needs(Tensor::output))},
             {"residual_out_optional", number(!pattern.needs(Tensor::residual_out))},
@@ -90,6 +91,7 @@ Source render_kernel(const Catalogue& catalogue, const Variant& variant, int ran
   }
   context.aliases = {{"primitives", cuda ? "device/primitives.cuh" : "host/primitives.h"},
                      {"quantisation_primitives", cuda ? "device/quantisation.cuh" : "host/quantisation.h"},
+                     {"unpack_e4m3", cuda ? "device/unpack_e4m3.cuh" : "host/unpack_e4m3.h"},
                      {"algorithm", algorithm.template_name},
                      {"prologue", template_of(pattern, PartKind::prologue, "prologues/plain.cuh")},
                      {"residual", template_of(pattern, PartKind::residual, "stages/no_residual.cuh")},

@@ -13,7 +13,12 @@
 
 namespace arbiter {
 
-enum class NumericsPolicy : std::uint8_t { any, strict };
+/// strict: only rank_order_fp32. any: everything that adds what the ranks hold. lossy: fp8_transport too.
+enum class NumericsPolicy : std::uint8_t { any, strict, lossy };
+std::string_view to_string(NumericsPolicy) noexcept;
+/// Throws InvalidArgument naming the valid spellings.
+NumericsPolicy parse_numerics_policy(std::string_view);
+bool allows(NumericsPolicy, Numerics) noexcept;
 
 /// In the order of ARBITER_LOG's spellings.
 enum class LogLevel : std::uint8_t { trace, debug, info, warn, error };
@@ -24,12 +29,12 @@ using LogSink = std::function<void(LogLevel, std::string_view text)>;
 struct EnvironmentVariables {
   std::string db;                   ///< ARBITER_DB: snapshot or database the runtime loads
   std::filesystem::path cache_dir;  ///< ARBITER_CACHE_DIR: kernel cache, default $XDG_CACHE_HOME/arbiter; empty: none
-  Backend backend = Backend::automatic;           ///< ARBITER_BACKEND: auto, trtllm, mnnvl, custom, nvls, nccl
+  Backend backend = Backend::automatic;  ///< ARBITER_BACKEND: auto, trtllm, mnnvl, custom, nvls, nccl
   /// ARBITER_BACKEND=off: nothing but NCCL as it chooses. No kernel is compiled and no memory shared; fused calls, and
   /// plain ones where there is no NCCL, are refused, and can_use() is false for everything.
   bool off = false;
   int max_sms = 0;  ///< ARBITER_MAX_SMS: multiprocessors that a kernel of ours may take; 0: all
-  NumericsPolicy numerics = NumericsPolicy::any;  ///< ARBITER_NUMERICS: any, strict
+  NumericsPolicy numerics = NumericsPolicy::any;  ///< ARBITER_NUMERICS: any, strict, lossy
   bool jit = true;                                ///< ARBITER_JIT: on, off (a cache miss is then an error)
   bool kernels = false;    ///< ARBITER_KERNELS: on, off. Run compiled kernels that a snapshot carries
   bool multicast = false;  ///< ARBITER_MULTICAST: on, off. Off also when NCCL_NVLS_ENABLE=0

@@ -28,11 +28,11 @@ class Collector {
  public:
   explicit Collector(KernelCache& cache) : cache_(cache) {}
 
-  void add(const Toolchain& toolchain, const Decision& decision) {
+  void add(const Toolchain& toolchain, const Decision& decision, const Candidate& candidate) {
     const Catalogue& catalogue = Catalogue::builtin();
     const ProblemFamily family{decision.pattern, decision.dtype, decision.hidden, decision.tokens_max, decision.mode};
-    const CandidateSpec spec = CandidateSpec::parse(catalogue, decision.candidate.name, family, decision.world);
-    if (candidate_source_hash(catalogue, toolchain.dialect, spec) != decision.candidate.source_hash) {
+    const CandidateSpec spec = CandidateSpec::parse(catalogue, candidate.name, family, decision.world);
+    if (candidate_source_hash(catalogue, toolchain.dialect, spec) != candidate.source_hash) {
       throw Unsupported("the source of its kernel has changed since it was measured; tune again");
     }
     if (spec.kernel) {
@@ -68,13 +68,20 @@ DecisionKernels compile_decision_kernels(std::span<const DecisionSet> sets, Kern
   for (const DecisionSet& set : sets) {
     const Toolchain toolchain(set.environment);
     for (const Decision& decision : set.decisions) {
-      if (decision.candidate.backend == Backend::nccl && decision.candidate.source_hash.empty()) continue;
-      try {
-        collector.add(toolchain, decision);
-      } catch (const CompileError&) {
-        throw;
-      } catch (const Error& error) {
-        result.skipped.push_back(decision.candidate.name + " for " + decision.pattern + ": " + error.what());
+      std::vector<Candidate> serving{decision.candidate};
+      // Where 8-bit values may not be sent, the runner-up serves.
+      if (decision.candidate.numerics == Numerics::fp8_transport && decision.runner_up) {
+        serving.push_back(*decision.runner_up);
+      }
+      for (const Candidate& candidate : serving) {
+        if (candidate.backend == Backend::nccl && candidate.source_hash.empty()) continue;
+        try {
+          collector.add(toolchain, decision, candidate);
+        } catch (const CompileError&) {
+          throw;
+        } catch (const Error& error) {
+          result.skipped.push_back(candidate.name + " for " + decision.pattern + ": " + error.what());
+        }
       }
     }
   }

@@ -110,7 +110,11 @@ std::vector<CandidateSpec> enumerate_candidates(const Group& group, const Proble
   if (group.size() <= max_world)
     fused = enumerate(catalogue, family.pattern, family.dtype, group.size(), hidden, limits);
   for (const Variant& variant : fused.variants) {
-    if (group.symmetric_provider()) {
+    // Nobody is measured, or compared with others, who may not be chosen, where that is a matter of accuracy.
+    const Numerics numerics = catalogue.algorithm(variant.backend, variant.algorithm).numerics;
+    if (numerics == Numerics::fp8_transport && !allows(group.variables().numerics, numerics)) {
+      report(variant, "it sends 8-bit values, which numerics 'lossy' must allow");
+    } else if (group.symmetric_provider()) {
       add_launch_shapes(catalogue, variant, candidates);
     } else {
       report(variant, "no symmetric memory: " + group.symmetric_reason());

@@ -51,13 +51,14 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     record_.backend = spec.backend();
     record_.algorithm = spec.algorithm();
     record_.name = spec.name();
-    record_.numerics = numerics();
+    record_.numerics = numerics_of(group.catalogue(), spec);
     record_.source_hash = candidate_source_hash(group, spec);
     scratch_bytes_ = scratch_bytes(spec, family);
   }
 
   const CandidateSpec& spec() const noexcept override { return spec_; }
   const Candidate& record() const noexcept override { return record_; }
+  int rounded_legs() const override { return arbiter::rounded_legs(group_.catalogue(), record_); }
   std::string refusal() const override { return refusal_; }
   int block_limit() const noexcept override { return kernel_ ? kernel_->block_limit() : 0; }
 
@@ -107,11 +108,6 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   }
 
  private:
-  Numerics numerics() const {
-    if (spec_.kernel) return group_.catalogue().algorithm(spec_.kernel->backend, spec_.kernel->algorithm).numerics;
-    return spec_.nccl.empty() ? Numerics::rank_order_fp32 : Numerics::nccl;
-  }
-
   std::size_t message_bytes(std::int64_t tokens) const {
     return message_vectors(tokens, family_.hidden, family_.dtype) * vector_bytes;
   }

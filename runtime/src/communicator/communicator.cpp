@@ -40,7 +40,7 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
   const EnvironmentVariables& variables = options.variables;
   require_equal(*bootstrap, "creating a communicator",
                 {{"backend (ARBITER_BACKEND)", variables.off ? "off" : std::string(to_string(variables.backend))},
-                 {"numerics (ARBITER_NUMERICS)", variables.numerics == NumericsPolicy::strict ? "strict" : "any"},
+                 {"numerics (ARBITER_NUMERICS)", std::string(to_string(variables.numerics))},
                  {"multicast (ARBITER_MULTICAST)", variables.multicast ? "on" : "off"},
                  {"timeout (ARBITER_TIMEOUT_MS)", std::to_string(variables.timeout.count())},
                  {"first timeout (ARBITER_FIRST_TIMEOUT_MS)", std::to_string(variables.first_timeout.count())},
@@ -116,8 +116,7 @@ void Communicator::Impl::say_what_there_is() const {
       or_why_not(
           nccl_waits ? group->environment().nccl_version + " when it is needed" : group->environment().nccl_version,
           group->nccl_reason()),
-      options.variables.off ? "off" : to_string(options.variables.backend),
-      options.variables.numerics == NumericsPolicy::strict ? "strict" : "any",
+      options.variables.off ? "off" : to_string(options.variables.backend), to_string(options.variables.numerics),
       options.candidate.empty() ? "no candidate" : options.candidate));
 }
 

@@ -16,6 +16,7 @@ struct MachineFigures {
   double bytes_per_us = 0;     ///< that reach one GPU through all its links
   double vectors_at_once = 0;  ///< 16-byte vectors, one a thread, that all SMs hold at a time
   double vector_us = 0;        ///< for each vector that a block handles in an iteration, and each time that it does
+  double rounding_us = 0;      ///< for each time that a value is rounded to 8 bits and read again
   double iteration_us = 0;     ///< for each further iteration and each step that it cannot hide
   bool operator==(const MachineFigures&) const = default;
 };

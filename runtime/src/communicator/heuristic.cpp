@@ -99,17 +99,19 @@ class Chooser {
   }
 
   bool allowed(const Variant& variant) const {
-    return policy_.numerics == NumericsPolicy::any ||
-           group_.catalogue().algorithm(variant.backend, variant.algorithm).numerics == Numerics::rank_order_fp32;
+    return allows(policy_.numerics, group_.catalogue().algorithm(variant.backend, variant.algorithm).numerics);
   }
 
-  /// The algorithms of one numerics class that have variants: the strictest class, unless there is none of it.
+  /// The algorithms of one numerics class that have variants: the strictest class, unless there is none of it. Where
+  /// 8-bit transport is allowed, it competes with that class.
   std::vector<Option> options_of(const std::vector<Variant>& variants) const {
     std::vector<Option> strict, others;
     for (const Variant& variant : variants) {
       if (!allowed(variant)) continue;
       const AlgorithmEntry& algorithm = group_.catalogue().algorithm(variant.backend, variant.algorithm);
-      std::vector<Option>& options = algorithm.numerics == Numerics::rank_order_fp32 ? strict : others;
+      const bool competes =
+          algorithm.numerics == Numerics::rank_order_fp32 || algorithm.numerics == Numerics::fp8_transport;
+      std::vector<Option>& options = competes ? strict : others;
       if (options.empty() || options.back().algorithm != &algorithm) options.push_back({&algorithm, {}});
       options.back().variants.push_back(&variant);
     }
@@ -185,7 +187,7 @@ class Chooser {
   }
 
   std::optional<CandidateSpec> nccl() const {
-    if (!group_.nccl_reason().empty() || policy_.numerics == NumericsPolicy::strict) return std::nullopt;
+    if (!group_.nccl_reason().empty() || !allows(policy_.numerics, Numerics::nccl)) return std::nullopt;
     if (policy_.backend != Backend::automatic && policy_.backend != Backend::nccl) return std::nullopt;
     CandidateSpec spec;
     spec.nccl = "classic";
@@ -233,7 +235,7 @@ std::string nothing_left(const Group& group, const ProblemFamily& family, const 
   std::string text = fmt::format("no candidate for {} {} hidden={} on {} ranks", family.pattern,
                                  to_string(family.dtype), family.hidden, group.size());
   if (policy.backend != Backend::automatic) text += " from backend " + std::string(to_string(policy.backend));
-  if (policy.numerics == NumericsPolicy::strict) text += " with strict numerics";
+  if (policy.numerics != NumericsPolicy::any) text += fmt::format(" with {} numerics", to_string(policy.numerics));
   if (!group.symmetric_provider()) text += "; symmetric memory: " + group.symmetric_reason();
   if (policy.backend == Backend::nvls) text += "; multicast: " + group.multicast_reason();
   if (!group.nccl_reason().empty()) text += "; NCCL: " + group.nccl_reason();

@@ -132,13 +132,30 @@ std::string Resolver::obstacle(const CandidateSpec& spec) const {
   return {};
 }
 
+namespace {
+
+/// The decision as it holds where the policy forbids its candidate: what sends 8-bit values has the best of the others
+/// beside it. Empty where there is none that is allowed.
+std::optional<Decision> as_allowed(const Decision& decision, NumericsPolicy policy) {
+  if (allows(policy, decision.candidate.numerics)) return decision;
+  if (decision.candidate.numerics != Numerics::fp8_transport || !decision.runner_up ||
+      !allows(policy, decision.runner_up->numerics)) {
+    return std::nullopt;
+  }
+  Decision other = decision;
+  other.candidate = *decision.runner_up;
+  other.median_us = decision.runner_up_median_us;
+  other.runner_up.reset();
+  other.runner_up_median_us = 0;
+  return other;
+}
+
+}  // namespace
+
 /// The decision's candidate for `family`, if policy, catalogue, source and device allow it.
 std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const Decision& decision,
                                                    const ProblemFamily& family, const Refusals& refusals) {
   if (policy_.backend != Backend::automatic && decision.candidate.backend != policy_.backend) return std::nullopt;
-  if (policy_.numerics == NumericsPolicy::strict && decision.candidate.numerics != Numerics::rank_order_fp32) {
-    return std::nullopt;
-  }
   std::string differences = measured.differences;
   if (!measured.shipped) {
     const CompatibilityReport report =
@@ -191,10 +208,13 @@ bool Resolver::concerns(const Decision& decision, const ProblemFamily& family) c
 Resolver::Layer Resolver::decisions_layer(const Usable& measured, const ProblemFamily& family,
                                           const Refusals& refusals) {
   Layer layer;
-  for (const Decision& decision : measured.set->decisions) {
-    if (!concerns(decision, family) || decision.hidden != family.hidden || decision.tokens_min > family.max_tokens) {
+  for (const Decision& stored : measured.set->decisions) {
+    if (!concerns(stored, family) || stored.hidden != family.hidden || stored.tokens_min > family.max_tokens) {
       continue;
     }
+    const std::optional<Decision> allowed = as_allowed(stored, policy_.numerics);
+    if (!allowed) continue;
+    const Decision& decision = *allowed;
     const std::optional<Accepted> accepted = accept(measured, decision, family, refusals);
     if (!accepted) continue;
     const Rule rule = measured.shipped                ? Rule::shipped_default
@@ -221,7 +241,9 @@ Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFam
   const std::int64_t there = row_bytes(hidden, family.dtype);
   Layer layer;
   for (std::size_t i = 0; i < tuned.size(); ++i) {
-    const Decision& decision = *tuned[i];
+    const std::optional<Decision> allowed = as_allowed(*tuned[i], policy_.numerics);
+    if (!allowed) continue;
+    const Decision& decision = *allowed;
     const std::optional<Accepted> accepted = accept(measured, decision, family, refusals);
     if (!accepted) continue;
     // The smallest measured message also stands for smaller ones, and an interval reaches up to the next one's start:
@@ -241,11 +263,6 @@ Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFam
 }
 
 namespace {
-
-Numerics numerics_of(const Catalogue& catalogue, const CandidateSpec& spec) {
-  if (spec.kernel) return catalogue.algorithm(spec.kernel->backend, spec.kernel->algorithm).numerics;
-  return spec.nccl.empty() ? Numerics::rank_order_fp32 : Numerics::nccl;
-}
 
 /// Names that pin a way to exchange data instead of one candidate.
 bool is_kind(std::string_view name) { return name == "oneshot" || name == "twoshot"; }
@@ -280,9 +297,11 @@ Resolver::Layer Resolver::pinned_layer(const ProblemFamily& family, const Refusa
     try {
       const CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), name, family, group_.size());
       reason = obstacle(spec);
-      if (policy_.numerics == NumericsPolicy::strict &&
-          numerics_of(group_.catalogue(), spec) != Numerics::rank_order_fp32) {
-        reason = "its numerics are not those of 'strict'";
+      const Numerics numerics = numerics_of(group_.catalogue(), spec);
+      if (!allows(policy_.numerics, numerics)) {
+        reason = numerics == Numerics::fp8_transport && policy_.numerics == NumericsPolicy::any
+                     ? "it sends 8-bit values, which numerics 'lossy' must allow"
+                     : "its numerics are not those of 'strict'";
       }
       const auto refused = refusals.find(refusal_key(spec, family));
       if (refused != refusals.end()) reason = refused->second;

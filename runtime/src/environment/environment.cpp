@@ -19,7 +19,8 @@ namespace arbiter {
 namespace {
 
 constexpr std::array<std::string_view, 2> switches{"on", "off"};
-constexpr std::array<std::string_view, 2> numerics_policies{"any", "strict"};
+/// In the order of the enumerators.
+constexpr std::array<std::string_view, 3> numerics_policies{"any", "strict", "lossy"};
 constexpr std::array<std::string_view, 7> backends{"auto", "trtllm", "mnnvl", "custom", "nvls", "nccl", "off"};
 constexpr int most_sms = 1 << 16;
 constexpr std::array<std::string_view, 6> log_levels{"trace", "debug", "info", "warn", "error", "off"};
@@ -100,6 +101,28 @@ std::filesystem::path cache_folder() {
   return home / ".cache" / "arbiter";
 }
 
+std::string_view to_string(NumericsPolicy policy) noexcept {
+  return numerics_policies[static_cast<std::size_t>(policy)];
+}
+
+NumericsPolicy parse_numerics_policy(std::string_view text) {
+  const auto found = std::find(numerics_policies.begin(), numerics_policies.end(), text);
+  if (found == numerics_policies.end()) throw InvalidArgument(unknown_name_message("value", text, numerics_policies));
+  return static_cast<NumericsPolicy>(found - numerics_policies.begin());
+}
+
+bool allows(NumericsPolicy policy, Numerics numerics) noexcept {
+  switch (policy) {
+    case NumericsPolicy::strict:
+      return numerics == Numerics::rank_order_fp32;
+    case NumericsPolicy::any:
+      return numerics != Numerics::fp8_transport;
+    case NumericsPolicy::lossy:
+      return true;
+  }
+  return false;
+}
+
 EnvironmentVariables EnvironmentVariables::read() {
   EnvironmentVariables read;
   read.db = value_of("ARBITER_DB");
@@ -108,8 +131,7 @@ EnvironmentVariables EnvironmentVariables::read() {
   read.off = backend == "off";
   read.backend = read.off ? Backend::nccl : parse_backend(backend);
   read.max_sms = multiprocessors("ARBITER_MAX_SMS");
-  read.numerics =
-      choice("ARBITER_NUMERICS", numerics_policies, "any") == "strict" ? NumericsPolicy::strict : NumericsPolicy::any;
+  read.numerics = parse_numerics_policy(choice("ARBITER_NUMERICS", numerics_policies, "any"));
   read.jit = choice("ARBITER_JIT", switches, "on") == "on";
   read.kernels = choice("ARBITER_KERNELS", switches, "off") == "on";
   read.multicast = choice("ARBITER_MULTICAST", switches, "off") == "on" && !nccl_forbids_multicast();
@@ -139,8 +161,9 @@ std::vector<VariableDescription> describe(const EnvironmentVariables& variables)
       "without kernels of ours");
   add("ARBITER_MAX_SMS", std::to_string(variables.max_sms),
       "multiprocessors that a kernel of ours may take, so that others run beside it; 0: all");
-  add("ARBITER_NUMERICS", variables.numerics == NumericsPolicy::strict ? "strict" : "any",
-      "any, or strict: only kernels that add in rank order, with bit-identical results");
+  add("ARBITER_NUMERICS", std::string(to_string(variables.numerics)),
+      "any; strict: only kernels that add in rank order, with bit-identical results; lossy: kernels that send 8-bit "
+      "values too");
   add("ARBITER_JIT", on_off(variables.jit), "on, or off: a kernel that is not in the cache is an error");
   add("ARBITER_KERNELS", on_off(variables.kernels),
       "on: run the compiled kernels that the snapshot carries, if it is yours or root's; off: compile them here");

@@ -57,9 +57,11 @@ std::string text(const std::vector<PlannedInterval>& plan) {
   return result;
 }
 
-void with_group(const std::function<void(Group&)>& body) {
+void with_group(const std::function<void(Group&)>& body, NumericsPolicy numerics = NumericsPolicy::any) {
   run_ranks(2, [&](RankContext& context) {
-    const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
+    GroupOptions options = quiet_group_options();
+    options.variables.numerics = numerics;
+    const auto group = make_group(context.bootstrap, context.device, options);
     body(*group);
   });
 }
@@ -385,6 +387,58 @@ TEST(Resolve, StrictNumericsLeavesOtherClassesOut) {
     EXPECT_EQ(text(Resolver(group, sets, {}).plan(family, {})), "1-64 decision twoshot_push");
     EXPECT_EQ(text(Resolver(group, sets, {Backend::automatic, NumericsPolicy::strict}).plan(family, {})),
               "1-64 heuristic oneshot_push");
+  });
+}
+
+TEST(Resolve, EightBitTransportServesOnlyWhereItIsAllowed) {
+  with_group(
+      [](Group& group) {
+        const ProblemFamily family = plain_family();
+        Decision lossy = decision(group, family, 1, 16, "oneshot_push_fp8");
+        lossy.candidate.numerics = Numerics::fp8_transport;
+        lossy.runner_up = stored(group, family, "twoshot_push");
+        lossy.runner_up_median_us = 4.5;
+        Decision alone = lossy;
+        alone.tokens_min = 17;
+        alone.tokens_max = 64;
+        alone.runner_up.reset();
+        const std::vector<DecisionSet> sets = {{group.environment(), {lossy, alone}}};
+        const auto planned = [&](NumericsPolicy numerics) {
+          return Resolver(group, sets, {Backend::automatic, numerics}).plan(family, {});
+        };
+        EXPECT_EQ(text(planned(NumericsPolicy::lossy)),
+                  "1-16 decision oneshot_push_fp8; 17-64 decision oneshot_push_fp8");
+        for (const NumericsPolicy numerics : {NumericsPolicy::any, NumericsPolicy::strict}) {
+          const std::vector<PlannedInterval> plan = planned(numerics);
+          EXPECT_EQ(text(plan), "1-16 decision twoshot_push; 17-64 heuristic oneshot_push");
+          ASSERT_TRUE(plan[0].decision);
+          EXPECT_EQ(plan[0].decision->candidate, *lossy.runner_up);
+          EXPECT_EQ(plan[0].decision->median_us, 4.5);
+        }
+        // What is measured for another length of rows follows the same rule.
+        EXPECT_EQ(text(Resolver(group, sets, {}).plan(plain_family(8192, 8), {})), "1-8 nearest_hidden twoshot_push");
+        // Pinned, it is refused where it is not allowed, and the reason says what would allow it.
+        Resolver pinned(group, {}, {Backend::automatic, NumericsPolicy::any, lossy.candidate.name});
+        EXPECT_EQ(text(pinned.plan(plain_family(512, 4), {})), "1-4 heuristic oneshot_push");
+        ASSERT_FALSE(pinned.ignored().empty());
+        EXPECT_NE(pinned.ignored().front().reason.find("'lossy'"), std::string::npos)
+            << pinned.ignored().front().reason;
+      },
+      NumericsPolicy::lossy);  // of the group: which candidates there are at all
+}
+
+TEST(Resolve, TheBuiltInChoiceSends8BitsOnlyForManyBytesAndOnlyIfItMay) {
+  with_group([](Group& group) {
+    const ProblemFamily family = plain_family(8192, 4096);
+    const auto planned = [&](NumericsPolicy numerics) {
+      return Resolver(group, {}, {Backend::automatic, numerics}).plan(family, {});
+    };
+    for (const NumericsPolicy numerics : {NumericsPolicy::any, NumericsPolicy::strict}) {
+      EXPECT_EQ(text(planned(numerics)).find("fp8"), std::string::npos) << text(planned(numerics));
+    }
+    const std::vector<PlannedInterval> plan = planned(NumericsPolicy::lossy);
+    EXPECT_EQ(plan.front().spec.algorithm(), "oneshot_push") << text(plan);
+    EXPECT_NE(plan.back().spec.algorithm().find("fp8"), std::string::npos) << text(plan);
   });
 }
 

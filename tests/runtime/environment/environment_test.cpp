@@ -134,6 +134,8 @@ TEST_F(EnvironmentTest, MisspeltWordsAreRefusedWithASuggestion) {
   expect_refused("ARBITER_BACKEND", "trtlm", {"valid", "nccl", "did you mean 'trtllm'"});
   expect_refused("ARBITER_BACKEND", "NCCL", {"valid: auto"});
   expect_refused("ARBITER_BACKEND", "nccl ", {"did you mean 'nccl'"});
+  set("ARBITER_NUMERICS", "lossy");
+  EXPECT_EQ(EnvironmentVariables::read().numerics, NumericsPolicy::lossy);
   expect_refused("ARBITER_NUMERICS", "stric", {"did you mean 'strict'"});
   expect_refused("ARBITER_NUMERICS", "strict,any", {"valid"});
   expect_refused("ARBITER_JIT", "offf", {"did you mean 'off'"});

@@ -44,6 +44,27 @@ TEST(Choose, NearTiesNeedMoreSamplesUntilTheIntervalsAreNarrow) {
   EXPECT_EQ(near({measured("c", 3.0, 0.5), measured("a", 2.0, 0.02), measured("b", 2.04, 0.02)}), (Indices{1, 2}));
 }
 
+TEST(Choose, AWinnerWith8BitTransportHasTheBestOfTheOthersBesideIt) {
+  const ProblemFamily family{"allreduce", Dtype::bf16, 4096, 64, Mode::graph};
+  const auto fp8 = [](const char* name, double us) { return measured(name, us, 0.01, 16, Numerics::fp8_transport); };
+  const std::vector<SizeResult> sizes{
+      {1, {measured("a", 2.0), fp8("p", 3.0), measured("b", 2.5)}},
+      {2, {measured("a", 4.0), fp8("p", 3.0), measured("b", 4.5), fp8("q", 3.5)}},
+      {4, {measured("a", 6.0), fp8("p", 4.0), measured("b", 5.0)}},
+      {8, {fp8("p", 5.0), fp8("q", 6.0)}},
+  };
+  const std::vector<Decision> decisions = decide(family, 2, sizes, {});
+  ASSERT_EQ(decisions.size(), 4U);
+  const auto names = [&](std::size_t i) {
+    return decisions[i].candidate.name + " " + (decisions[i].runner_up ? decisions[i].runner_up->name : "-");
+  };
+  EXPECT_EQ(names(0), "a b");
+  EXPECT_EQ(names(1), "p a") << "and not q, which is faster and not allowed either";
+  EXPECT_EQ(names(2), "p b") << "an interval of its own: another serves in its place";
+  EXPECT_EQ(names(3), "p -") << "nothing else was measured";
+  EXPECT_EQ(decisions[1].runner_up_median_us, 4.0);
+}
+
 TEST(Choose, Rules) {
   const std::vector<Row> rows{
       {"the lowest median wins beyond noise", {measured("a", 2.0), measured("b", 3.0)}, "", "a"},

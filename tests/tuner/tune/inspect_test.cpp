@@ -132,6 +132,18 @@ TEST_F(Inspect, ScreenedCandidatesSayByHowMuchTheyLost) {
   EXPECT_EQ(verdict(inspection, "fast"), "winner: fastest beyond noise");
 }
 
+TEST_F(Inspect, ALossyCandidateShowsItsErrorBesideItsTime) {
+  timed(candidate("exact"), 3);
+  Trial trial = test::done_trial();
+  trial.candidate = candidate("lossy", Numerics::fp8_transport);
+  trial.reason = "relative L2 error 0.0213";
+  trial.samples_us = {8.9, 9, 9.1};
+  store(trial);
+  const Inspection inspection = look();
+  EXPECT_EQ(verdict(inspection, "lossy"), "slower by 200.0%; relative L2 error 0.0213");
+  EXPECT_EQ(verdict(inspection, "exact"), "winner: fastest beyond noise");
+}
+
 TEST_F(Inspect, WithinNoiseSaysWhichRuleDecided) {
   timed(candidate("best"), 3.00, 16);
   timed(candidate("blocks"), 2.99, 32);

@@ -138,6 +138,38 @@ TEST(Tune, DecidesForEveryTokenCountAndStoresIt) {
   }));
 }
 
+TEST(Tune, EightBitTransportIsMeasuredOnlyWhereItIsAllowed) {
+  for (const NumericsPolicy numerics : {NumericsPolicy::any, NumericsPolicy::lossy}) {
+    const TemporaryFolder folder;
+    TuneOptions options = small_options(folder / "tune.db");
+    options.families = {family("allreduce", 1)};
+    options.effort.anchor_candidates = options.effort.compiles = 12;
+    options.effort.finalists = 12;
+    options.effort.give_up = 0;  // threads that work together are slow on this device
+    GroupOptions group_options;
+    group_options.variables = testing::test_variables(milliseconds(20'000));
+    group_options.variables.numerics = numerics;
+    group_options.nccl = false;
+    TuneResult results[2];
+    testing::on_ranks_with(2, group_options, [&](Group& group) { results[group.rank()] = tune(group, options); });
+    std::size_t lossy = 0, exact = 0;
+    for (const Trial& trial : all_trials(options.database)) {
+      if (trial.status != TrialStatus::done) continue;
+      const bool is_lossy = trial.candidate.numerics == Numerics::fp8_transport;
+      ++(is_lossy ? lossy : exact);
+      // Its error is stored beside its time.
+      EXPECT_EQ(trial.reason.starts_with("relative L2 error 0.0"), is_lossy) << trial.candidate.name << trial.reason;
+    }
+    EXPECT_EQ(lossy > 0, numerics == NumericsPolicy::lossy);
+    EXPECT_GT(exact, 0U);
+    for (const Decision& decision : results[0].decisions) {
+      if (decision.candidate.numerics != Numerics::fp8_transport) continue;
+      ASSERT_TRUE(decision.runner_up);
+      EXPECT_NE(decision.runner_up->numerics, Numerics::fp8_transport) << "somebody serves where it is not allowed";
+    }
+  }
+}
+
 TEST(Tune, ResumeMeasuresNothingThatIsFinished) {
   const TemporaryFolder folder;
   TuneOptions options = small_options(folder / "tune.db");

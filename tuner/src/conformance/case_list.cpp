@@ -14,7 +14,7 @@ bool Series::check(const Subject& subject, const VerifyRequest& request, const s
     if (!verdict.ok()) verdict.reason = what + ": " + verdict.reason;
     return verdict.ok();
   };
-  if (subject.numerics == Numerics::rank_order_fp32 || request.content == Content::integers) {
+  if (is_known_exactly(subject.numerics) || request.content == Content::integers) {
     return ask(request.content);
   }
   return ask(Content::integers) && ask(Content::random);

@@ -92,9 +92,14 @@ Verification communicator_tokens(ConformanceBench& bench, const ProblemFamily& s
   for (const std::int64_t tokens : tokens_list) {
     const Problem problem{shape.pattern, shape.dtype, shape.hidden, tokens, bench.group().size(), Mode::graph, false};
     const Candidate chosen = communicator.explain(problem).candidate;
-    const Subject subject{chosen.name, chosen.numerics,
+    const Subject subject{chosen.name,
+                          chosen.numerics,
                           [&](const Call& call, StreamHandle stream) { communicator.run(call, stream); },
-                          [&] { communicator.check(); }};
+                          [&] { communicator.check(); },
+                          {},
+                          {},
+                          {},
+                          rounded_legs(bench.group().catalogue(), chosen)};
     VerifyRequest request;
     request.tokens = tokens;
     if (!series.check(subject, request, tokens_text(tokens) + " with " + chosen.name)) break;

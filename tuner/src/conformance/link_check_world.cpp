@@ -27,6 +27,7 @@ namespace {
 constexpr int flat_hidden = 8;
 constexpr std::int64_t flat_tokens = 160;
 constexpr std::int64_t rows_tokens = 12;
+constexpr std::int64_t warp_tokens = 320;  // for each rank that has a row of its own in a tile
 constexpr int sms = 3;
 constexpr std::size_t most_variants = 4;  // of the algorithm
 // Of virtual time: a run that ends takes a millisecond or two.
@@ -115,15 +116,32 @@ Element element(std::uint64_t data, std::size_t call, std::size_t rank, std::siz
   }
 }
 
+/// What 8 bits carry exactly, added up and sent again, also by a second call on the first one's output: small integers
+/// whose sums are smaller still. Four zeros of which the last is negative are a word that means "nothing has arrived".
+Element small_element(std::uint64_t data, std::size_t call, std::size_t rank, std::size_t ranks, std::size_t index) {
+  SplitMix mixer(data + call * 0x632BE59BD9B4E019ULL + index * 0xD1342543DE82EF95ULL);
+  const std::uint64_t common = mixer.next();
+  if (common % 4 == 0) return {0, index % 4 == 3};
+  const int total = static_cast<int>((common >> 4) % 7) - 3;
+  const int mine = static_cast<int>((common >> 8) % 13) - 6;
+  if (rank == 0) return {mine};
+  // Of three ranks, the one in the middle adds 1, which the last takes away; of four, those in the middle cancel.
+  if (rank + 1 == ranks) return {total - mine - (ranks == 3 ? 1 : 0)};
+  return {ranks == 3 ? 1 : rank == 1 ? 2 : -2};
+}
+
 }  // namespace
 
 LinkWorld::LinkWorld(const LinkCheckOptions& options, std::uint64_t push_buffer_bytes)
     : ranks_(static_cast<std::size_t>(options.world)) {
-  // Nothing here needs a warp, but barriers want a thread for each rank.
-  const int threads = options.world <= 4 ? 4 : 16;
-  const auto catalogue = std::make_shared<const Catalogue>(
-      (options.catalogue ? *options.catalogue : Catalogue::builtin()).with_axis("threads", {threads}));
-  family_ = {flat_pattern, Dtype::fp16, flat_hidden, flat_tokens, Mode::graph};
+  const Catalogue& given = options.catalogue ? *options.catalogue : Catalogue::builtin();
+  const AlgorithmEntry& tested = given.algorithm(options.backend, options.algorithm);
+  eight_bits_ = tested.numerics == Numerics::fp8_transport;
+  // Nothing else needs a warp, but barriers want a thread for each rank.
+  const int threads = eight_bits_ ? 32 : options.world <= 4 ? 4 : 16;
+  const auto catalogue = std::make_shared<const Catalogue>(given.with_axis("threads", {threads}));
+  family_ = {flat_pattern, Dtype::fp16, flat_hidden,
+             eight_bits_ ? warp_tokens * (tested.two_shot() ? options.world : 1) : flat_tokens, Mode::graph};
   TargetLimits limits;
   limits.capabilities = {"multicast"};  // what the group really has is asked when it loads
   const AlgorithmEntry& entry = catalogue->algorithm(options.backend, options.algorithm);
@@ -268,7 +286,7 @@ void LinkWorld::prepare_inputs(const std::vector<LinkCall>& calls, std::uint64_t
         if (calls[c].chained) {
           expected[i] += expected_[c - 1][i];
         } else {
-          const Element mine = element(data, c, r, ranks_.size(), i);
+          const Element mine = (eight_bits_ ? small_element : element)(data, c, r, ranks_.size(), i);
           expected[i] += mine.value;
           input[i] = mine.negative_zero ? negative_zero : half(mine.value);
         }

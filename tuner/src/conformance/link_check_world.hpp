@@ -77,6 +77,7 @@ class LinkWorld {
 
   ProblemFamily family_;
   bool rows_ = false;
+  bool eight_bits_ = false;  ///< the algorithm under test is of class fp8_transport
   std::vector<Rank> ranks_;
   std::size_t own_candidates_ = 0;
   std::vector<int> most_blocks_;

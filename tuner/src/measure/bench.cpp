@@ -154,9 +154,14 @@ class Bench {
     const Explanation explanation = communicator_.explain(problem);
     contestant.result.chosen = explanation.candidate.name;
     contestant.result.rule = to_string(explanation.rule);
-    contestant.timed = {"auto", explanation.candidate.numerics,
+    contestant.timed = {"auto",
+                        explanation.candidate.numerics,
                         [this](const Call& call, StreamHandle stream) { communicator_.run(call, stream); },
-                        [this] { communicator_.check(); }};
+                        [this] { communicator_.check(); },
+                        {},
+                        {},
+                        {},
+                        rounded_legs(group_.catalogue(), explanation.candidate)};
     contestant.verified = contestant.timed;
     return contestant;
   }

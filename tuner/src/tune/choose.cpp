@@ -35,9 +35,22 @@ bool undecided(const Summary& fast, const Summary& slow, const ChoiceRules& rule
   return !beats(fast, slow, rules) && fast.ci_high_us >= slow.ci_low_us && gain > rules.gain / 2;
 }
 
-/// The fastest candidate of another algorithm: what one would use without the winner's.
-const Measured* runner_up(const SizeWinner& winner) {
+/// What one would use without the winner's algorithm: the fastest candidate of another. Of a winner that sends 8-bit
+/// values: who would have won if it were forbidden, because that is who serves where it is.
+const Measured* runner_up(const SizeWinner& winner, const ChoiceRules& rules) {
   const Measured* best = nullptr;
+  if (winner.measured().candidate.numerics == Numerics::fp8_transport) {
+    std::vector<Measured> exact;
+    for (const Measured& other : winner.size->candidates) {
+      if (other.candidate.numerics != Numerics::fp8_transport) exact.push_back(other);
+    }
+    const std::optional<Choice> choice = choose(exact, std::nullopt, rules);
+    if (!choice) return nullptr;
+    for (const Measured& other : winner.size->candidates) {
+      if (other.candidate == exact[choice->index].candidate) best = &other;
+    }
+    return best;
+  }
   for (const Measured& other : winner.size->candidates) {
     const Candidate& a = other.candidate;
     const Candidate& b = winner.measured().candidate;
@@ -55,6 +68,10 @@ std::optional<Candidate> previous_candidate(std::span<const Decision> previous, 
     }
   }
   return std::nullopt;
+}
+
+bool same_name(const std::optional<Candidate>& a, const Measured* b) {
+  return a.has_value() == (b != nullptr) && (!a || a->name == b->candidate.name);
 }
 
 bool measured_here(const SizeResult& size, const Candidate& candidate) {
@@ -176,8 +193,12 @@ std::vector<Decision> decide(const ProblemFamily& family, int world, std::span<c
   std::vector<Decision> decisions;
   for (std::size_t i = 0; i < winners.size(); ++i) {
     const SizeWinner& winner = winners[i];
+    const Measured* const second = runner_up(winner, rules);
+    const bool lossy = winner.measured().candidate.numerics == Numerics::fp8_transport;
+    // One interval has one candidate, and one that serves in its place.
     const bool continues = !decisions.empty() && decisions.back().tokens_max + 1 == ranges[i].first &&
-                           winners[i - 1].measured().candidate.name == winner.measured().candidate.name;
+                           winners[i - 1].measured().candidate.name == winner.measured().candidate.name &&
+                           (!lossy || same_name(decisions.back().runner_up, second));
     if (!continues) {
       decisions.emplace_back();
       decisions.back().tokens_min = ranges[i].first;
@@ -191,7 +212,6 @@ std::vector<Decision> decide(const ProblemFamily& family, int world, std::span<c
     decision.tokens_max = ranges[i].last;
     decision.candidate = winner.measured().candidate;
     decision.median_us = winner.measured().summary.median_us;
-    const Measured* const second = runner_up(winner);
     decision.runner_up = second != nullptr ? std::optional(second->candidate) : std::nullopt;
     decision.runner_up_median_us = second != nullptr ? second->summary.median_us : 0;
   }

@@ -31,8 +31,9 @@ struct FamilyState {
   std::map<std::int64_t, SizeResult> results;  ///< by tokens; only what was measured with full effort
   std::map<std::int64_t, KnownTrials> known;   ///< by tokens: of this run, and with `resume` of earlier ones
   std::set<std::int64_t> cut_short;            ///< sizes whose search the budget ended
-  std::set<std::pair<std::int64_t, std::size_t>> verified;      ///< tokens and candidate: found right by this process
-  std::set<std::pair<std::int64_t, std::size_t>> screened_out;  ///< likewise: screened by this run, and no finalist
+  std::set<std::pair<std::int64_t, std::size_t>> verified;        ///< tokens and candidate: found right by this process
+  std::map<std::pair<std::int64_t, std::size_t>, double> errors;  ///< likewise: relative L2, of class fp8_transport
+  std::set<std::pair<std::int64_t, std::size_t>> screened_out;    ///< likewise: screened by this run, and no finalist
   std::map<std::int64_t, std::pair<std::size_t, std::size_t>>
       left_out;                  ///< by tokens: pruned by the model, never tried
   std::set<std::size_t> broken;  ///< does not compile, is wrong, or hangs: not tried again at other sizes
@@ -45,7 +46,8 @@ struct FamilyState {
   }
 
   /// The winner at the measured size nearest to `tokens` (by ratio): what an unfused candidate is built from.
-  std::optional<Candidate> winner_near(std::int64_t tokens, const ChoiceRules&) const;
+  /// `exact_only`: of those that send no 8-bit values.
+  std::optional<Candidate> winner_near(std::int64_t tokens, const ChoiceRules&, bool exact_only = false) const;
 
   /// Loaded candidates, most recently used first.
   std::list<std::pair<std::size_t, std::unique_ptr<RunnableCandidate>>> loaded;

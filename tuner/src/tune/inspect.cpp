@@ -197,6 +197,9 @@ Inspection inspect(const Contents& contents, const std::string& environment, con
     candidate.verdict = candidate.winner     ? why_won(candidate, timed, rules)
                         : candidate.screened ? why_screened_out(candidate)
                                              : why_lost(candidate, winner, rules);
+    // A lossy candidate that was timed: its error.
+    const StoredTrial& trial = *candidate.latest.trial;
+    if (trial.status == TrialStatus::done && !trial.reason.empty()) candidate.verdict += "; " + trial.reason;
   }
   return inspection;
 }

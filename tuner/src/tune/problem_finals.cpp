@@ -31,6 +31,7 @@ bool ProblemTuner::ensure_timed(std::size_t index) {
       failure = verification.reason;
     } else {
       state_.verified.emplace(tokens_, index);
+      state_.errors[{tokens_, index}] = verification.relative_error;
     }
   }
   if (failure.empty()) {
@@ -90,6 +91,10 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
   const auto add = [&](std::size_t index) {
     if (std::find(chosen.begin(), chosen.end(), index) == chosen.end()) chosen.push_back(index);
   };
+  // Whoever wins with 8-bit values on the links needs somebody beside it who serves without.
+  if (std::any_of(chosen.begin(), chosen.end(), [&](std::size_t index) { return !is_exact(index); })) {
+    for (const std::size_t index : best_screened(wanted, true)) add(index);
+  }
   std::optional<std::size_t> nccl;
   for (const auto& [index, us] : screened_) {
     if (!is_nccl(state_.space.spec(index)) || !std::isfinite(us)) continue;

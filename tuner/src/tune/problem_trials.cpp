@@ -86,6 +86,11 @@ Trial ProblemTuner::trial_of(std::size_t index, TrialStatus status, const std::s
   trial.status = status;
   trial.reason = reason;
   trial.samples_us = std::move(samples);
+  // What its accuracy is belongs beside its time.
+  const auto error = state_.errors.find({tokens_, index});
+  if (status == TrialStatus::done && error != state_.errors.end() && error->second > 0) {
+    trial.reason = fmt::format("relative L2 error {:.4f}", error->second);
+  }
   if (const auto entry = entries_.find(index); entry != entries_.end()) {
     trial.calls_per_sample = timing_->entry(entry->second).calls;
   }
@@ -176,7 +181,8 @@ void ProblemTuner::measure_screened(std::size_t index, RunnableCandidate& candid
     return decide_screened(index, verification.status, verification.reason, infinity);
   }
   state_.verified.emplace(tokens_, index);
-  const std::vector<std::size_t> leaders = best_screened(1);
+  state_.errors[{tokens_, index}] = verification.relative_error;
+  const std::vector<std::size_t> leaders = best_screened(1, is_exact(index));
   const double best = leaders.empty() ? 0 : screened_.at(leaders.front());
   const bool comparable = best > launch_bound_us && !is_nccl(state_.space.spec(index));
   const double give_up = comparable ? context_.options.effort.give_up * best : 0;

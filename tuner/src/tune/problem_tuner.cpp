@@ -31,7 +31,8 @@ bool built_from(const CandidateSpec& spec, const CandidateSpec& plain) {
 
 bool is_nccl(const CandidateSpec& spec) noexcept { return spec.backend() == Backend::nccl; }
 
-std::optional<Candidate> FamilyState::winner_near(std::int64_t tokens, const ChoiceRules& rules) const {
+std::optional<Candidate> FamilyState::winner_near(std::int64_t tokens, const ChoiceRules& rules,
+                                                  bool exact_only) const {
   const SizeResult* nearest = nullptr;
   double best = infinity;
   for (const auto& [size, result] : results) {
@@ -41,7 +42,12 @@ std::optional<Candidate> FamilyState::winner_near(std::int64_t tokens, const Cho
     nearest = &result;
   }
   if (nearest == nullptr) return std::nullopt;
-  return nearest->candidates[choose(nearest->candidates, std::nullopt, rules)->index].candidate;
+  std::vector<Measured> candidates = nearest->candidates;
+  if (exact_only) {
+    std::erase_if(candidates, [](const Measured& m) { return m.candidate.numerics == Numerics::fp8_transport; });
+  }
+  const std::optional<Choice> choice = choose(candidates, std::nullopt, rules);
+  return choice ? std::optional(candidates[choice->index].candidate) : std::nullopt;
 }
 
 ProblemTuner::ProblemTuner(TuneContext& context, FamilyState& state, Verifier& verifier, std::int64_t tokens,
@@ -298,7 +304,7 @@ bool ProblemTuner::is_protected(std::size_t index) const {
 }
 
 bool ProblemTuner::pruned_by_model(std::size_t index) {
-  const std::vector<std::size_t> leaders = best_screened(1);
+  const std::vector<std::size_t> leaders = best_screened(1, is_exact(index));
   const bool pruned =
       !leaders.empty() && !is_protected(index) &&
       state_.model.hopeless(index, state_.space.group(index), state_.bytes(tokens_), screened_.at(leaders.front()));
@@ -350,10 +356,14 @@ void ProblemTuner::compile_soon(std::span<const std::size_t> order, std::size_t 
   context_.ahead.soon(specs);
 }
 
-std::vector<std::size_t> ProblemTuner::best_screened(std::size_t count) const {
+bool ProblemTuner::is_exact(std::size_t index) const {
+  return numerics_of(context_.group.catalogue(), state_.space.spec(index)) != Numerics::fp8_transport;
+}
+
+std::vector<std::size_t> ProblemTuner::best_screened(std::size_t count, bool exact_only) const {
   std::vector<std::size_t> order;
   for (const auto& [index, us] : screened_) {
-    if (std::isfinite(us)) order.push_back(index);
+    if (std::isfinite(us) && (!exact_only || is_exact(index))) order.push_back(index);
   }
   std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
     return std::make_pair(screened_.at(a), a) < std::make_pair(screened_.at(b), b);

@@ -79,7 +79,9 @@ class ProblemTuner {
   Trial trial_of(std::size_t index, TrialStatus, const std::string& reason, std::vector<double> samples);
   const Trial* known(const Candidate&) const;
   void remember(const Trial&);
-  std::vector<std::size_t> best_screened(std::size_t count) const;
+  /// Not with 8-bit values on its links: it serves where those are forbidden, and is measured against its like.
+  bool is_exact(std::size_t index) const;
+  std::vector<std::size_t> best_screened(std::size_t count, bool exact_only = false) const;
 
   Verification verify(const Subject&);
   std::size_t time(Subject, double give_up_us);

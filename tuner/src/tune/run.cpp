@@ -232,7 +232,7 @@ void TuneRun::finished(const ProblemTuner& tuner) {
 }
 
 /// The plain allreduce that an unfused candidate of `state` starts with: the winner of the plain family of the same
-/// shape, measured in this run or decided in an earlier one.
+/// shape, measured in this run or decided in an earlier one; and the best exact one, if the winner sends 8-bit values.
 std::vector<CandidateSpec> TuneRun::plain_winners(const FamilyState& state, std::int64_t tokens) const {
   if (!group_.catalogue().pattern(state.family.pattern).rows) return {};
   for (std::size_t i = 0; i < states_.size(); ++i) {
@@ -242,9 +242,15 @@ std::vector<CandidateSpec> TuneRun::plain_winners(const FamilyState& state, std:
         family.mode != state.family.mode) {
       continue;
     }
-    if (const std::optional<Candidate> winner = other.winner_near(tokens, options_.rules)) {
-      if (const auto index = other.space.find(winner->name)) return {other.space.spec(*index)};
+    std::vector<CandidateSpec> best;
+    for (const bool exact_only : {false, true}) {
+      const std::optional<Candidate> winner = other.winner_near(tokens, options_.rules, exact_only);
+      const auto index = winner ? other.space.find(winner->name) : std::nullopt;
+      if (!index) continue;
+      const CandidateSpec& spec = other.space.spec(*index);
+      if (std::find(best.begin(), best.end(), spec) == best.end()) best.push_back(spec);
     }
+    if (!best.empty()) return best;
   }
   ProblemFamily family = state.family;
   family.pattern = "allreduce";
@@ -253,7 +259,14 @@ std::vector<CandidateSpec> TuneRun::plain_winners(const FamilyState& state, std:
       continue;
     }
     try {
-      return {CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size())};
+      std::vector<CandidateSpec> best;
+      const auto add = [&](const Candidate& candidate) {
+        best.push_back(CandidateSpec::parse(group_.catalogue(), candidate.name, family, group_.size()));
+      };
+      const bool lossy = decision.candidate.numerics == Numerics::fp8_transport;
+      if (!lossy || group_.variables().numerics == NumericsPolicy::lossy) add(decision.candidate);
+      if (lossy && decision.runner_up) add(*decision.runner_up);
+      return best;
     } catch (const InvalidArgument&) {
       return {};  // decided with another catalogue; NCCL's unfused candidates remain
     }

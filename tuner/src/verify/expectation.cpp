@@ -7,12 +7,21 @@
 
 #include "measure/standalone.hpp"
 #include "oracle/float_formats.hpp"
+#include "oracle/fp8_transport.hpp"
 #include "verify/compare.hpp"
 
 namespace arbiter::tuning {
 namespace {
 
 constexpr std::size_t kept_expectations = 8;
+
+Bytes repeated(const Bytes& tile, std::size_t size) {
+  Bytes result(size);
+  for (std::size_t at = 0; at < size; at += tile.size()) {
+    std::copy_n(tile.begin(), std::min(tile.size(), size - at), result.begin() + static_cast<std::ptrdiff_t>(at));
+  }
+  return result;
+}
 
 }  // namespace
 
@@ -55,8 +64,9 @@ InputChoice Expectations::choice_of(const VerifyRequest& request) const {
   return choice;
 }
 
-Expectation& Expectations::of(const VerifyRequest& request) {
-  const Key key{choice_of(request), request.epsilon, request.weight_bias};
+Expectation& Expectations::of(const VerifyRequest& request, int rounded_legs) {
+  const bool repeats = rounded_legs == 0 || static_cast<std::size_t>(family_.hidden) % fp8_group == 0;
+  const Key key{choice_of(request), request.epsilon, request.weight_bias, rounded_legs, repeats ? 0 : request.tokens};
   for (const auto& [its_key, expectation] : known_) {
     if (its_key == key) return *expectation;
   }
@@ -67,24 +77,34 @@ Expectation& Expectations::of(const VerifyRequest& request) {
     expectation->contributions.push_back(inputs.contribution);
     if (rank == group_.rank()) expectation->mine = std::move(inputs);
   }
-  follow_the_stages(sum_in_rank_order(expectation->contributions, family_.dtype), request, *expectation);
+  expectation->rows = repeats ? rows_ : request.tokens;
+  const auto elements = static_cast<std::size_t>(expectation->rows) * static_cast<std::size_t>(family_.hidden);
+  follow_the_stages(rounded_legs == 0 ? sum_in_rank_order(expectation->contributions, family_.dtype)
+                                      : fp8_sum(expectation->contributions, family_.dtype, elements, rounded_legs),
+                    request, *expectation);
   return *known_.emplace_back(key, std::move(expectation)).second;
+}
+
+double Expectations::sum_error(const VerifyRequest& request, int rounded_legs) {
+  const Expectation& expectation = of(request, rounded_legs);
+  return relative_error(expectation.tiles.at(Tensor::output), expectation.contributions, family_.dtype);
 }
 
 void Expectations::follow_the_stages(Bytes sum, const VerifyRequest& request, Expectation& expectation) {
   const Inputs& mine = expectation.mine;
   std::map<Tensor, Bytes>& tiles = expectation.tiles;
   if (!composition_.unknown.empty()) {
-    tiles = run_standalone(sum, mine, request, rows_);
+    tiles = run_standalone(sum, mine, request, expectation.rows);
     tiles.erase(Tensor::scale_out);  // does not repeat
     tiles[Tensor::output] = std::move(sum);
     return;
   }
   tiles[Tensor::output] = sum;
   Bytes stage = std::move(sum);
-  if (composition_.residual) stage = tiles[Tensor::residual_out] = plus_residual(stage, mine.residual, family_.dtype);
+  if (composition_.residual)
+    stage = tiles[Tensor::residual_out] = plus_residual(stage, repeated(mine.residual, stage.size()), family_.dtype);
   if (standalone_) {
-    Bytes norm = run_standalone(stage, mine, request, rows_).at(Tensor::norm_out);
+    Bytes norm = run_standalone(stage, mine, request, expectation.rows).at(Tensor::norm_out);
     expectation.fault = norm_fault(stage, norm, mine, request);
     stage = tiles[Tensor::norm_out] = std::move(norm);
   }
@@ -127,7 +147,8 @@ std::string Expectations::norm_fault(const Bytes& input, const Bytes& norm, cons
   const NormWeights weights{mine.gamma, mine.choice.gamma_fp32 ? Dtype::fp32 : family_.dtype,
                             static_cast<double>(request.epsilon), static_cast<double>(request.weight_bias)};
   const std::vector<double> values = tuning::in_double(input, family_.dtype);
-  for (std::int64_t row = 0; row < rows_; ++row) {
+  const auto rows = static_cast<std::int64_t>(input.size() / row_bytes);
+  for (std::int64_t row = 0; row < rows; ++row) {
     const std::size_t first = static_cast<std::size_t>(row) * width;
     double squares = 0;
     for (std::size_t i = 0; i < width; ++i) squares += values[first + i] * values[first + i];

@@ -13,6 +13,7 @@ namespace arbiter::tuning {
 
 struct Expectation {
   Inputs mine;                       ///< this rank's
+  std::int64_t rows = 0;             ///< of a tile
   std::vector<Bytes> contributions;  ///< of all ranks
   std::map<Tensor, Bytes> tiles;     ///< of every output except scale_out
   std::optional<QuantisedRows> quantised;
@@ -29,7 +30,10 @@ class Expectations {
   /// must outlive the expectations.
   Expectations(Group&, const ProblemFamily&, StreamHandle, HostBuffer&);
 
-  Expectation& of(const VerifyRequest&);
+  /// `rounded_legs`: how often values are rounded to 8 bits on their way.
+  Expectation& of(const VerifyRequest&, int rounded_legs = 0);
+  /// Relative L2 error of the expected sum against float64.
+  double sum_error(const VerifyRequest&, int rounded_legs);
   const std::vector<double>& in_double(Expectation&, Tensor, const VerifyRequest&) const;
 
   /// What is quantised: the norm, or the sum behind the residual, or the sum.
@@ -39,13 +43,15 @@ class Expectations {
 
   const Pattern& pattern() const noexcept { return pattern_; }
   const Composition& composition() const noexcept { return composition_; }
-  std::int64_t rows() const noexcept { return rows_; }  ///< of a tile
+  std::int64_t rows() const noexcept { return rows_; }  ///< of a tile of inputs
 
  private:
   struct Key {
     InputChoice choice;
     float epsilon = 0;
     float weight_bias = 0;
+    int rounded_legs = 0;
+    std::int64_t tokens = 0;  ///< where groups that share a scale are not whole in a row: the sum repeats with no tile
     bool operator==(const Key&) const = default;
   };
   InputChoice choice_of(const VerifyRequest&) const;

@@ -8,6 +8,7 @@
 
 #include "arbiter/error.hpp"
 #include "measure/stream.hpp"
+#include "oracle/fp8_transport.hpp"
 #include "tune/outcome.hpp"
 #include "verify/compare.hpp"
 #include "verify/expectation.hpp"
@@ -45,7 +46,11 @@ Subject subject_of(RunnableCandidate& candidate) {
   return {candidate.record().name,
           candidate.record().numerics,
           [&candidate](const Call& call, StreamHandle stream) { candidate.enqueue(call, stream); },
-          {}};
+          {},
+          {},
+          {},
+          {},
+          candidate.rounded_legs()};
 }
 
 namespace {
@@ -118,7 +123,7 @@ struct Verifier::Impl {
   /// where ranks share a device, this may wait for the whole of it.
   Outcome prepare(const Subject& subject, const VerifyRequest& request) {
     Tensors& set = tensors_for(request);
-    Expectation& expectation = expectations.of(request);
+    Expectation& expectation = expectations.of(request, subject.rounded_legs);
     if (!expectation.fault.empty()) return {Severity::wrong, expectation.fault};
     set.load(expectation.mine, request.tokens, stream());
     set.poison(request.tokens, stream());
@@ -129,7 +134,7 @@ struct Verifier::Impl {
 
   Outcome run(const Subject& subject, const VerifyRequest& request) {
     Tensors& set = *tensors;
-    Expectation& expectation = expectations.of(request);
+    Expectation& expectation = expectations.of(request, subject.rounded_legs);
     const std::int64_t tokens = request.tokens;
     const Call call = call_of(request);
     for (int i = 0; i < (request.in_place ? 1 : request.calls); ++i) subject.enqueue(call, stream());
@@ -137,7 +142,7 @@ struct Verifier::Impl {
     group.check();
     if (subject.check) subject.check();
 
-    const bool exact = subject.numerics == Numerics::rank_order_fp32 || request.content == Content::integers;
+    const bool exact = is_known_exactly(subject.numerics) || request.content == Content::integers;
     Outcome outcome =
         exact ? compare_exactly(set, expectation, request) : compare_tolerantly(set, expectation, request);
     if (!outcome.ok()) return outcome;
@@ -156,7 +161,7 @@ struct Verifier::Impl {
     request.tokens = work.tokens;
     request.seed = work.seed;
     request.without = work.without;
-    request.content = work.subject.numerics == Numerics::rank_order_fp32 ? Content::mixed : Content::integers;
+    request.content = is_known_exactly(work.subject.numerics) ? Content::mixed : Content::integers;
     return request;
   }
 
@@ -169,7 +174,7 @@ struct Verifier::Impl {
   /// Like prepare(), of tensors that are not this verifier's.
   Outcome prepare_timed(const TimedWork& work) {
     const VerifyRequest request = request_of(work);
-    Expectation& expectation = expectations.of(request);
+    Expectation& expectation = expectations.of(request, work.subject.rounded_legs);
     if (!expectation.fault.empty()) return {Severity::wrong, expectation.fault};
     for (const auto& set : work.sets) {
       set->load(expectation.mine, work.tokens, stream());
@@ -182,7 +187,7 @@ struct Verifier::Impl {
 
   Outcome run_timed(const TimedWork& work) {
     const VerifyRequest request = request_of(work);
-    const Expectation& expectation = expectations.of(request);
+    const Expectation& expectation = expectations.of(request, work.subject.rounded_legs);
     work.launch(stream());
     group.device().synchronize(stream());
     group.check();
@@ -208,7 +213,7 @@ struct Verifier::Impl {
     for (const auto& [tensor, tile] : expectation.tiles) {
       if (!written(tensor, request)) continue;
       const bool quantised = tensor == Tensor::quant_out;
-      const std::size_t row = tile.size() / static_cast<std::size_t>(expectations.rows());
+      const std::size_t row = tile.size() / static_cast<std::size_t>(expectation.rows);
       ExactComparison comparison(tile, quantised ? std::nullopt : std::optional(family.dtype),
                                  quantised ? row : static_cast<std::size_t>(family.hidden));
       set.read(
@@ -299,14 +304,23 @@ Verification Verifier::verify_before_timing(const Subject& subject, std::int64_t
   VerifyRequest request;
   request.tokens = tokens;
   request.calls = 2;
-  if (subject.numerics != Numerics::rank_order_fp32) {
+  if (!is_known_exactly(subject.numerics)) {
     request.content = Content::integers;
     Verification verification = verify(subject, request);
     if (!verification.ok()) return verification;
     request.content = Content::random;
     return verify(subject, request);
   }
-  return verify(subject, request);
+  Verification verification = verify(subject, request);
+  if (!verification.ok() || subject.numerics != Numerics::fp8_transport) return verification;
+  request.content = Content::random;
+  verification = verify(subject, request);
+  if (!verification.ok()) return verification;
+  // What the subject wrote is what is expected, to the bit: its error is known without looking again.
+  verification.relative_error = impl_->expectations.sum_error(request, subject.rounded_legs);
+  if (verification.relative_error <= fp8_tolerance(subject.rounded_legs)) return verification;
+  return {TrialStatus::wrong, fmt::format("the relative L2 error is {:.3g}, expected at most {:.3g}",
+                                          verification.relative_error, fp8_tolerance(subject.rounded_legs))};
 }
 
 }  // namespace arbiter

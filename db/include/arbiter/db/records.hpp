@@ -44,7 +44,7 @@ struct Trial {
   Problem problem;
   Candidate candidate;
   TrialStatus status{};
-  std::string reason;              ///< why not `done`; empty otherwise
+  std::string reason;              ///< why not `done`; of fp8_transport, its error
   int calls_per_sample = 0;        ///< K: calls in one graph or burst
   int blocks = 0;                  ///< thread blocks the candidate occupies (0 for nccl): the last tie-break
   std::vector<double> samples_us;  ///< microseconds per call; a sample is the slowest rank of one replay

@@ -142,6 +142,8 @@ class RunnableCandidate {
   virtual ~RunnableCandidate() = default;
   virtual const CandidateSpec& spec() const noexcept = 0;
   virtual const Candidate& record() const noexcept = 0;  ///< with the source hash over all ranks
+  /// How often a value is rounded to 8 bits on its way: 0 unless the record is of class fp8_transport.
+  virtual int rounded_legs() const { return 0; }
   /// After agreed(): why it cannot be used after all, equal on all ranks; empty if it can. Not empty only for a forced
   /// NCCL configuration that NCCL does not offer.
   virtual std::string refusal() const { return {}; }
@@ -158,6 +160,10 @@ class RunnableCandidate {
   /// agree(), Unsupported when the workspace or the scratch memory is smaller than this call needs.
   virtual void enqueue(const Call&, StreamHandle) = 0;
 };
+
+Numerics numerics_of(const Catalogue&, const CandidateSpec&);
+/// RunnableCandidate::rounded_legs() of what has this record.
+int rounded_legs(const Catalogue&, const Candidate&);
 
 /// Local: compiles (or loads from the cache) and loads. Throws CompileError, Unsupported. The result may be launched
 /// only after agree(): a grid that differs between ranks would hang.
@@ -187,8 +193,8 @@ std::vector<LoadResult> load_on_all_ranks(Group&, std::span<const LoadRequest>);
 
 /// Every candidate of a family on this group, in a fixed order that is equal on all ranks: kernels x launch shapes,
 /// NCCL, and, for fused patterns, unfused ones built from `best_plain` (candidates of the plain pattern) and the
-/// stand-alone prologue and epilogue. `excluded` receives what cannot run here, or is pruned, and why; with
-/// `exhaustive` nothing is pruned.
+/// stand-alone prologue and epilogue. `excluded` receives what cannot run here, is not allowed (fp8_transport), or is
+/// pruned, and why; with `exhaustive` nothing is pruned.
 std::vector<CandidateSpec> enumerate_candidates(const Group&, const ProblemFamily&,
                                                 std::span<const CandidateSpec> best_plain,
                                                 std::vector<Excluded>* excluded = nullptr, bool exhaustive = false);

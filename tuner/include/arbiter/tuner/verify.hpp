@@ -34,7 +34,13 @@ struct Subject {
   /// For a subject that does not work on the call's own input and output (registered windows): brings the input to
   /// where it reads, and its result to the call's output. Only around verify_timed(). May be empty.
   std::function<void(const Call&, StreamHandle)> import_input = {}, export_output = {};
+  int rounded_legs = 0;  ///< of class fp8_transport: how often a value is rounded to 8 bits on its way
 };
+
+/// Does the host know every bit of what this class returns, whatever the inputs are?
+constexpr bool is_known_exactly(Numerics numerics) noexcept {
+  return numerics == Numerics::rank_order_fp32 || numerics == Numerics::fp8_transport;
+}
 
 /// What is about to be timed, or has been: a captured graph or a burst of calls, on tensors of its own.
 struct TimedWork {
@@ -91,6 +97,9 @@ TensorSet optional_outputs(const Pattern&);
 struct Verification {
   TrialStatus status = TrialStatus::done;  ///< done, wrong or failed; the worst over the ranks
   std::string reason;                      ///< which rank, what was expected and what was found; empty if done
+  /// Relative L2 error of a sum of values in [-1, 1) against float64; 0 unless verify_before_timing() asked it of class
+  /// fp8_transport.
+  double relative_error = 0;
   bool ok() const noexcept { return status == TrialStatus::done; }
 };
 
@@ -101,6 +110,8 @@ struct Verification {
 ///   fp32 from +0 in rank order (rounded once, with the sentinel word replaced by 0), the residual's sum and every
 ///   quantised value and scale are computed on the host; a norm is what the stand-alone kernel returns for that input,
 ///   which must itself be near a norm in float64;
+/// - numerics class fp8_transport: bit for bit the same, with every contribution rounded to FP8 as it crosses a link,
+///   and with two legs the sum too;
 /// - other classes: the same bits for content `integers`; otherwise a relative L2 error against float64 of at most
 ///   2^-8 (bf16), 2^-11 (fp16), 2^-22 (fp32) per rounding step, every element near its place, never NaN; and quantised
 ///   values and scales bit for bit those of the norm (or sum) that the subject itself wrote.

@@ -1,0 +1,16 @@
+// What class of results a candidate has.
+#include "arbiter/runtime/candidate.hpp"
+
+namespace arbiter {
+
+Numerics numerics_of(const Catalogue& catalogue, const CandidateSpec& spec) {
+  if (spec.kernel) return catalogue.algorithm(spec.kernel->backend, spec.kernel->algorithm).numerics;
+  return spec.nccl.empty() ? Numerics::rank_order_fp32 : Numerics::nccl;
+}
+
+int rounded_legs(const Catalogue& catalogue, const Candidate& candidate) {
+  if (candidate.numerics != Numerics::fp8_transport) return 0;
+  return catalogue.algorithm(candidate.backend, candidate.algorithm).steps;
+}
+
+}  // namespace arbiter
