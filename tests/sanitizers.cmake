@@ -24,3 +24,10 @@ arbiter_sanitized(address
 arbiter_sanitized(thread
   runtime/bootstrap/bootstrap runtime/bootstrap/id_exchange runtime/bootstrap/job_secret
   tuner/measure/measure tuner/tune/compile_ahead tuner/tune/tune tuner/tune/tune_search tuner/verify/verify)
+
+# For all tests, so that the preset `tsan` has it too; without ThreadSanitizer nobody reads it.
+get_property(tests DIRECTORY PROPERTY TESTS)
+foreach(test IN LISTS tests)
+  set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT
+    TSAN_OPTIONS=suppressions=${CMAKE_CURRENT_SOURCE_DIR}/thread_sanitizer.txt)
+endforeach()
