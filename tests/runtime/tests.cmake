@@ -134,5 +134,5 @@ target_compile_definitions(runtime_c_exports_test PRIVATE ARBITER_LIBRARY="$<TAR
 set_property(SOURCE ${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/exports_test.cpp APPEND PROPERTY OBJECT_DEPENDS
   ${CMAKE_SOURCE_DIR}/runtime/include/arbiter.h)
 
-# Its deadlines are a fraction of a second of real time: nothing else may keep the ranks from the processors.
-set_tests_properties(runtime/communicator/deadlines runtime/communicator/faults runtime/communicator/poison PROPERTIES RUN_SERIAL TRUE)
+# Their deadlines are a fraction of a second of real time: nothing else may keep the ranks from the processors.
+set_tests_properties(runtime/communicator/faults runtime/communicator/poison PROPERTIES RUN_SERIAL TRUE)

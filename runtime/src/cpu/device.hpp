@@ -46,6 +46,10 @@ class CpuDevice final : public Device {
 
   PointerKind classify(const void* pointer) override { return memory_.classify(pointer); }
 
+  /// What the kernels of this device take for the time, for tests of their deadlines. Not of a device with a link
+  /// model.
+  void use_clock(std::function<std::uint64_t()> clock) { scheduler_.use_clock(std::move(clock)); }
+
  private:
   void issue(StreamHandle, std::span<const CpuOperation>);
   void run(std::span<const CpuOperation>);

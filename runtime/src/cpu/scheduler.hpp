@@ -59,6 +59,9 @@ class FiberScheduler {
   /// Fiber switches since construction.
   std::uint64_t switches() const noexcept { return switches_; }
 
+  /// From here on, kernels' deadlines go by this, in nanoseconds, and no longer by the machine's steady clock.
+  void use_clock(std::function<std::uint64_t()> clock) { clock_ = std::move(clock); }
+
  private:
   using Context = boost::context::detail::fcontext_t;
   using Transfer = boost::context::detail::transfer_t;
@@ -205,11 +208,12 @@ class FiberScheduler {
   std::vector<Fiber*> runnable_;  // [0, cursor_) have run in this round
   std::size_t cursor_ = 0;
   Fiber* current_ = nullptr;
-  std::size_t live_ = 0;             // fibers of resident blocks that have not exited
-  std::size_t polling_ = 0;          // of these, asleep until what they poll may have changed
-  bool progress_ = false;            // something else than polling happened in this round
-  std::uint64_t idle_since_ns_ = 0;  // 0: not idle
-  std::uint64_t virtual_ns_ = 0;     // the clock under a memory model, so that deadlines are deterministic too
+  std::size_t live_ = 0;                  // fibers of resident blocks that have not exited
+  std::size_t polling_ = 0;               // of these, asleep until what they poll may have changed
+  bool progress_ = false;                 // something else than polling happened in this round
+  std::uint64_t idle_since_ns_ = 0;       // 0: not idle
+  std::function<std::uint64_t()> clock_;  // empty: steady_ns()
+  std::uint64_t virtual_ns_ = 0;          // the clock under a memory model, so that deadlines are deterministic too
   std::uint64_t virtual_idle_ns_ = 0;
   OrderRandom random_;
   MemoryModel* model_ = nullptr;

@@ -152,7 +152,8 @@ unsigned FiberScheduler::service_shuffle_xor(arbiter_thread* thread, unsigned va
 
 unsigned long long FiberScheduler::service_now(arbiter_thread* thread) {
   const FiberScheduler& self = of(thread);
-  return self.model_ != nullptr ? self.virtual_ns_ + self.switches_ * virtual_switch_ns : steady_ns();
+  if (self.model_ != nullptr) return self.virtual_ns_ + self.switches_ * virtual_switch_ns;
+  return self.clock_ ? self.clock_() : steady_ns();
 }
 
 void FiberScheduler::service_store(arbiter_thread* thread, void* destination, const unsigned* words, unsigned count,

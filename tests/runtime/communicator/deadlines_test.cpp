@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "arbiter/error.hpp"
+#include "cpu/device.hpp"
 #include "runtime/communicator_fixture.hpp"
 
 namespace arbiter {
@@ -37,6 +38,18 @@ std::vector<std::string> kernels() {
   return names;
 }
 
+/// The kernels' clock. It stands still, so that ranks may be late as long as the machine likes, until a rank is left
+/// alone: then it is 60 ms later at each look.
+class LookedAt {
+ public:
+  void go_on() { stands_ = false; }
+  std::uint64_t now() { return stands_ ? ns_.load() : ns_ += 60'000'000; }
+
+ private:
+  std::atomic<bool> stands_ = true;
+  std::atomic<std::uint64_t> ns_ = 1'000'000'000;
+};
+
 /// Two ranks make `together` calls and rank 0 one more. What rank 0 is told.
 struct Case {
   std::string candidate = {};
@@ -50,7 +63,9 @@ struct Case {
 std::string told(const Case& what) {
   std::string message;
   std::atomic<bool> over = false;
+  LookedAt clock;
   run_ranks(2, [&](RankContext& context) {
+    dynamic_cast<CpuDevice&>(*context.device).use_clock([&clock] { return clock.now(); });
     CommunicatorOptions options = quiet_options();
     options.candidate = what.candidate;
     options.variables.timeout = what.timeout;
@@ -81,6 +96,7 @@ std::string told(const Case& what) {
     if (what.grow_between) communicator.prepare({"allreduce", Dtype::fp32, hidden, 512, Mode::graph});
     context.bootstrap->barrier();
     if (context.rank == 0) {
+      clock.go_on();
       message = message_of<Poisoned>([&] { call(2); });
       over = true;
     }

@@ -175,7 +175,7 @@ TEST(NcclWhenNeeded, AFailureOnOneRankLeavesKernelsToAll) {
       for (const std::int64_t tokens : {4, 5, 8}) names[context.rank] += chosen(handle, tokens) + " ";
       const Tensor<float> data(*context.device, 8 * hidden);
       data.fill([&](std::size_t i) { return test::small_integer(context.rank, i); });
-      communicator.all_reduce(data.data(), data.data(), data.size(), Dtype::fp32, nullptr);
+      communicator.all_reduce(data.data(), data.data(), static_cast<std::int64_t>(data.size()), Dtype::fp32, nullptr);
       for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], test::small_integer_sum(2, i));
       // It is not tried again at every prepare.
       communicator.prepare({"allreduce", Dtype::fp32, hidden, 9, Mode::graph});
