@@ -41,7 +41,7 @@ void misbehave(const std::string& fault, Group& group, RunnableCandidate& real, 
 std::vector<CandidateSpec> two_algorithms(Group& group, const ProblemFamily& family,
                                           std::span<const CandidateSpec> plain) {
   std::vector<CandidateSpec> few;
-  for (const CandidateSpec& spec : enumerate_candidates(group, family, plain)) {
+  for (const CandidateSpec& spec : enumerate_candidates(group.capabilities(), family, plain)) {
     const std::string algorithm = spec.algorithm();
     if (!algorithm.ends_with("_push")) continue;
     const bool known = std::any_of(few.begin(), few.end(), [&](const auto& o) { return o.algorithm() == algorithm; });

@@ -57,17 +57,18 @@ std::vector<NcclConfiguration> forced_configurations(bool multicast) {
 }
 
 /// Of a plain allreduce: NCCL as it chooses, its symmetric kernels, and what it can be told to use.
-std::vector<CandidateSpec> nccl_candidates(const Group& group, Dtype dtype, std::vector<Excluded>* excluded) {
+std::vector<CandidateSpec> nccl_candidates(const GroupCapabilities& group, Dtype dtype,
+                                           std::vector<Excluded>* excluded) {
   std::vector<CandidateSpec> candidates;
   CandidateSpec spec;
   spec.nccl = "classic";
   candidates.push_back(spec);
   spec.nccl = "symmetric";
-  if (has_symmetric_windows(group.environment().nccl_version)) candidates.push_back(spec);
+  if (has_symmetric_windows(group.environment.nccl_version)) candidates.push_back(spec);
   spec.nccl = "classic";
-  const std::string reason = group.nccl_forcing_reason();
+  const std::string reason = group.nccl_forcing_reason;
   if (reason.empty()) {
-    for (const NcclConfiguration& configuration : forced_configurations(group.environment().multicast)) {
+    for (const NcclConfiguration& configuration : forced_configurations(group.environment.multicast)) {
       spec.forced = configuration;
       candidates.push_back(spec);
     }
@@ -76,7 +77,7 @@ std::vector<CandidateSpec> nccl_candidates(const Group& group, Dtype dtype, std:
     variant.backend = Backend::nccl;
     variant.algorithm = "classic";
     variant.dtype = dtype;
-    variant.world = group.size();
+    variant.world = group.size;
     excluded->push_back({variant, "no algorithm, protocol or channels can be forced: " + reason});
   }
   return candidates;
@@ -84,21 +85,21 @@ std::vector<CandidateSpec> nccl_candidates(const Group& group, Dtype dtype, std:
 
 }  // namespace
 
-std::vector<CandidateSpec> enumerate_candidates(const Group& group, const ProblemFamily& family,
+std::vector<CandidateSpec> enumerate_candidates(const GroupCapabilities& group, const ProblemFamily& family,
                                                 std::span<const CandidateSpec> best_plain,
                                                 std::vector<Excluded>* excluded, bool exhaustive) {
-  const Catalogue& catalogue = group.catalogue();
+  const Catalogue& catalogue = *group.catalogue;
   const Pattern pattern = catalogue.pattern(family.pattern);
   const bool plain = pattern.plain();
   const int hidden = pattern.rows ? family.hidden : 0;
-  TargetLimits limits = group.limits();
+  TargetLimits limits = group.limits;
   limits.exhaustive = exhaustive;
   std::vector<CandidateSpec> candidates;
   const auto report = [&](const Variant& variant, const std::string& reason) {
     if (excluded != nullptr) excluded->push_back({variant, reason});
   };
 
-  if (group.size() == 1) {
+  if (group.size == 1) {
     if (plain) return {CandidateSpec{}};
     Enumeration alone = enumerate_standalone(catalogue, family.pattern, family.dtype, hidden, limits);
     for (const Variant& variant : alone.variants) add_launch_shapes(catalogue, variant, candidates);
@@ -107,23 +108,22 @@ std::vector<CandidateSpec> enumerate_candidates(const Group& group, const Proble
   }
 
   Enumeration fused;  // beyond the largest world that kernels are for, NCCL is what is left
-  if (group.size() <= max_world)
-    fused = enumerate(catalogue, family.pattern, family.dtype, group.size(), hidden, limits);
+  if (group.size <= max_world) fused = enumerate(catalogue, family.pattern, family.dtype, group.size, hidden, limits);
   for (const Variant& variant : fused.variants) {
     // Nobody is measured, or compared with others, who may not be chosen, where that is a matter of accuracy.
     const Numerics numerics = catalogue.algorithm(variant.backend, variant.algorithm).numerics;
-    if (numerics == Numerics::fp8_transport && !allows(group.variables().numerics, numerics)) {
+    if (numerics == Numerics::fp8_transport && !allows(group.numerics, numerics)) {
       report(variant, "it sends 8-bit values, which numerics 'lossy' must allow");
-    } else if (group.symmetric_provider()) {
+    } else if (group.symmetric_provider) {
       add_launch_shapes(catalogue, variant, candidates);
     } else {
-      report(variant, "no symmetric memory: " + group.symmetric_reason());
+      report(variant, "no symmetric memory: " + group.symmetric_reason);
     }
   }
   for (const Excluded& item : fused.excluded) report(item.variant, item.reason);
 
   std::vector<CandidateSpec> exchanges(best_plain.begin(), best_plain.end());
-  if (group.nccl_reason().empty()) {
+  if (group.nccl_reason.empty()) {
     for (const CandidateSpec& nccl : nccl_candidates(group, family.dtype, plain ? excluded : nullptr)) {
       // With an epilogue behind it, the forced configurations that are worth it are among the best plain candidates.
       if (!plain && nccl.forced.forces()) continue;

@@ -13,12 +13,13 @@
 namespace arbiter {
 namespace {
 
-bool on_cpu(const Group& group) { return group.environment().device == "cpu"; }
-
-Dialect dialect_of(const Group& group) { return on_cpu(group) ? Dialect::host : Dialect::cuda; }
+Dialect dialect_of(const Environment& environment) {
+  return environment.device == "cpu" ? Dialect::host : Dialect::cuda;
+}
 
 Source render_for(const Group& group, const Variant& variant, int rank) {
-  return render_kernel(group.catalogue(), variant, rank, dialect_of(group), group.templates());
+  const TemplateMap& templates = *group.capabilities().templates;
+  return render_kernel(group.catalogue(), variant, rank, dialect_of(group.environment()), templates);
 }
 
 std::unique_ptr<Compiler> compiler_for(Device& device) {
@@ -75,16 +76,17 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
       workspace_(group.workspace()),
       exchange_(group.catalogue().algorithm(variant.backend, variant.algorithm).exchange),
       name_(variant.full_name()) {
-  if (const auto reason = unavailable(group.catalogue(), variant, group.limits())) {
+  if (const auto reason = unavailable(group.catalogue(), variant, group.capabilities().limits)) {
     throw Unsupported("'" + name_ + "' cannot run here: " + *reason);
   }
   if (exchange_ && variant.world != group.size()) {
     throw Unsupported(fmt::format("'{}' is for {} ranks; this group has {}", name_, variant.world, group.size()));
   }
   if (exchange_ && !workspace_.has_symmetric_memory()) {
-    throw Unsupported("'" + name_ + "' needs symmetric memory, and there is none: " + group.symmetric_reason());
+    throw Unsupported("'" + name_ +
+                      "' needs symmetric memory, and there is none: " + group.capabilities().symmetric_reason);
   }
-  shape_ = kernel_shape(group.catalogue(), variant, group.limits());
+  shape_ = kernel_shape(group.catalogue(), variant, group.capabilities().limits);
   shape_.push_buffer_bytes = group.push_buffer_bytes();
   const DeviceProperties& properties = device_.properties();
   if (shape_.shared_bytes > properties.shared_bytes_per_block) {
@@ -99,7 +101,7 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
   // Every kernel waits for its predecessors before it touches a tensor, so it may always start early where that exists.
   // Not where ranks share a device: a kernel that waits for its predecessor takes the room of the kernel that the
   // predecessor waits for.
-  const int sharing = group.ranks_on_device();
+  const int sharing = group.capabilities().ranks_on_device;
   const bool early_launch = device_.kind() == DeviceKind::cpu || properties.compute_capability >= 90;
   launch_.programmatic = early_launch && sharing == 1;
   block_limit_ =
@@ -157,8 +159,8 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
   device_.launch(*kernel_, launch, &arguments, sizeof(arguments), stream);
 }
 
-std::string candidate_source_hash(const Group& group, const CandidateSpec& spec) {
-  return candidate_source_hash(group.catalogue(), dialect_of(group), spec, group.templates());
+std::string candidate_source_hash(const GroupCapabilities& group, const CandidateSpec& spec) {
+  return candidate_source_hash(*group.catalogue, dialect_of(group.environment), spec, *group.templates);
 }
 
 std::string candidate_source_hash(const Catalogue& catalogue, Dialect dialect, const CandidateSpec& spec,

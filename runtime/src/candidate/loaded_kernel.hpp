@@ -43,7 +43,7 @@ class LoadedKernel {
 
 /// SHA-256 over the sources of all ranks and of the stand-alone kernels: what a decision is checked against. Empty for
 /// NCCL alone. Pure in the catalogue and the device kind.
-std::string candidate_source_hash(const Group&, const CandidateSpec&);
+std::string candidate_source_hash(const GroupCapabilities&, const CandidateSpec&);
 std::string candidate_source_hash(const Catalogue&, Dialect, const CandidateSpec&,
                                   const TemplateMap& = builtin_templates());
 

@@ -40,10 +40,11 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   RunnableCandidateImpl(Group& group, const CandidateSpec& spec, const ProblemFamily& family)
       : group_(group), spec_(spec), family_(family) {
     if (!spec.kernel && !spec.nccl.empty() && group.nccl() == nullptr) {
-      throw Unsupported("'" + spec.name() + "' needs NCCL: " + group.nccl_reason());
+      throw Unsupported("'" + spec.name() + "' needs NCCL: " + group.capabilities().nccl_reason);
     }
-    if (spec.forced.forces() && !group.nccl_forcing_reason().empty()) {
-      throw Unsupported("'" + spec.name() + "' needs Arbiter's NCCL tuner plugin: " + group.nccl_forcing_reason());
+    if (spec.forced.forces() && !group.capabilities().nccl_forcing_reason.empty()) {
+      throw Unsupported("'" + spec.name() +
+                        "' needs Arbiter's NCCL tuner plugin: " + group.capabilities().nccl_forcing_reason);
     }
     if (spec.kernel) kernel_.emplace(group, *spec.kernel, spec.max_blocks);
     if (spec.prologue) prologue_.emplace(group, *spec.prologue, 0);
@@ -52,7 +53,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     record_.algorithm = spec.algorithm();
     record_.name = spec.name();
     record_.numerics = numerics_of(group.catalogue(), spec);
-    record_.source_hash = candidate_source_hash(group, spec);
+    record_.source_hash = candidate_source_hash(group.capabilities(), spec);
     scratch_bytes_ = scratch_bytes(spec, family);
   }
 

@@ -105,17 +105,18 @@ void Communicator::Impl::say_what_there_is() const {
   const auto or_why_not = [](const std::string& what, const std::string& why_not) {
     return why_not.empty() ? what : "none (" + why_not + ")";
   };
-  const auto provider = group->symmetric_provider();
-  const bool nccl_waits = group->size() > 1 && group->nccl() == nullptr && group->nccl_reason().empty();
+  const GroupCapabilities& can = group->capabilities();
+  const auto provider = can.symmetric_provider;
+  const bool nccl_waits = can.size > 1 && group->nccl() == nullptr && can.has_nccl();
   log.info(fmt::format(
       "version {}, {} ranks on {} ({}); symmetric memory: {}; multicast: {}; NCCL: {}; backend: {}; numerics: {}; "
       "pinned: {}",
       version(), group->size(), device.name, to_string(group->device().kind()),
-      or_why_not(provider ? std::string(to_string(*provider)) : "not needed", group->symmetric_reason()),
-      or_why_not("usable", group->multicast_reason()),
+      or_why_not(provider ? std::string(to_string(*provider)) : "not needed", can.symmetric_reason),
+      or_why_not("usable", can.multicast_reason),
       or_why_not(
-          nccl_waits ? group->environment().nccl_version + " when it is needed" : group->environment().nccl_version,
-          group->nccl_reason()),
+          nccl_waits ? can.environment.nccl_version + " when it is needed" : can.environment.nccl_version,
+          can.nccl_reason),
       options.variables.off ? "off" : to_string(options.variables.backend), to_string(options.variables.numerics),
       options.candidate.empty() ? "no candidate" : options.candidate));
 }
@@ -351,8 +352,8 @@ const Environment& Communicator::environment() const noexcept { return impl_->gr
 
 SymmetricProvider Communicator::symmetric_provider() const {
   const Group& group = *alive(impl_).group;
-  if (const auto provider = group.symmetric_provider()) return *provider;
-  throw Unsupported("this communicator uses no symmetric memory: " + group.symmetric_reason());
+  if (const auto provider = group.capabilities().symmetric_provider) return *provider;
+  throw Unsupported("this communicator uses no symmetric memory: " + group.capabilities().symmetric_reason);
 }
 
 }  // namespace arbiter

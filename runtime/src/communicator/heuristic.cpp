@@ -25,38 +25,37 @@ struct Option {
 
 class Chooser {
  public:
-  Chooser(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy,
+  Chooser(const GroupCapabilities& group, const ProblemFamily& family, const ChoicePolicy& policy,
           const std::function<bool(const CandidateSpec&)>& usable)
       : group_(group),
         policy_(policy),
         usable_(usable),
-        pattern_(group.catalogue().pattern(family.pattern)),
-        machine_(machine_figures(group.environment())) {
-    const Catalogue& catalogue = group.catalogue();
+        pattern_(group.catalogue->pattern(family.pattern)),
+        machine_(machine_figures(group.environment)) {
+    const Catalogue& catalogue = *group.catalogue;
     const Pattern& pattern = pattern_;
     plain_ = pattern.plain();
     const int hidden = pattern.rows ? family.hidden : 0;
-    const TargetLimits limits = group.limits();
+    const TargetLimits limits = group.limits;
     const auto standalone = [&](const std::string& name) {
       return enumerate_standalone(catalogue, name, family.dtype, hidden, limits).variants;
     };
     if (!plain_) whole_ = standalone(family.pattern);
     if (pattern.has(PartKind::prologue)) prologues_ = optional_variants(standalone(pattern.prologue_alone()));
     if (pattern.has_stages()) epilogues_ = optional_variants(standalone(pattern.without_prologue()));
-    if (group.size() == 1 || policy.backend == Backend::nccl) return;
-    if (!group.symmetric_provider()) {
-      why_no_kernel_ = "there is no symmetric memory: " + group.symmetric_reason();
+    if (group.size == 1 || policy.backend == Backend::nccl) return;
+    if (!group.symmetric_provider) {
+      why_no_kernel_ = "there is no symmetric memory: " + group.symmetric_reason;
       return;
     }
-    if (group.size() > max_world) {
+    if (group.size > max_world) {
       why_no_kernel_ = fmt::format("kernels are for up to {} ranks", max_world);
       return;
     }
-    Enumeration fused =
-        enumerate(catalogue, family.pattern, family.dtype, group.size(), hidden, limits, policy.backend);
+    Enumeration fused = enumerate(catalogue, family.pattern, family.dtype, group.size, hidden, limits, policy.backend);
     fused_ = std::move(fused.variants);
     if (!plain_) {
-      exchanges_ = enumerate(catalogue, plain_pattern, family.dtype, group.size(), 0, limits, policy.backend).variants;
+      exchanges_ = enumerate(catalogue, plain_pattern, family.dtype, group.size, 0, limits, policy.backend).variants;
     }
     fused_options_ = options_of(fused_);
     exchange_options_ = options_of(exchanges_);
@@ -75,7 +74,7 @@ class Chooser {
     const AlgorithmEntry* algorithm = nullptr;  // of a kernel
   };
   std::vector<Choice> choices(const ProblemFamily& family) {
-    if (group_.size() == 1) {
+    if (group_.size == 1) {
       if (const auto spec = alone()) return {{1, *spec, nullptr}};
       return {};
     }
@@ -99,7 +98,7 @@ class Chooser {
   }
 
   bool allowed(const Variant& variant) const {
-    return allows(policy_.numerics, group_.catalogue().algorithm(variant.backend, variant.algorithm).numerics);
+    return allows(policy_.numerics, group_.catalogue->algorithm(variant.backend, variant.algorithm).numerics);
   }
 
   /// The algorithms of one numerics class that have variants: the strictest class, unless there is none of it. Where
@@ -108,7 +107,7 @@ class Chooser {
     std::vector<Option> strict, others;
     for (const Variant& variant : variants) {
       if (!allowed(variant)) continue;
-      const AlgorithmEntry& algorithm = group_.catalogue().algorithm(variant.backend, variant.algorithm);
+      const AlgorithmEntry& algorithm = group_.catalogue->algorithm(variant.backend, variant.algorithm);
       const bool competes =
           algorithm.numerics == Numerics::rank_order_fp32 || algorithm.numerics == Numerics::fp8_transport;
       std::vector<Option>& options = competes ? strict : others;
@@ -187,7 +186,7 @@ class Chooser {
   }
 
   std::optional<CandidateSpec> nccl() const {
-    if (!group_.nccl_reason().empty() || !allows(policy_.numerics, Numerics::nccl)) return std::nullopt;
+    if (!group_.nccl_reason.empty() || !allows(policy_.numerics, Numerics::nccl)) return std::nullopt;
     if (policy_.backend != Backend::automatic && policy_.backend != Backend::nccl) return std::nullopt;
     CandidateSpec spec;
     spec.nccl = "classic";
@@ -215,7 +214,7 @@ class Chooser {
     return {std::make_move_iterator(variants.begin()), std::make_move_iterator(variants.end())};
   }
 
-  const Group& group_;
+  const GroupCapabilities& group_;
   const ChoicePolicy& policy_;
   const std::function<bool(const CandidateSpec&)>& usable_;
   Pattern pattern_;
@@ -231,32 +230,33 @@ class Chooser {
   std::vector<std::optional<Variant>> epilogues_ = std::vector<std::optional<Variant>>(1);
 };
 
-std::string nothing_left(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy) {
+std::string nothing_left(const GroupCapabilities& group, const ProblemFamily& family, const ChoicePolicy& policy) {
   std::string text = fmt::format("no candidate for {} {} hidden={} on {} ranks", family.pattern,
-                                 to_string(family.dtype), family.hidden, group.size());
+                                 to_string(family.dtype), family.hidden, group.size);
   if (policy.backend != Backend::automatic) text += " from backend " + std::string(to_string(policy.backend));
   if (policy.numerics != NumericsPolicy::any) text += fmt::format(" with {} numerics", to_string(policy.numerics));
-  if (!group.symmetric_provider()) text += "; symmetric memory: " + group.symmetric_reason();
-  if (policy.backend == Backend::nvls) text += "; multicast: " + group.multicast_reason();
-  if (!group.nccl_reason().empty()) text += "; NCCL: " + group.nccl_reason();
+  if (!group.symmetric_provider) text += "; symmetric memory: " + group.symmetric_reason;
+  if (policy.backend == Backend::nvls) text += "; multicast: " + group.multicast_reason;
+  if (!group.nccl_reason.empty()) text += "; NCCL: " + group.nccl_reason;
   return text;
 }
 
 }  // namespace
 
-std::vector<HeuristicStep> heuristic_steps(const Group& group, const ProblemFamily& family, const ChoicePolicy& policy,
+std::vector<HeuristicStep> heuristic_steps(const GroupCapabilities& group, const ProblemFamily& family,
+                                           const ChoicePolicy& policy,
                                            const std::function<bool(const CandidateSpec&)>& usable,
                                            std::string* why_not) {
   Chooser chooser(group, family, policy, usable);
   std::vector<HeuristicStep> steps;
   for (const Chooser::Choice& choice : chooser.choices(family)) {
     std::string reason = "a single rank has nothing to exchange";
-    if (group.size() > 1 && choice.algorithm != nullptr) {
+    if (group.size > 1 && choice.algorithm != nullptr) {
       const int count = choice.algorithm->steps;
       reason = fmt::format("{}/{} is expected to be fastest: {} step{}, {:.3g} times the message through the links",
                            to_string(choice.algorithm->backend), choice.algorithm->name, count, count == 1 ? "" : "s",
-                           choice.algorithm->link_messages(group.size()));
-    } else if (group.size() > 1) {
+                           choice.algorithm->link_messages(group.size));
+    } else if (group.size > 1) {
       reason = policy.backend == Backend::nccl ? "NCCL chooses for itself"
                                                : "no kernel serves it: " + chooser.why_no_kernel();
     }
@@ -266,12 +266,10 @@ std::vector<HeuristicStep> heuristic_steps(const Group& group, const ProblemFami
   return steps;
 }
 
-CandidateSpec heuristic(const Group& group, const ProblemFamily& family, std::int64_t tokens) {
-  const ChoicePolicy policy{group.variables().backend, group.variables().numerics};
+CandidateSpec heuristic(const GroupCapabilities& group, const ProblemFamily& family, std::int64_t tokens) {
   const auto any = [](const CandidateSpec&) { return true; };
   std::string why_not;
-  std::vector<HeuristicStep> steps = heuristic_steps(group, family, policy, any, &why_not);
-  if (steps.empty()) steps = heuristic_steps(group, family, ChoicePolicy{}, any, &why_not);
+  const std::vector<HeuristicStep> steps = heuristic_steps(group, family, ChoicePolicy{}, any, &why_not);
   if (steps.empty()) throw Unsupported(why_not);
   CandidateSpec chosen = steps.front().spec;
   for (const HeuristicStep& step : steps) {

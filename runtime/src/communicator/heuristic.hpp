@@ -26,7 +26,7 @@ struct HeuristicStep {
 
 /// Steps that cover every token count from 1 on, out of candidates that `policy` allows and `usable` accepts. Empty if
 /// there is none; then `why_not` says why. Equal on all ranks for equal arguments.
-std::vector<HeuristicStep> heuristic_steps(const Group&, const ProblemFamily&, const ChoicePolicy&,
+std::vector<HeuristicStep> heuristic_steps(const GroupCapabilities&, const ProblemFamily&, const ChoicePolicy&,
                                            const std::function<bool(const CandidateSpec&)>& usable,
                                            std::string* why_not);
 

@@ -99,7 +99,7 @@ RunnableCandidate* Communicator::Impl::find_loaded(const std::string& key, std::
 /// Where NCCL was put off, and these plans need it, all ranks start it together. What it is like may change the plans:
 /// true, they have to be made again.
 bool Communicator::Impl::wait_for_nccl(const std::vector<Plan>& plans) {
-  if (group->size() == 1 || group->nccl() != nullptr || !group->nccl_reason().empty()) return false;
+  if (group->size() == 1 || group->nccl() != nullptr || !group->capabilities().has_nccl()) return false;
   const bool needed = std::any_of(plans.begin(), plans.end(), [](const Plan& plan) {
     return std::any_of(plan.second.begin(), plan.second.end(),
                        [](const PlannedInterval& interval) { return !interval.spec.nccl.empty(); });
@@ -112,7 +112,7 @@ std::vector<Communicator::Impl::Plan> Communicator::Impl::resolve_and_load(const
                                                                            bool any_captured) {
   std::span<const DecisionSet> shipped;
   if (options.shipped_decisions) shipped = shipped_decisions();
-  Resolver resolver(*group, decisions.sets, policy(), shipped);
+  Resolver resolver(group->capabilities(), decisions.sets, policy(), shipped);
   std::vector<Plan> plans;
   // A candidate that cannot be loaded on some rank is refused on all, and its sizes are resolved again without it.
   for (bool complete = false; !complete;) {

@@ -70,14 +70,14 @@ const std::string& SourceHashes::of(const CandidateSpec& spec) {
   return known_.emplace(std::move(key), candidate_source_hash(group_, spec)).first->second;
 }
 
-Resolver::Resolver(const Group& group, std::span<const DecisionSet> sets, ChoicePolicy policy,
+Resolver::Resolver(const GroupCapabilities& group, std::span<const DecisionSet> sets, ChoicePolicy policy,
                    std::span<const DecisionSet> shipped)
     : group_(group), policy_(std::move(policy)), hashes_(group) {
   // An equal environment comes first (its distance is 0), then the nearest of those that are only compatible.
   for (const DecisionSet& set : sets) add_environment(set);
   // Most of what is shipped is for other hardware: nothing to be said about that.
   for (const DecisionSet& set : shipped) {
-    const CompatibilityReport report = same_hardware(group.environment(), set.environment);
+    const CompatibilityReport report = same_hardware(group.environment, set.environment);
     if (report.verdict == Compatibility::incompatible) continue;
     shipped_.push_back({&set, report.distance, joined(report.differences, "; "), true});
   }
@@ -91,7 +91,7 @@ void Resolver::add_environment(const DecisionSet& set) {
   std::map<std::string, std::size_t> refused;
   std::size_t usable = 0;
   for (const Decision& decision : set.decisions) {
-    const CompatibilityReport report = compatibility(group_.environment(), set.environment, decision.candidate);
+    const CompatibilityReport report = compatibility(group_.environment, set.environment, decision.candidate);
     if (report.verdict == Compatibility::incompatible) {
       ++refused[joined(report.differences, "; ")];
     } else {
@@ -103,7 +103,7 @@ void Resolver::add_environment(const DecisionSet& set) {
                         "measured in another environment: " + reason});
   }
   if (usable > 0) {
-    environments_.push_back({&set, environment_distance(group_.environment(), set.environment), "", false});
+    environments_.push_back({&set, environment_distance(group_.environment, set.environment), "", false});
   }
 }
 
@@ -125,10 +125,10 @@ void Resolver::ignore(const Decision& decision, const std::string& reason) {
 std::string Resolver::obstacle(const CandidateSpec& spec) const {
   for (const std::optional<Variant>* variant : {&spec.kernel, &spec.prologue, &spec.epilogue}) {
     if (!*variant) continue;
-    if (const auto reason = unavailable(group_.catalogue(), **variant, group_.limits())) return *reason;
+    if (const auto reason = unavailable(*group_.catalogue, **variant, group_.limits)) return *reason;
   }
-  if (spec.kernel && !group_.symmetric_provider()) return "it needs symmetric memory: " + group_.symmetric_reason();
-  if (!spec.nccl.empty() && !group_.nccl_reason().empty()) return "it needs NCCL: " + group_.nccl_reason();
+  if (spec.kernel && !group_.symmetric_provider) return "it needs symmetric memory: " + group_.symmetric_reason;
+  if (!spec.nccl.empty() && !group_.nccl_reason.empty()) return "it needs NCCL: " + group_.nccl_reason;
   return {};
 }
 
@@ -158,8 +158,7 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
   if (policy_.backend != Backend::automatic && decision.candidate.backend != policy_.backend) return std::nullopt;
   std::string differences = measured.differences;
   if (!measured.shipped) {
-    const CompatibilityReport report =
-        compatibility(group_.environment(), measured.set->environment, decision.candidate);
+    const CompatibilityReport report = compatibility(group_.environment, measured.set->environment, decision.candidate);
     if (report.verdict == Compatibility::incompatible) return std::nullopt;  // said by add_environment()
     differences = joined(report.differences, "; ");
   }
@@ -167,17 +166,17 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
     ProblemFamily original = family;
     original.hidden = decision.hidden;
     const CandidateSpec as_measured =
-        CandidateSpec::parse(group_.catalogue(), decision.candidate.name, original, group_.size());
-    CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), decision.candidate.name, family, group_.size());
+        CandidateSpec::parse(*group_.catalogue, decision.candidate.name, original, group_.size);
+    CandidateSpec spec = CandidateSpec::parse(*group_.catalogue, decision.candidate.name, family, group_.size);
     if (const std::string reason = obstacle(spec); !reason.empty()) {
       if (decision.hidden == family.hidden) ignore(decision, reason);
       return std::nullopt;
     }
     std::string note;
-    if (spec.forced.forces() && group_.nccl_reason().empty() && !group_.nccl_forcing_reason().empty()) {
+    if (spec.forced.forces() && group_.nccl_reason.empty() && !group_.nccl_forcing_reason.empty()) {
       // What was fastest is NCCL; told nothing, it is nearer to what was measured than any kernel that lost to it.
       note = "NCCL is used as it chooses, because it cannot be told to use " + spec.forced.text();
-      ignore(decision, note + ": " + group_.nccl_forcing_reason());
+      ignore(decision, note + ": " + group_.nccl_forcing_reason);
       spec.forced = {};
     }
     if (hashes_.of(as_measured) != decision.candidate.source_hash) {
@@ -201,7 +200,7 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
 }
 
 bool Resolver::concerns(const Decision& decision, const ProblemFamily& family) const {
-  return decision.world == group_.size() && decision.pattern == family.pattern && decision.dtype == family.dtype &&
+  return decision.world == group_.size && decision.pattern == family.pattern && decision.dtype == family.dtype &&
          decision.mode == family.mode;
 }
 
@@ -295,9 +294,9 @@ Resolver::Layer Resolver::pinned_layer(const ProblemFamily& family, const Refusa
     if (!layer.empty()) return layer;
   } else {
     try {
-      const CandidateSpec spec = CandidateSpec::parse(group_.catalogue(), name, family, group_.size());
+      const CandidateSpec spec = CandidateSpec::parse(*group_.catalogue, name, family, group_.size);
       reason = obstacle(spec);
-      const Numerics numerics = numerics_of(group_.catalogue(), spec);
+      const Numerics numerics = numerics_of(*group_.catalogue, spec);
       if (!allows(policy_.numerics, numerics)) {
         reason = numerics == Numerics::fp8_transport && policy_.numerics == NumericsPolicy::any
                      ? "it sends 8-bit values, which numerics 'lossy' must allow"

@@ -36,11 +36,11 @@ struct IgnoredDecision {
 /// Source hashes are asked for repeatedly; rendering once is enough.
 class SourceHashes {
  public:
-  explicit SourceHashes(const Group& group) : group_(group) {}
+  explicit SourceHashes(const GroupCapabilities& group) : group_(group) {}
   const std::string& of(const CandidateSpec&);
 
  private:
-  const Group& group_;
+  const GroupCapabilities& group_;
   std::map<std::string, std::string> known_;
 };
 
@@ -49,7 +49,8 @@ class Resolver {
  public:
   /// `sets` and `shipped` must outlive it. `shipped` is asked after everything else that was measured, wherever the
   /// hardware is the same.
-  Resolver(const Group&, std::span<const DecisionSet> sets, ChoicePolicy, std::span<const DecisionSet> shipped = {});
+  Resolver(const GroupCapabilities&, std::span<const DecisionSet> sets, ChoicePolicy,
+           std::span<const DecisionSet> shipped = {});
 
   /// Intervals that cover 1..max_tokens without gaps, in order, neighbours different.
   /// Throws Unsupported when nothing at all can serve the family.
@@ -88,7 +89,7 @@ class Resolver {
   Layer heuristic_layer(const ProblemFamily&, const Refusals&, std::string* why_not) const;
   void ignore(const Decision&, const std::string& reason);
 
-  const Group& group_;
+  const GroupCapabilities& group_;
   ChoicePolicy policy_;
   std::vector<Usable> environments_;
   std::vector<Usable> shipped_;

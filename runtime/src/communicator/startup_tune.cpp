@@ -70,7 +70,7 @@ std::vector<ProblemFamily> Communicator::Impl::unmeasured(const std::vector<Prob
   everywhere(group->bootstrap(), "look for decisions", [&] {
     std::span<const DecisionSet> shipped;
     if (options.shipped_decisions) shipped = shipped_decisions();
-    Resolver resolver(*group, decisions.sets, policy(), shipped);
+    Resolver resolver(group->capabilities(), decisions.sets, policy(), shipped);
     for (const ProblemFamily& family : families) {
       if (static_cast<std::size_t>(family.hidden) % vector_elements(family.dtype) != 0) continue;
       try {

@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "arbiter/error.hpp"
-#include "arbiter/runtime/candidate.hpp"
 #include "arbiter/runtime/fingerprint.hpp"
+#include "arbiter/runtime/group.hpp"
 #include "arbiter/runtime/kernel_cache.hpp"
 #include "candidate/geometry.hpp"
 #include "group/collective.hpp"
@@ -20,22 +20,14 @@
 namespace arbiter {
 namespace {
 
-/// What all ranks agreed on before the first allocation.
 /// Small enough that long launches use several epochs there too.
 constexpr std::uint64_t cpu_push_buffer_bytes = std::uint64_t{32} << 10;
-
-struct Capabilities {
-  std::optional<SymmetricProvider> provider;
-  std::string symmetric_reason;
-  TargetLimits limits;
-  int ranks_on_device = 1;
-};
 
 /// Preference among providers that work everywhere: the one that also reaches other nodes and multicast comes first.
 constexpr SymmetricProvider preference[] = {SymmetricProvider::vmm, SymmetricProvider::cuda_ipc,
                                             SymmetricProvider::shared_memory};
 
-void choose_provider(Device& device, Bootstrap& bootstrap, Capabilities& result) {
+void choose_provider(Device& device, Bootstrap& bootstrap, GroupCapabilities& result) {
   if (bootstrap.size() == 1) {
     result.symmetric_reason = "a single rank has no peers";
     return;
@@ -44,7 +36,7 @@ void choose_provider(Device& device, Bootstrap& bootstrap, Capabilities& result)
   for (const SymmetricProvider wanted : preference) {
     for (const ProviderProbe& probe : probes) {
       if (probe.provider == wanted && probe.usable) {
-        result.provider = wanted;
+        result.symmetric_provider = wanted;
         return;
       }
     }
@@ -78,17 +70,22 @@ std::vector<std::int32_t> gathered(Bootstrap& bootstrap, std::int32_t mine) {
   return all;
 }
 
-Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, const Catalogue& catalogue,
-                                   const EnvironmentVariables& variables) {
+/// What all ranks agree on before the first allocation.
+GroupCapabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, const GroupOptions& options) {
+  const EnvironmentVariables& variables = options.variables;
+  GroupCapabilities result;
+  result.numerics = options.variables.numerics;
+  result.size = bootstrap.size();
+  if (options.catalogue) result.catalogue = options.catalogue.get();
+  if (options.templates) result.templates = options.templates.get();
   const DeviceProperties& properties = device.properties();
   require_equal(bootstrap, "creating a group",
                 {{"world size", std::to_string(bootstrap.size())},
                  {"Arbiter version", std::string(version())},
-                 {"catalogue", catalogue.hash()},
+                 {"catalogue", result.catalogue->hash()},
                  {"multicast (ARBITER_MULTICAST)", variables.multicast ? "on" : "off"},
                  {"most multiprocessors (ARBITER_MAX_SMS)", std::to_string(variables.max_sms)},
                  {"device kind", std::string(to_string(device.kind()))}});
-  Capabilities result;
   // Enumeration must give the same list everywhere, so the weakest device sets the limit.
   const std::vector<std::int32_t> capabilities = gathered(bootstrap, properties.compute_capability);
   const std::vector<std::int32_t> threads = gathered(bootstrap, properties.max_threads_per_block);
@@ -110,232 +107,182 @@ Capabilities agree_on_capabilities(Device& device, Bootstrap& bootstrap, const C
   return result;
 }
 
-class GroupImpl final : public Group {
- public:
-  GroupImpl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device, const GroupOptions& options)
-      : bootstrap_(std::move(bootstrap)),
-        device_(std::move(device)),
-        options_(options),
-        uncaught_(std::uncaught_exceptions()) {
-    everywhere(*bootstrap_, "make its device current", [&] { device_->activate(); });
-    capabilities_ = agree_on_capabilities(*device_, *bootstrap_, catalogue(), options_.variables);
-    if (!options_.cache) options_.cache = make_kernel_cache(options_.variables, rank() == 0, options_.warn);
-    prove_multicast();
-    find_nccl();
-    if (!options_.nccl_when_needed || !nccl_can_wait()) require_nccl();
-    if (size() > 1 && !capabilities_.provider && !nccl_ && !options_.variables.off) {
-      throw Unavailable(
-          "no way to exchange data between the ranks. Symmetric memory: " + capabilities_.symmetric_reason +
-          ". NCCL: " + nccl_reason_ + ". `arbiter doctor` shows what each rank can do.");
-    }
-    everywhere(*bootstrap_, "allocate its fault record", [&] {
-      workspace_ = std::make_unique<Workspace>(*device_, *bootstrap_, capabilities_.provider, multicast(),
-                                               catalogue().control_arrays(), options_.first_epoch);
-      shared_buffers_ = std::make_unique<SharedBuffers>(*device_, *bootstrap_, capabilities_.provider, multicast());
-    });
-    const std::string provider =
-        capabilities_.provider ? std::string(to_string(*capabilities_.provider)) : std::string("none");
-    environment_ = fingerprint(*device_, *bootstrap_, provider, catalogue().hash());
-    environment_.multicast = multicast();
-    // Decisions are chosen by the environment: a rank that sees another one would choose others.
-    require_equal(*bootstrap_, "creating a group",
-                  {{"environment", environment_.key()},
-                   {"push_buffer_bytes", std::to_string(push_buffer_bytes())},
-                   {"first_epoch", std::to_string(options_.first_epoch)}});
+/// Sets `reason` to that of the first rank that has one; clears it if none has.
+bool first_reason(int own_rank, const std::vector<std::string>& reasons, std::string& reason) {
+  for (std::size_t i = 0; i < reasons.size(); ++i) {
+    if (reasons[i].empty()) continue;
+    reason = static_cast<int>(i) == own_rank ? reasons[i] : fmt::format("rank {}: {}", i, reasons[i]);
+    return true;
   }
-
-  ~GroupImpl() override {
-    // A rank that leaves early tells its peers. Otherwise all wait for each other, because a peer's last kernel may
-    // still be storing into this rank's workspace; after a fault that wait could be for a dead rank.
-    try {
-      device_->activate();
-      const bool leaving_early = std::uncaught_exceptions() > uncaught_;
-      if (leaving_early) abort();
-      if (!leaving_early && !poisoned()) {
-        // Whatever streams the calls were made in: peers' memory goes away when the last rank is here.
-        device_->synchronize_device();
-        bootstrap_->barrier();
-      } else if (nccl_) {
-        nccl_->abort();
-      }
-    } catch (...) {  // destructors do not throw, and there is nobody left to tell
-    }
-    symmetric_buffers_.reset();
-    nccl_.reset();
-    shared_buffers_.reset();
-    workspace_.reset();
-  }
-
-  int rank() const noexcept override { return bootstrap_->rank(); }
-  int size() const noexcept override { return bootstrap_->size(); }
-  Device& device() noexcept override { return *device_; }
-  Bootstrap& bootstrap() noexcept override { return *bootstrap_; }
-  std::shared_ptr<Bootstrap> shared_bootstrap() noexcept override { return bootstrap_; }
-  std::shared_ptr<Device> shared_device() noexcept override { return device_; }
-  const Environment& environment() const noexcept override { return environment_; }
-  const Catalogue& catalogue() const noexcept override {
-    return options_.catalogue ? *options_.catalogue : Catalogue::builtin();
-  }
-  const TemplateMap& templates() const noexcept override {
-    return options_.templates ? *options_.templates : builtin_templates();
-  }
-  TargetLimits limits() const override { return capabilities_.limits; }
-  int ranks_on_device() const noexcept override { return capabilities_.ranks_on_device; }
-  NcclCommunicator* nccl() noexcept override { return nccl_.get(); }
-  std::string nccl_reason() const override { return nccl_reason_; }
-  void require_nccl() override {
-    if (!nccl_ && nccl_reason_.empty()) create_nccl();
-  }
-  std::string nccl_forcing_reason() const override { return nccl_forcing_reason_; }
-  KernelCache& cache() noexcept override { return *options_.cache; }
-  const KernelSet& stored_kernels() const noexcept override { return *kernels_; }
-  void provide(std::shared_ptr<const KernelSet> kernels) override { kernels_ = std::move(kernels); }
-  const EnvironmentVariables& variables() const noexcept override { return options_.variables; }
-  std::optional<SymmetricProvider> symmetric_provider() const noexcept override { return capabilities_.provider; }
-  std::string symmetric_reason() const override { return capabilities_.symmetric_reason; }
-  std::string multicast_reason() const override { return multicast_reason_; }
-  Workspace& workspace() noexcept override { return *workspace_; }
-  SharedBuffers& shared_buffers() noexcept override { return *shared_buffers_; }
-  std::uint64_t push_buffer_bytes() const noexcept override {
-    if (options_.push_buffer_bytes != 0) return options_.push_buffer_bytes;
-    return device_->kind() == DeviceKind::cpu ? cpu_push_buffer_bytes : default_push_buffer_bytes;
-  }
-
-  NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes) override {
-    if (!nccl_) throw Unavailable("NCCL symmetric windows need NCCL: " + nccl_reason_);
-    if (!symmetric_buffers_ || symmetric_bytes_ < bytes) {
-      symmetric_buffers_ = nccl_->register_symmetric(bytes);
-      symmetric_bytes_ = bytes;
-    }
-    return *symmetric_buffers_;
-  }
-
-  std::size_t nccl_symmetric_bytes() const noexcept override { return symmetric_bytes_; }
-
-  void reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) override {
-    check();
-    workspace_->reserve(push_bytes, staging_bytes);
-  }
-  std::size_t workspace_bytes() const noexcept override { return workspace_->bytes(); }
-
-  void check() const override {
-    if (is_poisoned(*workspace_->fault())) [[unlikely]]
-      throw_poisoned(workspace_->read_fault(), options_.variables);
-    if (aborted_) throw Poisoned(abort_message());
-    if (nccl_) nccl_->check();
-  }
-
-  void abort() noexcept override {
-    aborted_ = true;
-    try {
-      if (workspace_) workspace_->abort_all();
-      if (nccl_) nccl_->abort();
-    } catch (...) {  // giving up cannot fail
-    }
-  }
-
-  void recover() override {
-    workspace_->reset();
-    const bool nccl_lost = !bootstrap_->all(!aborted_);
-    aborted_ = false;
-    if (nccl_lost && nccl_) {  // an aborted NCCL communicator is of no use any more
-      symmetric_buffers_.reset();
-      symmetric_bytes_ = 0;
-      nccl_.reset();
-      find_nccl();
-      require_nccl();
-    }
-  }
-
- private:
-  bool multicast() const noexcept { return multicast_reason_.empty(); }
-
-  /// Opt-in, and only what a store and a load have proven on all ranks. The ranks agreed on the option before.
-  void prove_multicast() {
-    if (!options_.variables.multicast) {
-      multicast_reason_ = "opt-in: set ARBITER_MULTICAST=on (and not NCCL_NVLS_ENABLE=0) to allow it";
-    } else if (!capabilities_.provider) {
-      multicast_reason_ = "there is no symmetric memory: " + capabilities_.symmetric_reason;
-    } else {
-      multicast_reason_ = probe_multicast(*device_, *bootstrap_, *capabilities_.provider, *options_.cache);
-    }
-    if (multicast()) capabilities_.limits.capabilities.emplace_back("multicast");
-  }
-
-  bool poisoned() const noexcept { return aborted_ || !workspace_ || is_poisoned(*workspace_->fault()); }
-  std::string abort_message() const {
-    return fmt::format(
-        "rank {} gave up on this group (abort was called); destroy the communicator and create a new one", rank());
-  }
-
-  /// Is anything but NCCL left to serve calls?
-  bool nccl_can_wait() const {
-    return capabilities_.provider && !options_.variables.off && options_.variables.backend != Backend::nccl &&
-           !options_.nccl_communicator;
-  }
-
-  /// Could there be one? The same answer on all ranks.
-  void find_nccl() {
-    nccl_reason_ = [&]() -> std::string {
-      if (!options_.nccl) return "switched off by the caller";
-      if (options_.nccl_communicator || options_.make_nccl) return "";
-      if (device_->kind() == DeviceKind::cpu) return "the CPU device has no NCCL";
-      if (size() == 1) return "a single rank has no peers";
-      return nccl_version().empty() ? "NCCL was not found on this rank" : "";
-    }();
-    // Its creation is collective: no rank may enter while another cannot.
-    nccl_forcing_reason_.clear();
-    first_reason(bootstrap_->allgather(nccl_reason_), nccl_reason_);
-  }
-
-  void create_nccl() {
-    std::string failure;
-    try {
-      nccl_ = options_.nccl_communicator;
-      if (!nccl_ && options_.make_nccl) nccl_ = options_.make_nccl(*device_, *bootstrap_);
-      if (!nccl_) nccl_ = make_nccl_communicator(*device_, *bootstrap_);
-    } catch (const Poisoned&) {
-      throw;
-    } catch (const Error& error) {
-      failure = error.what();
-    }
-    if (first_reason(bootstrap_->allgather(failure), nccl_reason_)) {
-      nccl_.reset();
-      return;
-    }
-    first_reason(bootstrap_->allgather(nccl_->forcing_problem()), nccl_forcing_reason_);
-  }
-
-  /// Sets `reason` to that of the first rank that has one; clears it if none has.
-  bool first_reason(const std::vector<std::string>& reasons, std::string& reason) const {
-    for (std::size_t i = 0; i < reasons.size(); ++i) {
-      if (reasons[i].empty()) continue;
-      reason = static_cast<int>(i) == rank() ? reasons[i] : fmt::format("rank {}: {}", i, reasons[i]);
-      return true;
-    }
-    reason.clear();
-    return false;
-  }
-
-  std::shared_ptr<Bootstrap> bootstrap_;
-  std::shared_ptr<Device> device_;
-  GroupOptions options_;
-  int uncaught_;
-  Capabilities capabilities_;
-  std::string multicast_reason_;  // why there is none; empty if there is
-  std::shared_ptr<NcclCommunicator> nccl_;
-  std::string nccl_reason_;
-  std::string nccl_forcing_reason_;
-  std::unique_ptr<NcclCommunicator::SymmetricBuffers> symmetric_buffers_;
-  std::size_t symmetric_bytes_ = 0;
-  std::unique_ptr<Workspace> workspace_;
-  std::unique_ptr<SharedBuffers> shared_buffers_;
-  Environment environment_;
-  std::shared_ptr<const KernelSet> kernels_ = std::make_shared<const KernelSet>();
-  bool aborted_ = false;
-};
+  reason.clear();
+  return false;
+}
 
 }  // namespace
+
+Group::Group(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device, const GroupOptions& options)
+    : bootstrap_(std::move(bootstrap)),
+      device_(std::move(device)),
+      options_(options),
+      uncaught_(std::uncaught_exceptions()) {
+  everywhere(*bootstrap_, "make its device current", [&] { device_->activate(); });
+  capabilities_ = agree_on_capabilities(*device_, *bootstrap_, options_);
+  if (!options_.cache) options_.cache = make_kernel_cache(options_.variables, rank() == 0, options_.warn);
+  prove_multicast();
+  find_nccl();
+  if (!options_.nccl_when_needed || !nccl_can_wait()) require_nccl();
+  const std::optional<SymmetricProvider> provider = capabilities_.symmetric_provider;
+  if (size() > 1 && !provider && !nccl_ && !options_.variables.off) {
+    throw Unavailable("no way to exchange data between the ranks. Symmetric memory: " + capabilities_.symmetric_reason +
+                      ". NCCL: " + capabilities_.nccl_reason + ". `arbiter doctor` shows what each rank can do.");
+  }
+  everywhere(*bootstrap_, "allocate its fault record", [&] {
+    const bool multicast = capabilities_.multicast();
+    workspace_ = std::make_unique<Workspace>(*device_, *bootstrap_, provider, multicast, catalogue().control_arrays(),
+                                             options_.first_epoch);
+    shared_buffers_ = std::make_unique<SharedBuffers>(*device_, *bootstrap_, provider, multicast);
+  });
+  capabilities_.environment = fingerprint(
+      *device_, *bootstrap_, provider ? std::string(to_string(*provider)) : std::string("none"), catalogue().hash());
+  capabilities_.environment.multicast = capabilities_.multicast();
+  // Decisions are chosen by the environment: a rank that sees another one would choose others.
+  require_equal(*bootstrap_, "creating a group",
+                {{"environment", environment().key()},
+                 {"push_buffer_bytes", std::to_string(push_buffer_bytes())},
+                 {"first_epoch", std::to_string(options_.first_epoch)}});
+}
+
+Group::~Group() {
+  // A rank that leaves early tells its peers. Otherwise all wait for each other, because a peer's last kernel may
+  // still be storing into this rank's workspace; after a fault that wait could be for a dead rank.
+  try {
+    device_->activate();
+    const bool leaving_early = std::uncaught_exceptions() > uncaught_;
+    if (leaving_early) abort();
+    if (!leaving_early && !poisoned()) {
+      // Whatever streams the calls were made in: peers' memory goes away when the last rank is here.
+      device_->synchronize_device();
+      bootstrap_->barrier();
+    } else if (nccl_) {
+      nccl_->abort();
+    }
+  } catch (...) {  // destructors do not throw, and there is nobody left to tell
+  }
+  symmetric_buffers_.reset();
+  nccl_.reset();
+  shared_buffers_.reset();
+  workspace_.reset();
+}
+
+std::uint64_t Group::push_buffer_bytes() const noexcept {
+  if (options_.push_buffer_bytes != 0) return options_.push_buffer_bytes;
+  return device_->kind() == DeviceKind::cpu ? cpu_push_buffer_bytes : default_push_buffer_bytes;
+}
+
+NcclCommunicator::SymmetricBuffers& Group::reserve_nccl_symmetric(std::size_t bytes) {
+  if (!nccl_) throw Unavailable("NCCL symmetric windows need NCCL: " + capabilities_.nccl_reason);
+  if (!symmetric_buffers_ || symmetric_bytes_ < bytes) {
+    symmetric_buffers_ = nccl_->register_symmetric(bytes);
+    symmetric_bytes_ = bytes;
+  }
+  return *symmetric_buffers_;
+}
+
+void Group::reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) {
+  check();
+  workspace_->reserve(push_bytes, staging_bytes);
+}
+std::size_t Group::workspace_bytes() const noexcept { return workspace_->bytes(); }
+
+void Group::check() const {
+  if (is_poisoned(*workspace_->fault())) [[unlikely]]
+    throw_poisoned(workspace_->read_fault(), options_.variables);
+  if (aborted_) {
+    throw Poisoned(fmt::format(
+        "rank {} gave up on this group (abort was called); destroy the communicator and create a new one", rank()));
+  }
+  if (nccl_) nccl_->check();
+}
+
+void Group::abort() noexcept {
+  aborted_ = true;
+  try {
+    if (workspace_) workspace_->abort_all();
+    if (nccl_) nccl_->abort();
+  } catch (...) {  // giving up cannot fail
+  }
+}
+
+void Group::recover() {
+  workspace_->reset();
+  const bool nccl_lost = !bootstrap_->all(!aborted_);
+  aborted_ = false;
+  if (nccl_lost && nccl_) {  // an aborted NCCL communicator is of no use any more
+    symmetric_buffers_.reset();
+    symmetric_bytes_ = 0;
+    nccl_.reset();
+    find_nccl();
+    require_nccl();
+  }
+}
+
+/// Opt-in, and only what a store and a load have proven on all ranks. The ranks agreed on the option before.
+void Group::prove_multicast() {
+  std::string& reason = capabilities_.multicast_reason;
+  if (!options_.variables.multicast) {
+    reason = "opt-in: set ARBITER_MULTICAST=on (and not NCCL_NVLS_ENABLE=0) to allow it";
+  } else if (!capabilities_.symmetric_provider) {
+    reason = "there is no symmetric memory: " + capabilities_.symmetric_reason;
+  } else {
+    reason = probe_multicast(*device_, *bootstrap_, *capabilities_.symmetric_provider, *options_.cache);
+  }
+  if (capabilities_.multicast()) capabilities_.limits.capabilities.emplace_back("multicast");
+}
+
+bool Group::poisoned() const noexcept { return aborted_ || !workspace_ || is_poisoned(*workspace_->fault()); }
+
+/// Is anything but NCCL left to serve calls?
+bool Group::nccl_can_wait() const {
+  return capabilities_.symmetric_provider && !options_.variables.off && options_.variables.backend != Backend::nccl &&
+         !options_.nccl_communicator;
+}
+
+/// Could there be one? The same answer on all ranks.
+void Group::find_nccl() {
+  std::string& nccl_reason = capabilities_.nccl_reason;
+  nccl_reason = [&]() -> std::string {
+    if (!options_.nccl) return "switched off by the caller";
+    if (options_.nccl_communicator || options_.make_nccl) return "";
+    if (device_->kind() == DeviceKind::cpu) return "the CPU device has no NCCL";
+    if (size() == 1) return "a single rank has no peers";
+    return nccl_version().empty() ? "NCCL was not found on this rank" : "";
+  }();
+  // Its creation is collective: no rank may enter while another cannot.
+  capabilities_.nccl_forcing_reason.clear();
+  first_reason(rank(), bootstrap_->allgather(nccl_reason), nccl_reason);
+}
+
+void Group::require_nccl() {
+  if (!nccl_ && capabilities_.has_nccl()) create_nccl();
+}
+
+void Group::create_nccl() {
+  std::string failure;
+  try {
+    nccl_ = options_.nccl_communicator;
+    if (!nccl_ && options_.make_nccl) nccl_ = options_.make_nccl(*device_, *bootstrap_);
+    if (!nccl_) nccl_ = make_nccl_communicator(*device_, *bootstrap_);
+  } catch (const Poisoned&) {
+    throw;
+  } catch (const Error& error) {
+    failure = error.what();
+  }
+  if (first_reason(rank(), bootstrap_->allgather(failure), capabilities_.nccl_reason)) {
+    nccl_.reset();
+    return;
+  }
+  first_reason(rank(), bootstrap_->allgather(nccl_->forcing_problem()), capabilities_.nccl_forcing_reason);
+}
 
 std::unique_ptr<Group> make_group(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
                                   const GroupOptions& options) {
@@ -344,7 +291,7 @@ std::unique_ptr<Group> make_group(std::shared_ptr<Bootstrap> bootstrap, std::sha
   if (size < 1 || size > max_world) {
     throw InvalidArgument(fmt::format("a group of {} ranks; expected 1 to {}", size, max_world));
   }
-  return std::make_unique<GroupImpl>(std::move(bootstrap), std::move(device), options);
+  return std::unique_ptr<Group>(new Group(std::move(bootstrap), std::move(device), options));
 }
 
 std::string_view version() noexcept { return ARBITER_VERSION; }

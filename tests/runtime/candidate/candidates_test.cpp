@@ -106,8 +106,9 @@ TEST(Candidates, FusedAndUnfusedAreBitIdenticalOnAllRanks) {
       const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
       const ProblemFamily family{"allreduce_residual_rmsnorm", Dtype::bf16, 1032, 5, Mode::graph};
       const ProblemFamily plain{"allreduce", Dtype::bf16, 1032, 5, Mode::graph};
-      const std::vector<CandidateSpec> best_plain = one_of_each(enumerate_candidates(*group, plain, {}));
-      const std::vector<CandidateSpec> candidates = one_of_each(enumerate_candidates(*group, family, best_plain));
+      const std::vector<CandidateSpec> best_plain = one_of_each(enumerate_candidates(group->capabilities(), plain, {}));
+      const std::vector<CandidateSpec> candidates =
+          one_of_each(enumerate_candidates(group->capabilities(), family, best_plain));
       std::size_t fused = 0;
       std::size_t unfused = 0;
       std::optional<Result> expected;
@@ -135,8 +136,9 @@ TEST(Candidates, EnumerationIsEqualOnAllRanksAndEveryNameParses) {
     for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
       const ProblemFamily family{pattern, Dtype::fp16, 2048, 64, Mode::graph};
       std::vector<Excluded> excluded;
-      const CandidateSpec some_plain = heuristic(*group, {"allreduce", Dtype::fp16, 2048, 64, Mode::graph}, 1);
-      const auto candidates = enumerate_candidates(*group, family, {&some_plain, 1}, &excluded);
+      const CandidateSpec some_plain =
+          heuristic(group->capabilities(), {"allreduce", Dtype::fp16, 2048, 64, Mode::graph}, 1);
+      const auto candidates = enumerate_candidates(group->capabilities(), family, {&some_plain, 1}, &excluded);
       EXPECT_FALSE(candidates.empty());
       EXPECT_FALSE(excluded.empty());  // 1024 threads do not exist on the CPU device
       for (const Excluded& item : excluded) EXPECT_FALSE(item.reason.empty()) << item.variant.name();
@@ -157,9 +159,9 @@ TEST(Candidates, TheHeuristicIsOneShotForSmallAndTwoShotForLargeMessages) {
     const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
     for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
       const ProblemFamily family{pattern, Dtype::bf16, 2048, 1 << 20, Mode::graph};
-      EXPECT_EQ(heuristic(*group, family, 1).algorithm(), "oneshot_push");
-      EXPECT_EQ(heuristic(*group, family, 512).algorithm(), "twoshot_rows");      // 2 MiB
-      EXPECT_EQ(heuristic(*group, family, 1 << 16).algorithm(), "twoshot_push");  // 256 MiB
+      EXPECT_EQ(heuristic(group->capabilities(), family, 1).algorithm(), "oneshot_push");
+      EXPECT_EQ(heuristic(group->capabilities(), family, 512).algorithm(), "twoshot_rows");      // 2 MiB
+      EXPECT_EQ(heuristic(group->capabilities(), family, 1 << 16).algorithm(), "twoshot_push");  // 256 MiB
     }
   });
 }
@@ -182,7 +184,7 @@ TEST(Candidates, AGridLimitThatDiffersBetweenRanksBecomesTheSmallest) {
     context.device = std::make_shared<SmallDevice>(make_cpu_device(context.rank), context.rank == 0 ? 4 : 2);
     const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
     const ProblemFamily family{"allreduce", Dtype::bf16, 4096, 32, Mode::graph};
-    CandidateSpec spec = heuristic(*group, family, 1);
+    CandidateSpec spec = heuristic(group->capabilities(), family, 1);
     const auto candidate = load_candidate(*group, spec, family);
     const auto index = static_cast<std::size_t>(context.rank);
     local[index] = candidate->block_limit();
@@ -220,7 +222,7 @@ TEST(Candidates, AFailureOnOneRankIsAFailureOnAll) {
     }
     const auto group = make_group(context.bootstrap, context.device, options);
     const ProblemFamily family{"allreduce", Dtype::bf16, 4096, 32, Mode::graph};
-    const LoadRequest request{heuristic(*group, family, 1), family};
+    const LoadRequest request{heuristic(group->capabilities(), family, 1), family};
     const std::vector<LoadResult> loaded = load_on_all_ranks(*group, {&request, 1});
     EXPECT_EQ(loaded[0].candidate, nullptr);
     EXPECT_NE(loaded[0].reason.find("rank 1"), std::string::npos) << loaded[0].reason;
@@ -234,7 +236,7 @@ TEST(Candidates, RanksThatLoadDifferentNumbersDisagree) {
     const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
     const ProblemFamily family{"allreduce", Dtype::bf16, 4096, 32, Mode::graph};
     const std::vector<LoadRequest> requests(static_cast<std::size_t>(1 + context.rank),
-                                            {heuristic(*group, family, 1), family});
+                                            {heuristic(group->capabilities(), family, 1), family});
     EXPECT_THROW(load_on_all_ranks(*group, requests), Disagreement);
   });
 }
@@ -247,11 +249,11 @@ TEST(Candidates, WhatTheDeviceCannotDoIsRefusedWithItsReason) {
     nccl.nccl = "classic";
     const std::string no_nccl = test::message_of<Unsupported>([&] { load_candidate(*group, nccl, family); });
     EXPECT_NE(no_nccl.find("CPU device"), std::string::npos) << no_nccl;
-    CandidateSpec other_world = heuristic(*group, family, 1);
+    CandidateSpec other_world = heuristic(group->capabilities(), family, 1);
     other_world.kernel->world = 4;
     const std::string ranks = test::message_of<Unsupported>([&] { load_candidate(*group, other_world, family); });
     EXPECT_NE(ranks.find("4 ranks"), std::string::npos) << ranks;
-    CandidateSpec threads = heuristic(*group, family, 1);
+    CandidateSpec threads = heuristic(group->capabilities(), family, 1);
     threads.kernel->parameters["threads"] = 1024;
     EXPECT_THROW(load_candidate(*group, threads, family), Unsupported);
   });

@@ -59,7 +59,7 @@ TEST_P(StandAlone, IsTheReferenceToTheBit) {
   run_ranks(1, [&](RankContext& context) {
     const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
     const ProblemFamily family{alone.pattern, alone.dtype, alone.hidden, alone.tokens, Mode::graph};
-    const std::vector<CandidateSpec> candidates = enumerate_candidates(*group, family, {});
+    const std::vector<CandidateSpec> candidates = enumerate_candidates(group->capabilities(), family, {});
     ASSERT_FALSE(candidates.empty());
     const auto value = awkward(0, alone.hidden, true);
     FusedTensors tensors(*context.device, family, value, alone.scale_in);
@@ -143,10 +143,11 @@ void expect_all_equal(int size, const ProblemFamily& family, std::size_t least_f
     const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
     ProblemFamily plain = family;
     plain.pattern = "allreduce";
-    std::vector<CandidateSpec> best_plain = one_of_each(enumerate_candidates(*group, plain, {}));
+    std::vector<CandidateSpec> best_plain = one_of_each(enumerate_candidates(group->capabilities(), plain, {}));
     best_plain.resize(1);
     // The unfused one first: it is what the others must reproduce.
-    std::vector<CandidateSpec> candidates = one_of_each(enumerate_candidates(*group, family, best_plain));
+    std::vector<CandidateSpec> candidates =
+        one_of_each(enumerate_candidates(group->capabilities(), family, best_plain));
     std::stable_partition(candidates.begin(), candidates.end(),
                           [](const CandidateSpec& spec) { return !spec.fused(); });
     ASSERT_FALSE(candidates.front().fused());
@@ -173,7 +174,8 @@ std::vector<Bytes> run_alone(const ProblemFamily& family, const std::function<vo
     const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
     FusedTensors tensors(*context.device, family, awkward(0, family.hidden, false), 1.0F);
     change(tensors);
-    const auto got = run_candidate(*group, context, enumerate_candidates(*group, family, {}).front(), family, tensors);
+    const auto got = run_candidate(*group, context, enumerate_candidates(group->capabilities(), family, {}).front(),
+                                   family, tensors);
     ASSERT_TRUE(got);
     outputs = *got;
   });
@@ -221,7 +223,8 @@ TEST(FusedKernels, MoeWeightsInTheDtypeAndWithoutSharedTokens) {
       tensors.call.moe_weights = narrow;
       tensors.call.moe_weights_fp32 = false;
       tensors.call.moe_shared = nullptr;
-      ASSERT_TRUE(run_candidate(*group, context, enumerate_candidates(*group, family, {}).front(), family, tensors));
+      ASSERT_TRUE(run_candidate(*group, context, enumerate_candidates(group->capabilities(), family, {}).front(),
+                                family, tensors));
       EXPECT_EQ(tensors.values(tensors.call.output), tensors.contribution()) << pattern;
     });
   }

@@ -137,7 +137,7 @@ TEST(Costs, StepsOfTheBuiltInChoiceCoverEverySize) {
       asked.push_back(spec.kernel->algorithm);
       return spec.kernel->algorithm != "twoshot_rows";
     };
-    const std::vector<HeuristicStep> steps = heuristic_steps(*group, family, {}, usable, nullptr);
+    const std::vector<HeuristicStep> steps = heuristic_steps(group->capabilities(), family, {}, usable, nullptr);
     ASSERT_EQ(steps.size(), 2U);
     EXPECT_EQ(steps[0].tokens_min, 1);
     EXPECT_EQ(steps[0].spec.algorithm(), "oneshot_push");

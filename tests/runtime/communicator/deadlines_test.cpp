@@ -29,7 +29,8 @@ std::vector<std::string> kernels() {
   run_ranks(2, [&](RankContext& context) {
     const auto group = make_group(context.bootstrap, context.device, test::quiet_group_options());
     std::map<std::string, std::string> first;
-    for (const CandidateSpec& spec : enumerate_candidates(*group, {"allreduce", Dtype::fp32, hidden, 8}, {})) {
+    for (const CandidateSpec& spec :
+         enumerate_candidates(group->capabilities(), {"allreduce", Dtype::fp32, hidden, 8}, {})) {
       if (spec.kernel) first.emplace(spec.algorithm(), spec.name());
     }
     if (context.rank != 0) return;

@@ -52,10 +52,10 @@ Ways ways_of(const std::string& pattern) {
     const auto group = make_group(context.bootstrap, context.device, test::quiet_group_options());
     if (group->rank() != 0) return;
     const ProblemFamily family = prepared(pattern);
-    const std::vector<CandidateSpec> plain =
-        enumerate_candidates(*group, {"allreduce", family.dtype, hidden, family.max_tokens, Mode::graph}, {});
+    const std::vector<CandidateSpec> plain = enumerate_candidates(
+        group->capabilities(), {"allreduce", family.dtype, hidden, family.max_tokens, Mode::graph}, {});
     std::set<std::string> wanted{"oneshot_push", "twoshot_barrier", "unfused"};
-    for (const CandidateSpec& spec : enumerate_candidates(*group, family, {plain.data(), 1})) {
+    for (const CandidateSpec& spec : enumerate_candidates(group->capabilities(), family, {plain.data(), 1})) {
       const std::string what = spec.fused() ? spec.algorithm() : "unfused";
       if (wanted.erase(what) == 0) continue;
       Decision decision;
@@ -67,7 +67,7 @@ Ways ways_of(const std::string& pattern) {
       decision.tokens_min = 1;
       decision.tokens_max = family.max_tokens;
       decision.candidate = {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
-                            candidate_source_hash(*group, spec)};
+                            candidate_source_hash(group->capabilities(), spec)};
       decision.median_us = 1;
       ways.decisions.push_back({group->environment(), {decision}});
       ways.all.push_back({what, Backend::automatic, Rule::decision, spec.name()});

@@ -28,7 +28,8 @@ std::vector<std::string> kernels(const std::string& pattern) {
     options.variables.multicast = true;
     const auto group = make_group(context.bootstrap, context.device, options);
     std::map<std::string, std::string> first;
-    for (const CandidateSpec& spec : enumerate_candidates(*group, {pattern, Dtype::fp32, hidden, most}, {})) {
+    for (const CandidateSpec& spec :
+         enumerate_candidates(group->capabilities(), {pattern, Dtype::fp32, hidden, most}, {})) {
       if (!spec.kernel || !spec.fused()) continue;
       const std::string algorithm = spec.algorithm();
       if (algorithm.find("pull") == std::string::npos && algorithm != "twoshot_barrier" && algorithm != "multimem")

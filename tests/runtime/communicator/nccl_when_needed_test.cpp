@@ -61,16 +61,17 @@ std::shared_ptr<const std::vector<DecisionSet>> decided() {
     kernel.mode = mixed.mode;
     kernel.tokens_min = 1;
     kernel.tokens_max = 4;
-    for (const CandidateSpec& spec : enumerate_candidates(*group, mixed, {})) {
+    for (const CandidateSpec& spec : enumerate_candidates(group->capabilities(), mixed, {})) {
       if (spec.algorithm() != "oneshot_push" || !kernel.candidate.name.empty()) continue;
       kernel.candidate = {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
-                          candidate_source_hash(*group, spec)};
+                          candidate_source_hash(group->capabilities(), spec)};
     }
     Decision nccl = kernel;
     nccl.tokens_min = 5;
     nccl.tokens_max = 8;
     const CandidateSpec classic = CandidateSpec::parse(group->catalogue(), "nccl/classic", mixed, 2);
-    nccl.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, candidate_source_hash(*group, classic)};
+    nccl.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl,
+                      candidate_source_hash(group->capabilities(), classic)};
     sets = {{group->environment(), {kernel, nccl}}};
   });
   return share_decisions(std::move(sets));

@@ -160,7 +160,7 @@ TEST(Poison, AGroupRecoversWhenAllRanksAreStillThere) {
     for (const char* algorithm :
          {"oneshot_push", "twoshot_push", "twoshot_barrier", "oneshot_pull", "twoshot_pull", "twoshot_chunked"}) {
       std::vector<LoadRequest> requests;
-      for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
+      for (const CandidateSpec& spec : enumerate_candidates(group->capabilities(), family, {})) {
         if (spec.algorithm() == algorithm && requests.empty()) requests.push_back({spec, family});
       }
       ASSERT_EQ(requests.size(), 1U) << algorithm;

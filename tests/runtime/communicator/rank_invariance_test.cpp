@@ -60,7 +60,8 @@ std::vector<std::string> kernels() {
   run_ranks(ranks, [&](RankContext& context) {
     const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
     std::map<std::string, std::string> first;
-    for (const CandidateSpec& spec : enumerate_candidates(*group, {"allreduce", Dtype::fp32, hidden, 8}, {})) {
+    for (const CandidateSpec& spec :
+         enumerate_candidates(group->capabilities(), {"allreduce", Dtype::fp32, hidden, 8}, {})) {
       if (spec.kernel) first.emplace(spec.algorithm(), spec.name());
     }
     if (context.rank != 0) return;
@@ -208,7 +209,7 @@ TEST(RankInvariance, NorDoTheTensorsOfFusedCalls) {
     std::map<std::string, std::string> candidates{{"", ""}};
     run_ranks(2, [&](RankContext& context) {
       const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
-      for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
+      for (const CandidateSpec& spec : enumerate_candidates(group->capabilities(), family, {})) {
         if (context.rank != 0 || !spec.kernel || !spec.fused()) continue;
         if (spec.algorithm() == "oneshot_pull" || spec.algorithm() == "twoshot_barrier") {
           candidates.emplace(spec.algorithm(), spec.name());

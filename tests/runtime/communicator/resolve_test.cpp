@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <limits>
+#include <set>
 
 #include "arbiter/error.hpp"
 #include "candidate/loaded_kernel.hpp"
+#include "runtime/capabilities.hpp"
 #include "runtime/communicator_fixture.hpp"
-#include "runtime/group_with_nccl.hpp"
 
 namespace arbiter {
 namespace {
@@ -23,7 +25,7 @@ ProblemFamily plain_family(int hidden = 4096, std::int64_t max_tokens = 64) {
 }
 
 /// The first candidate of this algorithm, as the tuner would store it.
-Candidate stored(const Group& group, const ProblemFamily& family, std::string_view algorithm) {
+Candidate stored(const GroupCapabilities& group, const ProblemFamily& family, std::string_view algorithm) {
   for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) {
     if (spec.algorithm() != algorithm) continue;
     return {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
@@ -32,13 +34,13 @@ Candidate stored(const Group& group, const ProblemFamily& family, std::string_vi
   throw InvalidArgument("no such algorithm here");
 }
 
-Decision decision(const Group& group, const ProblemFamily& family, std::int64_t first, std::int64_t last,
+Decision decision(const GroupCapabilities& group, const ProblemFamily& family, std::int64_t first, std::int64_t last,
                   std::string_view algorithm) {
   Decision result;
   result.pattern = family.pattern;
   result.dtype = family.dtype;
   result.hidden = family.hidden;
-  result.world = group.size();
+  result.world = group.size;
   result.mode = family.mode;
   result.tokens_min = first;
   result.tokens_max = last;
@@ -57,19 +59,23 @@ std::string text(const std::vector<PlannedInterval>& plan) {
   return result;
 }
 
-void with_group(const std::function<void(Group&)>& body, NumericsPolicy numerics = NumericsPolicy::any) {
+/// Once for what each of two ranks knows.
+void with_group(const std::function<void(const GroupCapabilities&)>& body,
+                NumericsPolicy numerics = NumericsPolicy::any) {
+  std::array<GroupCapabilities, 2> known;
   run_ranks(2, [&](RankContext& context) {
     GroupOptions options = quiet_group_options();
     options.variables.numerics = numerics;
     const auto group = make_group(context.bootstrap, context.device, options);
-    body(*group);
+    known.at(static_cast<std::size_t>(context.rank)) = group->capabilities();
   });
+  for (const GroupCapabilities& group : known) body(group);
 }
 
 TEST(Resolve, DecisionsComeFirstAndTheHeuristicFillsTheRest) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {{group.environment(), {decision(group, family, 5, 16, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {{group.environment, {decision(group, family, 5, 16, "twoshot_push")}}};
     Resolver resolver(group, sets, {});
     EXPECT_EQ(text(resolver.plan(family, {})),
               "1-4 heuristic oneshot_push; 5-16 decision twoshot_push; 17-64 heuristic oneshot_push");
@@ -88,11 +94,11 @@ TEST(Resolve, DecisionsComeFirstAndTheHeuristicFillsTheRest) {
 }
 
 TEST(Resolve, TheNearestHiddenSizeServesByBytes) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily near = plain_family(4096);
     const ProblemFamily far = plain_family(512);
     const std::vector<DecisionSet> sets = {
-        {group.environment(),
+        {group.environment,
          {decision(group, near, 1, 8, "oneshot_push"), decision(group, near, 9, 32, "twoshot_push"),
           decision(group, far, 1, 64, "twoshot_barrier")}}};
     Resolver resolver(group, sets, {});
@@ -107,25 +113,25 @@ TEST(Resolve, TheNearestHiddenSizeServesByBytes) {
     // What was measured for no end of tokens serves no end of them, and more bytes than there are serve nothing.
     constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
     const std::vector<DecisionSet> endless = {
-        {group.environment(),
+        {group.environment,
          {decision(group, near, 1, 8, "oneshot_push"), decision(group, near, 9, largest, "twoshot_push")}}};
     EXPECT_EQ(text(Resolver(group, endless, {}).plan(plain_family(2048, 64), {})),
               "1-17 nearest_hidden oneshot_push; 18-64 nearest_hidden twoshot_push");
     const std::vector<DecisionSet> beyond = {
-        {group.environment(), {decision(group, near, largest / 2 + 2, largest, "twoshot_push")}}};
+        {group.environment, {decision(group, near, largest / 2 + 2, largest, "twoshot_push")}}};
     EXPECT_EQ(text(Resolver(group, beyond, {}).plan(plain_family(2048, 64), {})), "1-64 heuristic oneshot_push");
   });
 }
 
 TEST(Resolve, TheNearestEnvironmentServesAndIsNamed) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    Environment near = group.environment();
+    Environment near = group.environment;
     near.arbiter_version = "0.0.1";
     Environment far = near;
     far.catalogue_hash = "another";
     // The equal environment knows the middle only, the nearest some more, and the farthest everything.
-    const DecisionSet equal = {group.environment(), {decision(group, family, 5, 8, "oneshot_push")}};
+    const DecisionSet equal = {group.environment, {decision(group, family, 5, 8, "oneshot_push")}};
     const DecisionSet nearest = {near, {decision(group, family, 1, 16, "twoshot_push")}};
     const DecisionSet farthest = {far, {decision(group, family, 1, 32, "twoshot_barrier")}};
     const std::string expected =
@@ -149,9 +155,9 @@ TEST(Resolve, TheNearestEnvironmentServesAndIsNamed) {
 }
 
 TEST(Resolve, WhatTouchesOnlyNcclIsNothingToAKernel) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    Environment there = group.environment();
+    Environment there = group.environment;
     there.nccl_version = "1.2.3";
     there.nccl_variables["NCCL_CUMEM_ENABLE"] = "0";
     Decision of_nccl = decision(group, family, 17, 32, "twoshot_push");
@@ -167,9 +173,9 @@ TEST(Resolve, WhatTouchesOnlyNcclIsNothingToAKernel) {
 }
 
 TEST(Resolve, ADecisionOfTheWholeNodeServesAPartOfIt) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    Environment there = group.environment();
+    Environment there = group.environment;
     there.ranks_per_node += 4;
     const std::vector<DecisionSet> sets = {{there, {decision(group, family, 1, 64, "twoshot_push")}}};
     Resolver resolver(group, sets, {});
@@ -181,9 +187,9 @@ TEST(Resolve, ADecisionOfTheWholeNodeServesAPartOfIt) {
 }
 
 TEST(Resolve, ShippedDefaultsServeOnTheSameHardwareWhereNothingBetterIsKnown) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    Environment there = group.environment();
+    Environment there = group.environment;
     there.compiler_version = "a compiler of another name";
     there.nccl_variables["NCCL_ALGO"] = "Ring";
     there.ranks_per_node = 99;
@@ -193,7 +199,7 @@ TEST(Resolve, ShippedDefaultsServeOnTheSameHardwareWhereNothingBetterIsKnown) {
     gone.candidate.name = "mnnvl/threeshot:threads=256";
     const std::vector<DecisionSet> shipped = {
         {there, {renewed, gone, decision(group, family, 25, 32, "twoshot_barrier")}}};
-    const std::vector<DecisionSet> own = {{group.environment(), {decision(group, family, 5, 8, "oneshot_push")}}};
+    const std::vector<DecisionSet> own = {{group.environment, {decision(group, family, 5, 8, "oneshot_push")}}};
     Resolver resolver(group, own, {}, shipped);
     const auto plan = resolver.plan(family, {});
     EXPECT_EQ(text(plan),
@@ -221,7 +227,7 @@ TEST(Resolve, ShippedDefaultsServeOnTheSameHardwareWhereNothingBetterIsKnown) {
 }
 
 TEST(Resolve, WhatCannotBeUsedIsIgnoredWithItsReason) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
     Decision changed = decision(group, family, 1, 4, "twoshot_push");
     changed.candidate.source_hash[0] = changed.candidate.source_hash[0] == '0' ? '1' : '0';
@@ -230,9 +236,9 @@ TEST(Resolve, WhatCannotBeUsedIsIgnoredWithItsReason) {
     Decision no_nccl = decision(group, family, 9, 12, "twoshot_push");
     no_nccl.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
     Decision good = decision(group, family, 13, 16, "twoshot_push");
-    Environment elsewhere = group.environment();
+    Environment elsewhere = group.environment;
     elsewhere.gpu_name = "another processor";
-    const std::vector<DecisionSet> sets = {{group.environment(), {changed, unknown, no_nccl, good}},
+    const std::vector<DecisionSet> sets = {{group.environment, {changed, unknown, no_nccl, good}},
                                            {elsewhere, {decision(group, family, 1, 64, "twoshot_barrier")}}};
     Resolver resolver(group, sets, {});
     EXPECT_EQ(text(resolver.plan(family, {})),
@@ -247,12 +253,12 @@ TEST(Resolve, WhatCannotBeUsedIsIgnoredWithItsReason) {
 }
 
 /// A decision for NCCL with this configuration, plain or with the stand-alone epilogue behind it.
-Decision forced_decision(Group& group, const ProblemFamily& family, const char* configuration) {
+Decision forced_decision(const GroupCapabilities& group, const ProblemFamily& family, const char* configuration) {
   CandidateSpec spec;
   spec.nccl = "classic";
   spec.forced = NcclConfiguration::parse(configuration);
   if (family.pattern != "allreduce") {
-    spec.epilogue = enumerate_standalone(group.catalogue(), family.pattern, family.dtype, family.hidden, group.limits())
+    spec.epilogue = enumerate_standalone(*group.catalogue, family.pattern, family.dtype, family.hidden, group.limits)
                         .variants.front();
   }
   Decision result = decision(group, family, 1, 32, "oneshot_push");
@@ -261,13 +267,14 @@ Decision forced_decision(Group& group, const ProblemFamily& family, const char* 
 }
 
 TEST(Resolve, WithoutThePluginADecisionForForcedNcclIsNcclAsItChooses) {
-  with_group([](Group& inner) {
-    test::WithNccl group(inner);
+  std::set<std::string> plans;
+  with_group([&](const GroupCapabilities& known) {
+    const GroupCapabilities group = test::with_nccl(known);
     for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
       ProblemFamily family = plain_family();
       family.pattern = pattern;
       const std::vector<DecisionSet> sets = {
-          {group.environment(), {forced_decision(group, family, "algo=ring,channels=8,proto=ll128")}}};
+          {group.environment, {forced_decision(group, family, "algo=ring,channels=8,proto=ll128")}}};
       Resolver resolver(group, sets, {});
       const std::vector<PlannedInterval> plan = resolver.plan(family, {});
       EXPECT_EQ(text(plan), "1-32 decision classic; 33-64 heuristic oneshot_push");
@@ -281,19 +288,17 @@ TEST(Resolve, WithoutThePluginADecisionForForcedNcclIsNcclAsItChooses) {
       EXPECT_NE(resolver.ignored()[0].reason.find("cannot be told to use algo=ring,channels=8,proto=ll128: not here"),
                 std::string::npos)
           << resolver.ignored()[0].reason;
-      const std::vector<std::string> everywhere = inner.bootstrap().allgather(text(plan) + plan[0].spec.name());
-      EXPECT_EQ(everywhere[0], everywhere[1]);
+      plans.insert(family.pattern + text(plan) + plan[0].spec.name());
     }
   });
+  EXPECT_EQ(plans.size(), 2U) << "the same on both ranks";
 }
 
 TEST(Resolve, WithoutNcclADecisionForForcedNcclLeavesTheNextRule) {
   std::vector<DecisionSet> sets;
   const ProblemFamily family = plain_family(256, 40);
-  with_group([&](Group& group) {
-    if (group.rank() == 0) {
-      sets = {{group.environment(), {forced_decision(group, family, "algo=tree,channels=4,proto=ll")}}};
-    }
+  with_group([&](const GroupCapabilities& group) {
+    sets = {{group.environment, {forced_decision(group, family, "algo=tree,channels=4,proto=ll")}}};
   });
   ::testing::internal::CaptureStderr();
   run_ranks(2, [&](RankContext& context) {
@@ -316,9 +321,9 @@ TEST(Resolve, WithoutNcclADecisionForForcedNcclLeavesTheNextRule) {
 }
 
 TEST(Resolve, RefusedCandidatesAreReplaced) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {{group.environment(), {decision(group, family, 1, 64, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {{group.environment, {decision(group, family, 1, 64, "twoshot_push")}}};
     Resolver resolver(group, sets, {});
     const CandidateSpec chosen = resolver.plan(family, {}).front().spec;
     const CandidateSpec second = heuristic(group, family, 1);
@@ -340,10 +345,10 @@ TEST(Resolve, RefusedCandidatesAreReplaced) {
 }
 
 TEST(Resolve, APinnedBackendIsKeptWhereItCanServe) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
     const std::vector<DecisionSet> sets = {
-        {group.environment(),
+        {group.environment,
          {decision(group, family, 1, 8, "oneshot_push"), decision(group, family, 9, 16, "twoshot_push")}}};
     Resolver mnnvl(group, sets, {Backend::mnnvl, NumericsPolicy::any});
     EXPECT_EQ(text(mnnvl.plan(family, {})),
@@ -356,9 +361,9 @@ TEST(Resolve, APinnedBackendIsKeptWhereItCanServe) {
 }
 
 TEST(Resolve, AKindOfExchangeCanBePinned) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {{group.environment(), {decision(group, family, 1, 64, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {{group.environment, {decision(group, family, 1, 64, "twoshot_push")}}};
     Resolver oneshot(group, sets, {Backend::automatic, NumericsPolicy::any, "oneshot"});
     EXPECT_EQ(text(oneshot.plan(family, {})), "1-64 pinned oneshot_push");
     Resolver twoshot(group, sets, {Backend::mnnvl, NumericsPolicy::any, "twoshot"});
@@ -379,11 +384,11 @@ TEST(Resolve, AKindOfExchangeCanBePinned) {
 }
 
 TEST(Resolve, StrictNumericsLeavesOtherClassesOut) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
     Decision other_class = decision(group, family, 1, 64, "twoshot_push");
     other_class.candidate.numerics = Numerics::multimem;
-    const std::vector<DecisionSet> sets = {{group.environment(), {other_class}}};
+    const std::vector<DecisionSet> sets = {{group.environment, {other_class}}};
     EXPECT_EQ(text(Resolver(group, sets, {}).plan(family, {})), "1-64 decision twoshot_push");
     EXPECT_EQ(text(Resolver(group, sets, {Backend::automatic, NumericsPolicy::strict}).plan(family, {})),
               "1-64 heuristic oneshot_push");
@@ -445,10 +450,8 @@ TEST(Resolve, TheBuiltInChoiceSends8BitsOnlyForManyBytesAndOnlyIfItMay) {
 TEST(Resolve, TheCommunicatorUsesAndExplainsDecisions) {
   // Collect decisions from a group first, as a tune would.
   std::vector<DecisionSet> sets;
-  with_group([&](Group& group) {
-    if (group.rank() == 0) {
-      sets = {{group.environment(), {decision(group, plain_family(256), 3, 5, "twoshot_barrier")}}};
-    }
+  with_group([&](const GroupCapabilities& group) {
+    sets = {{group.environment, {decision(group, plain_family(256), 3, 5, "twoshot_barrier")}}};
   });
   run_ranks(2, [&](RankContext& context) {
     CommunicatorOptions options = quiet_options();

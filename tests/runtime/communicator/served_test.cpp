@@ -6,8 +6,7 @@
 
 #include "arbiter/error.hpp"
 #include "communicator/heuristic.hpp"
-#include "runtime/communicator_fixture.hpp"
-#include "runtime/group_with_nccl.hpp"
+#include "runtime/capabilities.hpp"
 
 namespace arbiter {
 namespace {
@@ -19,14 +18,8 @@ const std::vector<std::string>& patterns() {
   return all;
 }
 
-void with_group(int size, bool symmetric, const std::function<void(const Group&)>& body) {
-  test::run_ranks(1, [&](test::RankContext& context) {
-    const auto inner = make_group(context.bootstrap, context.device, test::quiet_group_options());
-    body(test::WithNccl(*inner, size, symmetric));
-  });
-}
-
-void expect_nccl(const Group& group, const std::function<bool(const CandidateSpec&)>& usable, std::string_view reason) {
+void expect_nccl(const GroupCapabilities& group, const std::function<bool(const CandidateSpec&)>& usable,
+                 std::string_view reason) {
   for (const std::string& name : patterns()) {
     const ProblemFamily family{name, Dtype::bf16, 1024, 4096, Mode::graph};
     std::string why_not;
@@ -40,7 +33,7 @@ void expect_nccl(const Group& group, const std::function<bool(const CandidateSpe
     EXPECT_EQ(spec.prologue ? spec.prologue->pattern : "allreduce", pattern.prologue_alone());
     EXPECT_EQ(spec.epilogue ? spec.epilogue->pattern : "allreduce", pattern.without_prologue());
     EXPECT_NE(steps.front().reason.find(reason), std::string::npos) << name << ": " << steps.front().reason;
-    EXPECT_EQ(CandidateSpec::parse(Catalogue::builtin(), spec.name(), family, group.size()), spec) << spec.name();
+    EXPECT_EQ(CandidateSpec::parse(Catalogue::builtin(), spec.name(), family, group.size), spec) << spec.name();
     const std::vector<CandidateSpec> all = enumerate_candidates(group, family, {});
     EXPECT_NE(std::find(all.begin(), all.end(), spec), all.end()) << spec.name();
   }
@@ -49,35 +42,32 @@ void expect_nccl(const Group& group, const std::function<bool(const CandidateSpe
 bool any(const CandidateSpec&) { return true; }
 
 TEST(Served, WorldsWithoutKernelsGoToNccl) {
-  with_group(9, true, [](const Group& group) { expect_nccl(group, any, "world size 9 is not built"); });
-  with_group(32, true, [](const Group& group) { expect_nccl(group, any, "up to 16 ranks"); });
+  expect_nccl(test::with_nccl(9, true), any, "world size 9 is not built");
+  expect_nccl(test::with_nccl(32, true), any, "up to 16 ranks");
 }
 
 TEST(Served, WithoutSymmetricMemoryNcclServes) {
-  with_group(4, false, [](const Group& group) { expect_nccl(group, any, "peers cannot be reached"); });
+  expect_nccl(test::with_nccl(4, false), any, "peers cannot be reached");
 }
 
 TEST(Served, WhenNoKernelLoadsNcclServes) {
-  with_group(4, true, [](const Group& group) {
-    expect_nccl(
-        group, [](const CandidateSpec& spec) { return !spec.kernel; }, "none of its kernels can be loaded");
-  });
+  const GroupCapabilities group = test::with_nccl(4, true);
+  expect_nccl(
+      group, [](const CandidateSpec& spec) { return !spec.kernel; }, "none of its kernels can be loaded");
 }
 
 TEST(Served, WhereKernelsServeTheReasonIsTheirs) {
-  with_group(4, true, [](const Group& group) {
-    for (const std::string& name : patterns()) {
-      const ProblemFamily family{name, Dtype::bf16, 1024, 64, Mode::graph};
-      const std::vector<HeuristicStep> steps = heuristic_steps(group, family, {}, any, nullptr);
-      ASSERT_FALSE(steps.empty());
-      EXPECT_TRUE(steps.front().spec.kernel && steps.front().spec.fused()) << name;
-      EXPECT_NE(steps.front().reason.find("expected to be fastest: 1 step,"), std::string::npos)
-          << steps.front().reason;
-    }
-  });
+  const GroupCapabilities group = test::with_nccl(4, true);
+  for (const std::string& name : patterns()) {
+    const ProblemFamily family{name, Dtype::bf16, 1024, 64, Mode::graph};
+    const std::vector<HeuristicStep> steps = heuristic_steps(group, family, {}, any, nullptr);
+    ASSERT_FALSE(steps.empty());
+    EXPECT_TRUE(steps.front().spec.kernel && steps.front().spec.fused()) << name;
+    EXPECT_NE(steps.front().reason.find("expected to be fastest: 1 step,"), std::string::npos) << steps.front().reason;
+  }
 }
 
-std::vector<std::string> chosen(const Group& group, const std::string& pattern,
+std::vector<std::string> chosen(const GroupCapabilities& group, const std::string& pattern,
                                 const std::function<bool(const CandidateSpec&)>& usable) {
   const ProblemFamily family{pattern, Dtype::bf16, 8192, 1 << 20, Mode::graph};
   std::vector<std::string> names;
@@ -90,23 +80,21 @@ std::vector<std::string> chosen(const Group& group, const std::string& pattern,
 }
 
 TEST(Served, TwoRanksAreOneShotAtEverySize) {
-  with_group(2, true, [](const Group& group) {
-    EXPECT_EQ(chosen(group, "allreduce", any), std::vector<std::string>{"trtllm/oneshot_push"});
-    EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", any), std::vector<std::string>{"mnnvl/oneshot_push"});
-  });
+  const GroupCapabilities group = test::with_nccl(2, true);
+  EXPECT_EQ(chosen(group, "allreduce", any), std::vector<std::string>{"trtllm/oneshot_push"});
+  EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", any), std::vector<std::string>{"mnnvl/oneshot_push"});
 }
 
 TEST(Served, RowsAreSpreadOverClustersWhereThatLoads) {
-  with_group(4, true, [](const Group& group) {
-    EXPECT_EQ(chosen(group, "allreduce", any),
-              (std::vector<std::string>{"trtllm/oneshot_push", "mnnvl/twoshot_rows", "mnnvl/twoshot_push"}));
-    EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", any),
-              (std::vector<std::string>{"mnnvl/oneshot_push", "mnnvl/twoshot_rows", "mnnvl/twoshot_push"}));
-    const auto no_cluster = [](const CandidateSpec& spec) {
-      return !spec.kernel || spec.kernel->parameters.at("cluster") == 1;
-    };
-    EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", no_cluster).front(), "trtllm/oneshot_push");
-  });
+  const GroupCapabilities group = test::with_nccl(4, true);
+  EXPECT_EQ(chosen(group, "allreduce", any),
+            (std::vector<std::string>{"trtllm/oneshot_push", "mnnvl/twoshot_rows", "mnnvl/twoshot_push"}));
+  EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", any),
+            (std::vector<std::string>{"mnnvl/oneshot_push", "mnnvl/twoshot_rows", "mnnvl/twoshot_push"}));
+  const auto no_cluster = [](const CandidateSpec& spec) {
+    return !spec.kernel || spec.kernel->parameters.at("cluster") == 1;
+  };
+  EXPECT_EQ(chosen(group, "allreduce_residual_rmsnorm", no_cluster).front(), "trtllm/oneshot_push");
 }
 
 }  // namespace

@@ -70,10 +70,10 @@ StartupTuneAnswer decided(const StartupTuneOrder& order) {
   decision.mode = family.mode;
   decision.tokens_min = 1;
   decision.tokens_max = family.max_tokens;
-  for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
+  for (const CandidateSpec& spec : enumerate_candidates(group->capabilities(), family, {})) {
     if (spec.algorithm() != "twoshot_barrier") continue;
     decision.candidate = {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
-                          candidate_source_hash(*group, spec)};
+                          candidate_source_hash(group->capabilities(), spec)};
   }
   return {share_decisions({{group->environment(), {decision}}}), {"a note"}, 100ms};
 }

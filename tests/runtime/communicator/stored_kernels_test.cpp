@@ -62,7 +62,7 @@ class StoredKernels : public ::testing::Test {
     std::vector<Decision> all;
     for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
       const ProblemFamily family{pattern, Dtype::bf16, hidden, max_tokens, Mode::graph};
-      for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) {
+      for (const CandidateSpec& spec : enumerate_candidates(group.capabilities(), family, {})) {
         if (spec.algorithm() != "twoshot_push") continue;
         Decision decision;
         decision.pattern = pattern;
@@ -73,7 +73,7 @@ class StoredKernels : public ::testing::Test {
         decision.tokens_min = 1;
         decision.tokens_max = max_tokens;
         decision.candidate = {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
-                              candidate_source_hash(group, spec)};
+                              candidate_source_hash(group.capabilities(), spec)};
         decision.median_us = 3.5;
         all.push_back(decision);
         break;

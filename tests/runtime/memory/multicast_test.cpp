@@ -33,10 +33,10 @@ TEST(Multicast, IsOptIn) {
   run_ranks(2, [](RankContext& context) {
     const ProblemFamily family{"allreduce", Dtype::bf16, 512, 4, Mode::graph};
     const auto off = make_group(context.bootstrap, context.device, with_multicast(false));
-    EXPECT_NE(off->multicast_reason().find("ARBITER_MULTICAST=on"), std::string::npos);
+    EXPECT_NE(off->capabilities().multicast_reason.find("ARBITER_MULTICAST=on"), std::string::npos);
     EXPECT_FALSE(off->environment().multicast);
     std::vector<Excluded> excluded;
-    for (const CandidateSpec& spec : enumerate_candidates(*off, family, {}, &excluded)) {
+    for (const CandidateSpec& spec : enumerate_candidates(off->capabilities(), family, {}, &excluded)) {
       EXPECT_FALSE(uses_multicast(spec)) << spec.name();
     }
     std::set<std::string> reasons;
@@ -67,10 +67,10 @@ TEST(Multicast, IsOptIn) {
     }
 
     const auto on = make_group(context.bootstrap, context.device, with_multicast());
-    EXPECT_EQ(on->multicast_reason(), "");
+    EXPECT_EQ(on->capabilities().multicast_reason, "");
     EXPECT_TRUE(on->environment().multicast);
     std::set<std::string> algorithms;
-    for (const CandidateSpec& spec : enumerate_candidates(*on, family, {})) {
+    for (const CandidateSpec& spec : enumerate_candidates(on->capabilities(), family, {})) {
       if (uses_multicast(spec)) algorithms.insert(spec.algorithm());
     }
     EXPECT_EQ(algorithms, (std::set<std::string>{"oneshot_push", "twoshot_barrier", "twoshot_push", "multimem"}));
@@ -143,7 +143,7 @@ TEST_P(MulticastKernels, EveryWorldAndDtypeIsRight) {
         const ProblemFamily family{"allreduce", type, hidden, tokens, Mode::graph};
         std::set<std::string> seen;
         std::vector<LoadRequest> requests;
-        for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
+        for (const CandidateSpec& spec : enumerate_candidates(group->capabilities(), family, {})) {
           const bool chunked = spec.kernel && spec.kernel->algorithm == "twoshot_chunked";
           if ((uses_multicast(spec) || chunked) && seen.insert(spec.algorithm()).second) {
             requests.push_back({spec, family});

@@ -99,12 +99,12 @@ void run_candidates(Bootstrap& given) {
   GroupOptions options;
   options.variables = test::quiet_options().variables;
   const std::unique_ptr<Group> group = make_group(bootstrap, device, options);
-  ASSERT_EQ(group->nccl_forcing_reason(), "");
+  ASSERT_EQ(group->capabilities().nccl_forcing_reason, "");
   EXPECT_FALSE(group->environment().nccl_variables.contains("NCCL_TUNER_PLUGIN"))
       << "our plugin is no other environment";
   const ProblemFamily family{"allreduce", Dtype::fp32, 1000, 100, Mode::eager};
   std::vector<LoadRequest> requests;
-  for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
+  for (const CandidateSpec& spec : enumerate_candidates(group->capabilities(), family, {})) {
     if (spec.forced.forces()) requests.push_back({spec, family});
   }
   EXPECT_GE(requests.size(), 24U);

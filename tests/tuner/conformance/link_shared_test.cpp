@@ -137,7 +137,7 @@ TEST_P(LinkShared, EveryMixtureOfSharedAndPrivateTensorsIsRightForEverySeed) {
         const auto group = make_group(context.bootstrap, context.device, group_options);
         const ProblemFamily family{"allreduce", Dtype::fp32, hidden, most_tokens, Mode::graph};
         std::vector<LoadRequest> requests;
-        for (const CandidateSpec& spec : pulling(enumerate_candidates(*group, family, {}))) {
+        for (const CandidateSpec& spec : pulling(enumerate_candidates(group->capabilities(), family, {}))) {
           requests.push_back({spec, family});
         }
         ASSERT_EQ(requests.size(), 4U);
@@ -198,7 +198,7 @@ void expect_staging(const char* algorithm, Where input, Where output, bool same_
     const auto group = make_group(context.bootstrap, context.device, group_options);
     const ProblemFamily family{"allreduce", Dtype::fp32, hidden, most_tokens, Mode::graph};
     CandidateSpec spec;
-    for (const CandidateSpec& one : enumerate_candidates(*group, family, {})) {
+    for (const CandidateSpec& one : enumerate_candidates(group->capabilities(), family, {})) {
       if (!spec.kernel && one.kernel && one.kernel->algorithm == algorithm) spec = one;
     }
     const LoadRequest request{spec, family};
@@ -250,7 +250,7 @@ TEST(SharedTensors, FlagsAndEpochsOfBlocksThatDidNotRunAdvance) {
     const ProblemFamily family{"allreduce", Dtype::fp32, hidden, most_tokens, Mode::graph};
     for (const char* algorithm : {"oneshot_pull", "twoshot_barrier", "twoshot_chunked"}) {
       std::vector<LoadRequest> requests;
-      for (const CandidateSpec& spec : enumerate_candidates(*group, family, {})) {
+      for (const CandidateSpec& spec : enumerate_candidates(group->capabilities(), family, {})) {
         if (requests.empty() && spec.kernel && spec.kernel->algorithm == algorithm) requests.push_back({spec, family});
       }
       ASSERT_EQ(requests.size(), 1U) << algorithm;

@@ -109,7 +109,7 @@ TEST(Measure, ASlowSubjectIsGivenUpAfterItsEstimate) {
 TEST(Measure, GraphsOfARealKernelAreTimedAndCapturedAgainAfterRelease) {
   testing::on_ranks(2, [&](Group& group) {
     const ProblemFamily shape = family(Mode::graph);
-    const LoadRequest request{enumerate_candidates(group, shape, {}).front(), shape};
+    const LoadRequest request{enumerate_candidates(group.capabilities(), shape, {}).front(), shape};
     const LoadResult loaded = std::move(load_on_all_ranks(group, {&request, 1}).front());
     ASSERT_TRUE(loaded.candidate) << loaded.reason;
     const WorkspaceNeeds needs = loaded.candidate->needs(16);
@@ -130,7 +130,7 @@ TEST(Measure, GraphsOfARealKernelAreTimedAndCapturedAgainAfterRelease) {
 TEST(Measure, AGraphThatKeepsItsFirstInputsIsWrongAndHasNoSamples) {
   testing::on_ranks(2, [&](Group& group) {
     const ProblemFamily shape = family(Mode::graph);
-    const LoadRequest request{enumerate_candidates(group, shape, {}).front(), shape};
+    const LoadRequest request{enumerate_candidates(group.capabilities(), shape, {}).front(), shape};
     const LoadResult loaded = std::move(load_on_all_ranks(group, {&request, 1}).front());
     ASSERT_TRUE(loaded.candidate) << loaded.reason;
     const WorkspaceNeeds needs = loaded.candidate->needs(16);
@@ -166,7 +166,7 @@ TEST(Measure, AGraphThatKeepsItsFirstInputsIsWrongAndHasNoSamples) {
 TEST(Measure, WhatTurnsWrongWhileItIsTimedLosesItsSamples) {
   testing::on_ranks(2, [&](Group& group) {
     const ProblemFamily shape = family(Mode::eager);
-    const LoadRequest request{enumerate_candidates(group, shape, {}).front(), shape};
+    const LoadRequest request{enumerate_candidates(group.capabilities(), shape, {}).front(), shape};
     const LoadResult loaded = std::move(load_on_all_ranks(group, {&request, 1}).front());
     ASSERT_TRUE(loaded.candidate) << loaded.reason;
     const WorkspaceNeeds needs = loaded.candidate->needs(16);

@@ -82,7 +82,7 @@ TEST(StrangersAlgorithm, IsTunedBesideTheOthers) {
     options.measure.max_calls = 1;
     // Its own candidates and one-shot pushes, so that few kernels are compiled.
     options.source.enumerate = [](Group& g, const ProblemFamily& family, std::span<const CandidateSpec> plain) {
-      std::vector<CandidateSpec> all = enumerate_candidates(g, family, plain);
+      std::vector<CandidateSpec> all = enumerate_candidates(g.capabilities(), family, plain);
       std::erase_if(all, [](const CandidateSpec& spec) {
         return !spec.kernel || spec.epilogue ||
                (spec.kernel->algorithm != "oneshot_mail" && spec.kernel->algorithm != "oneshot_push");
@@ -141,7 +141,7 @@ TEST(StrangersAlgorithm, IsChosenUntunedWhereTheCatalogueSaysThatItIsFast) {
     std::string algorithm;
     testing::on_ranks_with(2, with(extended), [&](Group& group) {
       const ProblemFamily family{"allreduce", Dtype::bf16, 128, 4, Mode::graph};
-      const std::string one = heuristic(group, family, 1).algorithm();
+      const std::string one = heuristic(group.capabilities(), family, 1).algorithm();
       if (group.rank() == 0) algorithm = one;
     });
     return algorithm;

@@ -26,7 +26,7 @@ StartupTuneOptions startup(std::vector<ProblemFamily> families) {
   // One candidate per algorithm is enough here: each costs a compilation.
   auto source = std::make_shared<CandidateSource>(CandidateSource::runtime());
   source->enumerate = [](Group& group, const ProblemFamily& family, std::span<const CandidateSpec> plain) {
-    std::vector<CandidateSpec> specs = enumerate_candidates(group, family, plain);
+    std::vector<CandidateSpec> specs = enumerate_candidates(group.capabilities(), family, plain);
     std::vector<CandidateSpec> few;
     for (const CandidateSpec& spec : specs) {
       const std::string algorithm = spec.algorithm();

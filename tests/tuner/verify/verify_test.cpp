@@ -214,7 +214,7 @@ TEST(Verify, AnExceptionOnOneRankIsAFailureOnAllAndTheGroupGoesOn) {
 
 /// The first kernel of the catalogue on this device.
 std::unique_ptr<RunnableCandidate> first_kernel(Group& group, const ProblemFamily& family) {
-  const LoadRequest request{enumerate_candidates(group, family, {}).front(), family};
+  const LoadRequest request{enumerate_candidates(group.capabilities(), family, {}).front(), family};
   LoadResult loaded = std::move(load_on_all_ranks(group, {&request, 1}).front());
   if (!loaded.candidate) throw CompileError(loaded.reason);
   const WorkspaceNeeds needs = loaded.candidate->needs(family.max_tokens);

@@ -31,7 +31,8 @@ struct StageRow {
 StageRow fastest(Group& group, const ProblemFamily& family, std::int64_t tokens, const MeasureSettings& settings) {
   StageRow row{family, tokens, "", {}, "no stand-alone kernel fits"};
   std::vector<LoadRequest> requests;
-  for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) requests.push_back({spec, family});
+  for (const CandidateSpec& spec : enumerate_candidates(group.capabilities(), family, {}))
+    requests.push_back({spec, family});
   std::vector<LoadResult> loaded = load_on_all_ranks(group, requests);
   Verifier verifier(group, family);
   Timing timing(group, family, tokens, settings, &verifier);

@@ -60,7 +60,7 @@ CaseResult CaseList::describe(std::string_view area, const ProblemFamily& family
 std::vector<CandidateSpec> CaseList::specs_of(const AlgorithmEntry& algorithm, const ProblemFamily& family,
                                               Absence* why) const {
   std::vector<Excluded> excluded;
-  std::vector<CandidateSpec> specs = enumerate_candidates(group_, family, {}, &excluded);
+  std::vector<CandidateSpec> specs = enumerate_candidates(group_.capabilities(), family, {}, &excluded);
   std::erase_if(specs, [&](const CandidateSpec& spec) {
     return spec.backend() != algorithm.backend || spec.algorithm() != algorithm.name || !spec.fused();
   });

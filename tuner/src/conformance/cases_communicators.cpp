@@ -187,14 +187,14 @@ void add_communicator_cases(CaseList& list) {
   constexpr std::string_view area = "several communicators";
   if (!list.area_wanted(area) || !list.options().algorithms.empty()) return;
   const ProblemFamily shape = list.family(plain_pattern, Dtype::bf16, list.hidden(), most_tokens);
-  const bool shared_device = list.group().ranks_on_device() > 1 && list.group().size() > 2;
+  const bool shared_device = list.group().capabilities().ranks_on_device > 1 && list.group().size() > 2;
   const int rounds = list.repeats(200, 20);
   list.add_case(list.describe(area, shape, fmt::format("two with different ranks, {} calls each in turn", rounds)),
                 shared_device ? "ranks of other groups on one GPU would take each other's room" : "",
                 [shape, rounds](ConformanceBench& bench) { return interleaved(bench, shape, rounds); });
   const int times = list.full() || list.group().size() == 2 ? 100 : 10;
   list.add_case(list.describe(area, shape, fmt::format("created, used and destroyed {} times", times)),
-                list.group().symmetric_reason(),
+                list.group().capabilities().symmetric_reason,
                 [shape, times](ConformanceBench& bench) { return created_and_destroyed(bench, shape, times); });
 }
 

@@ -19,7 +19,7 @@ void list_case(CaseList& list, std::string_view area, const ProblemFamily& shape
 
 /// Number formats whose conversions are instructions from SM 100 on: below, the same bits come from software.
 void add_conversions(CaseList& list) {
-  const int sm = list.group().limits().sm;
+  const int sm = list.group().capabilities().limits.sm;
   if (!list.area_wanted("quantisation") || sm >= 100) return;
   const std::string pattern = std::string(fused_pattern) + "_nvfp4_linear";
   list_case(list, "quantisation", list.family(pattern, Dtype::bf16, list.hidden(), 1), list.group().size(),
@@ -32,7 +32,7 @@ void add_conversions(CaseList& list) {
 /// Forms of algorithms that use what this machine does not have or was not allowed to use.
 void add_other_forms(CaseList& list) {
   if (!list.area_wanted("plain")) return;
-  const std::vector<std::string> proven = list.group().limits().capabilities;
+  const std::vector<std::string> proven = list.group().capabilities().limits.capabilities;
   for (const AlgorithmEntry* algorithm : list.algorithms()) {
     if (!list.algorithm_wanted(*algorithm)) continue;
     for (const Axis& axis : algorithm->axes) {

@@ -195,7 +195,7 @@ class FusionCases {
 
   void add_unfused(const Pattern& pattern, const ProblemFamily& shape, const CandidateSpec& exchange) {
     bool kernel = false, nccl = false;
-    for (const CandidateSpec& spec : enumerate_candidates(list_.group(), shape, {&exchange, 1})) {
+    for (const CandidateSpec& spec : enumerate_candidates(list_.group().capabilities(), shape, {&exchange, 1})) {
       bool& taken = spec.kernel ? kernel : nccl;
       if (spec.fused() || taken) continue;
       taken = true;

@@ -98,7 +98,7 @@ void add_early_consumer(CaseList& list, const AlgorithmEntry& algorithm, int cal
   const std::vector<CandidateSpec> exchange =
       list.specs_of(algorithm, list.family(plain_pattern, Dtype::bf16, list.hidden(), 16));
   if (exchange.empty()) return;
-  for (const CandidateSpec& spec : enumerate_candidates(list.group(), shape, {exchange.data(), 1})) {
+  for (const CandidateSpec& spec : enumerate_candidates(list.group().capabilities(), shape, {exchange.data(), 1})) {
     if (spec.fused() || !spec.kernel) continue;
     list.add_candidate("graphs", spec, shape, "early trigger, and a consumer that starts early",
                        [calls](ConformanceBench& bench, RunnableCandidate& candidate, Verifier& verifier) {
@@ -158,7 +158,7 @@ void add_nccl_replays(CaseList& list, int replays) {
     for (const std::string name : {"classic", "symmetric"}) {
       if (!list.algorithm_wanted("nccl", name)) continue;
       const std::string detail = fmt::format("capture once, replay {} times, with new inputs each time", replays);
-      const std::vector<CandidateSpec> specs = enumerate_candidates(list.group(), shape, {});
+      const std::vector<CandidateSpec> specs = enumerate_candidates(list.group().capabilities(), shape, {});
       const auto found = std::find_if(specs.begin(), specs.end(), [&](const auto& spec) { return spec.nccl == name; });
       if (found != specs.end()) {
         list.add_candidate("graphs", *found, shape, detail,
@@ -170,7 +170,7 @@ void add_nccl_replays(CaseList& list, int replays) {
       CaseResult result = list.describe("graphs", shape, detail);
       result.backend = Backend::nccl;
       result.algorithm = name;
-      const std::string reason = list.group().nccl_reason();
+      const std::string reason = list.group().capabilities().nccl_reason;
       list.add_case(std::move(result), reason.empty() ? "this NCCL has no symmetric windows" : reason, {});
     }
   }

@@ -51,7 +51,7 @@ void add_nccl(CaseList& list) {
     CandidateSpec spec;
     spec.nccl = "classic";
     result.candidate = spec.name();
-    list.add_case(std::move(result), list.group().nccl_reason(), [spec, shape](ConformanceBench& bench) {
+    list.add_case(std::move(result), list.group().capabilities().nccl_reason, [spec, shape](ConformanceBench& bench) {
       RunnableCandidate& candidate = bench.candidate(spec, shape);
       return bench.verifier(shape).verify_before_timing(subject_of(candidate), 64);
     });

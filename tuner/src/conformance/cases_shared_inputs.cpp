@@ -145,7 +145,7 @@ void add_shared_input_cases(CaseList& list) {
       CaseResult result =
           list.describe("plain", shape, "symmetric, registered and private inputs, on all or some of the ranks");
       result.backend = Backend::custom;
-      list.add_case(std::move(result), list.group().symmetric_reason(),
+      list.add_case(std::move(result), list.group().capabilities().symmetric_reason,
                     [shape](ConformanceBench& bench) { return shared_inputs(bench, shape); });
     }
     return;  // the communicator chooses among the algorithms of this backend

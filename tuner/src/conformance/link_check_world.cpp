@@ -57,7 +57,7 @@ void on_all_ranks(std::size_t ranks, const std::function<void(std::size_t)>& bod
 
 std::vector<Variant> variants_of(const Group& group, const AlgorithmEntry& entry, const ProblemFamily& family) {
   std::vector<Variant> all = enumerate(group.catalogue(), family.pattern, family.dtype, group.size(), family.hidden,
-                                       group.limits(), entry.backend)
+                                       group.capabilities().limits, entry.backend)
                                  .variants;
   std::erase_if(all, [&](const Variant& variant) { return variant.algorithm != entry.name; });
   return all;

@@ -191,7 +191,7 @@ class Bench {
     Contestant contestant;
     contestant.key = "nccl";
     if (group_.nccl() == nullptr) {
-      contestant.result.unavailable = group_.nccl_reason();
+      contestant.result.unavailable = group_.capabilities().nccl_reason;
       return contestant;
     }
     CandidateSpec spec;
@@ -203,8 +203,8 @@ class Bench {
 
   void add_epilogue(CandidateSpec& spec, const ProblemFamily& family) const {
     if (!group_.catalogue().pattern(family.pattern).rows) return;
-    const Enumeration kernels =
-        enumerate_standalone(group_.catalogue(), family.pattern, family.dtype, family.hidden, group_.limits());
+    const Enumeration kernels = enumerate_standalone(group_.catalogue(), family.pattern, family.dtype, family.hidden,
+                                                     group_.capabilities().limits);
     if (!kernels.variants.empty()) spec.epilogue = kernels.variants.front();
   }
 
@@ -214,7 +214,7 @@ class Bench {
     contestant.key = "nccl_symmetric";
     NcclCommunicator* nccl = group_.nccl();
     if (nccl == nullptr) {
-      contestant.result.unavailable = group_.nccl_reason();
+      contestant.result.unavailable = group_.capabilities().nccl_reason;
       return contestant;
     }
     NcclCommunicator::SymmetricBuffers* windows = nullptr;
@@ -261,7 +261,7 @@ class Bench {
   /// The best measured candidate of every algorithm of the catalogue, else its default.
   void add_algorithms(const Problem& problem, const ProblemFamily& family, std::vector<Contestant>& contestants) {
     std::vector<Excluded> excluded;
-    const std::vector<CandidateSpec> all = enumerate_candidates(group_, family, {}, &excluded);
+    const std::vector<CandidateSpec> all = enumerate_candidates(group_.capabilities(), family, {}, &excluded);
     const std::vector<Trial> trials = trials_of(problem);
     for (const AlgorithmEntry& algorithm : group_.catalogue().algorithms()) {
       if (!algorithm.exchange) continue;

@@ -10,7 +10,7 @@ namespace arbiter::tuning {
 
 std::unique_ptr<RunnableCandidate> load_standalone(Group& group, const ProblemFamily& family) {
   const Enumeration kernels =
-      enumerate_standalone(group.catalogue(), family.pattern, family.dtype, family.hidden, group.limits());
+      enumerate_standalone(group.catalogue(), family.pattern, family.dtype, family.hidden, group.capabilities().limits);
   if (kernels.variants.empty()) {
     throw Unsupported(fmt::format("no stand-alone kernel of '{}' for hidden = {} on this device{}", family.pattern,
                                   family.hidden,

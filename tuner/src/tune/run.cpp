@@ -61,7 +61,8 @@ TuneResult TuneRun::run() {
   settle_close_calls();
   ahead_.stop();
   result_.decisions = decide_all();
-  if (const std::string reason = group_.nccl_forcing_reason(); group_.nccl() != nullptr && !reason.empty()) {
+  if (const std::string reason = group_.capabilities().nccl_forcing_reason;
+      group_.nccl() != nullptr && !reason.empty()) {
     result_.notes.push_back("NCCL was measured only as it chooses: " + reason);
   }
   if (const std::string dropped = ledger_.finish_run(); !dropped.empty()) result_.notes.push_back(dropped);
@@ -281,10 +282,10 @@ std::string TuneRun::why_undecided(const FamilyState& state) const {
                                  family.hidden, to_string(family.mode), group_.size());
   if (state.space.size() == 0) {
     std::vector<Excluded> excluded;
-    enumerate_candidates(group_, family, {}, &excluded);
+    enumerate_candidates(group_.capabilities(), family, {}, &excluded);
     text += "nothing can serve it";
     if (!excluded.empty()) text += "; kernels: " + excluded.front().reason;
-    if (!group_.nccl_reason().empty()) text += "; NCCL: " + group_.nccl_reason();
+    if (!group_.capabilities().nccl_reason.empty()) text += "; NCCL: " + group_.capabilities().nccl_reason;
     return text;
   }
   if (!state.obstacle.empty()) return text + state.obstacle;

@@ -44,7 +44,7 @@ CandidateSource CandidateSource::runtime(bool exhaustive) {
   CandidateSource source;
   source.enumerate = [exhaustive](Group& group, const ProblemFamily& family,
                                   std::span<const CandidateSpec> best_plain) {
-    return enumerate_candidates(group, family, best_plain, nullptr, exhaustive);
+    return enumerate_candidates(group.capabilities(), family, best_plain, nullptr, exhaustive);
   };
   source.load = [](Group& group, const CandidateSpec& spec, const ProblemFamily& family) {
     const LoadRequest request{spec, family};
