@@ -22,8 +22,9 @@ using testing::Misbehaving;
 using testing::TemporaryFolder;
 
 /// What two-shot does on rank 1, in place of its work or after it.
-void misbehave(const std::string& fault, Group& group, RunnableCandidate& real, const Call& call, StreamHandle stream) {
-  if (group.rank() != 1 || fault == "none") return real.enqueue(call, stream);
+void misbehave(const std::string& fault, Group& group, RunnableCandidate& real, const CallTensors& tensors,
+               std::int64_t elements, StreamHandle stream) {
+  if (group.rank() != 1 || fault == "none") return real.enqueue(tensors, elements, stream);
   if (fault == "faults") {
     volatile int* nowhere = nullptr;
     *nowhere = 1;
@@ -33,9 +34,9 @@ void misbehave(const std::string& fault, Group& group, RunnableCandidate& real, 
   if (fault == "loses its device") throw DeviceError("an illegal memory access was encountered");
   while (fault == "hangs") std::this_thread::sleep_for(std::chrono::milliseconds(10));
   if (fault == "never comes") return;  // the peer's deadline passes
-  real.enqueue(call, stream);
+  real.enqueue(tensors, elements, stream);
   group.device().synchronize(stream);
-  if (fault == "is wrong") static_cast<unsigned char*>(call.output)[5] ^= 16;
+  if (fault == "is wrong") static_cast<unsigned char*>(tensors.output)[5] ^= 16;
 }
 
 std::vector<CandidateSpec> two_algorithms(Group& group, const ProblemFamily& family,
@@ -85,9 +86,8 @@ SessionResult session(const std::vector<std::string>& arguments, bool worker) {
       if (spec.algorithm() != "twoshot_push" || !result.candidate) return result;
       result.candidate = std::make_unique<Misbehaving>(
           std::move(result.candidate),
-          [&g, fault = arguments[0]](RunnableCandidate& real, const Call& call, StreamHandle stream) {
-            misbehave(fault, g, real, call, stream);
-          });
+          [&g, fault = arguments[0]](RunnableCandidate& real, const CallTensors& tensors, std::int64_t elements,
+                                     StreamHandle stream) { misbehave(fault, g, real, tensors, elements, stream); });
       return result;
     };
     const TuneResult tuned = tune(*group, options);

@@ -12,7 +12,7 @@ namespace arbiter::testing {
 /// A candidate that does something else instead of, or besides, what it should.
 class Misbehaving : public RunnableCandidate {
  public:
-  using Behaviour = std::function<void(RunnableCandidate&, const Call&, StreamHandle)>;
+  using Behaviour = std::function<void(RunnableCandidate&, const CallTensors&, std::int64_t elements, StreamHandle)>;
   Misbehaving(std::unique_ptr<RunnableCandidate> real, Behaviour behaviour)
       : real_(std::move(real)), behaviour_(std::move(behaviour)) {}
   const CandidateSpec& spec() const noexcept override { return real_->spec(); }
@@ -23,7 +23,9 @@ class Misbehaving : public RunnableCandidate {
   WorkspaceNeeds needs(std::int64_t tokens) const override { return real_->needs(tokens); }
   int block_limit() const noexcept override { return real_->block_limit(); }
   void agreed(int block_limit) override { real_->agreed(block_limit); }
-  void enqueue(const Call& call, StreamHandle stream) override { behaviour_(*real_, call, stream); }
+  void enqueue(const CallTensors& tensors, std::int64_t elements, StreamHandle stream) override {
+    behaviour_(*real_, tensors, elements, stream);
+  }
 
  private:
   std::unique_ptr<RunnableCandidate> real_;

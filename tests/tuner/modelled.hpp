@@ -189,21 +189,21 @@ class Modelled : public RunnableCandidate {
   WorkspaceNeeds needs(std::int64_t) const override { return {}; }
   int block_limit() const noexcept override { return 1; }
   void agreed(int) override {}
-  void enqueue(const Call& call, StreamHandle) override {
+  void enqueue(const CallTensors& tensors, std::int64_t elements, StreamHandle) override {
     auto& device = static_cast<ClockworkDevice&>(group_.device());
     if (device.in_capture()) {
-      device.record(call.output, [this, call] { reduce(call); });
+      device.record(tensors.output, [this, tensors, elements] { reduce(tensors, elements); });
     } else {
-      reduce(call);
+      reduce(tensors, elements);
     }
-    device.take(cost_(
-        spec_, {family_.pattern, family_.dtype, family_.hidden, call.tokens, group_.size(), family_.mode, false}));
+    device.take(cost_(spec_, {family_.pattern, family_.dtype, family_.hidden, elements / family_.hidden, group_.size(),
+                              family_.mode, false}));
   }
 
  private:
-  void reduce(const Call& call) {
-    const std::size_t bytes = static_cast<std::size_t>(call.tokens * family_.hidden) * element_bytes(family_.dtype);
-    board_.inputs[static_cast<std::size_t>(group_.rank())] = call.input;
+  void reduce(const CallTensors& tensors, std::int64_t elements) {
+    const std::size_t bytes = static_cast<std::size_t>(elements) * element_bytes(family_.dtype);
+    board_.inputs[static_cast<std::size_t>(group_.rank())] = tensors.input;
     board_.meeting.wait();
     std::vector<tuning::Bytes> tiles;
     for (const void* input : board_.inputs) {
@@ -212,7 +212,7 @@ class Modelled : public RunnableCandidate {
     }
     board_.meeting.wait();
     const tuning::Bytes sum = tuning::sum_in_rank_order(tiles, family_.dtype);
-    std::memcpy(call.output, sum.data(), bytes);
+    std::memcpy(tensors.output, sum.data(), bytes);
   }
 
   Group& group_;

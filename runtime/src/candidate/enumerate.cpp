@@ -60,12 +60,11 @@ std::vector<NcclConfiguration> forced_configurations(bool multicast) {
 std::vector<CandidateSpec> nccl_candidates(const GroupCapabilities& group, Dtype dtype,
                                            std::vector<Excluded>* excluded) {
   std::vector<CandidateSpec> candidates;
-  CandidateSpec spec;
-  spec.nccl = "classic";
+  CandidateSpec spec = CandidateSpec::classic_nccl();
   candidates.push_back(spec);
-  spec.nccl = "symmetric";
+  spec.nccl = NcclKind::symmetric;
   if (has_symmetric_windows(group.environment.nccl_version)) candidates.push_back(spec);
-  spec.nccl = "classic";
+  spec.nccl = NcclKind::classic;
   const std::string reason = group.nccl_forcing_reason;
   if (reason.empty()) {
     for (const NcclConfiguration& configuration : forced_configurations(group.environment.multicast)) {
@@ -75,7 +74,7 @@ std::vector<CandidateSpec> nccl_candidates(const GroupCapabilities& group, Dtype
   } else if (excluded != nullptr) {
     Variant variant;
     variant.backend = Backend::nccl;
-    variant.algorithm = "classic";
+    variant.algorithm = to_string(NcclKind::classic);
     variant.dtype = dtype;
     variant.world = group.size;
     excluded->push_back({variant, "no algorithm, protocol or channels can be forced: " + reason});
@@ -132,7 +131,7 @@ std::vector<CandidateSpec> enumerate_candidates(const GroupCapabilities& group, 
   }
   if (plain) {
     for (const CandidateSpec& spec : exchanges) {
-      if (!spec.nccl.empty()) candidates.push_back(spec);
+      if (spec.nccl) candidates.push_back(spec);
     }
     return candidates;
   }

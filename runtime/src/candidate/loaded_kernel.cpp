@@ -182,7 +182,7 @@ std::string candidate_source_hash(const Catalogue& catalogue, Dialect dialect, c
 std::size_t scratch_bytes(const CandidateSpec& spec, const ProblemFamily& family) {
   // Between kernels the message lies in a tensor that is written later anyway, but not every call has one; behind
   // NCCL's symmetric windows only what a prologue makes has no place of its own.
-  if (spec.fused() || (spec.nccl == "symmetric" && !spec.prologue)) return 0;
+  if (spec.fused() || (spec.nccl == NcclKind::symmetric && !spec.prologue)) return 0;
   return message_vectors(family.max_tokens, family.hidden, family.dtype) * vector_bytes;
 }
 

@@ -5,7 +5,7 @@ namespace arbiter {
 
 Numerics numerics_of(const Catalogue& catalogue, const CandidateSpec& spec) {
   if (spec.kernel) return catalogue.algorithm(spec.kernel->backend, spec.kernel->algorithm).numerics;
-  return spec.nccl.empty() ? Numerics::rank_order_fp32 : Numerics::nccl;
+  return spec.nccl ? Numerics::nccl : Numerics::rank_order_fp32;
 }
 
 int rounded_legs(const Catalogue& catalogue, const Candidate& candidate) {

@@ -10,26 +10,27 @@
 namespace arbiter {
 namespace {
 
-arbiter_abi::Arguments tensors_of(const Call& call) {
+/// What the caller gave, but for where this kernel reads its input and leaves its output.
+arbiter_abi::Arguments arguments_of(const CallTensors& tensors, Dtype dtype, const void* input, void* output) {
   arbiter_abi::Arguments arguments{};
-  arguments.input = call.input;
-  arguments.output = call.output;
-  arguments.residual_in = call.residual_in;
-  arguments.residual_out = call.residual_out;
-  arguments.gamma = call.gamma;
-  arguments.norm_out = call.norm_out;
-  arguments.quant_out = call.quant_out;
-  arguments.scale_in = call.scale_in;
-  arguments.scale_out = call.scale_out;
-  arguments.moe_weights = call.moe_weights;
-  arguments.moe_row_map = call.moe_row_map;
-  arguments.moe_shared = call.moe_shared;
-  arguments.epsilon = call.epsilon;
-  arguments.weight_bias = call.weight_bias;
-  arguments.gamma_fp32 = call.gamma_fp32 || call.dtype == Dtype::fp32 ? 1 : 0;
-  arguments.moe_weights_fp32 = call.moe_weights_fp32 || call.dtype == Dtype::fp32 ? 1 : 0;
-  arguments.moe_count = static_cast<unsigned>(call.moe_row_map != nullptr ? call.moe_top_k : call.moe_experts);
-  arguments.moe_rows = static_cast<unsigned>(call.moe_rows);
+  arguments.input = input;
+  arguments.output = output;
+  arguments.residual_in = tensors.residual_in;
+  arguments.residual_out = tensors.residual_out;
+  arguments.gamma = tensors.gamma;
+  arguments.norm_out = tensors.norm_out;
+  arguments.quant_out = tensors.quant_out;
+  arguments.scale_in = tensors.scale_in;
+  arguments.scale_out = tensors.scale_out;
+  arguments.moe_weights = tensors.moe_weights;
+  arguments.moe_row_map = tensors.moe_row_map;
+  arguments.moe_shared = tensors.moe_shared;
+  arguments.epsilon = tensors.epsilon;
+  arguments.weight_bias = tensors.weight_bias;
+  arguments.gamma_fp32 = tensors.gamma_fp32 || dtype == Dtype::fp32 ? 1 : 0;
+  arguments.moe_weights_fp32 = tensors.moe_weights_fp32 || dtype == Dtype::fp32 ? 1 : 0;
+  arguments.moe_count = static_cast<unsigned>(tensors.moe_row_map != nullptr ? tensors.moe_top_k : tensors.moe_experts);
+  arguments.moe_rows = static_cast<unsigned>(tensors.moe_rows);
   return arguments;
 }
 
@@ -39,7 +40,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
  public:
   RunnableCandidateImpl(Group& group, const CandidateSpec& spec, const ProblemFamily& family)
       : group_(group), spec_(spec), family_(family) {
-    if (!spec.kernel && !spec.nccl.empty() && group.nccl() == nullptr) {
+    if (!spec.kernel && spec.nccl && group.nccl() == nullptr) {
       throw Unsupported("'" + spec.name() + "' needs NCCL: " + group.capabilities().nccl_reason);
     }
     if (spec.forced.forces() && !group.capabilities().nccl_forcing_reason.empty()) {
@@ -77,7 +78,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   void agreed(int block_limit) override {
     if (kernel_) kernel_->set_block_limit(block_limit);
     group_.workspace().reserve_scratch(spec_.forced.forces() ? std::max(scratch_bytes_, vector_bytes) : scratch_bytes_);
-    if (spec_.nccl == "symmetric") group_.reserve_nccl_symmetric(message_bytes(family_.max_tokens));
+    if (spec_.nccl == NcclKind::symmetric) group_.reserve_nccl_symmetric(message_bytes(family_.max_tokens));
     if (spec_.forced.forces() && !group_.nccl()->offers(spec_.forced, family_.dtype, group_.workspace().scratch())) {
       refusal_ = "NCCL does not offer " + spec_.forced.text() + " for " + std::string(to_string(family_.dtype)) +
                  " on these GPUs";
@@ -85,27 +86,24 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     agreed_ = true;
   }
 
-  void enqueue(const Call& call, StreamHandle stream) override {
+  void enqueue(const CallTensors& tensors, std::int64_t elements, StreamHandle stream) override {
     if (!agreed_) throw InvalidArgument("'" + record_.name + "' was not agreed on by all ranks; call agree() first");
-    const std::uint64_t vectors = message_vectors(call.tokens, call.hidden, call.dtype);
+    const std::uint64_t vectors = message_vectors(elements, 1, family_.dtype);
     if (kernel_ && spec_.fused()) {
-      kernel_->launch(tensors_of(call), vectors, stream);
+      kernel_->launch(arguments_of(tensors, family_.dtype, tensors.input, tensors.output), vectors, stream);
       return;
     }
-    const void* input = call.input;
-    void* output = epilogue_ ? intermediate(call, vectors) : call.output;
+    const void* input = tensors.input;
+    void* output = epilogue_ ? intermediate(tensors, vectors) : tensors.output;
     if (prologue_) {
-      Call contribution = call;
-      contribution.output = output != nullptr ? output : scratch(vectors);  // where the sum will be, in place
-      prologue_->launch(tensors_of(contribution), vectors, stream);
-      input = contribution.output;
+      void* contribution = output != nullptr ? output : scratch(vectors);  // where the sum will be, in place
+      prologue_->launch(arguments_of(tensors, family_.dtype, input, contribution), vectors, stream);
+      input = contribution;
     }
-    const void* sum = exchange(input, output, call, vectors, stream);
+    const void* sum = exchange(input, output, elements, vectors, stream);
     if (!epilogue_) return;
-    Call rest = call;
-    rest.input = sum;
-    if (sum == call.output) rest.output = nullptr;  // it is there already
-    epilogue_->launch(tensors_of(rest), vectors, stream);
+    void* rest = sum == tensors.output ? nullptr : tensors.output;  // null: it is there already
+    epilogue_->launch(arguments_of(tensors, family_.dtype, sum, rest), vectors, stream);
   }
 
  private:
@@ -115,12 +113,12 @@ class RunnableCandidateImpl final : public RunnableCandidate {
 
   /// Where the sum lies before the epilogue; null for NCCL's own window. In a tensor that is written later anyway if
   /// nothing there is still needed: no extra memory.
-  void* intermediate(const Call& call, std::uint64_t vectors) const {
-    if (spec_.nccl == "symmetric") return nullptr;
-    const bool adds_residual = call.residual_in != nullptr;
-    if (adds_residual && call.residual_out != nullptr && call.residual_out != call.residual_in)
-      return call.residual_out;
-    if (!adds_residual && call.output != nullptr) return call.output;
+  void* intermediate(const CallTensors& tensors, std::uint64_t vectors) const {
+    if (spec_.nccl == NcclKind::symmetric) return nullptr;
+    const bool adds_residual = tensors.residual_in != nullptr;
+    if (adds_residual && tensors.residual_out != nullptr && tensors.residual_out != tensors.residual_in)
+      return tensors.residual_out;
+    if (!adds_residual && tensors.output != nullptr) return tensors.output;
     return scratch(vectors);
   }
 
@@ -135,7 +133,8 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   }
 
   /// The plain allreduce. Returns where the sum is: `output`, or NCCL's own window when `output` is null.
-  const void* exchange(const void* input, void* output, const Call& call, std::uint64_t vectors, StreamHandle stream) {
+  const void* exchange(const void* input, void* output, std::int64_t elements, std::uint64_t vectors,
+                       StreamHandle stream) {
     if (kernel_) {
       arbiter_abi::Arguments arguments{};
       arguments.input = input;
@@ -143,23 +142,24 @@ class RunnableCandidateImpl final : public RunnableCandidate {
       kernel_->launch(arguments, vectors, stream);
       return output;
     }
-    const auto count = static_cast<std::size_t>(call.tokens) * static_cast<std::size_t>(call.hidden);
-    const std::size_t bytes = count * element_bytes(call.dtype);
+    const Dtype dtype = family_.dtype;
+    const auto count = static_cast<std::size_t>(elements);
+    const std::size_t bytes = count * element_bytes(dtype);
     Device& device = group_.device();
-    if (spec_.nccl.empty()) {  // one rank
+    if (!spec_.nccl) {  // one rank
       if (input != output) device.copy(output, input, bytes, stream);
       return output;
     }
     NcclCommunicator& nccl = *group_.nccl();
     if (spec_.forced.forces()) {
-      if (nccl.all_reduce_forced(spec_.forced, input, output, count, call.dtype, stream)) return output;
+      if (nccl.all_reduce_forced(spec_.forced, input, output, count, dtype, stream)) return output;
       // It did when this candidate was loaded, so nobody may go on believing that this is it.
       throw DeviceError(fmt::format(
           "'{}': NCCL did not offer this configuration for a message of {} bytes; the call was made as NCCL chooses",
           record_.name, bytes));
     }
-    if (spec_.nccl == "classic") {
-      nccl.all_reduce(input, output, count, call.dtype, stream);
+    if (spec_.nccl == NcclKind::classic) {
+      nccl.all_reduce(input, output, count, dtype, stream);
       return output;
     }
     if (bytes > group_.nccl_symmetric_bytes()) {
@@ -168,7 +168,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     }
     NcclCommunicator::SymmetricBuffers& windows = group_.reserve_nccl_symmetric(bytes);
     device.copy(windows.input(), input, bytes, stream);
-    nccl.all_reduce(windows.input(), windows.output(), count, call.dtype, stream);
+    nccl.all_reduce(windows.input(), windows.output(), count, dtype, stream);
     if (output == nullptr) return windows.output();
     device.copy(output, windows.output(), bytes, stream);
     return output;

@@ -18,6 +18,8 @@ namespace {
 constexpr std::string_view plain_pattern = "allreduce";
 constexpr std::string_view prologue_word = "prologue";
 constexpr std::string_view epilogue_word = "epilogue";
+constexpr std::string_view copy_name = "copy";
+constexpr std::array<std::string_view, 2> nccl_kind_names = {"classic", "symmetric"};  // in the order of NcclKind
 
 std::string parameters_of(const Variant& variant) {
   const std::string name = variant.name();
@@ -94,14 +96,22 @@ Variant make_variant(const AlgorithmEntry& algorithm, std::map<std::string, int,
 
 }  // namespace
 
+std::string_view to_string(NcclKind kind) noexcept { return nccl_kind_names[static_cast<std::size_t>(kind)]; }
+
+CandidateSpec CandidateSpec::classic_nccl() {
+  CandidateSpec spec;
+  spec.nccl = NcclKind::classic;
+  return spec;
+}
+
 Backend CandidateSpec::backend() const noexcept {
   if (kernel) return kernel->backend;
-  return nccl.empty() ? Backend::automatic : Backend::nccl;
+  return nccl ? Backend::nccl : Backend::automatic;
 }
 
 std::string CandidateSpec::algorithm() const {
   if (kernel) return kernel->algorithm;
-  return nccl.empty() ? "copy" : nccl;
+  return std::string(nccl ? to_string(*nccl) : copy_name);
 }
 
 std::string CandidateSpec::name() const {
@@ -169,14 +179,12 @@ CandidateSpec CandidateSpec::parse(const Catalogue& catalogue, std::string_view 
     refuse(name, "'" + family.pattern + "' needs '+epilogue:...' behind it");
   }
   if (backend == Backend::nccl || backend == Backend::automatic) {
-    static constexpr std::array<std::string_view, 2> nccl_names = {"classic", "symmetric"};
-    static constexpr std::array<std::string_view, 1> copy_names = {"copy"};
     const std::span<const std::string_view> valid =
-        backend == Backend::nccl ? std::span<const std::string_view>(nccl_names) : copy_names;
-    if (std::find(valid.begin(), valid.end(), algorithm) == valid.end()) {
-      refuse(name, unknown_name_message("algorithm", algorithm, valid));
-    }
-    if (colon != std::string_view::npos && algorithm != "classic") {
+        backend == Backend::nccl ? std::span<const std::string_view>(nccl_kind_names) : std::span(&copy_name, 1);
+    const auto found = std::find(valid.begin(), valid.end(), algorithm);
+    if (found == valid.end()) refuse(name, unknown_name_message("algorithm", algorithm, valid));
+    if (backend == Backend::nccl) spec.nccl = static_cast<NcclKind>(found - valid.begin());
+    if (colon != std::string_view::npos && spec.nccl != NcclKind::classic) {
       refuse(name, "'" + std::string(algorithm) + "' has no parameters");
     }
     if (colon != std::string_view::npos && parameters.empty()) refuse(name, "there are no parameters behind its colon");
@@ -186,7 +194,6 @@ CandidateSpec CandidateSpec::parse(const Catalogue& catalogue, std::string_view 
       refuse(name, error.what());
     }
     if (backend == Backend::automatic && world != 1) refuse(name, "a copy reduces nothing over several ranks");
-    if (backend == Backend::nccl) spec.nccl = algorithm;
     return spec;
   }
 

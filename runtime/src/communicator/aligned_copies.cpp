@@ -33,12 +33,13 @@ unsigned char* AlignedCopies::memory_of(std::size_t bytes, std::size_t most) {
   return static_cast<unsigned char*>(memory_.emplace_back(device_, std::max(bytes, most)).data());
 }
 
-Call AlignedCopies::begin(const Pattern& pattern, const Call& call, std::int64_t max_tokens, StreamHandle stream) {
-  const TensorRanges ranges = tensor_ranges(pattern, call);
-  Call largest = call;
+CallTensors AlignedCopies::begin(const Pattern& pattern, const CallSize& size, const CallTensors& tensors,
+                                 std::int64_t max_tokens, StreamHandle stream) {
+  const TensorRanges ranges = tensor_ranges(pattern, size, tensors);
+  CallSize largest = size;
   largest.tokens = max_tokens;
-  unsigned char* next = memory_of(bytes_of(ranges), bytes_of(tensor_ranges(pattern, largest)));
-  Call aligned = call;
+  unsigned char* next = memory_of(bytes_of(ranges), bytes_of(tensor_ranges(pattern, largest, tensors)));
+  CallTensors aligned = tensors;
   for (const TensorRange& range : ranges) {
     if (!is_unaligned(range)) continue;
     if (!range.written) {
@@ -50,9 +51,10 @@ Call AlignedCopies::begin(const Pattern& pattern, const Call& call, std::int64_t
   return aligned;
 }
 
-void AlignedCopies::end(const Pattern& pattern, const Call& original, const Call& aligned, StreamHandle stream) {
-  const TensorRanges to = tensor_ranges(pattern, original);
-  const TensorRanges from = tensor_ranges(pattern, aligned);
+void AlignedCopies::end(const Pattern& pattern, const CallSize& size, const CallTensors& original,
+                        const CallTensors& aligned, StreamHandle stream) {
+  const TensorRanges to = tensor_ranges(pattern, size, original);
+  const TensorRanges from = tensor_ranges(pattern, size, aligned);
   for (std::size_t i = 0; i < to.count; ++i) {
     const TensorRange& range = to.items[i];
     if (!range.written || !is_unaligned(range)) continue;

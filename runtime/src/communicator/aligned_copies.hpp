@@ -18,12 +18,12 @@ class AlignedCopies {
   /// Does any tensor of a validated call need one?
   static bool needed(const TensorRanges&) noexcept;
 
-  /// The call with copies in place of such tensors; what is read is copied, in the order of the stream. Memory is
+  /// The tensors with copies in place of such tensors; what is read is copied, in the order of the stream. Memory is
   /// allocated for `max_tokens` when it is needed for the first time, also in a captured call, and stays where it is:
   /// a captured graph goes on using it. Throws Unavailable where there is not enough.
-  Call begin(const Pattern&, const Call&, std::int64_t max_tokens, StreamHandle);
-  /// Behind the call that begin() returned: what was written goes to where `original` wants it.
-  void end(const Pattern&, const Call& original, const Call& aligned, StreamHandle);
+  CallTensors begin(const Pattern&, const CallSize&, const CallTensors&, std::int64_t max_tokens, StreamHandle);
+  /// Behind the call of what begin() returned: what was written goes to where `original` wants it.
+  void end(const Pattern&, const CallSize&, const CallTensors& original, const CallTensors& aligned, StreamHandle);
 
  private:
   unsigned char* memory_of(std::size_t bytes, std::size_t most);

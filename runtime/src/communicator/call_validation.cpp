@@ -13,30 +13,30 @@ namespace arbiter {
 namespace {
 
 /// The caller's pointer for a tensor.
-const void* pointer_of(const Call& call, Tensor tensor) {
+const void* pointer_of(const CallTensors& tensors, Tensor tensor) {
   switch (tensor) {
     case Tensor::output:
-      return call.output;
+      return tensors.output;
     case Tensor::residual_in:
-      return call.residual_in;
+      return tensors.residual_in;
     case Tensor::residual_out:
-      return call.residual_out;
+      return tensors.residual_out;
     case Tensor::gamma:
-      return call.gamma;
+      return tensors.gamma;
     case Tensor::norm_out:
-      return call.norm_out;
+      return tensors.norm_out;
     case Tensor::quant_out:
-      return call.quant_out;
+      return tensors.quant_out;
     case Tensor::scale_in:
-      return call.scale_in;
+      return tensors.scale_in;
     case Tensor::scale_out:
-      return call.scale_out;
+      return tensors.scale_out;
     case Tensor::moe_weights:
-      return call.moe_weights;
+      return tensors.moe_weights;
     case Tensor::moe_row_map:
-      return call.moe_row_map;
+      return tensors.moe_row_map;
     case Tensor::moe_shared:
-      return call.moe_shared;
+      return tensors.moe_shared;
   }
   return nullptr;
 }
@@ -46,44 +46,46 @@ bool is_written(Tensor tensor) {
          tensor == Tensor::quant_out || tensor == Tensor::scale_out;
 }
 
-std::uintptr_t moe_element_bytes(const Call& call) { return call.moe_weights_fp32 ? 4 : element_bytes(call.dtype); }
-
-/// Weights (or map entries) of a MoE prologue.
-std::uintptr_t moe_entries(const Pattern& pattern, const Call& call) {
-  const int count = pattern.needs(Tensor::moe_row_map) ? call.moe_top_k : call.moe_experts;
-  return static_cast<std::uintptr_t>(call.tokens) * static_cast<std::uintptr_t>(count);
+std::uintptr_t moe_element_bytes(const CallSize& size, const CallTensors& tensors) {
+  return tensors.moe_weights_fp32 ? 4 : element_bytes(size.dtype);
 }
 
-std::uintptr_t bytes_of(const Pattern& pattern, const Call& call, Tensor tensor) {
-  const auto hidden = static_cast<std::uintptr_t>(call.hidden);
-  const std::uintptr_t row = hidden * element_bytes(call.dtype);
+/// Weights (or map entries) of a MoE prologue.
+std::uintptr_t moe_entries(const Pattern& pattern, const CallSize& size, const CallTensors& tensors) {
+  const int count = pattern.needs(Tensor::moe_row_map) ? tensors.moe_top_k : tensors.moe_experts;
+  return static_cast<std::uintptr_t>(size.tokens) * static_cast<std::uintptr_t>(count);
+}
+
+std::uintptr_t bytes_of(const Pattern& pattern, const CallSize& size, const CallTensors& tensors, Tensor tensor) {
+  const auto hidden = static_cast<std::uintptr_t>(size.hidden);
+  const std::uintptr_t row = hidden * element_bytes(size.dtype);
   switch (tensor) {
     case Tensor::gamma:
-      return call.gamma_fp32 ? 4 * hidden : row;
+      return tensors.gamma_fp32 ? 4 * hidden : row;
     case Tensor::quant_out:
-      return pattern.quant_out_bytes(call.hidden, call.tokens);
+      return pattern.quant_out_bytes(size.hidden, size.tokens);
     case Tensor::scale_in:
       return sizeof(float);
     case Tensor::scale_out:
-      return pattern.scale_out_bytes(call.hidden, call.tokens);
+      return pattern.scale_out_bytes(size.hidden, size.tokens);
     case Tensor::moe_weights:
-      return moe_entries(pattern, call) * moe_element_bytes(call);
+      return moe_entries(pattern, size, tensors) * moe_element_bytes(size, tensors);
     case Tensor::moe_row_map:
-      return moe_entries(pattern, call) * sizeof(int);
+      return moe_entries(pattern, size, tensors) * sizeof(int);
     default:
-      return static_cast<std::uintptr_t>(call.tokens) * row;
+      return static_cast<std::uintptr_t>(size.tokens) * row;
   }
 }
 
 /// Rows of `input`.
-std::uintptr_t input_rows(const Pattern& pattern, const Call& call) {
-  if (pattern.needs(Tensor::moe_row_map)) return static_cast<std::uintptr_t>(call.moe_rows);
-  const auto tokens = static_cast<std::uintptr_t>(call.tokens);
-  return pattern.needs(Tensor::moe_weights) ? tokens * static_cast<std::uintptr_t>(call.moe_experts) : tokens;
+std::uintptr_t input_rows(const Pattern& pattern, const CallSize& size, const CallTensors& tensors) {
+  if (pattern.needs(Tensor::moe_row_map)) return static_cast<std::uintptr_t>(tensors.moe_rows);
+  const auto tokens = static_cast<std::uintptr_t>(size.tokens);
+  return pattern.needs(Tensor::moe_weights) ? tokens * static_cast<std::uintptr_t>(tensors.moe_experts) : tokens;
 }
 
 /// Of its elements; scales may be fp32 whatever the pattern.
-std::size_t element_alignment(const Call& call, Tensor tensor) {
+std::size_t element_alignment(const CallSize& size, const CallTensors& tensors, Tensor tensor) {
   switch (tensor) {
     case Tensor::scale_in:
     case Tensor::scale_out:
@@ -92,11 +94,11 @@ std::size_t element_alignment(const Call& call, Tensor tensor) {
     case Tensor::quant_out:
       return 1;
     case Tensor::moe_weights:
-      return moe_element_bytes(call);
+      return moe_element_bytes(size, tensors);
     case Tensor::gamma:
-      return call.gamma_fp32 ? 4 : element_bytes(call.dtype);
+      return tensors.gamma_fp32 ? 4 : element_bytes(size.dtype);
     default:
-      return element_bytes(call.dtype);
+      return element_bytes(size.dtype);
   }
 }
 
@@ -131,12 +133,12 @@ bool may_be_the_same(const Pattern& pattern, const TensorRange& a, const TensorR
                         "residual_in, and then they must start at the same address");
 }
 
-void validate_norm(const Call& call) {
-  if (!std::isfinite(call.epsilon) || call.epsilon < 0.0F) {
-    throw InvalidArgument(fmt::format("epsilon is {}; expected a finite number, 0 or more", call.epsilon));
+void validate_norm(const CallTensors& tensors) {
+  if (!std::isfinite(tensors.epsilon) || tensors.epsilon < 0.0F) {
+    throw InvalidArgument(fmt::format("epsilon is {}; expected a finite number, 0 or more", tensors.epsilon));
   }
-  if (!std::isfinite(call.weight_bias)) {
-    throw InvalidArgument(fmt::format("weight_bias is {}; expected 0 or 1", call.weight_bias));
+  if (!std::isfinite(tensors.weight_bias)) {
+    throw InvalidArgument(fmt::format("weight_bias is {}; expected 0 or 1", tensors.weight_bias));
   }
 }
 
@@ -146,39 +148,39 @@ void validate_count(std::string_view name, std::int64_t value, std::int64_t leas
   throw InvalidArgument(fmt::format("'{}' is {}; expected {} to {}", name, value, least, most));
 }
 
-void validate_moe(const Pattern& pattern, const Call& call) {
+void validate_moe(const Pattern& pattern, const CallSize& size, const CallTensors& tensors) {
   if (pattern.needs(Tensor::moe_row_map)) {
-    validate_count("moe_top_k", call.moe_top_k, 1);
-    validate_count("moe_rows", call.moe_rows, 0);
+    validate_count("moe_top_k", tensors.moe_top_k, 1);
+    validate_count("moe_rows", tensors.moe_rows, 0);
   } else {
-    validate_count("moe_experts", call.moe_experts, 1);
+    validate_count("moe_experts", tensors.moe_experts, 1);
   }
   // Kernels number the vectors of the input and the entries of the weights in 32 bits.
   constexpr std::uintptr_t most = std::uintptr_t{1} << 32;
   const std::uintptr_t row_vectors =
-      static_cast<std::uintptr_t>(call.hidden) * element_bytes(call.dtype) / vector_bytes;
+      static_cast<std::uintptr_t>(size.hidden) * element_bytes(size.dtype) / vector_bytes;
   std::uintptr_t vectors = 0;
-  if (__builtin_mul_overflow(input_rows(pattern, call), row_vectors, &vectors) || vectors >= most) {
+  if (__builtin_mul_overflow(input_rows(pattern, size, tensors), row_vectors, &vectors) || vectors >= most) {
     throw InvalidArgument(fmt::format("'input' has {} rows of hidden={}; kernels read less than 64 GiB",
-                                      input_rows(pattern, call), call.hidden));
+                                      input_rows(pattern, size, tensors), size.hidden));
   }
-  if (moe_entries(pattern, call) >= most) {
+  if (moe_entries(pattern, size, tensors) >= most) {
     throw InvalidArgument(
-        fmt::format("'moe_weights' has {} elements; kernels read less than 2^32", moe_entries(pattern, call)));
+        fmt::format("'moe_weights' has {} elements; kernels read less than 2^32", moe_entries(pattern, size, tensors)));
   }
 }
 
-void validate_scales(const Pattern& pattern, const Call& call) {
-  const std::size_t needed = pattern.scale_out_bytes(call.hidden, call.tokens);
-  if (call.scale_out_bytes >= needed) return;
+void validate_scales(const Pattern& pattern, const CallSize& size, const CallTensors& tensors) {
+  const std::size_t needed = pattern.scale_out_bytes(size.hidden, size.tokens);
+  if (tensors.scale_out_bytes >= needed) return;
   throw InvalidArgument(fmt::format(
       "'scale_out' has {} bytes (scale_out_bytes); '{}' writes {} for {} tokens of hidden={}, padding included",
-      call.scale_out_bytes, pattern.name, needed, call.tokens, call.hidden));
+      tensors.scale_out_bytes, pattern.name, needed, size.tokens, size.hidden));
 }
 
 }  // namespace
 
-TensorRanges tensor_ranges(const Pattern& pattern, const Call& call) {
+TensorRanges tensor_ranges(const Pattern& pattern, const CallSize& size, const CallTensors& tensors) {
   TensorRanges ranges;
   const auto add = [&](std::string_view name, std::optional<Tensor> tensor, const void* pointer, std::uintptr_t bytes,
                        std::size_t alignment) {
@@ -191,66 +193,67 @@ TensorRanges tensor_ranges(const Pattern& pattern, const Call& call) {
                                     !tensor || is_read_in_vectors(*tensor),
                                     tensor && is_written(*tensor)};
   };
-  const std::uintptr_t rows = input_rows(pattern, call);
-  if (rows != 0 || call.input != nullptr) {
-    const std::uintptr_t row = static_cast<std::uintptr_t>(call.hidden) * element_bytes(call.dtype);
-    add("input", std::nullopt, call.input, rows * row, element_bytes(call.dtype));
+  const std::uintptr_t rows = input_rows(pattern, size, tensors);
+  if (rows != 0 || tensors.input != nullptr) {
+    const std::uintptr_t row = static_cast<std::uintptr_t>(size.hidden) * element_bytes(size.dtype);
+    add("input", std::nullopt, tensors.input, rows * row, element_bytes(size.dtype));
   }
   for (std::size_t i = 0; i < tensor_count; ++i) {
     const auto tensor = static_cast<Tensor>(i);
-    const void* pointer = pointer_of(call, tensor);
+    const void* pointer = pointer_of(tensors, tensor);
     // Most of them are absent: that is asked first.
     if (!(pointer != nullptr ? pattern.uses(tensor) : pattern.needs(tensor))) continue;
-    add(to_string(tensor), tensor, pointer, bytes_of(pattern, call, tensor), element_alignment(call, tensor));
+    add(to_string(tensor), tensor, pointer, bytes_of(pattern, size, tensors, tensor),
+        element_alignment(size, tensors, tensor));
   }
   return ranges;
 }
 
-void set_pointer(Call& call, std::optional<Tensor> tensor, void* pointer) noexcept {
+void set_pointer(CallTensors& tensors, std::optional<Tensor> tensor, void* pointer) noexcept {
   if (!tensor) {
-    call.input = pointer;
+    tensors.input = pointer;
     return;
   }
   switch (*tensor) {
     case Tensor::output:
-      call.output = pointer;
+      tensors.output = pointer;
       return;
     case Tensor::residual_in:
-      call.residual_in = pointer;
+      tensors.residual_in = pointer;
       return;
     case Tensor::residual_out:
-      call.residual_out = pointer;
+      tensors.residual_out = pointer;
       return;
     case Tensor::gamma:
-      call.gamma = pointer;
+      tensors.gamma = pointer;
       return;
     case Tensor::norm_out:
-      call.norm_out = pointer;
+      tensors.norm_out = pointer;
       return;
     case Tensor::quant_out:
-      call.quant_out = pointer;
+      tensors.quant_out = pointer;
       return;
     case Tensor::scale_in:
-      call.scale_in = static_cast<const float*>(pointer);
+      tensors.scale_in = static_cast<const float*>(pointer);
       return;
     case Tensor::scale_out:
-      call.scale_out = pointer;
+      tensors.scale_out = pointer;
       return;
     case Tensor::moe_weights:
-      call.moe_weights = pointer;
+      tensors.moe_weights = pointer;
       return;
     case Tensor::moe_row_map:
-      call.moe_row_map = static_cast<const int*>(pointer);
+      tensors.moe_row_map = static_cast<const int*>(pointer);
       return;
     case Tensor::moe_shared:
-      call.moe_shared = pointer;
+      tensors.moe_shared = pointer;
       return;
   }
 }
 
-TensorRanges validate_tensors(const Pattern& pattern, const Call& call) {
-  if (pattern.needs(Tensor::moe_weights)) validate_moe(pattern, call);
-  const TensorRanges ranges = tensor_ranges(pattern, call);
+TensorRanges validate_tensors(const Pattern& pattern, const CallSize& size, const CallTensors& tensors) {
+  if (pattern.needs(Tensor::moe_weights)) validate_moe(pattern, size, tensors);
+  const TensorRanges ranges = tensor_ranges(pattern, size, tensors);
   for (std::size_t i = 0; i < ranges.count; ++i) {
     const TensorRange& range = ranges.items[i];
     if (range.begin == 0) refuse_null(pattern, range);
@@ -263,8 +266,8 @@ TensorRanges validate_tensors(const Pattern& pattern, const Call& call) {
       }
     }
   }
-  if (pattern.needs(Tensor::scale_out)) validate_scales(pattern, call);
-  if (pattern.has(PartKind::norm)) validate_norm(call);
+  if (pattern.needs(Tensor::scale_out)) validate_scales(pattern, size, tensors);
+  if (pattern.has(PartKind::norm)) validate_norm(tensors);
   return ranges;
 }
 
@@ -307,14 +310,8 @@ std::size_t scale_out_bytes(std::string_view pattern, int hidden, std::int64_t t
   return sized(pattern, hidden, tokens).scale_out_bytes(hidden, tokens);
 }
 
-void PointerCheck::require_device_memory(const Pattern& pattern, const Call& call) {
-  if (call.input != nullptr) require_device_memory("input", call.input);
-  for (const std::vector<Tensor>* tensors : {&pattern.required, &pattern.optional}) {
-    for (const Tensor tensor : *tensors) {
-      const void* pointer = pointer_of(call, tensor);
-      if (pointer != nullptr) require_device_memory(to_string(tensor), pointer);
-    }
-  }
+void PointerCheck::require_device_memory(const TensorRanges& ranges) {
+  for (const TensorRange& range : ranges) require_device_memory(range.name, reinterpret_cast<const void*>(range.begin));
 }
 
 void PointerCheck::require_device_memory(std::string_view name, const void* pointer) {

@@ -12,6 +12,14 @@
 
 namespace arbiter {
 
+/// The size of a call's message: rows of a pattern, or a plain message as rows of one element.
+struct CallSize {
+  Dtype dtype = Dtype::bf16;
+  int hidden = 0;
+  std::int64_t tokens = 0;
+  std::int64_t elements() const noexcept { return tokens * hidden; }
+};
+
 /// One tensor of a call. An address that is not that of a vector is legal, and needs a copy where kernels read vectors.
 struct TensorRange {
   std::string_view name;
@@ -37,13 +45,13 @@ struct TensorRanges {
 
 /// The tensors that the pattern needs, and those of its optional ones that the call gives. The same ones in the same
 /// order for calls that differ in nothing but addresses.
-TensorRanges tensor_ranges(const Pattern&, const Call&);
+TensorRanges tensor_ranges(const Pattern&, const CallSize&, const CallTensors&);
 /// Puts another tensor in the place of one that tensor_ranges() named.
-void set_pointer(Call&, std::optional<Tensor>, void*) noexcept;
+void set_pointer(CallTensors&, std::optional<Tensor>, void*) noexcept;
 
 /// Tensors that the pattern uses: present unless optional, aligned to their elements, large enough, and not overlapping
 /// except where they may be the same. Scalars: in range. Pure; no allocation unless it throws InvalidArgument.
-TensorRanges validate_tensors(const Pattern&, const Call&);
+TensorRanges validate_tensors(const Pattern&, const CallSize&, const CallTensors&);
 
 /// A family that prepare() can accept at all. Throws InvalidArgument.
 void validate_family(const Catalogue&, const ProblemFamily&);
@@ -53,8 +61,8 @@ class PointerCheck {
  public:
   explicit PointerCheck(Device& device) : device_(device) {}
 
-  /// Every tensor that the call gives lies in this device's memory. Throws InvalidArgument.
-  void require_device_memory(const Pattern&, const Call&);
+  /// Every tensor of a call lies in this device's memory. Throws InvalidArgument.
+  void require_device_memory(const TensorRanges&);
   void require_device_memory(std::string_view name, const void* pointer);
 
  private:

@@ -58,17 +58,6 @@ std::unique_ptr<Group> make_agreed_group(std::shared_ptr<Bootstrap> bootstrap, s
                      options.make_nccl, warn});
 }
 
-/// Tensors with their size, as what enqueues calls takes them.
-Call call_of(const CallTensors& tensors, std::string_view pattern, Dtype dtype, int hidden, std::int64_t tokens) {
-  Call call;
-  static_cast<CallTensors&>(call) = tensors;
-  call.pattern = pattern;
-  call.dtype = dtype;
-  call.hidden = hidden;
-  call.tokens = tokens;
-  return call;
-}
-
 }  // namespace
 
 Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device,
@@ -84,8 +73,8 @@ Communicator::Impl::Impl(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<D
       startup{startup_budget(options), {}, false} {
   group->provide(decisions.kernels);
   for (const Dtype dtype : {Dtype::bf16, Dtype::fp16, Dtype::fp32}) {
-    nccl_fallback[static_cast<std::size_t>(dtype)] =
-        &counters.of({std::string(plain_pattern), dtype, 0, 0, Mode::graph}, "nccl/classic", Rule::fallback);
+    nccl_fallback[static_cast<std::size_t>(dtype)] = &counters.of(
+        {std::string(plain_pattern), dtype, 0, 0, Mode::graph}, CandidateSpec::classic_nccl().name(), Rule::fallback);
   }
   if (group->rank() != 0) return;
   say_what_there_is();
@@ -114,9 +103,8 @@ void Communicator::Impl::say_what_there_is() const {
       version(), group->size(), device.name, to_string(group->device().kind()),
       or_why_not(provider ? std::string(to_string(*provider)) : "not needed", can.symmetric_reason),
       or_why_not("usable", can.multicast_reason),
-      or_why_not(
-          nccl_waits ? can.environment.nccl_version + " when it is needed" : can.environment.nccl_version,
-          can.nccl_reason),
+      or_why_not(nccl_waits ? can.environment.nccl_version + " when it is needed" : can.environment.nccl_version,
+                 can.nccl_reason),
       options.variables.off ? "off" : to_string(options.variables.backend), to_string(options.variables.numerics),
       options.candidate.empty() ? "no candidate" : options.candidate));
 }
@@ -161,20 +149,20 @@ void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensor
     return;
   }
   if (tokens == 0) return;
-  const Call call = call_of(tensors, family.pattern, family.dtype, family.hidden, tokens);
-  const TensorRanges ranges = validate_tensors(found.pattern(), call);
+  const CallSize size{family.dtype, family.hidden, tokens};
+  const TensorRanges ranges = validate_tensors(found.pattern(), size, tensors);
   if (mode == Mode::eager) {
-    if (options.check_pointers) pointers.require_device_memory(found.pattern(), call);
+    if (options.check_pointers) pointers.require_device_memory(ranges);
   } else {
     captured = true;
   }
   const ProfilerRange range(profiler, tokens, [&] { return found.candidate(tokens).record().name; });
   if (AlignedCopies::needed(ranges)) [[unlikely]] {
-    const Call aligned = copies.begin(found.pattern(), call, family.max_tokens, stream);
-    found.candidate(tokens).enqueue(aligned, stream);
-    copies.end(found.pattern(), call, aligned, stream);
+    const CallTensors aligned = copies.begin(found.pattern(), size, tensors, family.max_tokens, stream);
+    found.candidate(tokens).enqueue(aligned, size.elements(), stream);
+    copies.end(found.pattern(), size, tensors, aligned, stream);
   } else {
-    found.candidate(tokens).enqueue(call, stream);
+    found.candidate(tokens).enqueue(tensors, size.elements(), stream);
   }
   found.served(tokens).count();
   group->check();
@@ -187,39 +175,39 @@ void Communicator::Impl::run_plain(const FamilyTable* found, const CallTensors& 
   if (found == nullptr) found = table.covering(plain_pattern, dtype, elements, mode);
   const Route route = route_plain(found, dtype, elements);
   const Pattern& pattern = found != nullptr ? found->pattern() : plain;
-  const Call call = call_of(tensors, plain_pattern, dtype, 1, elements);
-  validate_tensors(pattern, call);
+  const TensorRanges ranges = validate_tensors(pattern, {dtype, 1, elements}, tensors);
   if (mode == Mode::eager) {
-    if (options.check_pointers) pointers.require_device_memory(pattern, call);
+    if (options.check_pointers) pointers.require_device_memory(ranges);
   } else {
     captured = true;
   }
   const ProfilerRange range(profiler, elements, [&] {
     const bool prepared = route.way == Way::candidate || route.way == Way::padded;
-    return prepared ? route.candidate->record().name : std::string(route.way == Way::nccl ? "nccl/classic" : "copy");
+    if (prepared) return route.candidate->record().name;
+    return route.way == Way::nccl ? CandidateSpec::classic_nccl().name() : CandidateSpec{}.algorithm();
   });
   switch (route.way) {
     case Way::nothing:
       break;
     case Way::copy:
-      if (call.input != call.output) {
+      if (tensors.input != tensors.output) {
         const std::size_t bytes = static_cast<std::size_t>(elements) * element_bytes(dtype);
-        group->device().copy(call.output, call.input, bytes, stream);
+        group->device().copy(tensors.output, tensors.input, bytes, stream);
       }
       break;
     case Way::candidate:
       // What this rank's pointers are like is its own matter: the exchange stays the same on all ranks.
       if (!route.candidate->spec().kernel ||
-          (is_aligned(call.input, vector_bytes) && is_aligned(call.output, vector_bytes))) {
-        route.candidate->enqueue(call, stream);
+          (is_aligned(tensors.input, vector_bytes) && is_aligned(tensors.output, vector_bytes))) {
+        route.candidate->enqueue(tensors, elements, stream);
         break;
       }
       [[fallthrough]];
     case Way::padded:
-      run_staged(call, *route.candidate, stream);
+      run_staged(tensors, dtype, elements, *route.candidate, stream);
       break;
     case Way::nccl:
-      group->nccl()->all_reduce(call.input, call.output, static_cast<std::size_t>(elements), dtype, stream);
+      group->nccl()->all_reduce(tensors.input, tensors.output, static_cast<std::size_t>(elements), dtype, stream);
       break;
   }
   if (route.counter != nullptr) route.counter->count();
@@ -228,18 +216,18 @@ void Communicator::Impl::run_plain(const FamilyTable* found, const CallTensors& 
 
 /// In place on an aligned copy, which was reserved by prepare(). What an earlier message left behind the last element
 /// is added up too, and never read.
-void Communicator::Impl::run_staged(const Call& call, RunnableCandidate& candidate, StreamHandle stream) {
+void Communicator::Impl::run_staged(const CallTensors& tensors, Dtype dtype, std::int64_t elements,
+                                    RunnableCandidate& candidate, StreamHandle stream) {
   Device& device = group->device();
-  const std::size_t bytes = static_cast<std::size_t>(call.tokens) * element_bytes(call.dtype);
-  const std::size_t padded = message_vectors(call.tokens, 1, call.dtype) * vector_bytes;
+  const std::size_t bytes = static_cast<std::size_t>(elements) * element_bytes(dtype);
+  const std::size_t padded = message_vectors(elements, 1, dtype) * vector_bytes;
   auto* copy = static_cast<unsigned char*>(group->workspace().scratch());
-  device.copy(copy, call.input, bytes, stream);
-  Call whole = call;
-  whole.tokens = static_cast<std::int64_t>(padded / element_bytes(call.dtype));
+  device.copy(copy, tensors.input, bytes, stream);
+  CallTensors whole;
   whole.input = copy;
   whole.output = copy;
-  candidate.enqueue(whole, stream);
-  device.copy(call.output, copy, bytes, stream);
+  candidate.enqueue(whole, static_cast<std::int64_t>(padded / element_bytes(dtype)), stream);
+  device.copy(tensors.output, copy, bytes, stream);
 }
 
 // ---- The public face ------------------------------------------------------------------------------------------------

@@ -55,6 +55,15 @@ Route Communicator::Impl::route_plain(const FamilyTable* found, Dtype dtype, std
   return route;
 }
 
+namespace {
+
+/// Of what has no kernel, and so no source.
+Candidate record_of(const CandidateSpec& spec, Numerics numerics) {
+  return {spec.backend(), spec.algorithm(), spec.name(), numerics, ""};
+}
+
+}  // namespace
+
 Explanation Communicator::Impl::explain(const Route& route, Dtype dtype, std::int64_t elements) const {
   const std::uint64_t bytes = static_cast<std::uint64_t>(elements) * element_bytes(dtype);
   Explanation explanation;
@@ -66,7 +75,7 @@ Explanation Communicator::Impl::explain(const Route& route, Dtype dtype, std::in
     case Way::copy:
       if (route.chosen != nullptr) break;
       explanation.reason = "a single rank has nothing to exchange";
-      explanation.candidate = {Backend::automatic, "copy", "auto/copy", Numerics::rank_order_fp32, ""};
+      explanation.candidate = record_of(CandidateSpec{}, Numerics::rank_order_fp32);
       break;
     case Way::padded:
       explanation.rule = Rule::fallback;
@@ -76,7 +85,7 @@ Explanation Communicator::Impl::explain(const Route& route, Dtype dtype, std::in
       break;
     case Way::nccl:
       explanation = {};
-      explanation.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
+      explanation.candidate = record_of(CandidateSpec::classic_nccl(), Numerics::nccl);
       explanation.reason = route.chosen != nullptr
                                ? fmt::format("{} bytes are not a multiple of 16", bytes)
                                : fmt::format("no prepared allreduce covers {} bytes of {}", bytes, to_string(dtype));

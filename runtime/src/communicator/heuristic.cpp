@@ -188,8 +188,7 @@ class Chooser {
   std::optional<CandidateSpec> nccl() const {
     if (!group_.nccl_reason.empty() || !allows(policy_.numerics, Numerics::nccl)) return std::nullopt;
     if (policy_.backend != Backend::automatic && policy_.backend != Backend::nccl) return std::nullopt;
-    CandidateSpec spec;
-    spec.nccl = "classic";
+    const CandidateSpec spec = CandidateSpec::classic_nccl();
     if (plain_) return usable_(spec) ? std::optional(spec) : std::nullopt;
     return completed(spec);
   }

@@ -71,7 +71,7 @@ struct Communicator::Impl {
   bool captured = false;  // a call was captured: memory that kernels use must not move any more
 
  private:
-  void run_staged(const Call&, RunnableCandidate&, StreamHandle);
+  void run_staged(const CallTensors&, Dtype, std::int64_t elements, RunnableCandidate&, StreamHandle);
 
   /// Is the family one that nobody serves, because Arbiter is off? Then its calls are refused from here on.
   bool switch_off(const ProblemFamily&);

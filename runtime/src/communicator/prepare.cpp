@@ -102,7 +102,7 @@ bool Communicator::Impl::wait_for_nccl(const std::vector<Plan>& plans) {
   if (group->size() == 1 || group->nccl() != nullptr || !group->capabilities().has_nccl()) return false;
   const bool needed = std::any_of(plans.begin(), plans.end(), [](const Plan& plan) {
     return std::any_of(plan.second.begin(), plan.second.end(),
-                       [](const PlannedInterval& interval) { return !interval.spec.nccl.empty(); });
+                       [](const PlannedInterval& interval) { return interval.spec.nccl.has_value(); });
   });
   if (needed) group->require_nccl();
   return needed;
@@ -137,7 +137,7 @@ std::vector<Communicator::Impl::Plan> Communicator::Impl::resolve_and_load(const
         if (any_captured && arbiter::scratch_bytes(interval.spec, sized) > group->workspace().scratch_bytes()) {
           refuse_to_move("scratch memory");
         }
-        if (any_captured && interval.spec.nccl == "symmetric" &&
+        if (any_captured && interval.spec.nccl == NcclKind::symmetric &&
             message_vectors(sized.max_tokens, sized.hidden, sized.dtype) * vector_bytes >
                 group->nccl_symmetric_bytes()) {
           refuse_to_move("NCCL's symmetric window");
@@ -237,7 +237,7 @@ void Communicator::Impl::warm_nccl(const std::vector<Plan>& plans) {
     for (const PlannedInterval& interval : intervals) {
       if (interval.spec.kernel) continue;
       largest = std::max(largest, bytes_of(interval.tokens_max));
-      if (interval.spec.nccl == "classic" && !interval.spec.forced.forces()) continue;
+      if (interval.spec.nccl == NcclKind::classic && !interval.spec.forced.forces()) continue;
       add(family.dtype, bytes_of(interval.tokens_min), bytes_of(interval.tokens_max), &interval.spec);
     }
     std::size_t& warm = nccl_warm_bytes[static_cast<std::size_t>(family.dtype)];

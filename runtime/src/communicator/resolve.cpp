@@ -128,7 +128,7 @@ std::string Resolver::obstacle(const CandidateSpec& spec) const {
     if (const auto reason = unavailable(*group_.catalogue, **variant, group_.limits)) return *reason;
   }
   if (spec.kernel && !group_.symmetric_provider) return "it needs symmetric memory: " + group_.symmetric_reason;
-  if (!spec.nccl.empty() && !group_.nccl_reason.empty()) return "it needs NCCL: " + group_.nccl_reason;
+  if (spec.nccl && !group_.nccl_reason.empty()) return "it needs NCCL: " + group_.nccl_reason;
   return {};
 }
 

@@ -17,7 +17,7 @@ class SwitchedOff final : public RunnableCandidate {
   WorkspaceNeeds needs(std::int64_t) const override { return {}; }
   int block_limit() const noexcept override { return 0; }
   void agreed(int) override {}
-  void enqueue(const Call&, StreamHandle) override {
+  void enqueue(const CallTensors&, std::int64_t, StreamHandle) override {
     throw Unsupported(
         "Arbiter is switched off (ARBITER_BACKEND=off, or backend 'off' in the options), and NCCL has no '" + pattern_ +
         "' here: can_use() says so in advance");

@@ -144,7 +144,7 @@ TEST(Candidates, EnumerationIsEqualOnAllRanksAndEveryNameParses) {
       for (const Excluded& item : excluded) EXPECT_FALSE(item.reason.empty()) << item.variant.name();
       for (const CandidateSpec& spec : candidates) {
         EXPECT_EQ(CandidateSpec::parse(group->catalogue(), spec.name(), family, 3), spec) << spec.name();
-        EXPECT_TRUE(spec.nccl.empty()) << "NCCL on the CPU device";
+        EXPECT_FALSE(spec.nccl) << "NCCL on the CPU device";
         names[static_cast<std::size_t>(context.rank)].push_back(std::string(pattern) + " " + spec.name());
       }
     }
@@ -246,7 +246,7 @@ TEST(Candidates, WhatTheDeviceCannotDoIsRefusedWithItsReason) {
     const auto group = make_group(context.bootstrap, context.device, quiet_group_options());
     const ProblemFamily family{"allreduce", Dtype::bf16, 4096, 32, Mode::graph};
     CandidateSpec nccl;
-    nccl.nccl = "classic";
+    nccl.nccl = NcclKind::classic;
     const std::string no_nccl = test::message_of<Unsupported>([&] { load_candidate(*group, nccl, family); });
     EXPECT_NE(no_nccl.find("CPU device"), std::string::npos) << no_nccl;
     CandidateSpec other_world = heuristic(group->capabilities(), family, 1);

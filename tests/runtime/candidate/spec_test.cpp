@@ -60,9 +60,9 @@ TEST(CandidateSpec, UnfusedAndNcclSurviveTheRoundTrip) {
   kernel.kernel = plain.variants.front();
   kernel.max_blocks = 8;
   CandidateSpec classic;
-  classic.nccl = "classic";
+  classic.nccl = NcclKind::classic;
   CandidateSpec symmetric;
-  symmetric.nccl = "symmetric";
+  symmetric.nccl = NcclKind::symmetric;
   for (CandidateSpec spec : {kernel, classic, symmetric}) {
     spec.epilogue = epilogues.variants.front();
     EXPECT_NE(spec.name().find("+epilogue:"), std::string::npos) << spec.name();
@@ -124,7 +124,7 @@ TEST(CandidateSpec, RefusesBadNamesAndSaysWhy) {
 
 TEST(CandidateSpec, NoPrefixOrMutationCrashes) {
   CandidateSpec spec;
-  spec.nccl = "classic";
+  spec.nccl = NcclKind::classic;
   const ProblemFamily family = fused_family();
   spec.epilogue =
       enumerate_standalone(catalogue(), family.pattern, family.dtype, family.hidden, {90, 1024, {}}).variants.front();

@@ -10,7 +10,7 @@ namespace {
 
 CandidateSpec spec_number(int n) {
   CandidateSpec spec;
-  spec.nccl = "classic";
+  spec.nccl = NcclKind::classic;
   spec.max_blocks = n;
   return spec;
 }
@@ -68,7 +68,7 @@ class NamedCandidate final : public RunnableCandidate {
   WorkspaceNeeds needs(std::int64_t) const override { return {}; }
   int block_limit() const noexcept override { return 1; }
   void agreed(int) override {}
-  void enqueue(const Call&, StreamHandle) override {}
+  void enqueue(const CallTensors&, std::int64_t, StreamHandle) override {}
 
  private:
   CandidateSpec spec_;

@@ -46,7 +46,7 @@ std::string refusal(std::string_view pattern, const std::function<void(Call&)>& 
   Call call = sound(pattern, dtype);
   spoil(call);
   try {
-    validate_tensors(Catalogue::builtin().pattern(pattern), call);
+    validate_tensors(Catalogue::builtin().pattern(pattern), {call.dtype, call.hidden, call.tokens}, call);
     return "";
   } catch (const InvalidArgument& error) {
     return error.what();

@@ -254,8 +254,7 @@ TEST(Resolve, WhatCannotBeUsedIsIgnoredWithItsReason) {
 
 /// A decision for NCCL with this configuration, plain or with the stand-alone epilogue behind it.
 Decision forced_decision(const GroupCapabilities& group, const ProblemFamily& family, const char* configuration) {
-  CandidateSpec spec;
-  spec.nccl = "classic";
+  CandidateSpec spec = CandidateSpec::classic_nccl();
   spec.forced = NcclConfiguration::parse(configuration);
   if (family.pattern != "allreduce") {
     spec.epilogue = enumerate_standalone(*group.catalogue, family.pattern, family.dtype, family.hidden, group.limits)
@@ -278,7 +277,7 @@ TEST(Resolve, WithoutThePluginADecisionForForcedNcclIsNcclAsItChooses) {
       Resolver resolver(group, sets, {});
       const std::vector<PlannedInterval> plan = resolver.plan(family, {});
       EXPECT_EQ(text(plan), "1-32 decision classic; 33-64 heuristic oneshot_push");
-      EXPECT_EQ(plan[0].spec.nccl, "classic");
+      EXPECT_EQ(plan[0].spec.nccl, NcclKind::classic);
       EXPECT_FALSE(plan[0].spec.forced.forces());
       EXPECT_EQ(plan[0].spec.epilogue.has_value(), family.pattern != "allreduce") << "nothing else is left out";
       EXPECT_NE(plan[0].reason.find("cannot be told to use algo=ring"), std::string::npos) << plan[0].reason;
@@ -397,7 +396,7 @@ TEST(Resolve, StrictNumericsLeavesOtherClassesOut) {
 
 TEST(Resolve, EightBitTransportServesOnlyWhereItIsAllowed) {
   with_group(
-      [](Group& group) {
+      [](const GroupCapabilities& group) {
         const ProblemFamily family = plain_family();
         Decision lossy = decision(group, family, 1, 16, "oneshot_push_fp8");
         lossy.candidate.numerics = Numerics::fp8_transport;
@@ -407,7 +406,7 @@ TEST(Resolve, EightBitTransportServesOnlyWhereItIsAllowed) {
         alone.tokens_min = 17;
         alone.tokens_max = 64;
         alone.runner_up.reset();
-        const std::vector<DecisionSet> sets = {{group.environment(), {lossy, alone}}};
+        const std::vector<DecisionSet> sets = {{group.environment, {lossy, alone}}};
         const auto planned = [&](NumericsPolicy numerics) {
           return Resolver(group, sets, {Backend::automatic, numerics}).plan(family, {});
         };
@@ -433,7 +432,7 @@ TEST(Resolve, EightBitTransportServesOnlyWhereItIsAllowed) {
 }
 
 TEST(Resolve, TheBuiltInChoiceSends8BitsOnlyForManyBytesAndOnlyIfItMay) {
-  with_group([](Group& group) {
+  with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family(8192, 4096);
     const auto planned = [&](NumericsPolicy numerics) {
       return Resolver(group, {}, {Backend::automatic, numerics}).plan(family, {});

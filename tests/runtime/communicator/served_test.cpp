@@ -26,7 +26,7 @@ void expect_nccl(const GroupCapabilities& group, const std::function<bool(const 
     const std::vector<HeuristicStep> steps = heuristic_steps(group, family, {}, usable, &why_not);
     ASSERT_FALSE(steps.empty()) << name << ": " << why_not;
     const CandidateSpec& spec = steps.front().spec;
-    EXPECT_EQ(spec.nccl, "classic") << name;
+    EXPECT_EQ(spec.nccl, NcclKind::classic) << name;
     const Pattern pattern = Catalogue::builtin().pattern(name);
     EXPECT_EQ(spec.prologue.has_value(), pattern.has(PartKind::prologue)) << name;
     EXPECT_EQ(spec.epilogue.has_value(), pattern.has_stages()) << name;
@@ -74,7 +74,7 @@ std::vector<std::string> chosen(const GroupCapabilities& group, const std::strin
   for (const HeuristicStep& step : heuristic_steps(group, family, {}, usable, nullptr)) {
     names.push_back(step.spec.kernel
                         ? std::string(to_string(step.spec.kernel->backend)) + "/" + step.spec.kernel->algorithm
-                        : step.spec.nccl);
+                        : step.spec.algorithm());
   }
   return names;
 }

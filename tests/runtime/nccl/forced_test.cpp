@@ -108,8 +108,7 @@ void run_candidates(Bootstrap& given) {
     if (spec.forced.forces()) requests.push_back({spec, family});
   }
   EXPECT_GE(requests.size(), 24U);
-  CandidateSpec absent;
-  absent.nccl = "classic";
+  CandidateSpec absent = CandidateSpec::classic_nccl();
   absent.forced = NcclConfiguration::parse("algo=nvls_tree,channels=4,proto=ll");
   requests.push_back({absent, family});
   const std::vector<LoadResult> loaded = load_on_all_ranks(*group, requests);

@@ -75,16 +75,18 @@ TEST(Conformance, ACaseThatFailsOrHangsDoesNotEndTheRun) {
     std::unique_ptr<RunnableCandidate> real = load_candidate(group, spec, family);
     if (spec.algorithm() == "oneshot_push") {
       return std::unique_ptr<RunnableCandidate>(std::make_unique<Misbehaving>(
-          std::move(real), [&group](RunnableCandidate& candidate, const Call& call, StreamHandle stream) {
-            if (group.rank() != 1) candidate.enqueue(call, stream);
+          std::move(real), [&group](RunnableCandidate& candidate, const CallTensors& tensors, std::int64_t elements,
+                                    StreamHandle stream) {
+            if (group.rank() != 1) candidate.enqueue(tensors, elements, stream);
           }));
     }
     if (spec.algorithm() == "twoshot_push") {
       return std::unique_ptr<RunnableCandidate>(std::make_unique<Misbehaving>(
-          std::move(real), [&group](RunnableCandidate& candidate, const Call& call, StreamHandle stream) {
-            candidate.enqueue(call, stream);
+          std::move(real), [&group](RunnableCandidate& candidate, const CallTensors& tensors, std::int64_t elements,
+                                    StreamHandle stream) {
+            candidate.enqueue(tensors, elements, stream);
             group.device().synchronize(stream);
-            void* written = call.output != nullptr ? call.output : call.norm_out;
+            void* written = tensors.output != nullptr ? tensors.output : tensors.norm_out;
             if (group.rank() == 1) static_cast<unsigned char*>(written)[5] ^= 2;
           }));
     }

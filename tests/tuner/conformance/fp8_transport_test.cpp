@@ -52,7 +52,7 @@ TEST(Fp8Transport, FlatMessagesOfAnyLengthAndWhatIsNotFinite) {
       for (const int hidden : {8, 200, 256}) {
         const ProblemFamily family{"allreduce", dtype, hidden, 330, Mode::graph};
         Verifier verifier(group, family);
-        for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) {
+        for (const CandidateSpec& spec : enumerate_candidates(group.capabilities(), family, {})) {
           if (numerics_of(group.catalogue(), spec) != Numerics::fp8_transport || spec.max_blocks != 0) continue;
           if (spec.kernel->parameter("threads") != 128) continue;
           const LoadRequest request{spec, family};
@@ -83,7 +83,7 @@ TEST(Fp8Transport, AResultThatWasNotRoundedIsNoticed) {
   on_groups(2, [](Group& group) {
     const ProblemFamily family{"allreduce", Dtype::bf16, 256, 16, Mode::graph};
     Verifier verifier(group, family);
-    for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) {
+    for (const CandidateSpec& spec : enumerate_candidates(group.capabilities(), family, {})) {
       if (spec.algorithm() != "oneshot_push") continue;
       const LoadRequest request{spec, family};
       LoadResult loaded = std::move(load_on_all_ranks(group, {&request, 1}).front());

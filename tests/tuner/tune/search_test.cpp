@@ -24,7 +24,7 @@ CandidateSpec spec(const std::string& algorithm, int threads, int vectors, int b
 
 CandidateSpec nccl() {
   CandidateSpec result;
-  result.nccl = "classic";
+  result.nccl = NcclKind::classic;
   return result;
 }
 

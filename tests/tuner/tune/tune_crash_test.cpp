@@ -151,7 +151,7 @@ std::function<void(Group&, TuneOptions&)> deadly(const std::string& algorithm) {
       LoadResult result = load(group, spec, family);
       if (spec.algorithm() == algorithm) {
         result.candidate = std::make_unique<Misbehaving>(
-            std::move(result.candidate), [&group](RunnableCandidate&, const Call&, StreamHandle) {
+            std::move(result.candidate), [&group](RunnableCandidate&, const CallTensors&, std::int64_t, StreamHandle) {
               group.bootstrap().barrier();  // so that no rank is still writing to the database
               ::_exit(9);
             });
@@ -223,7 +223,8 @@ TEST(TuneCrash, WhatFailedForWantOfMemoryIsTriedAgain) {
         LoadResult result = load(group, spec, family);
         if (spec.algorithm() == algorithm) {
           result.candidate = std::make_unique<Misbehaving>(
-              std::move(result.candidate), [fail](RunnableCandidate&, const Call&, StreamHandle) { fail(); });
+              std::move(result.candidate),
+              [fail](RunnableCandidate&, const CallTensors&, std::int64_t, StreamHandle) { fail(); });
         }
         return result;
       };
@@ -256,7 +257,7 @@ TEST(TuneCrash, WhatFailsByItselfIsNotTriedAgain) {
       LoadResult result = load(group, spec, family);
       if (spec.algorithm() == "twoshot_push") {
         result.candidate = std::make_unique<Misbehaving>(
-            std::move(result.candidate), [](RunnableCandidate&, const Call&, StreamHandle) {
+            std::move(result.candidate), [](RunnableCandidate&, const CallTensors&, std::int64_t, StreamHandle) {
               throw std::system_error(EINVAL, std::generic_category(), "a launch");
             });
       }
@@ -324,8 +325,9 @@ TEST(TuneCrash, ALostDeviceIsBlamedOnTheCandidate) {
       LoadResult result = load(group, spec, family);
       if (spec.algorithm() == "twoshot_push") {
         result.candidate = std::make_unique<Misbehaving>(
-            std::move(result.candidate), [&](RunnableCandidate& real, const Call& call, StreamHandle stream) {
-              if (!lose) return real.enqueue(call, stream);
+            std::move(result.candidate),
+            [&](RunnableCandidate& real, const CallTensors& tensors, std::int64_t elements, StreamHandle stream) {
+              if (!lose) return real.enqueue(tensors, elements, stream);
               static_cast<ClockworkDevice&>(group.device()).lose();
               throw DeviceError("an illegal memory access was encountered");
             });
@@ -369,9 +371,10 @@ TEST(TuneCrash, WhatIsStuckIsReportedByName) {
       LoadResult loaded = load(g, spec, family);
       if (spec.algorithm() == "twoshot_push") {
         loaded.candidate = std::make_unique<Misbehaving>(
-            std::move(loaded.candidate), [&](RunnableCandidate& real, const Call& call, StreamHandle stream) {
+            std::move(loaded.candidate),
+            [&](RunnableCandidate& real, const CallTensors& tensors, std::int64_t elements, StreamHandle stream) {
               while (g.rank() == 1 && !go_on) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-              real.enqueue(call, stream);
+              real.enqueue(tensors, elements, stream);
             });
       }
       return loaded;

@@ -205,10 +205,11 @@ TEST(Tune, AWrongCandidateIsRecordedAndNeverChosen) {
   const TuneOptions options = small_options(folder / "tune.db");
   const TuneResult result = tune_on_two([&](Group& group) {
     TuneOptions mine = options;
-    mine.source = with_misbehaving("oneshot_push", [&group](RunnableCandidate& real, const Call& call, StreamHandle s) {
-      real.enqueue(call, s);
+    mine.source = with_misbehaving("oneshot_push", [&group](RunnableCandidate& real, const CallTensors& tensors,
+                                                            std::int64_t elements, StreamHandle s) {
+      real.enqueue(tensors, elements, s);
       group.device().synchronize(s);
-      if (group.rank() == 1) static_cast<unsigned char*>(call.output)[33] ^= 4;
+      if (group.rank() == 1) static_cast<unsigned char*>(tensors.output)[33] ^= 4;
     });
     return mine;
   });
@@ -232,10 +233,10 @@ TEST(Tune, ACandidateThatHangsCostsOneDeadlineAndTheTuneGoesOn) {
   const TuneResult result = tune_on_two(
       [&](Group& group) {
         TuneOptions mine = options;
-        mine.source =
-            with_misbehaving("oneshot_push", [&group](RunnableCandidate& real, const Call& call, StreamHandle s) {
-              if (group.rank() == 0) real.enqueue(call, s);  // rank 1 never comes
-            });
+        mine.source = with_misbehaving("oneshot_push", [&group](RunnableCandidate& real, const CallTensors& tensors,
+                                                                std::int64_t elements, StreamHandle s) {
+          if (group.rank() == 0) real.enqueue(tensors, elements, s);  // rank 1 never comes
+        });
         return mine;
       },
       milliseconds(400));
@@ -266,10 +267,11 @@ int die_in_the_middle(const TuneOptions& options, const std::string& algorithm) 
     try {
       tune_on_two([&](Group& group) {
         TuneOptions mine = options;
-        mine.source = with_misbehaving(algorithm, [&group](RunnableCandidate&, const Call&, StreamHandle) {
-          group.bootstrap().barrier();  // so that no rank is still writing to the database
-          ::_exit(9);
-        });
+        mine.source =
+            with_misbehaving(algorithm, [&group](RunnableCandidate&, const CallTensors&, std::int64_t, StreamHandle) {
+              group.bootstrap().barrier();  // so that no rank is still writing to the database
+              ::_exit(9);
+            });
         return mine;
       });
     } catch (...) {

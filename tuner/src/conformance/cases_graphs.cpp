@@ -155,11 +155,11 @@ void add_nccl_replays(CaseList& list, int replays) {
   if (!list.area_wanted("graphs")) return;
   for (const std::string_view pattern : {plain_pattern, fused_pattern}) {
     const ProblemFamily shape = list.family(pattern, Dtype::bf16, list.hidden(), 16);
-    for (const std::string name : {"classic", "symmetric"}) {
-      if (!list.algorithm_wanted("nccl", name)) continue;
+    for (const NcclKind kind : {NcclKind::classic, NcclKind::symmetric}) {
+      if (!list.algorithm_wanted("nccl", std::string(to_string(kind)))) continue;
       const std::string detail = fmt::format("capture once, replay {} times, with new inputs each time", replays);
       const std::vector<CandidateSpec> specs = enumerate_candidates(list.group().capabilities(), shape, {});
-      const auto found = std::find_if(specs.begin(), specs.end(), [&](const auto& spec) { return spec.nccl == name; });
+      const auto found = std::find_if(specs.begin(), specs.end(), [&](const auto& spec) { return spec.nccl == kind; });
       if (found != specs.end()) {
         list.add_candidate("graphs", *found, shape, detail,
                            [replays](ConformanceBench& bench, RunnableCandidate& candidate, Verifier& verifier) {
@@ -169,7 +169,7 @@ void add_nccl_replays(CaseList& list, int replays) {
       }
       CaseResult result = list.describe("graphs", shape, detail);
       result.backend = Backend::nccl;
-      result.algorithm = name;
+      result.algorithm = to_string(kind);
       const std::string reason = list.group().capabilities().nccl_reason;
       list.add_case(std::move(result), reason.empty() ? "this NCCL has no symmetric windows" : reason, {});
     }

@@ -42,14 +42,13 @@ void add_every_variant(CaseList& list) {
 }
 
 void add_nccl(CaseList& list) {
-  if (!list.area_wanted("plain") || !list.algorithm_wanted("nccl", "classic")) return;
+  if (!list.area_wanted("plain") || !list.algorithm_wanted("nccl", CandidateSpec::classic_nccl().algorithm())) return;
   for (const Dtype dtype : all_dtypes) {
     const ProblemFamily shape = list.family(plain_pattern, dtype, list.hidden(), 64);
     CaseResult result = list.describe("plain", shape, "against float64");
     result.backend = Backend::nccl;
-    result.algorithm = "classic";
-    CandidateSpec spec;
-    spec.nccl = "classic";
+    const CandidateSpec spec = CandidateSpec::classic_nccl();
+    result.algorithm = spec.algorithm();
     result.candidate = spec.name();
     list.add_case(std::move(result), list.group().capabilities().nccl_reason, [spec, shape](ConformanceBench& bench) {
       RunnableCandidate& candidate = bench.candidate(spec, shape);

@@ -194,8 +194,7 @@ class Bench {
       contestant.result.unavailable = group_.capabilities().nccl_reason;
       return contestant;
     }
-    CandidateSpec spec;
-    spec.nccl = "classic";
+    CandidateSpec spec = CandidateSpec::classic_nccl();
     add_epilogue(spec, family);
     load(contestant, spec, family);
     return contestant;

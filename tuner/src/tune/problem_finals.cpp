@@ -105,7 +105,7 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
   std::optional<std::size_t> own, complete;
   for (const auto& [index, us] : screened_) {
     const CandidateSpec& spec = state_.space.spec(index);
-    if (spec.nccl != "classic" || !spec.fused() || !std::isfinite(us)) continue;
+    if (spec.nccl != NcclKind::classic || !spec.fused() || !std::isfinite(us)) continue;
     std::optional<std::size_t>& best_of = spec.forced.complete() ? complete : own;
     if (spec.forced.forces() && !spec.forced.complete()) continue;
     if (!best_of || us < screened_.at(*best_of)) best_of = index;

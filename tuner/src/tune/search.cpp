@@ -52,7 +52,7 @@ void SearchSpace::place(std::size_t index) {
   } else if (spec.kernel) {
     for (const auto& [axis, value] : spec.kernel->parameters) values[axis] = value;
     values["blocks"] = spec.max_blocks == 0 ? unlimited_blocks : spec.max_blocks;
-  } else if (spec.nccl == "classic") {
+  } else if (spec.nccl == NcclKind::classic) {
     values["algo"] = static_cast<long>(spec.forced.algorithm);
     values["proto"] = static_cast<long>(spec.forced.protocol);
     values["channels"] = spec.forced.channels;

@@ -17,15 +17,26 @@
 
 namespace arbiter {
 
+/// Which of NCCL's allreduces a candidate is.
+enum class NcclKind : std::uint8_t {
+  classic,   ///< of any memory
+  symmetric  ///< of NCCL's own symmetric windows, through copies
+};
+/// As it is stored: "classic", "symmetric".
+std::string_view to_string(NcclKind) noexcept;
+
 /// How a candidate is built: one allreduce (a kernel or NCCL), and, for an unfused candidate of a fused pattern, the
 /// stand-alone prologue in front of it and the stand-alone epilogue behind it, as far as the pattern has them.
 struct CandidateSpec {
-  std::optional<Variant> kernel;    ///< empty: NCCL
+  std::optional<Variant> kernel;
   int max_blocks = 0;               ///< launch axis "blocks": grid limit; 0 = all that are resident
-  std::string nccl;                 ///< "classic" or "symmetric" when there is no kernel
-  NcclConfiguration forced;         ///< of "classic": what NCCL is told to use; empty: it chooses
+  std::optional<NcclKind> nccl;     ///< when there is no kernel; without either, a lone rank's copy
+  NcclConfiguration forced;         ///< of `classic`: what NCCL is told to use; empty: it chooses
   std::optional<Variant> prologue;  ///< stand-alone kernel in front of a plain allreduce
   std::optional<Variant> epilogue;  ///< stand-alone kernel behind a plain allreduce
+
+  /// NCCL alone, as it chooses.
+  static CandidateSpec classic_nccl();
 
   Backend backend() const noexcept;
   std::string algorithm() const;
@@ -74,10 +85,13 @@ class RunnableCandidate {
   virtual int block_limit() const noexcept = 0;
   /// Collective; the second half of agree(): fixes the grid limit that every rank uses from here on.
   virtual void agreed(int block_limit) = 0;
-  /// Launches, and nothing else: no allocation, no compilation. The call must have been validated: 16-byte aligned
-  /// tensors and a message of whole 16-byte vectors, unless the candidate is plain NCCL. Throws InvalidArgument before
-  /// agree(), Unsupported when the workspace or the scratch memory is smaller than this call needs.
-  virtual void enqueue(const Call&, StreamHandle) = 0;
+  /// Launches, and nothing else: no allocation, no compilation. `elements` of the family's dtype are summed: whole rows
+  /// of its hidden size, or a plain message of any length. The call must have been validated: 16-byte aligned tensors
+  /// and a message of whole 16-byte vectors, unless the candidate is plain NCCL. Throws InvalidArgument before agree(),
+  /// Unsupported when the workspace or the scratch memory is smaller than this call needs.
+  virtual void enqueue(const CallTensors&, std::int64_t elements, StreamHandle) = 0;
+  /// The same for a call that says its size itself.
+  void enqueue(const Call& call, StreamHandle stream) { enqueue(call, call.tokens * call.hidden, stream); }
 };
 
 Numerics numerics_of(const Catalogue&, const CandidateSpec&);
