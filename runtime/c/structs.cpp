@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "arbiter/generator/tensor_table.hpp"
 #include "startup_tuner.hpp"
 
 namespace arbiter::c {
@@ -110,23 +111,12 @@ CallTensors read_tensors(const arbiter_tensors* given) {
   constexpr std::size_t first = offsetof(arbiter_tensors, moe_rows) + sizeof(std::int64_t);
   const arbiter_tensors tensors = read_struct(given, defaults, first, "arbiter_tensors", "ARBITER_TENSORS_INIT");
   CallTensors call;
-  call.input = tensors.input;
-  call.output = tensors.output;
-  call.residual_in = tensors.residual_in;
-  call.residual_out = tensors.residual_out;
-  call.gamma = tensors.gamma;
-  call.norm_out = tensors.norm_out;
+  copy_tensors(tensors, call);
   call.epsilon = tensors.epsilon;
   call.weight_bias = tensors.weight_bias;
   call.gamma_fp32 = tensors.gamma_fp32 != 0;
-  call.quant_out = tensors.quant_out;
-  call.scale_in = tensors.scale_in;
-  call.scale_out = tensors.scale_out;
   call.scale_out_bytes = tensors.scale_out_bytes;
-  call.moe_weights = tensors.moe_weights;
   call.moe_weights_fp32 = tensors.moe_weights_fp32 != 0;
-  call.moe_row_map = tensors.moe_row_map;
-  call.moe_shared = tensors.moe_shared;
   call.moe_experts = tensors.moe_experts;
   call.moe_top_k = tensors.moe_top_k;
   call.moe_rows = tensors.moe_rows;

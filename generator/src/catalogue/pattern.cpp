@@ -6,13 +6,16 @@
 #include <utility>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/tensor_table.hpp"
 
 namespace arbiter {
 namespace {
 
-constexpr std::array<std::string_view, tensor_count> tensor_names{
-    "output",   "residual_in", "residual_out", "gamma",       "norm_out",  "quant_out",
-    "scale_in", "scale_out",   "moe_weights",  "moe_row_map", "moe_shared"};
+constexpr std::array<std::string_view, tensor_count> tensor_names = [] {
+  std::array<std::string_view, tensor_count> names;
+  for (std::size_t i = 0; i < tensor_count; ++i) names[i] = tensor_rules[i].name;
+  return names;
+}();
 
 template <typename T>
 bool contains(const std::vector<T>& values, T value) noexcept {

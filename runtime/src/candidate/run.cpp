@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/tensor_table.hpp"
 #include "candidate/loaded_kernel.hpp"
 #include "memory/workspace.hpp"
 
@@ -13,18 +14,9 @@ namespace {
 /// What the caller gave, but for where this kernel reads its input and leaves its output.
 arbiter_abi::Arguments arguments_of(const CallTensors& tensors, Dtype dtype, const void* input, void* output) {
   arbiter_abi::Arguments arguments{};
+  copy_tensors(tensors, arguments);
   arguments.input = input;
   arguments.output = output;
-  arguments.residual_in = tensors.residual_in;
-  arguments.residual_out = tensors.residual_out;
-  arguments.gamma = tensors.gamma;
-  arguments.norm_out = tensors.norm_out;
-  arguments.quant_out = tensors.quant_out;
-  arguments.scale_in = tensors.scale_in;
-  arguments.scale_out = tensors.scale_out;
-  arguments.moe_weights = tensors.moe_weights;
-  arguments.moe_row_map = tensors.moe_row_map;
-  arguments.moe_shared = tensors.moe_shared;
   arguments.epsilon = tensors.epsilon;
   arguments.weight_bias = tensors.weight_bias;
   arguments.gamma_fp32 = tensors.gamma_fp32 || dtype == Dtype::fp32 ? 1 : 0;

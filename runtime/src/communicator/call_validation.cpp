@@ -7,74 +7,16 @@
 #include <string>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/tensor_table.hpp"
 #include "candidate/geometry.hpp"
 
 namespace arbiter {
 namespace {
 
-/// The caller's pointer for a tensor.
-const void* pointer_of(const CallTensors& tensors, Tensor tensor) {
-  switch (tensor) {
-    case Tensor::output:
-      return tensors.output;
-    case Tensor::residual_in:
-      return tensors.residual_in;
-    case Tensor::residual_out:
-      return tensors.residual_out;
-    case Tensor::gamma:
-      return tensors.gamma;
-    case Tensor::norm_out:
-      return tensors.norm_out;
-    case Tensor::quant_out:
-      return tensors.quant_out;
-    case Tensor::scale_in:
-      return tensors.scale_in;
-    case Tensor::scale_out:
-      return tensors.scale_out;
-    case Tensor::moe_weights:
-      return tensors.moe_weights;
-    case Tensor::moe_row_map:
-      return tensors.moe_row_map;
-    case Tensor::moe_shared:
-      return tensors.moe_shared;
-  }
-  return nullptr;
-}
-
-bool is_written(Tensor tensor) {
-  return tensor == Tensor::output || tensor == Tensor::residual_out || tensor == Tensor::norm_out ||
-         tensor == Tensor::quant_out || tensor == Tensor::scale_out;
-}
-
-std::uintptr_t moe_element_bytes(const CallSize& size, const CallTensors& tensors) {
-  return tensors.moe_weights_fp32 ? 4 : element_bytes(size.dtype);
-}
-
 /// Weights (or map entries) of a MoE prologue.
 std::uintptr_t moe_entries(const Pattern& pattern, const CallSize& size, const CallTensors& tensors) {
   const int count = pattern.needs(Tensor::moe_row_map) ? tensors.moe_top_k : tensors.moe_experts;
   return static_cast<std::uintptr_t>(size.tokens) * static_cast<std::uintptr_t>(count);
-}
-
-std::uintptr_t bytes_of(const Pattern& pattern, const CallSize& size, const CallTensors& tensors, Tensor tensor) {
-  const auto hidden = static_cast<std::uintptr_t>(size.hidden);
-  const std::uintptr_t row = hidden * element_bytes(size.dtype);
-  switch (tensor) {
-    case Tensor::gamma:
-      return tensors.gamma_fp32 ? 4 * hidden : row;
-    case Tensor::quant_out:
-      return pattern.quant_out_bytes(size.hidden, size.tokens);
-    case Tensor::scale_in:
-      return sizeof(float);
-    case Tensor::scale_out:
-      return pattern.scale_out_bytes(size.hidden, size.tokens);
-    case Tensor::moe_weights:
-      return moe_entries(pattern, size, tensors) * moe_element_bytes(size, tensors);
-    case Tensor::moe_row_map:
-      return moe_entries(pattern, size, tensors) * sizeof(int);
-    default:
-      return static_cast<std::uintptr_t>(size.tokens) * row;
-  }
 }
 
 /// Rows of `input`.
@@ -84,26 +26,50 @@ std::uintptr_t input_rows(const Pattern& pattern, const CallSize& size, const Ca
   return pattern.needs(Tensor::moe_weights) ? tokens * static_cast<std::uintptr_t>(tensors.moe_experts) : tokens;
 }
 
-/// Of its elements; scales may be fp32 whatever the pattern.
-std::size_t element_alignment(const CallSize& size, const CallTensors& tensors, Tensor tensor) {
-  switch (tensor) {
-    case Tensor::scale_in:
-    case Tensor::scale_out:
-    case Tensor::moe_row_map:
+/// Of one element, and so what the tensor is aligned to.
+std::size_t element_bytes_of(Elements elements, const CallSize& size, const CallTensors& tensors) {
+  switch (elements) {
+    case Elements::words:
       return 4;
-    case Tensor::quant_out:
+    case Elements::bytes:
       return 1;
-    case Tensor::moe_weights:
-      return moe_element_bytes(size, tensors);
-    case Tensor::gamma:
+    case Elements::dtype_or_fp32_gamma:
       return tensors.gamma_fp32 ? 4 : element_bytes(size.dtype);
-    default:
-      return element_bytes(size.dtype);
+    case Elements::dtype_or_fp32_moe:
+      return tensors.moe_weights_fp32 ? 4 : element_bytes(size.dtype);
+    case Elements::dtype:
+      break;
   }
+  return element_bytes(size.dtype);
 }
 
-bool is_read_in_vectors(Tensor tensor) {
-  return tensor != Tensor::scale_in && tensor != Tensor::moe_row_map && tensor != Tensor::moe_weights;
+std::uintptr_t bytes_of(Extent extent, std::size_t element, const Pattern& pattern, const CallSize& size,
+                        const CallTensors& tensors) {
+  const std::uintptr_t row = static_cast<std::uintptr_t>(size.hidden) * element;
+  switch (extent) {
+    case Extent::contributions:
+      return input_rows(pattern, size, tensors) * row;
+    case Extent::row:
+      return row;
+    case Extent::one:
+      return element;
+    case Extent::quantised:
+      return pattern.quant_out_bytes(size.hidden, size.tokens);
+    case Extent::scales:
+      return pattern.scale_out_bytes(size.hidden, size.tokens);
+    case Extent::moe_entries:
+      return moe_entries(pattern, size, tensors) * element;
+    case Extent::message:
+      break;
+  }
+  return static_cast<std::uintptr_t>(size.tokens) * row;
+}
+
+/// Must the call have it, or does it? Of an empty input nobody asks where it is.
+bool concerns(const TensorRule& rule, const void* address, const Pattern& pattern, const CallSize& size,
+              const CallTensors& tensors) {
+  if (!rule.tensor) return address != nullptr || input_rows(pattern, size, tensors) != 0;
+  return address != nullptr ? pattern.uses(*rule.tensor) : pattern.needs(*rule.tensor);
 }
 
 bool may_be_the_same(const Pattern& pattern, const TensorRange& a, const TensorRange& b) {
@@ -182,73 +148,22 @@ void validate_scales(const Pattern& pattern, const CallSize& size, const CallTen
 
 TensorRanges tensor_ranges(const Pattern& pattern, const CallSize& size, const CallTensors& tensors) {
   TensorRanges ranges;
-  const auto add = [&](std::string_view name, std::optional<Tensor> tensor, const void* pointer, std::uintptr_t bytes,
-                       std::size_t alignment) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(pointer);
-    ranges.items[ranges.count++] = {name,
-                                    tensor,
-                                    begin,
-                                    begin + bytes,
-                                    alignment,
-                                    !tensor || is_read_in_vectors(*tensor),
-                                    tensor && is_written(*tensor)};
-  };
-  const std::uintptr_t rows = input_rows(pattern, size, tensors);
-  if (rows != 0 || tensors.input != nullptr) {
-    const std::uintptr_t row = static_cast<std::uintptr_t>(size.hidden) * element_bytes(size.dtype);
-    add("input", std::nullopt, tensors.input, rows * row, element_bytes(size.dtype));
-  }
-  for (std::size_t i = 0; i < tensor_count; ++i) {
-    const auto tensor = static_cast<Tensor>(i);
-    const void* pointer = pointer_of(tensors, tensor);
-    // Most of them are absent: that is asked first.
-    if (!(pointer != nullptr ? pattern.uses(tensor) : pattern.needs(tensor))) continue;
-    add(to_string(tensor), tensor, pointer, bytes_of(pattern, size, tensors, tensor),
-        element_alignment(size, tensors, tensor));
-  }
+  for_each_tensor([&](const auto& entry) {
+    const void* const address = entry.member(tensors);
+    if (!concerns(entry, address, pattern, size, tensors)) return;
+    const auto begin = reinterpret_cast<std::uintptr_t>(address);
+    const std::size_t element = element_bytes_of(entry.elements, size, tensors);
+    ranges.items[ranges.count++] = {
+        entry.name, entry.tensor,     begin,        begin + bytes_of(entry.extent, element, pattern, size, tensors),
+        element,    entry.in_vectors, entry.written};
+  });
   return ranges;
 }
 
 void set_pointer(CallTensors& tensors, std::optional<Tensor> tensor, void* pointer) noexcept {
-  if (!tensor) {
-    tensors.input = pointer;
-    return;
-  }
-  switch (*tensor) {
-    case Tensor::output:
-      tensors.output = pointer;
-      return;
-    case Tensor::residual_in:
-      tensors.residual_in = pointer;
-      return;
-    case Tensor::residual_out:
-      tensors.residual_out = pointer;
-      return;
-    case Tensor::gamma:
-      tensors.gamma = pointer;
-      return;
-    case Tensor::norm_out:
-      tensors.norm_out = pointer;
-      return;
-    case Tensor::quant_out:
-      tensors.quant_out = pointer;
-      return;
-    case Tensor::scale_in:
-      tensors.scale_in = static_cast<const float*>(pointer);
-      return;
-    case Tensor::scale_out:
-      tensors.scale_out = pointer;
-      return;
-    case Tensor::moe_weights:
-      tensors.moe_weights = pointer;
-      return;
-    case Tensor::moe_row_map:
-      tensors.moe_row_map = static_cast<const int*>(pointer);
-      return;
-    case Tensor::moe_shared:
-      tensors.moe_shared = pointer;
-      return;
-  }
+  for_each_tensor([&](const auto& entry) {
+    if (entry.tensor == tensor) set_tensor(entry, tensors, pointer);
+  });
 }
 
 TensorRanges validate_tensors(const Pattern& pattern, const CallSize& size, const CallTensors& tensors) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "arbiter/generator/tensor_table.hpp"
+
 namespace arbiter::tuning {
 namespace {
 
@@ -12,10 +14,6 @@ constexpr std::size_t guard_bytes = 4096;
 constexpr std::size_t alignment = 512;
 constexpr std::uint32_t poison_word = 0xffffffffU;  // NaN in every dtype, and no code that a kernel writes in e4m3
 constexpr std::uint32_t scale_poison_word = 0x7f7f7f7fU;
-constexpr Tensor all_tensors[] = {Tensor::output,      Tensor::residual_in, Tensor::residual_out, Tensor::gamma,
-                                  Tensor::norm_out,    Tensor::quant_out,   Tensor::scale_in,     Tensor::scale_out,
-                                  Tensor::moe_weights, Tensor::moe_row_map, Tensor::moe_shared};
-static_assert(std::size(all_tensors) == tensor_count);
 
 std::size_t rounded_up(std::size_t bytes) noexcept { return (bytes + alignment - 1) / alignment * alignment; }
 
@@ -34,17 +32,12 @@ const Bytes& guard() {
   return bytes;
 }
 
-bool is_output(Tensor tensor) noexcept {
-  return tensor == Tensor::output || tensor == Tensor::residual_out || tensor == Tensor::norm_out ||
-         tensor == Tensor::quant_out || tensor == Tensor::scale_out;
-}
-
 }  // namespace
 
 std::vector<Tensor> outputs_of(const Pattern& pattern) {
   std::vector<Tensor> outputs;
-  for (const Tensor tensor : all_tensors) {
-    if (is_output(tensor) && pattern.uses(tensor)) outputs.push_back(tensor);
+  for (const TensorRule& rule : tensor_rules) {
+    if (rule.written && pattern.uses(*rule.tensor)) outputs.push_back(*rule.tensor);
   }
   return outputs;
 }
@@ -88,8 +81,8 @@ std::size_t TensorShapes::bytes(Tensor tensor, std::int64_t tokens) const noexce
 
 std::size_t TensorShapes::total_bytes(std::int64_t max_tokens) const noexcept {
   std::size_t total = slot_bytes(input_bytes(max_tokens));
-  for (const Tensor tensor : all_tensors) {
-    if (pattern.uses(tensor)) total += slot_bytes(bytes(tensor, max_tokens));
+  for (const TensorRule& rule : tensor_rules) {
+    if (pattern.uses(*rule.tensor)) total += slot_bytes(bytes(*rule.tensor, max_tokens));
   }
   return total;
 }
@@ -107,9 +100,9 @@ Tensors::Tensors(Device& device, TensorShapes shapes, std::int64_t max_tokens, P
     return data;
   };
   input_ = place(shapes_.input_bytes(max_tokens));
-  for (const Tensor tensor : all_tensors) {
-    if (shapes_.pattern.uses(tensor)) {
-      slots_[static_cast<std::size_t>(tensor)] = place(shapes_.bytes(tensor, max_tokens));
+  for (const TensorRule& rule : tensor_rules) {
+    if (shapes_.pattern.uses(*rule.tensor)) {
+      slots_[static_cast<std::size_t>(*rule.tensor)] = place(shapes_.bytes(*rule.tensor, max_tokens));
     }
   }
   if (!placement.in_place) return;
@@ -129,22 +122,12 @@ Call Tensors::call(std::int64_t tokens) const {
   call.dtype = shapes_.dtype;
   call.hidden = shapes_.hidden;
   call.tokens = tokens;
-  call.input = input_;
-  call.output = slot(Tensor::output);
-  call.residual_in = slot(Tensor::residual_in);
-  call.residual_out = slot(Tensor::residual_out);
-  call.gamma = slot(Tensor::gamma);
+  for_each_tensor([&](const auto& entry) { set_tensor(entry, call, entry.tensor ? slot(*entry.tensor) : input_); });
   call.gamma_fp32 = loaded_.gamma_fp32;
-  call.norm_out = slot(Tensor::norm_out);
-  call.quant_out = slot(Tensor::quant_out);
-  call.scale_in = reinterpret_cast<const float*>(slot(Tensor::scale_in));
-  call.scale_out = slot(Tensor::scale_out);
   if (call.scale_out != nullptr) call.scale_out_bytes = shapes_.bytes(Tensor::scale_out, tokens);
   if (!shapes_.composition.moe()) return call;
-  call.moe_weights = slot(Tensor::moe_weights);
   call.moe_weights_fp32 = loaded_.moe.weights_fp32;
-  call.moe_row_map = reinterpret_cast<const std::int32_t*>(slot(Tensor::moe_row_map));
-  if (loaded_.moe.shared) call.moe_shared = slot(Tensor::moe_shared);
+  if (!loaded_.moe.shared) call.moe_shared = nullptr;
   if (shapes_.composition.prologue == Composition::Prologue::moe_reduce) {
     call.moe_experts = loaded_.moe.experts;
   } else {
