@@ -42,20 +42,20 @@ void require_named(const Candidate& candidate) {
 }
 
 void load_problems_and_candidates(Connection& connection, Contents& contents) {
-  Statement problems(connection, "SELECT pattern, dtype, hidden, tokens, world, mode, in_place, key FROM problem");
+  Statement problems(connection, "SELECT key, " + columns<Problem>() + " FROM problem");
   while (problems.step()) {
-    Problem problem = problem_from(problems, 0);
+    Problem problem = problem_from(problems, 1);
     validate(problem);
-    require_key("problem", problems.text(7), problem.key());
-    contents.problems.emplace(problems.text(7), std::move(problem));
+    require_key("problem", problems.text(0), problem.key());
+    contents.problems.emplace(problems.text(0), std::move(problem));
   }
-  Statement candidates(connection, "SELECT backend, algorithm, name, numerics, source_hash, key FROM candidate");
+  Statement candidates(connection, "SELECT key, " + columns<Candidate>() + " FROM candidate");
   while (candidates.step()) {
-    Candidate candidate = candidate_from(candidates, 0);
+    Candidate candidate = candidate_from(candidates, 1);
     validate(candidate);
-    require_key("candidate", candidates.text(5), candidate.key());
+    require_key("candidate", candidates.text(0), candidate.key());
     require_named(candidate);
-    contents.candidates.emplace(candidates.text(5), std::move(candidate));
+    contents.candidates.emplace(candidates.text(0), std::move(candidate));
   }
 }
 

@@ -64,7 +64,7 @@ void add_candidate(Digest& digest, std::string_view role, const Candidate& candi
 }  // namespace
 
 std::string decision_key(const std::string& environment_key, const Decision& decision) {
-  Digest digest("decision");
+  Digest digest("decision");  // in the order that stored keys have, which is not that of the columns
   digest.add("environment", environment_key)
       .add("pattern", decision.pattern)
       .add("dtype", to_string(decision.dtype))

@@ -44,24 +44,10 @@ int bind_fields(Statement& statement, int first, const Record& record) {
   return first;
 }
 
-/// "pattern, dtype, ..."
-template <typename Record>
-const std::string& columns() {
-  static const std::string text = [] {
-    std::string all;
-    Record record;
-    for_each_field(record, [&](const char* name, const auto&) { all.append(all.empty() ? "" : ", ").append(name); });
-    return all;
-  }();
-  return text;
-}
-
 /// "?,?,?" for the fields of a record and `more` columns beside them.
 template <typename Record>
 std::string places(int more) {
-  int count = more;
-  Record record;
-  for_each_field(record, [&](const char*, const auto&) { ++count; });
+  int count = more + field_count<Record>();
   std::string all = "?";
   while (--count > 0) all += ",?";
   return all;
@@ -76,6 +62,10 @@ bool insert_keyed(Connection& connection, const char* table, const Record& recor
   bind_fields(insert, 2, record);
   insert.run();
   return connection.changes() != 0;
+}
+
+std::string decision_columns() {
+  return "key, environment, " + columns<Decision>() + ", candidate, median_us, runner_up, runner_up_median_us";
 }
 
 Environment environment_from(const Statement& row) {
@@ -181,16 +171,15 @@ void insert_candidate(Connection& connection, const Candidate& candidate) {
 void insert_decision(Connection& connection, const std::string& environment_key, const Decision& decision) {
   insert_candidate(connection, decision.candidate);
   if (decision.runner_up) insert_candidate(connection, *decision.runner_up);
-  Statement insert(
-      connection,
-      "INSERT INTO decision (key, environment, mode, world, dtype, pattern, hidden, tokens_min, tokens_max, "
-      "candidate, median_us, runner_up, runner_up_median_us) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)");
-  const auto runner_up = decision.runner_up ? std::optional(decision.runner_up->key()) : std::nullopt;
-  insert
-      .bind(decision_key(environment_key, decision), environment_key, to_string(decision.mode), decision.world,
-            to_string(decision.dtype), decision.pattern, decision.hidden, decision.tokens_min, decision.tokens_max,
-            decision.candidate.key(), decision.median_us, runner_up, decision.runner_up_median_us)
-      .run();
+  Statement insert(connection,
+                   "INSERT INTO decision (" + decision_columns() + ") VALUES (" + places<Decision>(6) + ")");
+  insert.bind(decision_key(environment_key, decision), environment_key);
+  int column = bind_fields(insert, 3, decision);
+  insert.bind_at(column++, decision.candidate.key());
+  insert.bind_at(column++, decision.median_us);
+  insert.bind_at(column++, decision.runner_up ? std::optional(decision.runner_up->key()) : std::nullopt);
+  insert.bind_at(column, decision.runner_up_median_us);
+  insert.run();
 }
 
 void insert_nccl_choice(Connection& connection, const std::string& environment_key, const NcclChoice& choice) {
@@ -253,25 +242,17 @@ std::vector<DecisionSet> load_decisions(Connection& connection) {
       sets[std::move(key)].environment = std::move(environment);
     }
     const Candidates candidates = load_candidates_of_decisions(connection);
-    Statement query(connection,
-                    "SELECT key, environment, mode, world, dtype, pattern, hidden, tokens_min, tokens_max, candidate, "
-                    "median_us, runner_up, runner_up_median_us FROM decision");
+    Statement query(connection, "SELECT " + decision_columns() + " FROM decision");
     while (query.step()) {
       const std::string environment_key = query.text(1);
       const auto set = sets.find(environment_key);
       if (set == sets.end()) throw DatabaseError("a decision names an environment that is not there");
       Decision decision;
-      decision.mode = parse_mode(query.text(2));
-      decision.world = query.small_integer(3);
-      decision.dtype = parse_dtype(query.text(4));
-      decision.pattern = query.text(5);
-      decision.hidden = query.small_integer(6);
-      decision.tokens_min = query.integer(7);
-      decision.tokens_max = query.integer(8);
-      decision.candidate = find(candidates, query.text(9));
-      decision.median_us = query.real(10);
-      if (!query.is_null(11)) decision.runner_up = find(candidates, query.text(11));
-      decision.runner_up_median_us = query.real(12);
+      int column = read_fields(query, 2, decision);
+      decision.candidate = find(candidates, query.text(column++));
+      decision.median_us = query.real(column++);
+      if (!query.is_null(column)) decision.runner_up = find(candidates, query.text(column));
+      decision.runner_up_median_us = query.real(++column);
       require_key("decision", query.text(0), decision_key(environment_key, decision));
       set->second.decisions.push_back(std::move(decision));
     }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arbiter/db/database.hpp"
+#include "arbiter/db/fields.hpp"
 #include "sqlite/sqlite.hpp"
 
 namespace arbiter::db {
@@ -40,10 +41,27 @@ Run run_from(const Statement&);
 /// Throws DatabaseError if the digest stored with an outcome is not that of what was read.
 void require_digest(const std::string& what, const std::string& stored, const std::string& computed);
 
+/// "pattern, dtype, ...", or with a `table` "p." in front of each.
+template <typename Record>
+std::string columns(std::string_view table = {}) {
+  std::string all;
+  Record record;
+  for_each_field(
+      record, [&](const char* name, const auto&) { all.append(all.empty() ? "" : ", ").append(table).append(name); });
+  return all;
+}
+
+template <typename Record>
+int field_count() {
+  int count = 0;
+  Record record;
+  for_each_field(record, [&](const char*, const auto&) { ++count; });
+  return count;
+}
+
 std::vector<Environment> load_environments(Connection&);
-/// Columns, in this order, from `first`: backend, algorithm, name, numerics, source_hash.
+/// From the columns<Candidate>() and columns<Problem>() that begin with `first`.
 Candidate candidate_from(const Statement&, int first);
-/// Columns, in this order, from `first`: pattern, dtype, hidden, tokens, world, mode, in_place.
 Problem problem_from(const Statement&, int first);
 
 /// Throws DatabaseError if a stored key is not the one computed from the row.

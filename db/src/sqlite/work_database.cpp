@@ -19,9 +19,11 @@ using db::Transaction;
 
 namespace {
 
-constexpr std::string_view trial_columns =
-    "p.pattern, p.dtype, p.hidden, p.tokens, p.world, p.mode, p.in_place, c.backend, c.algorithm, c.name, c.numerics, "
-    "c.source_hash, t.status, t.reason, t.calls_per_sample, t.blocks, t.key, t.digest";
+/// What trial_from() reads.
+std::string trial_columns() {
+  return "t.status, t.reason, t.calls_per_sample, t.blocks, t.key, t.digest, " + db::columns<Problem>("p.") + ", " +
+         db::columns<Candidate>("c.");
+}
 constexpr std::string_view trial_tables =
     "trial t JOIN problem p ON p.key = t.problem JOIN candidate c ON c.key = t.candidate JOIN run r ON r.id = t.run";
 
@@ -31,16 +33,16 @@ std::string digest_of(const Trial& trial) {
 
 Trial trial_from(const Connection& connection, const Statement& row) {
   Trial trial;
-  trial.problem = db::problem_from(row, 0);
-  trial.candidate = db::candidate_from(row, 7);
-  trial.status = parse_trial_status(row.text(12));
-  trial.reason = row.text(13);
-  trial.calls_per_sample = row.small_integer(14);
-  trial.blocks = row.small_integer(15);
+  trial.status = parse_trial_status(row.text(0));
+  trial.reason = row.text(1);
+  trial.calls_per_sample = row.small_integer(2);
+  trial.blocks = row.small_integer(3);
+  trial.problem = db::problem_from(row, 6);
+  trial.candidate = db::candidate_from(row, 6 + db::field_count<Problem>());
   Statement samples(connection, "SELECT us FROM sample WHERE trial = ? ORDER BY ordinal");
-  samples.bind(row.text(16));
+  samples.bind(row.text(4));
   while (samples.step()) trial.samples_us.push_back(samples.real(0));
-  db::require_digest("trial " + row.text(16), row.text(17), digest_of(trial));
+  db::require_digest("trial " + row.text(4), row.text(5), digest_of(trial));
   return trial;
 }
 
@@ -278,7 +280,7 @@ std::optional<Trial> WorkDatabase::trial(const Environment& environment, const P
                                          const Candidate& candidate) const {
   return impl_->with_name([&]() -> std::optional<Trial> {
     Statement query(impl_->connection,
-                    "SELECT " + std::string(trial_columns) + " FROM " + std::string(trial_tables) +
+                    "SELECT " + trial_columns() + " FROM " + std::string(trial_tables) +
                         " WHERE t.environment = ? AND t.problem = ? AND t.candidate = ? AND t.status <> 'running' "
                         "ORDER BY t.sequence DESC, r.started DESC, r.id DESC LIMIT 1");
     query.bind(environment.key(), problem.key(), candidate.key());
@@ -290,7 +292,7 @@ std::optional<Trial> WorkDatabase::trial(const Environment& environment, const P
 std::vector<Trial> WorkDatabase::trials(const Environment& environment, const Problem& problem,
                                         std::int64_t since) const {
   return impl_->with_name([&] {
-    Statement query(impl_->connection, "SELECT " + std::string(trial_columns) + " FROM " + std::string(trial_tables) +
+    Statement query(impl_->connection, "SELECT " + trial_columns() + " FROM " + std::string(trial_tables) +
                                            " WHERE t.environment = ? AND t.problem = ? AND r.started >= ? "
                                            "ORDER BY c.name, c.key, t.sequence DESC, r.started DESC, r.id DESC");
     query.bind(environment.key(), problem.key(), since);
@@ -306,7 +308,7 @@ std::vector<Trial> WorkDatabase::trials(const Environment& environment, const Pr
 
 std::vector<Trial> WorkDatabase::deciding_trials(const Environment& environment, const Problem& problem) const {
   return impl_->with_name([&] {
-    Statement query(impl_->connection, "SELECT " + std::string(trial_columns) + " FROM " + std::string(trial_tables) +
+    Statement query(impl_->connection, "SELECT " + trial_columns() + " FROM " + std::string(trial_tables) +
                                            " WHERE t.environment = ? AND t.problem = ? "
                                            "ORDER BY c.name, c.key, t.sequence DESC, r.started DESC, r.id DESC");
     query.bind(environment.key(), problem.key());

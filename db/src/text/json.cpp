@@ -70,13 +70,7 @@ using MeasurementsOf = std::function<DecisionMeasurements(const Decision&)>;
 
 void write(OStream& json, const Decision& decision, const MeasurementsOf& measurements) {
   json.object([&] {
-    text(json, "mode", to_string(decision.mode));
-    json.attribute("world", decision.world);
-    text(json, "dtype", to_string(decision.dtype));
-    text(json, "pattern", decision.pattern);
-    json.attribute("hidden", decision.hidden);
-    json.attribute("tokens_min", decision.tokens_min);
-    json.attribute("tokens_max", decision.tokens_max);
+    db::write_fields(json, decision);
     json.attribute("bytes_min", decision.bytes_min());
     json.attribute("bytes_max", decision.bytes_max());
     text(json, "backend", to_string(decision.candidate.backend));

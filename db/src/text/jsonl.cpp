@@ -49,13 +49,7 @@ void write(OStream& json, const StoredTrial& trial) {
 }
 
 void write(OStream& json, const Decision& decision) {
-  text(json, "mode", to_string(decision.mode));
-  json.attribute("world", decision.world);
-  text(json, "dtype", to_string(decision.dtype));
-  text(json, "pattern", decision.pattern);
-  json.attribute("hidden", decision.hidden);
-  json.attribute("tokens_min", decision.tokens_min);
-  json.attribute("tokens_max", decision.tokens_max);
+  db::write_fields(json, decision);
   text(json, "candidate", decision.candidate.key());
   number(json, "median_us", decision.median_us);
   if (decision.runner_up) {

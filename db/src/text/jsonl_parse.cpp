@@ -286,13 +286,7 @@ class Parser {
     const std::string environment = members.text("environment");
     find(contents_.environments, "environment", environment);
     Decision d;
-    d.mode = parse_mode(members.text("mode"));
-    d.world = members.small("world");
-    d.dtype = parse_dtype(members.text("dtype"));
-    d.pattern = members.text("pattern");
-    d.hidden = members.small("hidden");
-    d.tokens_min = members.integer("tokens_min");
-    d.tokens_max = members.integer("tokens_max");
+    members.read_fields(d);
     d.candidate = find(contents_.candidates, "candidate", members.text("candidate"));
     d.median_us = members.number("median_us");
     if (const auto runner_up = members.text_or_null("runner_up")) {

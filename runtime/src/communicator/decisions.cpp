@@ -1,7 +1,10 @@
-#include <fmt/format.h>
-
 #include "communicator/decisions.hpp"
 
+#include <fmt/format.h>
+
+#include <type_traits>
+
+#include "arbiter/db/fields.hpp"
 #include "arbiter/error.hpp"
 #include "environment/hash.hpp"
 #include "group/collective.hpp"
@@ -12,17 +15,20 @@ namespace {
 /// Two lists of decisions are equal exactly when these are.
 std::string digest(const std::vector<DecisionSet>& sets) {
   std::vector<std::string> fields;
-  const auto add = [&](const Candidate& candidate) {
-    fields.insert(fields.end(), {std::string(to_string(candidate.backend)), candidate.algorithm, candidate.name,
-                                 std::string(to_string(candidate.numerics)), candidate.source_hash});
+  const auto add = [&](const auto& record) {
+    for_each_field(record, [&]<typename Value>(const char*, const Value& value) {
+      if constexpr (std::is_enum_v<Value>) {
+        fields.emplace_back(to_string(value));
+      } else {
+        fields.push_back(fmt::format("{}", value));
+      }
+    });
   };
   for (const DecisionSet& set : sets) {
     fields.insert(fields.end(), {"environment", set.environment.key()});
     for (const Decision& decision : set.decisions) {
-      fields.insert(fields.end(), {"decision", decision.pattern, std::string(to_string(decision.dtype)),
-                                   std::to_string(decision.hidden), std::to_string(decision.world),
-                                   std::string(to_string(decision.mode)), std::to_string(decision.tokens_min),
-                                   std::to_string(decision.tokens_max)});
+      fields.emplace_back("decision");
+      add(decision);
       add(decision.candidate);
     }
   }

@@ -3,8 +3,10 @@
 
 #include <functional>
 #include <limits>
+#include <map>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/tensor_table.hpp"
 #include "communicator/call_validation.hpp"
 
 namespace arbiter {
@@ -59,6 +61,37 @@ void expect_refused(std::string_view pattern, const std::function<void(Call&)>& 
 }
 
 void nothing(Call&) {}
+
+TEST(FusedCalls, TheTableNamesEveryTensor) {
+  const Call call = sound("allreduce");
+  std::map<std::string_view, const void*> addresses;
+  for_each_tensor([&](const auto& entry) { addresses[entry.name] = entry.member(call); });
+  const std::map<std::string_view, const void*> expected{{"input", call.input},
+                                                         {"output", call.output},
+                                                         {"residual_in", call.residual_in},
+                                                         {"residual_out", call.residual_out},
+                                                         {"gamma", call.gamma},
+                                                         {"norm_out", call.norm_out},
+                                                         {"quant_out", call.quant_out},
+                                                         {"scale_in", call.scale_in},
+                                                         {"scale_out", call.scale_out},
+                                                         {"moe_weights", call.moe_weights},
+                                                         {"moe_row_map", call.moe_row_map},
+                                                         {"moe_shared", call.moe_shared}};
+  EXPECT_EQ(addresses, expected);
+  CallTensors copy;
+  copy_tensors(call, copy);
+  for_each_tensor([&](const auto& entry) { EXPECT_EQ(entry.member(copy), entry.member(call)) << entry.name; });
+  for (std::size_t i = 0; i < tensor_count; ++i) {
+    const auto tensor = static_cast<Tensor>(i);
+    EXPECT_EQ(tensor_rules.at(i).tensor, tensor) << "a line of the table is not where Tensor has its value";
+    EXPECT_EQ(tensor_rules.at(i).name, to_string(tensor));
+    set_pointer(copy, tensor, place<void>(20 + static_cast<int>(i)));
+  }
+  set_pointer(copy, std::nullopt, place<void>(19));
+  int region = 19;
+  for_each_tensor([&](const auto& entry) { EXPECT_EQ(entry.member(copy), place<void>(region++)) << entry.name; });
+}
 
 TEST(FusedCalls, SoundCallsAreAccepted) {
   for (const char* prologue : {"", "moe_reduce_", "moe_finalize_"})

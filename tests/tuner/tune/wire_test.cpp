@@ -36,5 +36,37 @@ TEST(Wire, TrialsComeBackAsTheyWere) {
   EXPECT_EQ(back[0].samples_us, trial.samples_us);
 }
 
+TEST(Wire, DecisionsComeBackAsTheyWere) {
+  Decision alone;
+  alone.pattern = "allreduce_residual";
+  alone.dtype = Dtype::fp16;
+  alone.hidden = 8;
+  alone.world = 2;
+  alone.mode = Mode::eager;
+  alone.tokens_min = 3;
+  alone.tokens_max = std::int64_t{1} << 40;
+  alone.candidate = {Backend::mnnvl, "oneshot_push", "mnnvl/oneshot_push:threads=64", Numerics::rank_order_fp32, "abc"};
+  alone.median_us = 1.25;
+  Decision ahead = alone;
+  ahead.mode = Mode::graph;
+  ahead.runner_up = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
+  ahead.runner_up_median_us = 5e-324;
+  const std::vector<Decision> both{alone, ahead};
+  EXPECT_EQ(decisions_from_text(to_text(both)), both);
+}
+
+TEST(Wire, ADecisionWithoutOneOfItsFieldsIsADisagreement) {
+  const std::string text =
+      to_text(std::vector<Decision>{Decision{.pattern = "allreduce", .candidate = {}, .runner_up = {}}});
+  for (const char* field : {"mode", "world", "dtype", "pattern", "hidden", "tokens_min", "tokens_max", "candidate",
+                            "source_hash", "median_us"}) {
+    std::string other = text;
+    const std::size_t at = other.find('"' + std::string(field) + '"');
+    ASSERT_NE(at, std::string::npos) << field;
+    other[at + 1] = 'X';
+    EXPECT_THROW(decisions_from_text(other), Disagreement) << field;
+  }
+}
+
 }  // namespace
 }  // namespace arbiter::tuning

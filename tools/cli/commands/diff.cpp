@@ -113,15 +113,8 @@ void print_as_tables(const std::vector<DecisionChange>& changes, const Measureme
 }
 
 void write(llvm::json::OStream& json, const DecisionChange& change) {
-  const Decision& d = change.decision;
   json.object([&] {
-    write_text(json, "mode", to_string(d.mode));
-    json.attribute("world", d.world);
-    write_text(json, "dtype", to_string(d.dtype));
-    write_text(json, "pattern", d.pattern);
-    json.attribute("hidden", d.hidden);
-    json.attribute("tokens_min", d.tokens_min);
-    json.attribute("tokens_max", d.tokens_max);
+    write_fields(json, change.decision);
     for (const auto& [member, candidate] : {std::pair{"before", &change.before}, {"after", &change.after}}) {
       if (*candidate) {
         write_text(json, member, (*candidate)->name);

@@ -225,13 +225,7 @@ void print_as_json(const std::vector<Found>& found) {
   print_json(*found.front().environment, [&](llvm::json::OStream& json) {
     json.attributeObject("problem", [&] {
       write_text(json, "name", problem.name());
-      write_text(json, "pattern", problem.pattern);
-      write_text(json, "dtype", to_string(problem.dtype));
-      json.attribute("hidden", problem.hidden);
-      json.attribute("tokens", problem.tokens);
-      json.attribute("world", problem.world);
-      write_text(json, "mode", to_string(problem.mode));
-      json.attribute("in_place", problem.in_place);
+      write_fields(json, problem);
       json.attribute("bytes", problem.bytes());
     });
     if (inspection.decision != nullptr) {

@@ -4,9 +4,11 @@
 #include <llvm/Support/JSON.h>
 
 #include <functional>
+#include <string>
 #include <string_view>
+#include <type_traits>
 
-#include "arbiter/db/records.hpp"
+#include "arbiter/db/fields.hpp"
 
 namespace arbiter::cli {
 
@@ -27,5 +29,19 @@ void write_number(llvm::json::OStream& json, std::string_view name, double numbe
 void write_number(llvm::json::OStream& json, double number);
 
 void write_text(llvm::json::OStream& json, std::string_view name, std::string_view text);
+
+/// Every field of a record, into an object that is open.
+template <typename Record>
+void write_fields(llvm::json::OStream& json, const Record& record) {
+  for_each_field(record, [&]<typename Field>(const char* name, const Field& field) {
+    if constexpr (std::is_enum_v<Field>) {
+      write_text(json, name, to_string(field));
+    } else if constexpr (std::is_same_v<Field, std::string>) {
+      write_text(json, name, field);
+    } else {
+      json.attribute(name, field);
+    }
+  });
+}
 
 }  // namespace arbiter::cli

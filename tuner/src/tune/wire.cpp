@@ -3,6 +3,9 @@
 #include <llvm/Support/JSON.h>
 #include <llvm/Support/raw_ostream.h>
 
+#include <type_traits>
+
+#include "arbiter/db/fields.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/generator/json_limits.hpp"
 
@@ -27,14 +30,6 @@ std::string copy(std::string_view text) { return std::string(text); }
   throw Disagreement("a message from rank 0 cannot be read: are all ranks running the same version?");
 }
 
-Value json_of(const Candidate& candidate) {
-  return Object{{"backend", copy(to_string(candidate.backend))},
-                {"algorithm", candidate.algorithm},
-                {"name", candidate.name},
-                {"numerics", copy(to_string(candidate.numerics))},
-                {"source_hash", candidate.source_hash}};
-}
-
 std::string string_at(const Object& object, const char* key) {
   const auto value = object.getString(key);
   if (!value) unreadable();
@@ -53,15 +48,34 @@ double number_at(const Object& object, const char* key) {
   return *value;
 }
 
-Candidate candidate_from(const Object* object) {
+/// Every field of a record.
+template <typename Record>
+Object object_of(const Record& record) {
+  Object object;
+  for_each_field(record, [&]<typename Field>(const char* name, const Field& field) {
+    if constexpr (std::is_enum_v<Field>) {
+      object[name] = copy(to_string(field));
+    } else {
+      object[name] = field;
+    }
+  });
+  return object;
+}
+
+template <typename Record>
+Record record_from(const Object* object) {
   if (object == nullptr) unreadable();
-  Candidate candidate;
-  candidate.backend = parse_backend(string_at(*object, "backend"));
-  candidate.algorithm = string_at(*object, "algorithm");
-  candidate.name = string_at(*object, "name");
-  candidate.numerics = parse_numerics(string_at(*object, "numerics"));
-  candidate.source_hash = string_at(*object, "source_hash");
-  return candidate;
+  Record record;
+  for_each_field(record, [&]<typename Field>(const char* name, Field& field) {
+    if constexpr (std::is_enum_v<Field>) {
+      parse_field(string_at(*object, name), field);
+    } else if constexpr (std::is_same_v<Field, std::string>) {
+      field = string_at(*object, name);
+    } else {
+      field = static_cast<Field>(integer_at(*object, name));
+    }
+  });
+  return record;
 }
 
 /// The elements of a JSON array of objects.
@@ -91,7 +105,7 @@ std::string to_text(const std::vector<Trial>& trials) {
   for (const Trial& trial : trials) {
     Array samples;
     for (const double us : trial.samples_us) samples.push_back(us);
-    array.push_back(Object{{"candidate", json_of(trial.candidate)},
+    array.push_back(Object{{"candidate", object_of(trial.candidate)},
                            {"status", copy(to_string(trial.status))},
                            {"reason", trial.reason},
                            {"calls", trial.calls_per_sample},
@@ -106,7 +120,7 @@ std::vector<Trial> trials_from_text(const std::string& text, const Problem& prob
   for (const Object& object : objects_from(text)) {
     Trial trial;
     trial.problem = problem;
-    trial.candidate = candidate_from(object.getObject("candidate"));
+    trial.candidate = record_from<Candidate>(object.getObject("candidate"));
     trial.status = parse_trial_status(string_at(object, "status"));
     trial.reason = string_at(object, "reason");
     trial.calls_per_sample = static_cast<int>(integer_at(object, "calls"));
@@ -126,17 +140,11 @@ std::vector<Trial> trials_from_text(const std::string& text, const Problem& prob
 std::string to_text(const std::vector<Decision>& decisions) {
   Array array;
   for (const Decision& decision : decisions) {
-    Object object{{"pattern", decision.pattern},
-                  {"dtype", copy(to_string(decision.dtype))},
-                  {"hidden", decision.hidden},
-                  {"world", decision.world},
-                  {"mode", copy(to_string(decision.mode))},
-                  {"tokens_min", decision.tokens_min},
-                  {"tokens_max", decision.tokens_max},
-                  {"candidate", json_of(decision.candidate)},
-                  {"median_us", decision.median_us}};
+    Object object = object_of(decision);
+    object["candidate"] = object_of(decision.candidate);
+    object["median_us"] = decision.median_us;
     if (decision.runner_up) {
-      object["runner_up"] = json_of(*decision.runner_up);
+      object["runner_up"] = object_of(*decision.runner_up);
       object["runner_up_median_us"] = decision.runner_up_median_us;
     }
     array.push_back(std::move(object));
@@ -147,18 +155,11 @@ std::string to_text(const std::vector<Decision>& decisions) {
 std::vector<Decision> decisions_from_text(const std::string& text) {
   std::vector<Decision> decisions;
   for (const Object& object : objects_from(text)) {
-    Decision decision;
-    decision.pattern = string_at(object, "pattern");
-    decision.dtype = parse_dtype(string_at(object, "dtype"));
-    decision.hidden = static_cast<int>(integer_at(object, "hidden"));
-    decision.world = static_cast<int>(integer_at(object, "world"));
-    decision.mode = parse_mode(string_at(object, "mode"));
-    decision.tokens_min = integer_at(object, "tokens_min");
-    decision.tokens_max = integer_at(object, "tokens_max");
-    decision.candidate = candidate_from(object.getObject("candidate"));
+    auto decision = record_from<Decision>(&object);
+    decision.candidate = record_from<Candidate>(object.getObject("candidate"));
     decision.median_us = number_at(object, "median_us");
     if (const Object* runner_up = object.getObject("runner_up")) {
-      decision.runner_up = candidate_from(runner_up);
+      decision.runner_up = record_from<Candidate>(runner_up);
       decision.runner_up_median_us = number_at(object, "runner_up_median_us");
     }
     decisions.push_back(std::move(decision));

@@ -60,6 +60,18 @@ void for_each_field(Record& candidate, Visit&& visit) {
   visit("source_hash", candidate.source_hash);
 }
 
+/// What is decided, in the order of the columns. By whom and how fast follows, in a form of its own everywhere.
+template <record_of<Decision> Record, typename Visit>
+void for_each_field(Record& decision, Visit&& visit) {
+  visit("mode", decision.mode);
+  visit("world", decision.world);
+  visit("dtype", decision.dtype);
+  visit("pattern", decision.pattern);
+  visit("hidden", decision.hidden);
+  visit("tokens_min", decision.tokens_min);
+  visit("tokens_max", decision.tokens_max);
+}
+
 /// All but the identifier, which is the row's key.
 template <record_of<Run> Record, typename Visit>
 void for_each_field(Record& run, Visit&& visit) {
