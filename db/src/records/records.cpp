@@ -3,6 +3,7 @@
 #include <array>
 #include <limits>
 
+#include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
 #include "records/digest.hpp"
 
@@ -49,9 +50,7 @@ std::int64_t Problem::bytes() const noexcept { return message_bytes(tokens, hidd
 std::string Problem::key() const { return db::Digest("problem").add_fields(*this).hex(); }
 
 std::string Problem::name() const {
-  std::string name = pattern;
-  name.append(" ").append(to_string(dtype));
-  name.append(" hidden=").append(std::to_string(hidden));
+  std::string name = family_text(*this);
   name.append(" tokens=").append(std::to_string(tokens));
   name.append(" world=").append(std::to_string(world));
   name.append(" ").append(to_string(mode));

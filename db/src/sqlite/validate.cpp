@@ -6,6 +6,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "arbiter/db/family_text.hpp"
 #include "arbiter/db/fields.hpp"
 #include "arbiter/generator/plain_text.hpp"
 #include "records/digest.hpp"
@@ -60,9 +61,7 @@ auto family(const Decision& decision) {
 }
 
 std::string describe(const Decision& decision) {
-  std::string text = "decision for " + decision.pattern;
-  text.append(" ").append(to_string(decision.dtype));
-  text.append(" hidden=").append(std::to_string(decision.hidden));
+  std::string text = "decision for " + family_text(decision);
   text.append(" world=").append(std::to_string(decision.world));
   text.append(" ").append(to_string(decision.mode));
   text.append(" tokens=").append(std::to_string(decision.tokens_min));

@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/generator/tensor_table.hpp"
 #include "candidate/geometry.hpp"
@@ -188,7 +189,7 @@ TensorRanges validate_tensors(const Pattern& pattern, const CallSize& size, cons
 
 void validate_family(const Catalogue& catalogue, const ProblemFamily& family) {
   const Pattern pattern = catalogue.pattern(family.pattern);  // refuses unknown names
-  const std::string name = fmt::format("{} {} hidden={}", family.pattern, to_string(family.dtype), family.hidden);
+  const std::string name = family_text(family);
   if (family.hidden <= 0) {
     throw InvalidArgument(name + ": hidden must be a positive number of elements");
   }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "arbiter/db/family_text.hpp"
+
 namespace arbiter {
 
 void FamilyTable::append(std::int64_t tokens_max, RunnableCandidate& candidate, Explanation explanation,
@@ -62,8 +64,8 @@ std::string DispatchTable::describe() const {
   std::string text;
   for (const FamilyTable& table : tables_) {
     const ProblemFamily& family = table.family();
-    text += fmt::format("{}{} {} hidden={} up to {} tokens ({})", (text.empty() ? "" : "; "), family.pattern,
-                        to_string(family.dtype), family.hidden, family.max_tokens, to_string(family.mode));
+    text += fmt::format("{}{} up to {} tokens ({})", (text.empty() ? "" : "; "), family_text(family), family.max_tokens,
+                        to_string(family.mode));
   }
   return text;
 }

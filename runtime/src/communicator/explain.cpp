@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
 #include "communicator/impl.hpp"
 
@@ -15,7 +16,7 @@ std::string_view to_string(Rule rule) noexcept {
 }
 
 std::string asked(std::string_view pattern, Dtype dtype, int hidden, std::int64_t tokens) {
-  return fmt::format("{} {} hidden={} tokens={}", pattern, to_string(dtype), hidden, tokens);
+  return fmt::format("{} tokens={}", family_text(pattern, dtype, hidden), tokens);
 }
 
 Route Communicator::Impl::route_plain(const FamilyTable* found, Dtype dtype, std::int64_t elements) const {

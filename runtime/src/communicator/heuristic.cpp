@@ -6,6 +6,7 @@
 #include <iterator>
 #include <utility>
 
+#include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
 #include "communicator/costs.hpp"
 
@@ -230,8 +231,7 @@ class Chooser {
 };
 
 std::string nothing_left(const GroupCapabilities& group, const ProblemFamily& family, const ChoicePolicy& policy) {
-  std::string text = fmt::format("no candidate for {} {} hidden={} on {} ranks", family.pattern,
-                                 to_string(family.dtype), family.hidden, group.size);
+  std::string text = fmt::format("no candidate for {} on {} ranks", family_text(family), group.size);
   if (policy.backend != Backend::automatic) text += " from backend " + std::string(to_string(policy.backend));
   if (policy.numerics != NumericsPolicy::any) text += fmt::format(" with {} numerics", to_string(policy.numerics));
   if (!group.symmetric_provider) text += "; symmetric memory: " + group.symmetric_reason;

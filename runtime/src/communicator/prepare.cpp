@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "arbiter/error.hpp"
+#include "arbiter/runtime/family.hpp"
 #include "candidate/geometry.hpp"
 #include "candidate/loaded_kernel.hpp"
 #include "communicator/impl.hpp"
@@ -14,11 +15,6 @@
 
 namespace arbiter {
 namespace {
-
-std::string name_of(const ProblemFamily& family) {
-  return fmt::format("{} {} hidden={} max_tokens={} {}", family.pattern, to_string(family.dtype), family.hidden,
-                     family.max_tokens, to_string(family.mode));
-}
 
 /// The most tokens that any interval asks of this candidate: what its memory is sized for.
 std::int64_t tokens_asked(const std::vector<PlannedInterval>& intervals, const CandidateSpec& spec) {
@@ -50,7 +46,7 @@ void Communicator::Impl::prepare(std::span<const ProblemFamily> families) {
     group->device().activate();
     for (const ProblemFamily& family : families) {
       validate_family(group->catalogue(), family);
-      names.emplace_back(fmt::format("family {}", names.size()), name_of(family));
+      names.emplace_back(fmt::format("family {}", names.size()), to_text(family));
     }
   });
   require_equal(bootstrap, "prepare", names);
@@ -303,8 +299,8 @@ void Communicator::Impl::require_equal_plans(const std::vector<Plan>& plans) {
       hashed.push_back(candidate == nullptr ? std::string() : std::to_string(candidate->block_limit()));
     }
     hashed.push_back(text);
-    values.emplace_back("hash of the choice for " + name_of(family), hash_of_fields(hashed));
-    values.emplace_back("choice for " + name_of(family), text);
+    values.emplace_back("hash of the choice for " + to_text(family), hash_of_fields(hashed));
+    values.emplace_back("choice for " + to_text(family), text);
   }
   require_equal(group->bootstrap(), "prepare", values);
 }
@@ -312,7 +308,7 @@ void Communicator::Impl::require_equal_plans(const std::vector<Plan>& plans) {
 void Communicator::Impl::publish(const std::vector<Plan>& plans) {
   for (const auto& [family, intervals] : plans) {
     FamilyTable family_table(family, group->catalogue().pattern(family.pattern));
-    if (group->rank() == 0) log.info(fmt::format("{} on {} ranks:", name_of(family), group->size()));
+    if (group->rank() == 0) log.info(fmt::format("{} on {} ranks:", to_text(family), group->size()));
     for (const PlannedInterval& interval : intervals) {
       RunnableCandidate& candidate =
           *find_loaded(loaded_key(interval.spec, family), tokens_asked(intervals, interval.spec));

@@ -9,6 +9,7 @@
 #include <set>
 #include <utility>
 
+#include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/generator/joined.hpp"
 #include "candidate/loaded_kernel.hpp"
@@ -17,9 +18,8 @@ namespace arbiter {
 namespace {
 
 std::string describe(const Decision& decision) {
-  return fmt::format("{} {} hidden={} tokens={}..{} world={} {}: {}", decision.pattern, to_string(decision.dtype),
-                     decision.hidden, decision.tokens_min, decision.tokens_max, decision.world,
-                     to_string(decision.mode), decision.candidate.name);
+  return fmt::format("{} tokens={}..{} world={} {}: {}", family_text(decision), decision.tokens_min,
+                     decision.tokens_max, decision.world, to_string(decision.mode), decision.candidate.name);
 }
 
 bool same_choice(const PlannedInterval& a, const PlannedInterval& b) {

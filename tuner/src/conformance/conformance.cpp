@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 
+#include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/runtime/kernel_cache.hpp"
 #include "conformance/case.hpp"
@@ -197,9 +198,8 @@ ConformanceReport run_conformance(std::shared_ptr<Bootstrap> bootstrap, std::sha
     }
     if (sink != nullptr) {
       Progress progress;
-      progress.doing =
-          fmt::format("{}: {} {} hidden={} tokens={} world={}{}", result.area, result.pattern, to_string(result.dtype),
-                      result.hidden, result.tokens, result.world, (result.detail.empty() ? "" : ", " + result.detail));
+      progress.doing = fmt::format("{}: {} tokens={} world={}{}", result.area, family_text(result), result.tokens,
+                                   result.world, (result.detail.empty() ? "" : ", " + result.detail));
       progress.candidate = result.candidate;
       progress.done = i;
       progress.total = cases.size();

@@ -7,14 +7,10 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/digest.hpp"
+#include "arbiter/runtime/family.hpp"
 
 namespace arbiter::tuning {
 namespace {
-
-std::string text_of(const ProblemFamily& family) {
-  return fmt::format("{} {} hidden={} max_tokens={} {}", family.pattern, to_string(family.dtype), family.hidden,
-                     family.max_tokens, to_string(family.mode));
-}
 
 std::string text_of(const TuneOptions& options) {
   const SearchEffort& effort = options.effort;
@@ -45,13 +41,13 @@ void require_agreement(Group& group, const TuneOptions& options, std::span<const
   // What is compared, and its name in the message.
   std::vector<std::pair<std::string, std::string>> parts{{"options", text_of(options)}};
   std::string families;
-  for (const auto& state : states) families += text_of(state->family) + "\n";
+  for (const auto& state : states) families += to_text(state->family) + "\n";
   parts.emplace_back("problems", families);
   for (const auto& state : states) {
     std::string names;
     for (const std::int64_t tokens : state->sizes) names += fmt::format("{} ", tokens);
     for (std::size_t i = 0; i < state->space.size(); ++i) names += "\n" + state->space.name(i);
-    parts.emplace_back("candidates of " + text_of(state->family), names);
+    parts.emplace_back("candidates of " + to_text(state->family), names);
   }
   std::string mine;
   for (const auto& [name, text] : parts) mine += sha256_hex(text) + name + "\n";

@@ -7,6 +7,7 @@
 #include <set>
 #include <thread>
 
+#include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
 #include "oracle/seed.hpp"
 
@@ -278,8 +279,7 @@ std::vector<CandidateSpec> TuneRun::plain_winners(const FamilyState& state, std:
 /// "allreduce bf16 hidden=4096 graph on 12 ranks: why"
 std::string TuneRun::why_undecided(const FamilyState& state) const {
   const ProblemFamily& family = state.family;
-  std::string text = fmt::format("{} {} hidden={} {} on {} ranks: ", family.pattern, to_string(family.dtype),
-                                 family.hidden, to_string(family.mode), group_.size());
+  std::string text = fmt::format("{} {} on {} ranks: ", family_text(family), to_string(family.mode), group_.size());
   if (state.space.size() == 0) {
     std::vector<Excluded> excluded;
     enumerate_candidates(group_.capabilities(), family, {}, &excluded);
