@@ -12,11 +12,11 @@
 // of scales is below 2^16. Each vector is polled word by word and re-armed by the thread that owns its slot, so a scale
 // is one more vector of the same wait and no step of its own; nothing is used before the whole warp has what it needs.
 
-constexpr unsigned fp8_group = 128;                      // elements that share a scale
-constexpr unsigned code_words = elements / 4;            // of a vector's codes
+constexpr unsigned fp8_group = 128;            // elements that share a scale
+constexpr unsigned code_words = elements / 4;  // of a vector's codes
 constexpr unsigned lanes_per_wire_vector = 4 / code_words;
-constexpr unsigned group_lanes = fp8_group / elements;   // 16 or 32: groups lie in a warp
-constexpr unsigned scale_lane = 1;                       // has no codes to send
+constexpr unsigned group_lanes = fp8_group / elements;  // 16 or 32: groups lie in a warp
+constexpr unsigned scale_lane = 1;                      // has no codes to send
 constexpr unsigned not_finite = 255;
 
 struct Codes {
@@ -73,9 +73,8 @@ ARBITER_DEVICE Vector wire_vector(const Codes& codes) {
     for (unsigned i = 0; i < code_words; ++i)
       v.word[j * code_words + i] = j == 0 ? codes.word[i] : shuffle_xor(codes.word[i], j);
   }
-  const unsigned exponents =
-      group_lanes == 32 ? codes.exponent : codes.exponent | shuffle_xor(codes.exponent, 16) << 8;
-  if (thread_index() % 32 == scale_lane) v = Vector{ {exponents, 0u, 0u, 0u} };
+  const unsigned exponents = group_lanes == 32 ? codes.exponent : codes.exponent | shuffle_xor(codes.exponent, 16) << 8;
+  if (thread_index() % 32 == scale_lane) v = Vector{{exponents, 0u, 0u, 0u}};
   return v;
 }
 

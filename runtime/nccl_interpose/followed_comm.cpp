@@ -117,7 +117,7 @@ void FollowedComm::set_up_or_throw(const std::function<void()>& allocated) {
     options.variables.timeout = std::chrono::milliseconds(0);  // as NCCL: whoever watches the program aborts it
     options.nccl_communicator = make_host_nccl(host_);
     options.check_pointers = false;  // NCCL takes whatever the device can address
-    options.warm_nccl = false;  // the program calls its own NCCL when it sees fit
+    options.warm_nccl = false;       // the program calls its own NCCL when it sees fit
     options.workspace_limit = settings().workspace_bytes;
     if (!settings_cpu_) {
       follow_nccl_ = std::make_unique<FollowNccl>(host_, *device_);

@@ -153,7 +153,8 @@ void write_size(llvm::json::OStream& json, const FamilySize& size, const Indices
   });
 }
 
-void write_decision(llvm::json::OStream& json, const Decision& d, const DecisionMeasurements& at, const Indices& indices) {
+void write_decision(llvm::json::OStream& json, const Decision& d, const DecisionMeasurements& at,
+                    const Indices& indices) {
   json.object([&] {
     write_family_of_problem(json, d.pattern, d.dtype, d.mode, d.world, d.hidden);
     json.attribute("tokens_min", d.tokens_min);

@@ -18,9 +18,9 @@ struct ReportPart {
   Environment environment;
   FamilyCurves curves;
   std::vector<Decision> decisions;
-  std::vector<DecisionMeasurements> measured;        ///< of each decision
-  const Contents* contents = nullptr;      ///< whose runs are shown; null: there are none
-  std::map<std::string, Candidate> owned;  ///< what `curves` points to, where that is not in `contents`
+  std::vector<DecisionMeasurements> measured;  ///< of each decision
+  const Contents* contents = nullptr;          ///< whose runs are shown; null: there are none
+  std::map<std::string, Candidate> owned;      ///< what `curves` points to, where that is not in `contents`
 };
 
 /// The environments of a database that the filter admits, GPUs first. Throws DatabaseError if nothing is left to draw.
