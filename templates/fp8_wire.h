@@ -74,7 +74,10 @@ ARBITER_DEVICE Vector wire_vector(const Codes& codes) {
       v.word[j * code_words + i] = j == 0 ? codes.word[i] : shuffle_xor(codes.word[i], j);
   }
   const unsigned exponents = group_lanes == 32 ? codes.exponent : codes.exponent | shuffle_xor(codes.exponent, 16) << 8;
-  if (thread_index() % 32 == scale_lane) v = Vector{{exponents, 0u, 0u, 0u}};
+  if (thread_index() % 32 == scale_lane) {
+    v = Vector{};
+    v.word[0] = exponents;
+  }
   return v;
 }
 
