@@ -54,12 +54,12 @@ def build(
     multicast, nccl, jit, shipped: allow NVLink multicast, NCCL (started when a prepared family
     needs it; True: at once), compiling, the decisions inside the library. kernels: run the compiled
     kernels that the decisions carry, which are code. decisions: a file that `arbiter tune` wrote,
-    or its bytes. backend: "auto", "trtllm", "mnnvl", "custom",
-    "nvls", "nccl" or "off". numerics: "any", "strict" or "lossy". candidate: the one to use wherever it can,
-    or "oneshot" or "twoshot". timeout: seconds that a kernel waits for a peer, and first_timeout:
-    until the first 16 calls are through (0: no deadline). max_sms: multiprocessors that a kernel
-    may take. startup_tune: seconds that preparing may spend on measuring where nothing was (0:
-    none). log: called with (level, text)."""
+    or its bytes. backend: "auto", "trtllm", "mnnvl", "custom", "nvls", "nccl" or "off". numerics:
+    "any", "strict" or "lossy". candidate: the one to use wherever it can, or "oneshot" or
+    "twoshot". timeout: seconds that a kernel waits for a peer, and first_timeout: until the first
+    16 calls are through (0: no deadline). max_sms: multiprocessors that a kernel may take.
+    startup_tune: seconds that preparing may spend on measuring where nothing was (0: none). log:
+    called with (level, text)."""
     if device in (None, "auto"):  # the library's own rule; decided here to know which it is
         device = "cuda" if gpu_count() >= gpus_needed else "cpu"
     if device not in _DEVICES:
