@@ -1,8 +1,12 @@
 """The package on the CPU device, which runs the GPU's kernels on the host."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -435,3 +439,46 @@ def test_from_env_of_a_single_rank(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(arbiter.Unavailable, match="NCCL"):
         Communicator.from_env()
+
+
+WHERE_FILES_MAY_NOT_GROW = """
+import resource, signal
+import numpy as np
+import arbiter
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # as in a program that embeds Python
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+family = arbiter.Family("allreduce", "fp32", 64, 1 << 16)
+
+def prepare(communicator):
+    communicator.prepare(family)
+
+def work(communicator):
+    communicator.prepare(family)
+    assert communicator.all_reduce(np.ones(64, np.float32))[0] == 2
+
+with arbiter.Communicator.in_process(2) as ranks:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        ranks.run(prepare)
+    except arbiter.ArbiterError as error:
+        print(type(error).__name__, error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_DFL
+with arbiter.Communicator.in_process(2) as ranks:
+    ranks.run(work)
+print("lives")
+"""
+
+
+def test_a_limit_on_files_is_an_exception():
+    done = subprocess.run(
+        [sys.executable, "-c", WHERE_FILES_MAY_NOT_GROW],
+        env={**os.environ, "PYTHONPATH": str(Path(arbiter.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stdout and done.stdout.endswith("lives\n"), done.stdout

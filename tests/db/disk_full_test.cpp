@@ -1,36 +1,14 @@
 // A disk that fills up: every call fails with a clear message, and what was committed before stays readable.
-#include <sys/resource.h>
-#include <sys/wait.h>
+#include <pthread.h>
 
 #include <csignal>
-#include <functional>
 
 #include "db/fixtures.hpp"
+#include "file_limit.hpp"
 #include "sqlite/sqlite.hpp"
 
 namespace arbiter::test {
 namespace {
-
-/// Run `action` in a child in which no file may grow beyond `bytes`. Returns what it returned, or -1.
-int with_file_limit(std::uint64_t bytes, const std::function<int()>& action) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    // The signal of such a write keeps its default, which is to end the process: a host program does not change that.
-    ::signal(SIGXFSZ, SIG_DFL);
-    const rlimit limit{.rlim_cur = bytes, .rlim_max = bytes};
-    if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) ::_exit(100);
-    int result = 101;
-    try {
-      result = action();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "child: %s\n", error.what());
-    }
-    ::_exit(result);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 void expect_sound(const std::filesystem::path& path) {
   db::Connection raw = db::Connection::open(path, db::Access::write, "raw");

@@ -58,10 +58,14 @@ if(EXISTS ${CudaRuntime_ROOT}/include/nvtx3/nvToolsExt.h)
   add_dependencies(runtime_environment_profiler_test profiler_listener)
 endif()
 
-# Tests that need GPUs skip without them and say how many they need.
-foreach(subject device multicast poison processes symmetric without_cuda)
+# Tests that need GPUs skip without them and say how many they need. `tests_gpu` builds them, `ctest -L gpu` runs them.
+add_custom_target(tests_gpu)
+foreach(subject device faults multicast poison processes symmetric without_cuda)
   arbiter_add_runtime_test(cuda/${subject})
+  add_dependencies(tests_gpu runtime_cuda_${subject}_test)
+  set_property(TEST runtime/cuda/${subject} APPEND PROPERTY LABELS gpu)
 endforeach()
+set_tests_properties(runtime/cuda/faults PROPERTIES TIMEOUT 600)  # on GPUs: 60 processes, one after the other
 
 # NCCL's tuner plugin, loaded as NCCL loads it.
 foreach(subject forced layout tuner_plugin)

@@ -1,15 +1,13 @@
 // What goes wrong, said through the C interface: statuses, messages, and communicators after a failure.
 #include <gtest/gtest.h>
 #include <pthread.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstring>
 
+#include "file_limit.hpp"
 #include "runtime/c/ranks.hpp"
 
 namespace {
@@ -93,10 +91,7 @@ TEST(CErrors, AFailedCreationLeavesAMessageInItsThread) {
 }
 
 TEST(CErrors, WhereFilesMayNotGrowTheProgramLivesOn) {
-  const pid_t child = fork();
-  if (child == 0) {
-    const rlimit limit{4096, 4096};
-    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(100);
+  const int lived = arbiter::test::with_file_limit(4096, [] {
     const Ranks ranks(2);
     void* memory = nullptr;
     const arbiter_status status = arbiter_device_allocate(ranks[0], 1U << 20U, &memory);
@@ -104,12 +99,9 @@ TEST(CErrors, WhereFilesMayNotGrowTheProgramLivesOn) {
     sigset_t mask;
     const bool untouched = sigaction(SIGXFSZ, nullptr, &disposition) == 0 && disposition.sa_handler == SIG_DFL &&
                            pthread_sigmask(SIG_BLOCK, nullptr, &mask) == 0 && sigismember(&mask, SIGXFSZ) == 0;
-    _exit(status == ARBITER_UNAVAILABLE && says(ranks[0], "File too large") && untouched ? 0 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+    return status == ARBITER_UNAVAILABLE && says(ranks[0], "File too large") && untouched ? 0 : 1;
+  });
+  EXPECT_EQ(lived, 0);
 }
 
 TEST(CErrors, AHeaderOfAnotherVersionIsRefused) {

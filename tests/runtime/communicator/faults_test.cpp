@@ -10,6 +10,7 @@
 #include "arbiter/error.hpp"
 #include "runtime/communicator_fixture.hpp"
 #include "runtime/forwarding_device.hpp"
+#include "runtime/mortal_bootstrap.hpp"
 #include "runtime/ranks.hpp"
 
 namespace arbiter {
@@ -17,6 +18,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
+using test::MortalBootstrap;
 using test::quiet_options;
 using test::RankContext;
 using test::run_ranks;
@@ -31,35 +33,6 @@ void expect_sum(Communicator& communicator, Device& device, int rank, int size) 
   communicator.check();
   for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], test::small_integer_sum(size, i));
 }
-
-/// Passes everything on, counts exchanges, and dies at one of them.
-class MortalBootstrap final : public Bootstrap {
- public:
-  MortalBootstrap(Bootstrap& inner, int dies_at) : inner_(inner), dies_at_(dies_at) {}
-  int rank() const noexcept override { return inner_.rank(); }
-  int size() const noexcept override { return inner_.size(); }
-  void allgather(const void* send, std::size_t bytes, void* receive) override {
-    step();
-    inner_.allgather(send, bytes, receive);
-  }
-  void broadcast(void* data, std::size_t bytes, int root) override {
-    step();
-    inner_.broadcast(data, bytes, root);
-  }
-  void barrier() override {
-    step();
-    inner_.barrier();
-  }
-  std::string name() const override { return inner_.name(); }
-  int steps = 0;
-
- private:
-  void step() {
-    if (++steps == dies_at_) kill(getpid(), SIGKILL);
-  }
-  Bootstrap& inner_;
-  int dies_at_;
-};
 
 /// The exchanges of a creation, and of all with one prepare().
 std::pair<int, int> exchanges() {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "db/fixtures.hpp"
+#include "file_limit.hpp"
 #include "plugin_abi.hpp"
 
 namespace arbiter::test {
@@ -285,6 +286,24 @@ TEST_F(NcclTunerPlugin, SaysWhyAFileIsNotServed) {
   unknown.nccl[0].candidate.name = "nccl/classic:algo=quantum,channels=4,proto=ll";
   write_snapshot(scratch / "unknown.db", {unknown});
   refused(scratch / "unknown.db", "algo=quantum");
+}
+
+TEST_F(NcclTunerPlugin, AFileThatMayNotGrowIsAMessageAndNotTheProgramsEnd) {
+  // What a crash left is read from a copy, which is all that the plugin ever writes.
+  const auto work = scratch / "work.db", crashed = scratch / "crashed.db";
+  WorkDatabase database = WorkDatabase::open(work);
+  database.replace_decisions(example_environment(), example_decisions(200));
+  database.replace_nccl_choices(example_environment(), example_set().nccl);
+  for (const char* suffix : {"", "-wal"}) write_file(crashed.native() + suffix, read_file(work.native() + suffix));
+  ::setenv("ARBITER_DB", crashed.c_str(), 1);
+  EXPECT_EQ(with_file_limit(4096,
+                            [] {
+                              const Communicator two(2);
+                              const std::string text = message().text;
+                              std::fprintf(stderr, "child: %s\n", text.c_str());
+                              return text.find("no room") != std::string::npos && two.ask(100).untouched() ? 0 : 1;
+                            }),
+            0);
 }
 
 TEST_F(NcclTunerPlugin, SeveralMachinesNeedAName) {

@@ -1,9 +1,12 @@
 // libarbiter-nccl.so preloaded into a program that is linked to NCCL; ranks are processes.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <string>
 
 namespace arbiter {
@@ -71,6 +74,28 @@ TEST(NcclPreload, TheWorkspaceStaysWithinItsLimit) {
   EXPECT_EQ(none.status, 0) << none.text;
   EXPECT_TRUE(contains(none, "ARBITER_NCCL_WORKSPACE=65536 is too small for any message")) << none.text;
   EXPECT_TRUE(contains(none, "rank 0: 0 wrong, 4 forwarded")) << none.text;
+}
+
+TEST(NcclPreload, FilesThatMayNotGrowLeaveTheCallsToNccl) {
+  // Room for the stand-in's own memory, and not for a workspace; the signal as programs have it.
+  const Outcome outcome = run("ARBITER_NCCL_WORKSPACE=256M prlimit --fsize=16777216 env --default-signal=XFSZ");
+  EXPECT_EQ(outcome.status, 0) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "File too large")) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "rank 0: 0 wrong, 4 forwarded")) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "rank 1: 0 wrong, 4 forwarded")) << outcome.text;
+}
+
+TEST(NcclPreload, AFullLogLosesItsMessagesAndNotTheProgram) {
+  const std::filesystem::path log =
+      std::filesystem::temp_directory_path() / ("arbiter-log-" + std::to_string(getpid()));
+  std::ofstream(log).close();
+  std::filesystem::resize_file(log, 1U << 30U);  // a hole, as large as a file may get
+  const Outcome outcome =
+      run("prlimit --fsize=1073741824 env --default-signal=XFSZ sh -c 'exec \"$0\" 2>>" + log.string() + "'");
+  EXPECT_EQ(std::filesystem::file_size(log), 1U << 30U);
+  std::filesystem::remove(log);
+  EXPECT_EQ(outcome.status, 0) << outcome.text;
+  EXPECT_TRUE(contains(outcome, "rank 0: 0 wrong, 0 forwarded")) << outcome.text;
 }
 
 TEST(NcclPreload, VerifyComparesAndReports) {
