@@ -2,87 +2,43 @@
 // Arbiter 0.1.0: mnnvl/oneshot_push for allreduce_residual_rmsnorm. One-shot with every row spread over a cluster of blocks.
 // Rendered; edit the templates, not this text.
 
+// ...
+
 namespace config {
-constexpr unsigned world = 2;
+// ...
 constexpr unsigned hidden = 8192;       // elements of a row; 0 if the message is flat
 constexpr unsigned row_vectors = 1024;  // 16-byte vectors of a row; 0 if the message is flat
-constexpr bool prologue = 0;         // a rank contributes something else than its input
-constexpr bool quantised = 0;
-constexpr unsigned control_arrays = 0;  // of other protocols, before those of this algorithm's
-// What the caller may leave out.
+// ...
 constexpr bool output_optional = 1, residual_out_optional = 1, norm_out_optional = 0;
-// Axes of the algorithm and numbers of the pattern's parts. All algorithms have `threads` (per block), `vectors` (per thread
-// and row), `cluster` (blocks that share a row) and `early_trigger` (dependents may launch once the inputs are ready, not
-// only at the end; they wait themselves).
+// ...
 constexpr unsigned threads = 128;
-constexpr unsigned vectors = 1;
+// ...
 constexpr unsigned cluster = 8;
-constexpr unsigned early_trigger = 1;
-constexpr unsigned multicast = 0;
-constexpr unsigned group = 0;
-constexpr unsigned power_of_two = 0;
-constexpr unsigned scale_tile_rows = 0;
-// Code is fetched anew in every launch. Kernels that work on rows are long, so a launch of one iteration gets a path
-// without the loop (0.1 us at one token on H200); it would only cost compile time elsewhere.
-constexpr bool single_path = row_vectors != 0;
-}  // namespace config
+// ...
+
+// ...
 
 ARBITER_DEVICE Values unpack(const Vector& v) {
-  Values x;
-#pragma unroll
-  for (unsigned i = 0; i < 4; ++i) {
+// ...
     x.at[2 * i] = fp16_lo(v.word[i]);
     x.at[2 * i + 1] = fp16_hi(v.word[i]);
-  }
-  return x;
-}
+// ...
 
 // Rounds to nearest even, once.
-ARBITER_DEVICE Vector pack(const Values& x) {
-  Vector v;
-#pragma unroll
-  for (unsigned i = 0; i < 4; ++i) {
+// ...
     v.word[i] = pack_fp16(x.at[2 * i], x.at[2 * i + 1]);
-  }
-  return v;
-}
+// ...
+
+// ...
 
 // The sum of another class: in fp32 in the order of the switch, rounded once.
 ARBITER_DEVICE Vector load_reduced(const void* multicast_address) { return load_reduced_fp16(multicast_address); }
-// The arguments in registers. Reading them is a miss of the constant cache in every launch; done before the grid
-// dependency is waited for, it costs nothing.
-ARBITER_DEVICE Arguments in_registers(const Arguments& arguments) {
-  Arguments a = arguments;
-  a.input = in_register(arguments.input);
-  a.output = in_register(arguments.output);
-  a.vectors = in_register(arguments.vectors);
-  a.rows = in_register(arguments.rows);
-  a.iterations = in_register(arguments.iterations);
-#pragma unroll
-  for (unsigned r = 0; r < config::world; ++r) a.workspace[r] = in_register(arguments.workspace[r]);
-  if (config::row_vectors != 0) {
-    a.residual_in = in_register(arguments.residual_in);
-    a.residual_out = in_register(arguments.residual_out);
-    a.gamma = in_register(arguments.gamma);
-    a.norm_out = in_register(arguments.norm_out);
-  }
-  if (config::quantised) {
-    a.quant_out = in_register(arguments.quant_out);
-    a.scale_out = in_register(arguments.scale_out);
-  }
-  return a;
-}
+// ...
+
+// ...
 
 // Call between two polls.
-template <unsigned kRank>
-ARBITER_DEVICE bool expired(const Arguments& arguments, Wait& wait, unsigned waited_for, Phase phase, unsigned epoch) {
-  poll_pause();
-  if ((++wait.polls & 255u) != 0u) return false;
-  const unsigned long long now = now_ns();
-  if (wait.polls == 256u) wait.started = now;
-  wait.given_up = give_up<kRank>(arguments, waited_for, phase, epoch, now - wait.started);
-  return wait.given_up;
-}
+// ...
 // Reductions over a row. Sums are taken in an order that depends on nothing but the hidden size: first the elements of
 // a vector, then 32 consecutive vectors (one warp) as a binary tree, then those partial sums as a binary tree. Batch,
 // block, cluster and algorithm do not change a bit.
@@ -196,6 +152,8 @@ ARBITER_DEVICE void row_maxima(const unsigned (&in)[kRows][config::vectors], uns
     out[row] = warp_max(largest);
   }
 }
+
+// ...
 
 // --- what follows the sum ----------------------------------------------------------------------------------------
 // gamma, in the dtype of the message or in fp32. It is requested before the wait for the peers and kept as one vector;
@@ -350,8 +308,9 @@ struct Epilogue {
   }
 };
 
+// ...
+
 extern "C" __global__ void __launch_bounds__(128) arbiter_kernel(const __grid_constant__ Arguments arguments) {
   run<1>(arguments);
 }
-
 

@@ -2,57 +2,28 @@
 // Arbiter 0.1.0: custom/twoshot_pull for allreduce. Barrier, sum every world-th row by reading the peers' inputs where they lie, store the result to all, barrier.
 // Rendered; edit the templates, not this text.
 
+// ...
+
 namespace config {
-constexpr unsigned world = 2;
-constexpr unsigned hidden = 0;       // elements of a row; 0 if the message is flat
-constexpr unsigned row_vectors = 0;  // 16-byte vectors of a row; 0 if the message is flat
-constexpr bool prologue = 0;         // a rank contributes something else than its input
-constexpr bool quantised = 0;
-constexpr unsigned control_arrays = 1;  // of other protocols, before those of this algorithm's
-// What the caller may leave out.
-constexpr bool output_optional = 0, residual_out_optional = 1, norm_out_optional = 1;
-// Axes of the algorithm and numbers of the pattern's parts. All algorithms have `threads` (per block), `vectors` (per thread
-// and row), `cluster` (blocks that share a row) and `early_trigger` (dependents may launch once the inputs are ready, not
-// only at the end; they wait themselves).
-constexpr unsigned threads = 512;
-constexpr unsigned vectors = 1;
-constexpr unsigned cluster = 1;
-constexpr unsigned early_trigger = 1;
-constexpr unsigned group = 0;
-constexpr unsigned power_of_two = 0;
-constexpr unsigned scale_tile_rows = 0;
-// Code is fetched anew in every launch. Kernels that work on rows are long, so a launch of one iteration gets a path
-// without the loop (0.1 us at one token on H200); it would only cost compile time elsewhere.
-constexpr bool single_path = row_vectors != 0;
-}  // namespace config
+// ...
+
+// ...
 
   // Where each rank wants a plain sum: in its output, if this rank can address that, or in its workspace.
-  ARBITER_DEVICE void find_outputs(const Barrier<kRank>& barrier, unsigned char* (&output)[config::world]) const {
-#pragma unroll
-    for (unsigned r = 0; r < config::world; ++r) {
-      output[r] =
-          r == kRank ? constants.output_at[kRank] : address_of(Places::find(constants, barrier, Places::output, r));
-      if (output[r] == nullptr) output[r] = results_of(r);
-    }
-  }
-};
+// ...
 // Two-shot, by pulling: barrier, sum every N-th row by reading the peers' inputs where they lie, store the result to
 // all, barrier. As in oneshot_pull a contribution that peers cannot address is copied first, and every rank says with
 // the first barrier where its input and its output lie (pull.h). A plain sum goes straight into the outputs that peers
 // can address, and such a rank is done behind the second barrier; all other sums go through the workspace.
-//
+// ...
 // A row is written only by the rank that has summed it, which is the only one that reads it, so the input may be the
 // output without a copy. Nobody stores to a peer's output before that peer has entered this launch: it has arrived at
 // the barrier.
-template <unsigned kRank>
-struct Algorithm {
-  static constexpr unsigned rows = 1;
-  static constexpr bool single_path = false;
+// ...
   static constexpr bool plain = config::row_vectors == 0;  // only a bare sum is flat
-  const Arguments& arguments;
-  const Arguments& constants;
+// ...
 
-  ARBITER_DEVICE Algorithm(const Arguments& a, const Arguments& c) : arguments(a), constants(c) {}
+// ...
 
   ARBITER_DEVICE void run(Epilogue<rows>& epilogue, unsigned iterations) {
     Wait wait;
@@ -84,11 +55,11 @@ struct Algorithm {
 
     epilogue.prepare(arguments);
     finish_tiles(arguments, epilogue, sums[kRank], 0, iterations);
-  }
-};
+// ...
+
+// ...
 
 extern "C" __global__ void __launch_bounds__(512) arbiter_kernel(const __grid_constant__ Arguments arguments) {
   run<1>(arguments);
 }
-
 
