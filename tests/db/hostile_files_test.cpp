@@ -10,6 +10,7 @@
 
 #include "arbiter/db/kernels.hpp"
 #include "db/fixtures.hpp"
+#include "db/hostile.hpp"
 #include "sqlite/files.hpp"
 #include "sqlite/sqlite.hpp"
 
@@ -19,8 +20,6 @@ namespace {
 using db::Access;
 using db::Connection;
 namespace fs = std::filesystem;
-
-constexpr std::size_t page_bytes = 4096;
 
 /// The message of the DatabaseError, in a child that is killed after a minute: "hung" then, "read" without an error.
 std::string outcome(const std::function<void()>& action) {
@@ -49,59 +48,6 @@ std::string outcome(const std::function<void()>& action) {
   return text;
 }
 
-void put(std::string& bytes, std::size_t at, std::uint64_t value, int count) {
-  for (int i = 0; i < count; ++i)
-    bytes[at + static_cast<std::size_t>(i)] = static_cast<char>(value >> 8 * (count - 1 - i));
-}
-
-std::size_t get(const std::string& bytes, std::size_t at, std::size_t count) {
-  std::size_t value = 0;
-  for (std::size_t i = 0; i < count; ++i) value = value << 8U | static_cast<unsigned char>(bytes[at + i]);
-  return value;
-}
-
-/// The leaf of a table becomes the leaf of a tree whose every inner page points to the next one with each of its cells:
-/// a handful of pages that read as more rows than could ever be read.
-std::string with_shared_pages(std::string bytes, std::size_t root) {
-  constexpr std::size_t levels = 18, cells = 3;  // few enough errors that a check goes on
-  const std::string leaf = bytes.substr((root - 1) * page_bytes, page_bytes);
-  EXPECT_EQ(leaf[0], 10) << "the table was expected to have one page";
-  const std::size_t cell_at = get(leaf, 8, 2);
-  std::size_t header = 1, payload = get(leaf, cell_at, 1);
-  if (payload >= 128) {
-    payload = (payload - 128) * 128 + get(leaf, cell_at + 1, 1);
-    header = 2;
-  }
-  const std::string cell = leaf.substr(cell_at, header + payload);
-  const std::size_t first_new = bytes.size() / page_bytes + 1;
-  for (std::size_t level = 0; level <= levels; ++level) {
-    std::string page(page_bytes, '\0');
-    if (level == levels) {
-      page = leaf;
-    } else {
-      const std::size_t child = first_new + level;
-      page[0] = 2;  // an inner page of an index
-      put(page, 3, cells, 2);
-      std::size_t at = page_bytes;
-      for (std::size_t i = 0; i < cells; ++i) {
-        at -= 4 + cell.size();
-        put(page, at, child, 4);
-        page.replace(at + 4, cell.size(), cell);
-        put(page, 12 + 2 * i, at, 2);
-      }
-      put(page, 5, at, 2);
-      put(page, 8, child, 4);
-    }
-    if (level == 0) {
-      bytes.replace((root - 1) * page_bytes, page_bytes, page);
-    } else {
-      bytes += page;
-    }
-  }
-  put(bytes, 28, bytes.size() / page_bytes, 4);
-  return bytes;
-}
-
 class HostileFilesTest : public ::testing::Test {
  protected:
   HostileFilesTest() {
@@ -110,10 +56,6 @@ class HostileFilesTest : public ::testing::Test {
     work.write_snapshot(snapshot);
   }
   static void write(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
-  static std::size_t root_of(const fs::path& file, const std::string& table) {
-    Connection raw = Connection::open(file, Access::read, "raw");
-    return static_cast<std::size_t>(raw.integer("SELECT rootpage FROM sqlite_schema WHERE name = '" + table + "'"));
-  }
   /// A rollback journal that would set the snapshot's first decision to another time.
   std::string hot_journal() {
     const fs::path copy = scratch / "copy.db";
@@ -137,7 +79,7 @@ class HostileFilesTest : public ::testing::Test {
 
 TEST_F(HostileFilesTest, SharedPagesDoNotHangReaders) {
   for (const char* table : {"candidate", "decision", "environment"}) {
-    const std::string bytes = with_shared_pages(read_file(snapshot), root_of(snapshot, table));
+    const std::string bytes = with_shared_pages(snapshot, table);
     write(scratch / "evil.db", bytes);
     EXPECT_CONTAINS(outcome([&] { read_decisions(scratch / "evil.db"); }), "is damaged") << table;
     EXPECT_CONTAINS(outcome([&] { read_decisions_from_bytes(bytes, "evil.db"); }), "is damaged") << table;
@@ -145,7 +87,7 @@ TEST_F(HostileFilesTest, SharedPagesDoNotHangReaders) {
 }
 
 TEST_F(HostileFilesTest, EveryQueryOfAReaderHasABudget) {
-  const std::string bytes = with_shared_pages(read_file(snapshot), root_of(snapshot, "decision"));
+  const std::string bytes = with_shared_pages(snapshot, "decision");
   write(scratch / "evil.db", bytes);
   const auto scan = [](Connection connection) { connection.integer("SELECT count(DISTINCT median_us) FROM decision"); };
   for (const Access access : {Access::read, Access::read_immutable, Access::write})
@@ -267,13 +209,7 @@ TEST(LockAdvice, NamesTheCause) {
 TEST_F(HostileFilesTest, DeepJsonIsAnError) {
   for (const std::string& text :
        {std::string(100'000, '['), "{\"a\":" + std::string(100'000, '['), "{\"a\":" + std::string(100'000, '{')}) {
-    write(scratch / "evil.db", "");
-    fs::remove(scratch / "evil.db");
-    fs::copy_file(snapshot, scratch / "evil.db");
-    {
-      Connection raw = Connection::open(scratch / "evil.db", Access::write, "raw");
-      db::Statement(raw, "UPDATE environment SET nccl_variables = ?").bind(std::string_view(text)).run();
-    }
+    write_with_json(snapshot, scratch / "evil.db", text);
     EXPECT_CONTAINS(outcome([&] { read_decisions(scratch / "evil.db"); }), "nested deeper than 1");
   }
 }

@@ -98,6 +98,29 @@ TEST_F(CacheSecurityTest, AnEntryThatIsALinkLosesTheLinkOnly) {
   EXPECT_FALSE(fs::exists(fs::symlink_status(entry)));
 }
 
+TEST_F(CacheSecurityTest, ALockIsNoWayToOtherFiles) {
+  const fs::path file = victim();
+  KernelCache opened(options());
+  const fs::path lock = cache / "v1/locks" / KernelCache::key(source, good);
+  // Through a link nothing is made or changed; a pipe is not waited for; what a file holds stays.
+  fs::create_symlink(file, lock);
+  EXPECT_EQ(opened.get(source, good, "a").image, "good");
+  EXPECT_TRUE(fs::is_symlink(lock));
+  fs::remove(lock);
+  fs::create_symlink(folder.path() / "elsewhere", lock);
+  EXPECT_EQ(opened.get({"text 2", "entry", ""}, good, "a").image, "good");
+  EXPECT_FALSE(fs::exists(folder.path() / "elsewhere"));
+  fs::remove(lock);
+  ASSERT_EQ(mkfifo(lock.c_str(), 0600), 0);
+  EXPECT_EQ(image(), "good");
+  fs::remove(lock);
+  fs::create_hard_link(file, lock);
+  EXPECT_EQ(KernelCache(options()).get(source, good, "a").image, "good");
+  std::string text;
+  std::ifstream(file) >> text;
+  EXPECT_EQ(text, "precious");
+}
+
 TEST_F(CacheSecurityTest, OnlyNamesOfOurShapeAreRemoved) {
   image();
   for (const char* name : {"v1/entries/holiday", "v1/temporary/photos"}) {
@@ -141,6 +164,19 @@ TEST_F(CacheSecurityTest, WhatAnotherUserOwnsIsNotRun) {
     fs::remove_all(cache);
     fill();
   }
+}
+
+TEST_F(CacheSecurityTest, ALinkOfAnotherUserIsNoCache) {
+  fill();
+  const fs::path real = folder.path() / "real";
+  fs::rename(cache, real);
+  fs::create_directory_symlink(real, cache);
+  EXPECT_EQ(image(), "evil") << "the user's own link leads to the user's own cache";
+  if (geteuid() != 0) GTEST_SKIP() << "only root can give links away";
+  ASSERT_EQ(lchown(cache.c_str(), 65534, 65534), 0);
+  warnings.clear();
+  EXPECT_EQ(image(), "good");
+  EXPECT_EQ(warnings.size(), 1u);
 }
 
 TEST_F(CacheSecurityTest, FoldersAndFilesArePrivateWhateverTheUmask) {

@@ -74,6 +74,8 @@ foreach(subject forced layout tuner_plugin)
   target_compile_definitions(runtime_nccl_${subject}_test PRIVATE ARBITER_NCCL_TUNER="$<TARGET_FILE:arbiter_nccl_tuner>")
   add_dependencies(runtime_nccl_${subject}_test arbiter_nccl_tuner)
 endforeach()
+target_link_libraries(runtime_nccl_tuner_plugin_test PRIVATE arbiter::sqlite)
+target_include_directories(runtime_nccl_tuner_plugin_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)
 
 # NCCL's interface, in front of a stand-in for NCCL that needs no GPU.
 add_library(nccl_stand_in SHARED ${CMAKE_CURRENT_SOURCE_DIR}/runtime/nccl_interpose/stand_in.cpp

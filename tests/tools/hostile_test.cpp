@@ -7,11 +7,13 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <limits>
 #include <regex>
 
 #include "arbiter/db/contents.hpp"
 #include "arbiter/db/kernels.hpp"
 #include "db/fixtures.hpp"
+#include "db/hostile.hpp"
 #include "example_database.hpp"
 #include "run_arbiter.hpp"
 
@@ -73,6 +75,89 @@ TEST_F(Hostile, PipesAndDevicesInThePlaceOfDatabasesDoNotHang) {
   for (const std::string& database : {file("pipe.db"), std::string("/dev/zero"), std::string("/dev/tty")}) {
     for (const char* command : {"show", "history", "export", "report"})
       EXPECT_EQ(ends({command, "--db", database, "--output", file("out")}).exit_code != 0, true) << database;
+  }
+}
+
+/// Pages that read as more rows than could ever be read, and JSON nested so deep that a reader that recurs runs out of
+/// stack: given to everything that opens a database.
+TEST_F(Hostile, DatabasesMadeToHangOrCrashDoNeither) {
+  const std::string good = file("good.db");
+  write_snapshot(good, {{test::example_environment(), test::example_decisions(4)}});
+  std::ofstream(file("tangled.db"), std::ios::binary) << test::with_shared_pages(good, "decision");
+  test::write_with_json(good, file("deep.db"), "{\"a\":" + std::string(100'000, '['));
+  const std::vector<std::string> cpu{"--device", "cpu", "--ranks", "2", "--pattern", "allreduce", "--hidden", "64"};
+  const auto with_cpu = [&](std::vector<std::string> words) {
+    words.insert(words.end(), cpu.begin(), cpu.end());
+    return words;
+  };
+  for (const std::string& evil : {file("tangled.db"), file("deep.db")}) {
+    const std::vector<std::vector<std::string>> commands = {
+        {"show", "--db", evil},
+        {"show", "--db", evil, "--json"},
+        {"inspect", "--db", evil, "--pattern", "allreduce", "--world", "2", "--hidden", "64", "--tokens", "1"},
+        {"report", "--db", evil, "--output", file("page.html")},
+        {"history", "--db", evil},
+        {"export", "--db", evil},
+        {"export", "--db", evil, "--format", "vllm"},
+        {"diff", evil, good},
+        {"merge", "--db", file("merged.db"), evil},
+        {"import", "--db", file("imported.db"), evil},
+        {"snapshot", "--db", evil, file("other.db")},
+        {"forget", "--db", evil, "1"},
+        with_cpu({"tune", "--db", evil, "--tokens", "1"}),
+        with_cpu({"tune", "--db", evil, "--tokens", "1", "--dry-run"})};
+    for (const std::vector<std::string>& command : commands) {
+      const Outcome outcome = ends(command);
+      if (command.size() > 5 && command[5] == "--dry-run") continue;  // looks at no database
+      EXPECT_NE(outcome.exit_code, 0) << command.front() << " of " << evil;
+      EXPECT_FALSE(outcome.err.empty()) << command.front() << " of " << evil;
+    }
+    // What decides without it as well says so, and goes on.
+    const Outcome benched = ends(with_cpu({"bench", "--db", evil, "--tokens", "1"}));
+    EXPECT_FALSE(benched.err.empty());
+    EXPECT_EQ(run_arbiter({"doctor"}, {{"ARBITER_DB", evil}}).exit_code, 0);
+  }
+  std::ofstream(file("deep.jsonl")) << "{\"type\":\"header\",\"schema\":2}\n" << std::string(100'000, '[') << "\n";
+  EXPECT_EQ(ends({"import", "--db", file("imported.db"), file("deep.jsonl")}).exit_code, 1);
+}
+
+/// As many tokens as there are numbers: every sum and product of them would overflow.
+TEST_F(Hostile, TheLargestNumberOfTokensIsANumber) {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  const Environment environment = test::example_environment();
+  for (const char* name : {"evil.db", "good.db"}) {
+    WorkDatabase work = WorkDatabase::open(file(name));
+    const std::string run = work.begin_run(environment, {});
+    for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
+      for (const std::int64_t tokens : {std::int64_t{1}, std::int64_t{64}, *name == 'e' ? most : 4096}) {
+        Trial trial = test::done_trial(tokens);
+        trial.problem.pattern = pattern;
+        trial.problem.world = 2;
+        work.begin_trial(run, environment, trial.problem, trial.candidate);
+        work.finish_trial(run, environment, trial);
+      }
+    }
+    std::vector<Decision> decisions = test::example_decisions(2);
+    for (Decision& decision : decisions) decision.tokens_max = *name == 'e' ? most : 4096;
+    work.replace_decisions(environment, decisions);
+    work.finish_run(run, {});
+  }
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"show", "--db", file("evil.db")},
+           {"show", "--db", file("evil.db"), "--json"},
+           {"show", "--db", file("evil.db"), "--plot"},
+           {"history", "--db", file("evil.db")},
+           {"report", "--db", file("evil.db"), "--output", file("page.html")},
+           {"diff", file("evil.db"), file("good.db")},
+           {"snapshot", "--db", file("evil.db"), file("snapshot.db")},
+           {"export", "--db", file("evil.db"), "--format", "csv"},
+           {"export", "--db", file("evil.db"), "--format", "markdown"},
+           {"export", "--db", file("evil.db"), "--format", "header"},
+           {"export", "--db", file("evil.db"), "--format", "vllm"},
+           {"export", "--db", file("evil.db"), "--format", "sglang"},
+           {"inspect", "--db", file("evil.db"), "allreduce bf16 hidden=8192 tokens=64 world=2 graph"}}) {
+    const Outcome outcome = ends(command);
+    EXPECT_EQ(outcome.exit_code, 0) << command.front() << ": " << outcome.err;
   }
 }
 

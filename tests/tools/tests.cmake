@@ -35,6 +35,8 @@ target_link_libraries(arbiter_example_database PRIVATE arbiter_tuner GTest::gtes
 foreach(subject doc_blocks first_steps hostile inspect report show two_users)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing arbiter_example_database arbiter_db)
 endforeach()
+target_link_libraries(tools_hostile_test PRIVATE arbiter::sqlite)
+target_include_directories(tools_hostile_test PRIVATE ${CMAKE_SOURCE_DIR}/db/src)
 target_compile_definitions(tools_doc_blocks_test PRIVATE ARBITER_SOURCE_ROOT="${CMAKE_SOURCE_DIR}")
 target_compile_definitions(tools_first_steps_test PRIVATE ARBITER_SOURCE_ROOT="${CMAKE_SOURCE_DIR}")
 set_tests_properties(tools/first_steps PROPERTIES TIMEOUT 300)

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "db/fixtures.hpp"
+#include "db/hostile.hpp"
 #include "file_limit.hpp"
 #include "plugin_abi.hpp"
 
@@ -286,6 +287,23 @@ TEST_F(NcclTunerPlugin, SaysWhyAFileIsNotServed) {
   unknown.nccl[0].candidate.name = "nccl/classic:algo=quantum,channels=4,proto=ll";
   write_snapshot(scratch / "unknown.db", {unknown});
   refused(scratch / "unknown.db", "algo=quantum");
+}
+
+TEST_F(NcclTunerPlugin, AFileMadeToHangOrCrashItsReaderDoesNeither) {
+  serve({example_set()});
+  const auto good = scratch / "snapshot.db", evil = scratch / "evil.db";
+  const auto refused = [&](const char* part) {
+    ::setenv("ARBITER_DB", evil.c_str(), 1);
+    const Communicator two(2);
+    const Message said = message();
+    EXPECT_EQ(said.level, nccl_plugin::log_warn);
+    EXPECT_CONTAINS(said.text, part);
+    EXPECT_TRUE(two.ask(100).untouched());
+  };
+  write_file(evil, with_shared_pages(good, "nccl_choice"));
+  refused("is damaged");
+  write_with_json(good, evil, "{\"a\":" + std::string(100'000, '['));
+  refused("nested deeper");
 }
 
 TEST_F(NcclTunerPlugin, AFileThatMayNotGrowIsAMessageAndNotTheProgramsEnd) {
