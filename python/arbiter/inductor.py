@@ -1,5 +1,5 @@
-"""An opt-in pass for Inductor: allreduce, residual addition, RMSNorm and FP8 quantisation of a
-compiled module become one call. The module is not changed.
+"""An opt-in pass for Inductor: allreduce, residual addition, RMSNorm and FP8 or NVFP4 quantisation
+of a compiled module become one call. The module is not changed.
 
     fusion = arbiter.inductor.Fusion(communicator)
     compiled = torch.compile(model, options={"post_grad_custom_pre_pass": fusion})
@@ -11,21 +11,23 @@ What is found: torch.ops.arbiter.all_reduce of this communicator, or a functiona
 either order; then torch's rms_norm, or the usual formula that multiplies by the weight in fp32 or
 after rounding; then, if nothing else reads the norm, division by a scale (or multiplication by its
 inverse), clamping and conversion to float8_e4m3fn; the scale is given, or it is the row's largest
-magnitude over 448, and no smaller than 2^-9 / 448 if it is clamped, as vLLM has it. What was not
-prepared, or is used in between, is left as it is. The sum is rounded once, after the residual was
-added, and not before: results are as close to the exact ones as before, or closer, but not the same
-bits."""
+magnitude over 448, and no smaller than 2^-9 / 448 if it is clamped, as vLLM has it. NVFP4 is found
+as the operators that compute it: vLLM's and SGLang's scaled_fp4_quant, TensorRT-LLM's fp4_quantize,
+with scales in tiles or in rows. What was not prepared, or is used in between, is left as it is. The
+sum is rounded once, after the residual was added, and not before: results are as close to the exact
+ones as before, or closer, but not the same bits."""
 
 import hashlib
 import operator
 from collections import Counter
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional, Sequence, cast
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 import torch
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph, Node
 
+from . import _nvfp4, _patterns
 from . import torch as ops
 from ._arrays import dtype_name
 from .communicator import Communicator
@@ -34,7 +36,6 @@ from .errors import InvalidArgument
 __all__ = ["Fusion"]
 
 _NORM = "allreduce_residual_rmsnorm"
-_FP8_STATIC, _FP8_TOKEN = f"{_NORM}_fp8_static", f"{_NORM}_fp8_token"
 _aten, _functional = torch.ops.aten, torch.ops._c10d_functional
 _CONVERT = torch.ops.prims.convert_element_type.default
 _LARGEST = torch.finfo(torch.float8_e4m3fn).max
@@ -42,9 +43,9 @@ _SMALLEST_SCALE = 2.0**-9 / _LARGEST  # of a row: fp8_token has no smaller one
 
 
 class _Norm(NamedTuple):
-    """The parts that were found. `scale`: of the quantisation, whose result is `quant`; `inverse`:
-    it multiplies. `of_row`: the scale is computed from the norm, which is all that reads it
-    besides."""
+    """The parts that were found. `kind`: of the quantisation, as the pattern's name ends; its
+    result is `quant`. `scale`: what it is given, and `inverse`: it multiplies. `scales`: what it
+    computes besides. `unchanged`: nodes, and those that they are equal to."""
 
     x: Node
     collective: List[Node]  # what computes the sum, last first
@@ -53,15 +54,15 @@ class _Norm(NamedTuple):
     weight: Node
     eps: float
     norm: Node
+    kind: str = ""
     scale: Optional[Node] = None
     inverse: bool = False
     quant: Optional[Node] = None
-    of_row: bool = False
+    scales: Optional[Node] = None
+    unchanged: Tuple[Tuple[Node, Node], ...] = ()
 
     def pattern(self) -> str:
-        if self.quant is None:
-            return _NORM
-        return _FP8_TOKEN if self.of_row else _FP8_STATIC
+        return f"{_NORM}_{self.kind}" if self.kind else _NORM
 
 
 class Fusion(CustomGraphPass):
@@ -82,7 +83,8 @@ class Fusion(CustomGraphPass):
 
     def uuid(self) -> Any:
         """What the rewritten program depends on, for Inductor's cache."""
-        source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        texts = [Path(file).read_bytes() for file in (__file__, _nvfp4.__file__)]
+        source = hashlib.sha256(b"".join(texts)).hexdigest()
         prepared = sorted(
             (key, entries[-1][0]) for key, entries in self._communicator._handles.items()
         )
@@ -93,7 +95,12 @@ class Fusion(CustomGraphPass):
             found = self._norm_after(node)
             if found is None:
                 continue
-            for candidate in (_quantised(found), _quantised_by_row(found), found):
+            for candidate in (
+                _quantised(found),
+                _quantised_by_row(found),
+                _quantised_to_nvfp4(found),
+                found,
+            ):
                 if candidate is not None and self._prepared(candidate.pattern(), candidate):
                     self._replace(graph, candidate, candidate.pattern())
                     self.replaced[candidate.pattern()] += 1
@@ -150,46 +157,66 @@ class Fusion(CustomGraphPass):
     # ---- Replacing -------------------------------------------------------------------------------
 
     def _replace(self, graph: Graph, found: _Norm, pattern: str) -> None:
-        arguments: Any
+        call: Any
         with graph.inserting_before(found.total.next):
-            if found.scale is None or found.quant is None:
-                arguments = (found.x, found.residual, found.weight, found.eps, 0.0, self._number)
+            if found.quant is None:
                 call = graph.call_function(
-                    torch.ops.arbiter.all_reduce_residual_rmsnorm.default, arguments
+                    torch.ops.arbiter.all_reduce_residual_rmsnorm.default,
+                    (found.x, found.residual, found.weight, found.eps, 0.0, self._number),
                 )
                 outputs = [(found.norm, 0), (found.total, 1)]
+                given = [found.norm.meta["val"], found.total.meta["val"]]
             else:
-                scale: Optional[Node] = None if found.of_row else found.scale
-                if found.inverse and scale is not None:
-                    scale = graph.call_function(_aten.reciprocal.default, (scale,))
-                    scale.meta["val"] = found.scale.meta["val"]
-                arguments = (
-                    pattern,
-                    found.x,
-                    found.residual,
-                    found.weight,
-                    scale,
-                    found.eps,
-                    0.0,
-                    self._number,
+                call = graph.call_function(
+                    torch.ops.arbiter.all_reduce_fused.default,
+                    (
+                        pattern,
+                        found.x,
+                        found.residual,
+                        found.weight,
+                        _scale_in(graph, found),
+                        found.eps,
+                        0.0,
+                        self._number,
+                    ),
                 )
-                call = graph.call_function(torch.ops.arbiter.all_reduce_fused.default, arguments)
                 outputs = [(found.total, 0), (found.quant, 1)]
-                if found.of_row:
-                    outputs.append((found.scale, 2))
-            given = [old.meta["val"] for old, _ in sorted(outputs, key=lambda pair: pair[1])]
-            if found.of_row:
-                given[2] = given[2].squeeze(-1)
+                given = [found.total.meta["val"], found.quant.meta["val"]]
+                if found.kind != "fp8_static":
+                    given.append(_scales_given(found, pattern))
+                if found.scales is not None:
+                    outputs.append((found.scales, 2))
             call.meta["val"] = tuple(given)
             for old, index in outputs:
                 new = graph.call_function(operator.getitem, (call, index))
-                if found.of_row and old is found.scale:  # [rows], where the program has [rows, 1]
-                    new.meta["val"] = given[2]
+                new.meta["val"] = given[index]
+                if old is found.scales and found.kind == "fp8_token":
                     new = graph.call_function(_aten.unsqueeze.default, (new, -1))
+                elif old is found.scales:
+                    new = _nvfp4.scales_as(new, old.meta["val"])
                 new.meta.update(old.meta)
                 old.replace_all_uses_with(new)
-        last = [found.quant or found.norm, *([found.scale] if found.of_row and found.scale else [])]
+        for node, same in found.unchanged:
+            node.replace_all_uses_with(same)
+        last = [found.quant or found.norm, *([found.scales] if found.scales else [])]
+        last += [node for node, _ in found.unchanged]
         _erase_unused(graph, [*last, found.total, *found.collective])
+
+
+def _scale_in(graph: Graph, found: _Norm) -> Optional[Node]:
+    if not found.inverse or found.scale is None:
+        return found.scale
+    scale = graph.call_function(_aten.reciprocal.default, (found.scale,))
+    scale.meta["val"] = found.scale.meta["val"]
+    return scale
+
+
+def _scales_given(found: _Norm, pattern: str) -> Any:
+    """The scales as the operator returns them."""
+    total = found.total.meta["val"]
+    kind, shape = _patterns.parse(pattern).scale_shape(*total.shape)
+    dtype = torch.float32 if kind == "fp32" else torch.float8_e4m3fn
+    return total.new_empty(shape, dtype=dtype)
 
 
 def _like(one: Any, other: Node) -> bool:
@@ -291,7 +318,7 @@ def _quantised(found: _Norm) -> Optional[_Norm]:
     quant = _clamped_to_fp8(user)
     if given.numel() != 1 or quant is None or not _comes_before(scale, found.total):
         return None
-    return found._replace(scale=scale, inverse=inverse, quant=quant)
+    return found._replace(kind="fp8_static", scale=scale, inverse=inverse, quant=quant)
 
 
 def _quantised_by_row(found: _Norm) -> Optional[_Norm]:
@@ -328,7 +355,16 @@ def _quantised_by_row(found: _Norm) -> Optional[_Norm]:
     if not right or multiplied.meta["val"].dtype is not torch.float32:
         return None
     quant = _clamped_to_fp8(multiplied)
-    return None if quant is None else found._replace(scale=scale, quant=quant, of_row=True)
+    return None if quant is None else found._replace(kind="fp8_token", scales=scale, quant=quant)
+
+
+def _quantised_to_nvfp4(found: _Norm) -> Optional[_Norm]:
+    if found.total.meta["val"].dim() != 2:
+        return None
+    quantisation = _nvfp4.quantisation_of(found.norm)
+    if quantisation is None or not _comes_before(quantisation.scale, found.total):
+        return None
+    return found._replace(**quantisation._asdict())
 
 
 def _is_to_fp32(node: Node) -> bool:

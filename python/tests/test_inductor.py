@@ -6,10 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch._inductor.custom_graph_pass")
 
-import torch.nn.functional as F  # noqa: E402
+from graphs import rewritten, torch_norm, values  # noqa: E402
 from processes import run  # noqa: E402
-from torch._dynamo.backends.common import aot_autograd  # noqa: E402
-from torch._inductor.decomposition import select_decomp_table  # noqa: E402
 
 import arbiter  # noqa: E402
 import arbiter.torch as ops  # noqa: E402
@@ -33,14 +31,6 @@ def single(request):
         yield communicator
 
 
-def values(seed, *shape, dtype=torch.bfloat16):
-    return torch.randint(-4, 5, shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def torch_norm(x, weight, eps=1e-6):
-    return F.rms_norm(x, (x.shape[-1],), weight, eps)
-
-
 def formula(x, weight, eps=1e-5):
     """As in models of `transformers`."""
     wide = x.to(torch.float32)
@@ -61,22 +51,6 @@ def quantise(norm, scale):
 
 def quantise_by_inverse(norm, inverse):
     return (norm.float() * inverse).clamp(min=-448.0, max=448.0).to(E4M3)
-
-
-def rewritten(function, arguments, fusion):
-    """What the function gives after the pass, and the program's operators. As Inductor calls it,
-    without its compiler."""
-    operators = []
-
-    def compile_graph(module, _):
-        fusion(module.graph)
-        module.recompile()
-        operators.extend(node.target for node in module.graph.nodes if node.op == "call_function")
-        return module
-
-    torch._dynamo.reset()
-    backend = aot_autograd(fw_compiler=compile_graph, decompositions=select_decomp_table())
-    return torch.compile(function, backend=backend, fullgraph=True)(*arguments), operators
 
 
 def close(ours, expected):
