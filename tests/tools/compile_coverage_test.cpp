@@ -89,7 +89,7 @@ TEST(Coverage, EveryPartMeetsEveryTargetAndDtype) {
 TEST(Coverage, IsTheSameEveryTimeAndHasNoTaskTwice) {
   const std::vector<CompileTask> again = covering_tasks(Catalogue::builtin(), {gpu_targets.begin(), gpu_targets.end()});
   ASSERT_EQ(again.size(), plan().size());
-  EXPECT_LT(again.size(), 900U);  // each takes a third of a second
+  EXPECT_LT(again.size(), 1000U);  // each takes a third of a second
   std::set<std::string> seen;
   for (std::size_t i = 0; i < again.size(); ++i) {
     EXPECT_EQ(again[i].variant, plan()[i].variant);

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,7 @@ struct ConformanceCase {
   CaseResult description;  ///< status and reason are filled when it has run
   std::string impossible;  ///< not empty: skipped, with this reason
   std::function<Verification(ConformanceBench&)> run;
+  std::optional<CandidateSpec> needs;  ///< its kernels are compiled ahead
 };
 
 /// The cases of one world size, in order. A pure function of its arguments, equal on all ranks.

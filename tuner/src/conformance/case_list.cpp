@@ -135,11 +135,12 @@ void CaseList::add_candidate(std::string_view area, const CandidateSpec& spec, c
     RunnableCandidate& candidate = bench.candidate(spec, family);
     return body(bench, candidate, bench.verifier(family));
   });
+  cases_.back().needs = spec;
 }
 
 void CaseList::add_case(CaseResult description, std::string impossible,
                         std::function<Verification(ConformanceBench&)> run) {
-  cases_.push_back({std::move(description), std::move(impossible), std::move(run)});
+  cases_.push_back({std::move(description), std::move(impossible), std::move(run), std::nullopt});
 }
 
 CaseList::Body CaseList::at_tokens(std::vector<std::int64_t> list) {

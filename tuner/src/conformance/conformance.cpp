@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <thread>
 
 #include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/runtime/kernel_cache.hpp"
 #include "conformance/case.hpp"
+#include "tune/compile_ahead.hpp"
 #include "tune/outcome.hpp"
 
 namespace arbiter {
@@ -123,6 +125,13 @@ void check(const Catalogue& catalogue, const ConformanceOptions& options) {
   for (const std::string& algorithm : options.algorithms) require_known("algorithm", algorithm, valid);
 }
 
+/// GPUs check while processors compile what they will check next.
+int threads_of(Group& group, const ConformanceOptions& options) {
+  if (options.load || !group.cache().keeps()) return 0;
+  return compile_threads(group.device().kind(), static_cast<int>(std::thread::hardware_concurrency()),
+                         group.environment().ranks_per_node);
+}
+
 /// Runs a case; what it throws, on this or another rank, is its verdict.
 void run_case(ConformanceBench& bench, const ConformanceCase& item, CaseResult& result) {
   bench.trim();
@@ -185,6 +194,11 @@ ConformanceReport run_conformance(std::shared_ptr<Bootstrap> bootstrap, std::sha
   ConformanceReport report;
   report.environment = bench.group().environment();
   std::vector<ConformanceCase> cases = conformance_cases(bench.group(), options);
+  CompileAhead ahead(threads_of(bench.group(), options),
+                     [&group = bench.group()](const Variant& variant) { compile_kernel(group, variant); });
+  for (const ConformanceCase& item : cases) {
+    if (item.needs) ahead.later(*item.needs);
+  }
   const auto start = std::chrono::steady_clock::now();
   bool cancelled = false;
   for (std::size_t i = 0; i < cases.size(); ++i) {
@@ -207,6 +221,7 @@ ConformanceReport run_conformance(std::shared_ptr<Bootstrap> bootstrap, std::sha
       if (i > 0) progress.left_s = progress.elapsed_s / static_cast<double>(i) * static_cast<double>(cases.size() - i);
       sink->update(progress);
     }
+    if (item.needs) ahead.now(*item.needs);
     run_case(bench, item, result);
     report.cases.push_back(std::move(result));
     const bool go_on = options.cancel == nullptr || !options.cancel->load();
