@@ -92,6 +92,8 @@ def main() -> None:
                 print(text[-4000:], file=sys.stderr, flush=True)
                 continue
             seconds[kind][who].append(ended - killed_at(path, text))
+            print(f"{kind}, {who}: the job ended {seconds[kind][who][-1]:.1f} s after the kill", file=sys.stderr,
+                  flush=True)
     if not served:
         failures.append("Arbiter served no communicator")
     for kind, times in seconds.items():
