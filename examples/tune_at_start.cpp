@@ -1,5 +1,6 @@
 // An engine on a machine that nobody has tuned: it measures for a bounded time when it starts, only what no database
-// has an answer to, keeps the result, and serves with it.
+// has an answer to, keeps the result, and serves with it. What it had no time for is measured by the next start.
+// usage: tune_at_start [database] [seconds]
 #include <arbiter/communicator.hpp>
 #include <arbiter/startup_tune.hpp>
 #include <chrono>
@@ -16,11 +17,11 @@
 namespace {
 
 void run(const std::shared_ptr<arbiter::Bootstrap>& bootstrap, const std::shared_ptr<arbiter::Device>& device,
-         const std::filesystem::path& database) {
+         const std::filesystem::path& database, std::chrono::seconds budget) {
   device->activate();
   const std::vector<arbiter::ProblemFamily> families{{"allreduce", arbiter::Dtype::bf16, 512, 4, arbiter::Mode::eager}};
 
-  arbiter::StartupTuneOptions startup{.families = families, .budget = std::chrono::seconds(2)};
+  arbiter::StartupTuneOptions startup{.families = families, .budget = budget};
   startup.database = database;  // rank 0 writes it; the next start finds it there
   startup.communicator.variables.db = std::filesystem::exists(database) ? database.string() : "";
   const arbiter::StartupTuneResult found = arbiter::tune_at_startup(bootstrap, device, startup);
@@ -43,12 +44,13 @@ void run(const std::shared_ptr<arbiter::Bootstrap>& bootstrap, const std::shared
 
 int main(int count, char** arguments) {
   const std::filesystem::path database = count > 1 ? arguments[1] : "tuned-at-start.db";
+  const std::chrono::seconds budget(count > 2 ? std::atoi(arguments[2]) : 2);
   auto bootstraps = arbiter::make_in_process_bootstraps(2);
   std::vector<std::thread> ranks;
   for (auto& each : bootstraps) {
-    ranks.emplace_back([&database, bootstrap = std::shared_ptr<arbiter::Bootstrap>(std::move(each))] {
+    ranks.emplace_back([&database, budget, bootstrap = std::shared_ptr<arbiter::Bootstrap>(std::move(each))] {
       try {
-        run(bootstrap, arbiter::make_cpu_device(bootstrap->rank()), database);
+        run(bootstrap, arbiter::make_cpu_device(bootstrap->rank()), database, budget);
       } catch (const std::exception& error) {
         std::cerr << "rank " << bootstrap->rank() << ": " << error.what() << '\n';
         std::_Exit(1);

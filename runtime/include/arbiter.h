@@ -98,7 +98,8 @@ typedef struct arbiter_communicator_options {
   int32_t multicast;    /**< arbiter_switch: kernels that use NVLink multicast; default: ARBITER_MULTICAST */
   int32_t nccl;         /**< arbiter_switch: NCCL as a backend, where it is found; default: on, but with callbacks it is
                              started by arbiter_prepare, when a family is to be served by it: until then, what no
-                             prepared family covers is refused */
+                             prepared family covers is refused. ARBITER_ON: it is started at creation, and serves
+                             messages of any size */
   int32_t jit;          /**< arbiter_switch: compile kernels that are not in the cache; default: ARBITER_JIT */
   int32_t shipped;      /**< arbiter_switch: decisions that are built into the library; default: on */
   int32_t kernels;      /**< arbiter_switch: run the compiled kernels that the decisions carry, as this user: of a file
