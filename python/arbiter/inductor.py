@@ -282,17 +282,30 @@ def _after_power(start: Node, power: Node, total: Node) -> Any:
         return None
     if weight.target is _CONVERT and weight.args[1] is torch.float32:
         weight = weight.args[0]
+    value = weight.meta.get("val") if isinstance(weight, Node) else None
+    if not isinstance(value, torch.Tensor) or value.dtype not in (dtype, torch.float32):
+        return None
+    if tuple(value.shape) != (total.meta["val"].shape[-1],):
+        return None
     norm: Optional[Node] = weighted
     if dtype is not torch.float32 and rounded is None:
-        norm = _only_user(weighted, _CONVERT)
-    value = weight.meta.get("val") if isinstance(weight, Node) else None
-    if norm is None or not _like(norm, total) or not isinstance(value, torch.Tensor):
-        return None
-    if value.dtype not in (dtype, torch.float32) or tuple(value.shape) != (
-        total.meta["val"].shape[-1],
-    ):
+        norm = _rounded(weighted, dtype)
+    if norm is None or not _like(norm, total):
         return None
     return norm, weight, shifted.args[1]
+
+
+def _rounded(value: Node, dtype: torch.dtype) -> Optional[Node]:
+    """What rounds fp32 to `dtype`. Inductor leaves the rounding out where all that reads it is a
+    conversion to fp32: there it is put back, as the program has it."""
+    reader = _only_user(value, _CONVERT)
+    if reader is None or reader.args[1] is not torch.float32:
+        return reader
+    with value.graph.inserting_after(value):
+        rounding = value.graph.call_function(_CONVERT, (value, dtype))
+    rounding.meta["val"] = value.meta["val"].to(dtype)
+    reader.replace_input_with(value, rounding)
+    return rounding
 
 
 def _quantised(found: _Norm) -> Optional[_Norm]:

@@ -61,6 +61,11 @@ def test_they_pass(tmp_path):
     assert status["captured_methods"] == "skipped"
 
 
+def test_the_fusing_pass_passes(tmp_path):
+    code, text, status = run(tmp_path, only="fusing_pass")
+    assert code == 0 and set(status.values()) == {"passed"} and len(status) == 2, text
+
+
 def test_a_wrong_sum_fails(tmp_path):
     (tmp_path / "broken.py").write_text(BROKEN)
     code, text, status = run(tmp_path, tmp_path / "broken.py", only="eager_plain,eager_in_place")

@@ -25,10 +25,18 @@ def single(request):
     """One rank: the sum is its own input."""
     with Communicator.in_process(1) as (communicator,), torch.no_grad():
         communicator.prepare(
-            *[Family(pattern, request.param, HIDDEN, 8) for pattern in ("allreduce", NORM, FP8, FP8_TOKEN)]
+            *[
+                Family(pattern, request.param, HIDDEN, 8)
+                for pattern in ("allreduce", NORM, FP8, FP8_TOKEN)
+            ]
         )
         communicator.dtype = request.param
         yield communicator
+
+
+@pytest.fixture(params=[False, True], ids=["as Inductor has it", "as written"])
+def as_written(request):
+    return request.param
 
 
 def formula(x, weight, eps=1e-5):
@@ -64,7 +72,7 @@ def close(ours, expected):
 
 @pytest.mark.parametrize("norm", [torch_norm, formula, formula_fp32_weight])
 @pytest.mark.parametrize("shape", [(4, HIDDEN), (2, 3, HIDDEN)])
-def test_two_norms_of_a_layer(single, norm, shape):
+def test_two_norms_of_a_layer(single, as_written, norm, shape):
     number, dtype = ops.number(single), single.dtype
 
     def layer(x, residual, first, second):
@@ -76,7 +84,7 @@ def test_two_norms_of_a_layer(single, norm, shape):
     arguments = [values(1, *shape, dtype=dtype), values(2, *shape, dtype=dtype)]
     arguments += [values(seed, HIDDEN, dtype=dtype) for seed in (3, 4)]
     fusion = Fusion(single)
-    ours, operators = rewritten(layer, arguments, fusion)
+    ours, operators = rewritten(layer, arguments, fusion, as_written)
     assert fusion.replaced == {NORM: 2}
     assert operators.count(torch.ops.arbiter.all_reduce_residual_rmsnorm.default) == 2
     assert (
@@ -87,7 +95,7 @@ def test_two_norms_of_a_layer(single, norm, shape):
 
 
 @pytest.mark.parametrize("how", [quantise, quantise_by_inverse])
-def test_quantised(single, how):
+def test_quantised(single, as_written, how):
     number, dtype = ops.number(single), single.dtype
 
     def layer(x, residual, weight, scale):
@@ -101,7 +109,7 @@ def test_quantised(single, how):
     ]
     arguments.append(torch.tensor([0.25]))
     fusion = Fusion(single)
-    ours, operators = rewritten(layer, arguments, fusion)
+    ours, operators = rewritten(layer, arguments, fusion, as_written)
     assert fusion.replaced == {FP8: 1}
     assert (
         torch.ops.arbiter.all_reduce_fused.default in operators
@@ -126,7 +134,7 @@ def by_row_with_a_least_scale(norm):
 
 
 @pytest.mark.parametrize("how", [by_row, by_row_with_a_least_scale])
-def test_quantised_by_row(single, how):
+def test_quantised_by_row(single, as_written, how):
     number, dtype = ops.number(single), single.dtype
 
     def layer(x, residual, weight):
@@ -136,7 +144,7 @@ def test_quantised_by_row(single, how):
     arguments = [values(seed, 4, HIDDEN, dtype=dtype) for seed in (1, 2)]
     arguments.append(values(3, HIDDEN, dtype=dtype))
     fusion = Fusion(single)
-    ours, operators = rewritten(layer, arguments, fusion)
+    ours, operators = rewritten(layer, arguments, fusion, as_written)
     assert fusion.replaced == {FP8_TOKEN: 1}
     for gone in (torch.ops.aten.rsqrt.default, torch.ops.aten.abs.default):
         assert gone not in operators

@@ -1,5 +1,7 @@
 """torch.compile, with and without graph trees."""
 
+import sys
+from pathlib import Path
 from typing import Any, Tuple
 
 import torch
@@ -7,6 +9,10 @@ from harness import HIDDEN, NORM, Ranks, check, close, same
 
 import arbiter.torch as ops
 from arbiter.inductor import Fusion
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import nvfp4_operators  # noqa: E402
 
 TAIL = (1e-6, 0.0)
 
@@ -107,3 +113,58 @@ def compiled_with_the_fusing_pass(ranks: Ranks) -> dict:
                 close(mine, expected, 3e-2)
     assert fusion.replaced == {NORM: 2}, fusion.replaced
     return dict(fusion.replaced)
+
+
+E4M3 = torch.float8_e4m3fn
+
+
+def _fp8_static(norm: torch.Tensor, scale: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+    return ((norm.float() / scale).clamp(-448.0, 448.0).to(E4M3),)
+
+
+def _fp8_token(norm: torch.Tensor, scale: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+    scales = norm.float().abs().amax(-1, keepdim=True) / 448.0
+    return (norm.float() / scales).clamp(-448.0, 448.0).to(E4M3), scales
+
+
+@check(seconds=90)
+def compiled_with_the_fusing_pass_and_quantisation(ranks: Ranks) -> dict:
+    """FP8 as torch's operations, NVFP4 as the operators of the engines: one call each, and few
+    values fall the other way."""
+    number = ops.number(ranks.communicator)
+    scale = torch.full((1,), 0.25, device=ranks.device)
+    replaced = {}
+    for kind, quantise in (
+        ("fp8_static", _fp8_static),
+        ("fp8_token", _fp8_token),
+        ("nvfp4_128x4", nvfp4_operators.vllm),
+        ("nvfp4_128x4", nvfp4_operators.sglang),
+        ("nvfp4_128x4", nvfp4_operators.tensorrt_llm),
+    ):
+
+        def layer(
+            x: torch.Tensor, residual: torch.Tensor, gamma: torch.Tensor, quantise: Any = quantise
+        ) -> Tuple[torch.Tensor, ...]:
+            residual = residual + ops.all_reduce(x, number)
+            norm = torch.nn.functional.rms_norm(residual, (HIDDEN,), gamma, 1e-6)
+            return (*quantise(norm, scale), residual)
+
+        torch._dynamo.reset()
+        fusion = Fusion(ranks.communicator)
+        with torch._inductor.config.patch(force_disable_caches=True):
+            compiled = torch.compile(
+                layer, fullgraph=True, options={"post_grad_custom_pre_pass": fusion}
+            )
+            for seed in range(2):
+                arguments = _arguments(ranks, seed, 16)
+                for mine, expected in zip(compiled(*arguments), layer(*arguments)):
+                    assert mine.dtype == expected.dtype and mine.shape == expected.shape
+                    ours, theirs = mine.view(torch.uint8), expected.view(torch.uint8)
+                    if mine.dtype is torch.float32:
+                        close(mine, expected, 1e-2)
+                    else:
+                        apart = (ours != theirs).sum() / (theirs != 0).sum()
+                        assert apart < 0.03, f"{kind}: {apart:.1%} of the values differ"
+            assert fusion.replaced == {f"{NORM}_{kind}": 1}, fusion.replaced
+        replaced[kind] = replaced.get(kind, 0) + 1
+    return replaced
