@@ -187,7 +187,7 @@ std::vector<VariableDescription> describe(const EnvironmentVariables& variables)
   add("ARBITER_NCCL_LIBRARY", std::string(value_of("ARBITER_NCCL_LIBRARY")),
       "read by libarbiter-nccl.so: path of the NCCL behind it; empty: the program's");
   add("ARBITER_NCCL_WORKSPACE",
-      std::string(value_of("ARBITER_NCCL_WORKSPACE").empty() ? "80M" : value_of("ARBITER_NCCL_WORKSPACE")),
+      std::string(value_of("ARBITER_NCCL_WORKSPACE").empty() ? "256M" : value_of("ARBITER_NCCL_WORKSPACE")),
       "read by libarbiter-nccl.so: most bytes of device memory for one communicator");
   add("ARBITER_ENVIRONMENT", std::string(value_of("ARBITER_ENVIRONMENT")),
       "read by libarbiter-nccl-tuner.so: start of the key of the environment to serve from ARBITER_DB");
