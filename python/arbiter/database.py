@@ -32,14 +32,16 @@ TABLES = (
     "nccl_choice",
 )
 _APPLICATION_ID = 0x41524254
-_NEWEST = 3  # PRAGMA user_version
+_NEWEST = 4  # PRAGMA user_version
+_NOT_RECORDED = -1  # in databases; JSON lines leave it out
 _HEADER = b"SQLite format 3\0"
 
 
 class Decision(NamedTuple):
     """The candidate that won an interval of tokens (both ends included), and the next one. Times
-    are medians of one call, in microseconds; `runner_up` is None where nothing else was measured.
-    `environment` is a key."""
+    are medians of one call of `measured_tokens`, in microseconds; `runner_up` is None where
+    nothing else was measured. `registers` and `spill_bytes` are of the kernels that were timed.
+    None: not recorded, or not known. `environment` is a key."""
 
     environment: str
     mode: str
@@ -55,6 +57,9 @@ class Decision(NamedTuple):
     median_us: float
     runner_up: Optional[str]
     runner_up_median_us: float
+    measured_tokens: Optional[int] = None
+    registers: Optional[int] = None
+    spill_bytes: Optional[int] = None
 
 
 class Database:
@@ -89,6 +94,10 @@ class Database:
                     median_us=row["median_us"],
                     runner_up=candidates[second]["name"] if second else None,
                     runner_up_median_us=row["runner_up_median_us"],
+                    **{
+                        name: None if row.get(name, _NOT_RECORDED) == _NOT_RECORDED else row[name]
+                        for name in Decision._fields[-3:]
+                    },
                 )
             except KeyError as error:
                 raise DatabaseError(f"{self.path}: a decision lacks {error}") from error

@@ -25,7 +25,7 @@ def database(tmp_path):
     for text in re.findall(r'R"sql\((.*?)\)sql"', source, re.S):
         connection.executescript(text)
     connection.execute("PRAGMA application_id = 0x41524254")
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute("PRAGMA user_version = 4")
     for line in LINES.read_text(encoding="utf-8").splitlines()[1:]:
         row = json.loads(line)
         table = row.pop("type")
@@ -53,6 +53,19 @@ def test_lines_and_a_database_say_the_same(database):
     assert str(database) in repr(ours) and f"{len(ours.decisions())} decisions" in repr(ours)
     with pytest.raises(TypeError, match="no member 'ranks'"):
         ours.decisions(ranks=2)
+
+
+def test_what_was_timed_is_known_where_it_was_recorded(database):
+    assert {d.measured_tokens for d in Database(database).decisions()} == {None}
+    connection = sqlite3.connect(database)
+    connection.execute(
+        "UPDATE decision SET measured_tokens = tokens_max, registers = 64, spill_bytes = 0"
+    )
+    connection.commit()
+    connection.close()
+    for decision in Database(database).decisions():
+        assert decision.measured_tokens == decision.tokens_max
+        assert (decision.registers, decision.spill_bytes) == (64, 0)
 
 
 def test_trials_keep_their_samples(tmp_path):
@@ -96,7 +109,7 @@ def test_what_is_no_database_is_named(database, tmp_path):
     with pytest.raises(FileNotFoundError):
         Database(tmp_path / "missing.db")
     for pragma, message in (
-        ("user_version = 4", "has schema 4"),
+        ("user_version = 5", "has schema 5"),
         ("application_id = 1", "another program"),
     ):
         connection = sqlite3.connect(database)

@@ -50,6 +50,10 @@ TEST(BadRowsTest, EveryEditedColumnIsNoticed) {
                  "table decision does not match its key");
   expect_refused("UPDATE decision SET runner_up = NULL", "table decision does not match its key");
   expect_refused("UPDATE decision SET world = 3", "table decision does not match its key");
+  expect_refused("UPDATE decision SET measured_tokens = tokens_max", "table decision does not match its key");
+  for (const char* use : {"registers", "spill_bytes", "runner_up_registers", "runner_up_spill_bytes"}) {
+    expect_refused("UPDATE decision SET " + std::string(use) + " = 7", "table decision does not match its key");
+  }
   expect_refused("UPDATE decision SET hidden = 4096", "table decision does not match its key");
   expect_refused("UPDATE decision SET mode = 'eager'", "table decision does not match its key");
   expect_refused("UPDATE decision SET dtype = 'fp16'", "table decision does not match its key");
@@ -83,6 +87,7 @@ TEST(BadRowsTest, RowsThatAreNotThere) {
 TEST(BadRowsTest, ValuesOutOfRange) {
   expect_refused("UPDATE decision SET tokens_min = 0", "damaged");
   expect_refused("UPDATE decision SET tokens_max = -5", "damaged");
+  expect_refused("UPDATE decision SET registers = -2", "damaged");
   expect_refused("UPDATE decision SET median_us = -1.0", "damaged");
   expect_refused("UPDATE decision SET hidden = 5000000000", "out of range");
   expect_refused("UPDATE environment SET sm_count = 5000000000", "out of range");

@@ -93,5 +93,21 @@ TEST(Diff, TimesAreThoseOfTheLargestSizeWhereBothWereMeasured) {
   EXPECT_EQ(unknown[0].before_us, 4);
 }
 
+TEST(Diff, SnapshotsSayTheSizeThatTheirTimesBelongTo) {
+  Decision was = decision(1, 90, 3), is = decision(1, 90, 4);
+  was.measured_tokens = is.measured_tokens = 64;
+  was.use = {64, 0};
+  is.use = {40, 8};
+  const auto changes = diff(decided({was}), key, decided({is}), key);
+  ASSERT_EQ(changes.size(), 1U);
+  EXPECT_EQ(changes[0].tokens, 64);
+  EXPECT_EQ(changes[0].before_us, 4);
+  EXPECT_EQ(changes[0].after_us, 5);
+  EXPECT_EQ(changes[0].before_use, was.use);
+  EXPECT_EQ(changes[0].after_use, is.use);
+  is.measured_tokens = 32;
+  EXPECT_EQ(diff(decided({was}), key, decided({is}), key)[0].tokens, 0) << "two sizes are not compared";
+}
+
 }  // namespace
 }  // namespace arbiter::test

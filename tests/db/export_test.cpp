@@ -91,6 +91,8 @@ TEST(ExportCsv, IsReadByACsvReader) {
              "assert rows[0]['candidate'] == 'a,\"b\"\\\\ | 1?'\n"
              "assert float(rows[0]['median_us']) == 2.3 and int(rows[0]['tokens_max']) == 100\n"
              "assert rows[0]['runner_up'] == 'nccl/classic'\n"
+             "assert [rows[0][n] for n in ('measured_tokens', 'registers', 'spill_bytes')] == ['64', '40', '0']\n"
+             "assert rows[0]['runner_up_registers'] == '', 'not recorded'\n"
              "print(len(rows))\n");
   EXPECT_EQ(read, "5\n");
 }
@@ -149,7 +151,7 @@ TEST(ExportMarkdown, EveryRowHasEveryColumn) {
       else if (line[i] == '|')
         ++bars;
     }
-    EXPECT_EQ(bars, 11) << line;
+    EXPECT_EQ(bars, 12) << line;
   }
   EXPECT_EQ(rows, 7);
 }

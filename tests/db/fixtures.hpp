@@ -129,7 +129,8 @@ inline Trial done_trial(std::int64_t tokens = 64, int candidate = 0) {
           .reason = "",
           .calls_per_sample = 50,
           .blocks = 16,
-          .samples_us = {2.5, 2.4375, 0.1, 1e-9, 12345.678}};
+          .samples_us = {2.5, 2.4375, 0.1, 1e-9, 12345.678},
+          .use = {64, 0}};
 }
 
 /// `count` decisions in several families, in the order of DecisionSet::decisions.
@@ -152,9 +153,12 @@ inline std::vector<Decision> example_decisions(int count = 12) {
             decision.tokens_max = 100 * i + 100;
             decision.candidate = example_candidate(i % 7);
             decision.median_us = 2.3 + 0.1 * i;
+            if (i % 4 != 3) decision.measured_tokens = 100 * i + 64;
+            if (i % 5 != 4) decision.use = {40 + i, 8 * (i % 2)};
             if (i % 3 != 2) {
               decision.runner_up = nccl_candidate();
               decision.runner_up_median_us = 7.7 + i;
+              if (i % 2 == 1) decision.runner_up_use = {32, 0};
             }
             decisions.push_back(decision);
           }

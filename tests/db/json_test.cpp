@@ -75,6 +75,8 @@ TEST(JsonTest, DecisionsAreSpelledExactly) {
       "candidate": "trtllm/oneshot_push:threads=256,vectors=1,cluster=1,blocks=0",
       "numerics": "rank_order_fp32",
       "median_us": 2.3,
+      "registers": 40,
+      "spill_bytes": 0,
       "runner_up": {
         "backend": "nccl",
         "algorithm": "classic",
@@ -96,6 +98,8 @@ TEST(JsonTest, DecisionsAreSpelledExactly) {
       "candidate": "trtllm/oneshot_push:threads=256,vectors=1,cluster=1,blocks=0",
       "numerics": "rank_order_fp32",
       "median_us": 0.30000000000000004,
+      "registers": 40,
+      "spill_bytes": 0,
       "runner_up": null
     }
   ],

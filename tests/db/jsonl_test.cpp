@@ -84,7 +84,7 @@ TEST(Jsonl, ASnapshotIsExportedAndImportedToo) {
 
 TEST(Jsonl, StartsWithTheSchemaAndIsOneObjectALine) {
   const std::string text = text_of(example_contents(1));
-  EXPECT_TRUE(text.starts_with(R"({"type":"header","schema":2,)")) << text.substr(0, 80);
+  EXPECT_TRUE(text.starts_with(R"({"type":"header","schema":3,)")) << text.substr(0, 80);
   EXPECT_EQ(text.back(), '\n');
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
@@ -137,8 +137,8 @@ TEST_P(Malformed, IsRefusedWithItsLine) {
 
 INSTANTIATE_TEST_SUITE_P(
     Lines, Malformed,
-    ::testing::Values(Bad{"schema", "header", R"("schema":2)", R"("schema":3)", "newer Arbiter"},
-                      Bad{"old_schema", "header", R"("schema":2)", R"("schema":0)", "expected 1 to 2"},
+    ::testing::Values(Bad{"schema", "header", R"("schema":3)", R"("schema":4)", "newer Arbiter"},
+                      Bad{"old_schema", "header", R"("schema":3)", R"("schema":0)", "expected 1 to 3"},
                       Bad{"no_count", "header", R"("trials")", R"("trails")", "'trials' is missing"},
                       Bad{"json", "problem", "{", "", "not JSON"},
                       Bad{"array", "problem", "{\"type\"", "[{\"type\"", "not JSON"},

@@ -40,6 +40,7 @@ class RandomContents {
     trial.status = own() % 4 == 0 ? TrialStatus::wrong : TrialStatus::done;
     trial.calls_per_sample = 50;
     trial.blocks = static_cast<int>(own() % 64);
+    if (own() % 3 != 0) trial.use = {static_cast<int>(own() % 128), static_cast<int>(own() % 2)};
     if (trial.status == TrialStatus::wrong) trial.reason = "element 3 is 1, expected 2";
     const double middle = 2.0 + static_cast<double>(own() % 40) / 10;
     for (int i = 0; i < 12; ++i) {

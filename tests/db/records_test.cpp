@@ -218,6 +218,33 @@ TEST(CompatibilityTest, ADifferenceCountsForTheCandidatesThatItTouches) {
   }
 }
 
+TEST(CompatibilityTest, WhereTheUseOfRegistersIsRecordedItDecidesInsteadOfTheRelease) {
+  Environment measured = example_environment();
+  measured.compiler_version = "12.9";
+  const auto report = compatibility(example_environment(), measured, example_candidate(), {64, 0});
+  EXPECT_EQ(report.verdict, Compatibility::compatible);
+  EXPECT_EQ(report.differences, std::vector<std::string>{"compiler_version: 13.0 here, 12.9 measured"});
+  EXPECT_EQ(compatibility(example_environment(), measured, nccl_with_epilogue(), {64, 0}).verdict,
+            Compatibility::compatible);
+  EXPECT_EQ(compatibility(example_environment(), measured, example_candidate(), {}).verdict,
+            Compatibility::incompatible);
+}
+
+TEST(CompatibilityTest, MoreRegistersOrANewSpillAreOtherKernels) {
+  EXPECT_EQ(exceeds({64, 0}, {64, 0}), "");
+  EXPECT_EQ(exceeds({60, 0}, {64, 8}), "");
+  EXPECT_EQ(exceeds({72, 0}, {64, 0}), "this compiler gives it 72 registers, measured with 64");
+  EXPECT_EQ(exceeds({64, 16}, {64, 8}), "this compiler spills 16 bytes, measured with 8");
+  EXPECT_EQ(exceeds({72, 16}, {64, 0}),
+            "this compiler gives it 72 registers, measured with 64; it spills 16 bytes, measured with 0");
+  for (const KernelUse& unknown : {KernelUse{}, KernelUse{-1, 0}}) {
+    EXPECT_EQ(exceeds({72, 0}, unknown), "");
+    EXPECT_EQ(exceeds(unknown, {64, 0}), "");
+  }
+  EXPECT_EQ(most_of({64, 8}, {72, 0}), (KernelUse{72, 8}));
+  EXPECT_EQ(most_of({64, -1}, {-1, 0}), KernelUse{});
+}
+
 TEST(CompatibilityTest, OnSeveralNodesTheirSizeSaysHowTheGroupIsSpread) {
   Environment here = example_environment();
   here.nodes = 2;

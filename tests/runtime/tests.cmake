@@ -26,7 +26,7 @@ function(arbiter_add_runtime_test name)
 endfunction()
 
 foreach(subject call_validation communicator costs deadlines disagreement dispatch faults fused_calls fused_communicator lengths nccl_when_needed policies poison rank_invariance refused_calls resolve
-        served shipped startup_tune stored_kernels)
+        served shipped startup_tune stored_kernels timed_kernels)
   arbiter_add_runtime_test(communicator/${subject})
 endforeach()
 target_compile_definitions(runtime_communicator_costs_test PRIVATE

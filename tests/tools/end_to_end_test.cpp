@@ -98,9 +98,10 @@ TEST_F(EndToEnd, ShowPrintsGaplessDecisionsInThePromisedShape) {
   expect_keys(member(document, "environment"), environment_keys);
   std::map<std::string, std::int64_t> covered;  // family -> last token count so far
   for (const llvm::json::Value& decision : *member(document, "decisions")->getAsArray()) {
-    expect_keys(&decision, {"mode", "world", "dtype", "pattern", "hidden", "tokens_min", "tokens_max", "bytes_min",
-                            "bytes_max", "backend", "algorithm", "candidate", "numerics", "median_us",
-                            "measured_tokens", "measured_bytes", "nccl_us", "times_nccl", "runner_up"});
+    expect_keys(&decision, {"mode",       "world",       "dtype",           "pattern",        "hidden",    "tokens_min",
+                            "tokens_max", "bytes_min",   "bytes_max",       "backend",        "algorithm", "candidate",
+                            "numerics",   "median_us",   "measured_tokens", "measured_bytes", "nccl_us",   "times_nccl",
+                            "registers",  "spill_bytes", "runner_up"});
     const llvm::json::Value* runner_up = member(decision, "runner_up");
     if (runner_up->getAsObject() != nullptr) expect_keys(runner_up, {"backend", "algorithm", "median_us"});
     const std::int64_t world = *member(decision, "world")->getAsInteger();

@@ -99,6 +99,7 @@ void make_example_database(const std::string& file, const ExampleShape& shape) {
           for (const Model& model : models(pattern != "allreduce")) {
             trial.candidate = model.candidate;
             trial.blocks = model.blocks;
+            trial.use = model.candidate.backend == Backend::nccl ? KernelUse{} : KernelUse{48, 0};
             trial.status = TrialStatus::done;
             trial.reason.clear();
             const double us = model.us(static_cast<double>(trial.problem.bytes()), world);
@@ -111,6 +112,7 @@ void make_example_database(const std::string& file, const ExampleShape& shape) {
           }
           trial.samples_us.clear();
           trial.blocks = 0;
+          trial.use = {64, 8};
           trial.candidate = kernel("oneshot_push", "threads=1024,vectors=4,cluster=1,blocks=8");
           trial.status = TrialStatus::wrong;
           trial.reason = "rank 1, element 512: 3.5, expected 3.25";

@@ -41,10 +41,11 @@ std::unique_ptr<ScratchDirectory> InspectCommand::scratch;
 TEST_F(InspectCommand, ShowsEveryCandidate) {
   const Outcome outcome = inspect({"allreduce bf16 hidden=8192 tokens=64 world=4"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
-  for (const char* expected : {"allreduce bf16 hidden=8192 tokens=64 world=4 graph: 1 MiB\n", "Example GPU (cuda)",
-                               "example-host", "2025-10-09 08:53 UTC", "winner [1]", "slower by ", "oneshot_push",
-                               "nccl", "bus GB/s", "x over NCCL", "wrong result [", "] rank 1, element 512", "failed [",
-                               "] rank 0 waited longer", "screened out [", "] slower than the best"}) {
+  for (const char* expected :
+       {"allreduce bf16 hidden=8192 tokens=64 world=4 graph: 1 MiB\n", "Example GPU (cuda)", "example-host",
+        "2025-10-09 08:53 UTC", "winner [1]", "slower by ", "oneshot_push", "nccl", "GB/s", "regs", " 64+8 ",
+        "x over NCCL", "wrong result [", "] rank 1, element 512", "failed [", "] rank 0 waited longer",
+        "screened out [", "] slower than the best"}) {
     EXPECT_NE(outcome.out.find(expected), std::string::npos) << expected << "\n" << outcome.out;
   }
 }
@@ -67,14 +68,15 @@ TEST_F(InspectCommand, Json) {
   expect_keys(&document, {"schema", "environment", "problem", "decision", "candidates"});
   expect_keys(member(document, "problem"),
               {"name", "pattern", "dtype", "hidden", "tokens", "world", "mode", "in_place", "bytes"});
-  expect_keys(member(document, "decision"), {"tokens_min", "tokens_max", "candidate"});
+  expect_keys(member(document, "decision"), {"tokens_min", "tokens_max", "candidate", "registers", "spill_bytes"});
   ASSERT_EQ(member(document, "candidates")->getAsArray()->size(), 9U);
   for (const llvm::json::Value& candidate : *member(document, "candidates")->getAsArray()) {
     expect_keys(
         &candidate,
-        {"candidate", "backend",    "algorithm", "numerics",       "source_hash",         "run",          "status",
-         "reason",    "winner",     "verdict",   "blocks",         "calls_per_sample",    "samples",      "median_us",
-         "ci_low_us", "ci_high_us", "bimodal",   "slower_percent", "algorithm_bandwidth", "bus_bandwidth"});
+        {"candidate",  "backend",    "algorithm", "numerics",       "source_hash",         "run",           "status",
+         "reason",     "winner",     "verdict",   "blocks",         "calls_per_sample",    "samples",       "median_us",
+         "ci_low_us",  "ci_high_us", "bimodal",   "slower_percent", "algorithm_bandwidth", "bus_bandwidth", "registers",
+         "spill_bytes"});
   }
   EXPECT_EQ(member(document, "candidates[0].winner")->getAsBoolean(), true);
   EXPECT_EQ(member(document, "candidates[0].candidate")->getAsString(),
@@ -85,6 +87,11 @@ TEST_F(InspectCommand, Json) {
   EXPECT_NEAR(*member(document, "candidates[0].bus_bandwidth")->getAsNumber() / (bytes / us * 1.5e6), 1, 1e-4);
   EXPECT_LE(*member(document, "candidates[0].ci_low_us")->getAsNumber(), us);
   EXPECT_EQ(*member(document, "candidates[8].median_us"), nullptr);
+  EXPECT_EQ(member(document, "decision.registers")->getAsInteger(), 48);
+  for (const llvm::json::Value& candidate : *member(document, "candidates")->getAsArray()) {
+    const bool nccl = member(candidate, "backend")->getAsString() == llvm::StringRef("nccl");
+    EXPECT_EQ(member(candidate, "registers")->getAsInteger().has_value(), !nccl);
+  }
 }
 
 TEST_F(InspectCommand, SaysWhatIsMissing) {

@@ -83,8 +83,19 @@ TEST_F(Show, TimesStandBesideTheSizesTheyWereDecisionMeasurements) {
   EXPECT_NE(row.find(" " + std::to_string(measured * 8 / 1024) + " MiB "), std::string::npos) << row;
   ASSERT_EQ(run_arbiter({"snapshot", database(), scratch->file("snapshot.db")}).exit_code, 0);
   const Outcome snapshot = run_arbiter({"show", scratch->file("snapshot.db")});
-  EXPECT_NE(snapshot.out.find("a snapshot: times were taken at some size of the interval"), std::string::npos);
-  EXPECT_NE(snapshot.out.find("up to"), std::string::npos) << snapshot.out;
+  EXPECT_NE(snapshot.out.find(row.substr(0, row.find(" MiB "))), std::string::npos) << "a snapshot knows it too:\n"
+                                                                                    << snapshot.out;
+  EXPECT_EQ(snapshot.out.find("a snapshot: times were taken"), std::string::npos) << snapshot.out;
+}
+
+/// Of a file from before the size was recorded the times stand beside the end of their interval, and that is said.
+TEST_F(Show, ASnapshotThatDoesNotKnowTheSizesSaysSo) {
+  std::vector<DecisionSet> sets = read_decisions(database());
+  for (Decision& decision : sets[0].decisions) decision.measured_tokens = not_recorded;
+  write_snapshot(scratch->file("older.db"), sets);
+  const Outcome older = run_arbiter({"show", scratch->file("older.db")});
+  EXPECT_NE(older.out.find("a snapshot: times were taken at some size of the interval"), std::string::npos);
+  EXPECT_NE(older.out.find("up to"), std::string::npos) << older.out;
 }
 
 TEST_F(Show, TheExamplesOfRenderWork) {

@@ -22,6 +22,8 @@ class Misbehaving : public RunnableCandidate {
   Geometry geometry(std::int64_t tokens) const override { return real_->geometry(tokens); }
   WorkspaceNeeds needs(std::int64_t tokens) const override { return real_->needs(tokens); }
   int block_limit() const noexcept override { return real_->block_limit(); }
+  KernelUse use() const override { return real_->use(); }
+  void agreed_use(const KernelUse& use) override { real_->agreed_use(use); }
   void agreed(int block_limit) override { real_->agreed(block_limit); }
   void enqueue(const CallTensors& tensors, std::int64_t elements, StreamHandle stream) override {
     behaviour_(*real_, tensors, elements, stream);

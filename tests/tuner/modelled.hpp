@@ -188,6 +188,7 @@ class Modelled : public RunnableCandidate {
   }
   WorkspaceNeeds needs(std::int64_t) const override { return {}; }
   int block_limit() const noexcept override { return 1; }
+  KernelUse use() const override { return spec_.kernel ? KernelUse{40, 0} : KernelUse{}; }
   void agreed(int) override {}
   void enqueue(const CallTensors& tensors, std::int64_t elements, StreamHandle) override {
     auto& device = static_cast<ClockworkDevice&>(group_.device());

@@ -71,6 +71,17 @@ struct Candidate {
   bool operator==(const Candidate&) const = default;
 };
 
+/// Of a number that databases of schemas 1 to 3 do not hold, or that nobody knows.
+inline constexpr int not_recorded = -1;
+
+/// What the compiler gave the kernels that were timed: of several kernels or ranks, the most that any of them has. Of
+/// NCCL and on the CPU device it is not known.
+struct KernelUse {
+  int registers = not_recorded;    ///< per thread
+  int spill_bytes = not_recorded;  ///< of local memory for want of registers: stores and loads
+  bool operator==(const KernelUse&) const = default;
+};
+
 /// For one environment and one problem family, an interval of tokens and the candidate that won it.
 struct Decision {
   std::string pattern;
@@ -86,6 +97,9 @@ struct Decision {
   /// wherever that class is not allowed.
   std::optional<Candidate> runner_up;
   double runner_up_median_us = 0;
+  std::int64_t measured_tokens = not_recorded;  ///< where the times were taken
+  KernelUse use{};                              ///< of the candidate's kernels as they were timed
+  KernelUse runner_up_use{};                    ///< likewise
 
   std::int64_t bytes_min() const noexcept;
   std::int64_t bytes_max() const noexcept;

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "arbiter/db/export.hpp"
+#include "arbiter/db/fields.hpp"
 #include "arbiter/error.hpp"
 #include "exports/comment.hpp"
 #include "records/digest.hpp"
@@ -59,7 +60,8 @@ std::string fixed(double microseconds) {
 std::string decisions_csv(const std::vector<DecisionSet>& sets) {
   std::string text =
       "environment,gpu_name,mode,world,dtype,pattern,hidden,tokens_min,tokens_max,bytes_min,bytes_max,backend,"
-      "algorithm,candidate,numerics,median_us,runner_up,runner_up_median_us\r\n";
+      "algorithm,candidate,numerics,median_us,runner_up,runner_up_median_us,measured_tokens,registers,spill_bytes,"
+      "runner_up_registers,runner_up_spill_bytes\r\n";
   for (const DecisionSet& set : sets) {
     const std::string start = set.environment.key() + "," + quoted_csv(set.environment.gpu_name);
     for (const Decision& d : set.decisions) {
@@ -73,6 +75,9 @@ std::string decisions_csv(const std::vector<DecisionSet>& sets) {
             d.runner_up ? db::exact_text(d.runner_up_median_us) : std::string()}) {
         text += "," + quoted_csv(cell);
       }
+      for_each_later_field(d, [&](const char*, auto value) {
+        text += "," + (is_recorded(value) ? std::to_string(value) : std::string());
+      });
       text += "\r\n";
     }
   }
@@ -84,13 +89,15 @@ std::string decisions_markdown(const std::vector<DecisionSet>& sets) {
   for (const DecisionSet& set : sets) {
     if (!text.empty()) text += "\n";
     text += "## " + markdown(set.environment.gpu_name) + "\n\nEnvironment " + set.environment.key().substr(0, 12) +
-            ".\n\n| pattern | dtype | hidden | ranks | mode | tokens | winner | us | runner-up | us |\n"
-            "|---|---|--:|--:|---|--:|---|--:|---|--:|\n";
+            ".\n\n| pattern | dtype | hidden | ranks | mode | tokens | timed at | winner | us | runner-up | us |\n"
+            "|---|---|--:|--:|---|--:|--:|---|--:|---|--:|\n";
     for (const Decision& d : set.decisions) {
-      text += fmt::format(
-          "| {} | {} | {} | {} | {} | {}-{} | {} | {} | {} | {} |\n", markdown(d.pattern), to_string(d.dtype), d.hidden,
-          d.world, to_string(d.mode), d.tokens_min, d.tokens_max, markdown(d.candidate.name), fixed(d.median_us),
-          (d.runner_up ? markdown(d.runner_up->name) : "-"), (d.runner_up ? fixed(d.runner_up_median_us) : "-"));
+      text +=
+          fmt::format("| {} | {} | {} | {} | {} | {}-{} | {} | {} | {} | {} | {} |\n", markdown(d.pattern),
+                      to_string(d.dtype), d.hidden, d.world, to_string(d.mode), d.tokens_min, d.tokens_max,
+                      (is_recorded(d.measured_tokens) ? std::to_string(d.measured_tokens) : "-"),
+                      markdown(d.candidate.name), fixed(d.median_us), (d.runner_up ? markdown(d.runner_up->name) : "-"),
+                      (d.runner_up ? fixed(d.runner_up_median_us) : "-"));
     }
   }
   return text;
@@ -115,17 +122,18 @@ struct Decision {
   std::string_view mode;
   std::int64_t tokens_min, tokens_max;  // inclusive
   std::string_view backend, algorithm, candidate;
-  double median_us;  // at tokens_max, or the largest measured size below it
+  double median_us;              // at measured_tokens
+  std::int64_t measured_tokens;  // -1: not recorded; then the largest measured size up to tokens_max
 };
 
 inline constexpr std::string_view environment = )" +
                      literal(set.environment.key()) + ";\n\ninline constexpr Decision decisions[] = {\n";
   for (const Decision& d : set.decisions) {
-    text += fmt::format("    {{{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}}},\n", literal(d.pattern),
+    text += fmt::format("    {{{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}}},\n", literal(d.pattern),
                         literal(std::string(to_string(d.dtype))), d.hidden, d.world,
                         literal(std::string(to_string(d.mode))), d.tokens_min, d.tokens_max,
                         literal(std::string(to_string(d.candidate.backend))), literal(d.candidate.algorithm),
-                        literal(d.candidate.name), db::exact_text(d.median_us));
+                        literal(d.candidate.name), db::exact_text(d.median_us), d.measured_tokens);
   }
   return text + R"(};
 

@@ -1,10 +1,13 @@
 // May a decision measured there be used here?
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
+#include "arbiter/db/fields.hpp"
 #include "arbiter/db/records.hpp"
 #include "records/digest.hpp"
 
@@ -129,11 +132,12 @@ void compare_driver(Comparison& compare, const Environment& here, const Environm
   }
 }
 
-/// What a kernel's compiler may change are its registers and spills. They are not recorded, so a minor release is taken
-/// to keep them, and said; a major one is not. Without a compiler here, kernels come from the snapshot or the cache, as
-/// another machine compiled them.
-void compare_compiler(Comparison& compare, const Environment& here, const Environment& measured) {
-  if (here.compiler_version.empty()) {
+/// What a kernel's compiler may change are its registers and spills. Where they were recorded, they are compared when
+/// the kernel is there. Where not, a minor release is taken to keep them, and said; a major one is not. Without a
+/// compiler here, kernels come from the snapshot or the cache, as another machine compiled them.
+void compare_compiler(Comparison& compare, const Environment& here, const Environment& measured,
+                      const KernelUse& timed) {
+  if (here.compiler_version.empty() || is_recorded(timed.registers)) {
     compare.tolerated("compiler_version", here.compiler_version, measured.compiler_version);
   } else {
     compare.release("compiler_version", here.compiler_version, measured.compiler_version, 1);
@@ -154,7 +158,8 @@ void tolerate_software(Comparison& compare, const Environment& here, const Envir
 
 }  // namespace
 
-CompatibilityReport compatibility(const Environment& here, const Environment& measured, const Candidate& candidate) {
+CompatibilityReport compatibility(const Environment& here, const Environment& measured, const Candidate& candidate,
+                                  const KernelUse& timed) {
   Comparison compare;
   compare_hardware(compare, here, measured);
   compare_driver(compare, here, measured);
@@ -166,7 +171,7 @@ CompatibilityReport compatibility(const Environment& here, const Environment& me
   } else {
     compare.exact("ranks_per_node", here.ranks_per_node, measured.ranks_per_node);
   }
-  if (!candidate.source_hash.empty()) compare_compiler(compare, here, measured);
+  if (!candidate.source_hash.empty()) compare_compiler(compare, here, measured, timed);
   if (candidate.backend == Backend::nccl) {
     compare.release("nccl_version", here.nccl_version, measured.nccl_version, 2);
     compare.exact("nccl_variables", db::nccl_variables_text(here.nccl_variables),
@@ -182,6 +187,24 @@ CompatibilityReport compatibility(const Environment& here, const Environment& me
   compare.tolerated("arbiter_version", here.arbiter_version, measured.arbiter_version);
   compare.tolerated("catalogue_hash", here.catalogue_hash, measured.catalogue_hash);
   return compare.report();
+}
+
+std::string exceeds(const KernelUse& here, const KernelUse& timed) {
+  std::string text;
+  if (is_recorded(timed.registers) && here.registers > timed.registers) {
+    text = fmt::format("this compiler gives it {} registers, measured with {}", here.registers, timed.registers);
+  }
+  if (is_recorded(timed.spill_bytes) && here.spill_bytes > timed.spill_bytes) {
+    text += fmt::format("{} bytes, measured with {}",
+                        (text.empty() ? "this compiler spills " : "; it spills ") + std::to_string(here.spill_bytes),
+                        timed.spill_bytes);
+  }
+  return text;
+}
+
+KernelUse most_of(const KernelUse& a, const KernelUse& b) noexcept {
+  const auto most = [](int x, int y) { return is_recorded(x) && is_recorded(y) ? std::max(x, y) : not_recorded; };
+  return {most(a.registers, b.registers), most(a.spill_bytes, b.spill_bytes)};
 }
 
 double environment_distance(const Environment& here, const Environment& measured) {

@@ -60,13 +60,13 @@ void load_problems_and_candidates(Connection& connection, Contents& contents) {
 }
 
 std::string digest_of(const StoredTrial& trial) {
-  return outcome_digest(trial.status, trial.reason, trial.calls_per_sample, trial.blocks, trial.samples_us);
+  return outcome_digest(trial.status, trial.reason, trial.calls_per_sample, trial.blocks, trial.samples_us, trial.use);
 }
 
 void load_trials(Connection& connection, Contents& contents) {
   Statement query(connection,
                   "SELECT environment, problem, candidate, run, sequence, status, reason, calls_per_sample, blocks, "
-                  "key, digest FROM trial");
+                  "key, digest, registers, spill_bytes FROM trial");
   std::map<std::string, std::string> digests;
   while (query.step()) {
     StoredTrial trial;
@@ -79,6 +79,7 @@ void load_trials(Connection& connection, Contents& contents) {
     trial.reason = query.text(6);
     trial.calls_per_sample = query.small_integer(7);
     trial.blocks = query.small_integer(8);
+    trial.use = {query.small_integer(11), query.small_integer(12)};
     require_there(contents.problems.contains(trial.problem), "a trial names a problem");
     require_there(contents.candidates.contains(trial.candidate), "a trial names a candidate");
     const auto run = contents.runs.find(trial.run);
@@ -114,14 +115,15 @@ class TrialWriter {
       : remove_(connection, "DELETE FROM trial WHERE key = ?"),
         insert_(connection,
                 "INSERT INTO trial (key, environment, problem, candidate, run, sequence, status, reason, "
-                "calls_per_sample, blocks, digest) VALUES (?,?,?,?,?,?,?,?,?,?,?)"),
+                "calls_per_sample, blocks, digest, registers, spill_bytes) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"),
         sample_(connection, "INSERT INTO sample (trial, ordinal, us) VALUES (?,?,?)") {}
 
   void write(const std::string& key, const StoredTrial& trial) {
     remove_.bind(key).run();
     insert_
         .bind(key, trial.environment, trial.problem, trial.candidate, trial.run, trial.sequence,
-              to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, digest_of(trial))
+              to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, digest_of(trial),
+              trial.use.registers, trial.use.spill_bytes)
         .run();
     std::int64_t ordinal = 0;
     for (const double us : trial.samples_us) sample_.bind(key, ordinal++, us).run();
@@ -140,7 +142,8 @@ Trial trial_of(const Contents& contents, const StoredTrial& stored) {
           .reason = stored.reason,
           .calls_per_sample = stored.calls_per_sample,
           .blocks = stored.blocks,
-          .samples_us = stored.samples_us};
+          .samples_us = stored.samples_us,
+          .use = stored.use};
 }
 
 Contents load_contents(Connection& connection) {

@@ -42,12 +42,23 @@ std::string trial_key(const std::string& environment_key, const std::string& pro
       .hex();
 }
 
+namespace {
+
+/// Digests and keys of what older schemas hold stay as they are.
+template <typename Value>
+void add_if_recorded(Digest& digest, const char* name, Value value) {
+  if (is_recorded(value)) digest.add(name, value);
+}
+
+}  // namespace
+
 std::string outcome_digest(TrialStatus status, const std::string& reason, int calls_per_sample, int blocks,
-                           const std::vector<double>& samples_us) {
+                           const std::vector<double>& samples_us, const KernelUse& use) {
   Digest digest("outcome");
   digest.add("status", to_string(status)).add("reason", reason);
   digest.add("calls_per_sample", calls_per_sample).add("blocks", blocks);
   for (const double us : samples_us) digest.add("us", us);
+  for_each_field(use, [&](const char* name, int value) { add_if_recorded(digest, name, value); });
   return digest.hex();
 }
 
@@ -79,6 +90,7 @@ std::string decision_key(const std::string& environment_key, const Decision& dec
     add_candidate(digest, "runner_up", *decision.runner_up);
     digest.add("runner_up_median_us", decision.runner_up_median_us);
   }
+  for_each_later_field(decision, [&](const char* name, auto value) { add_if_recorded(digest, name, value); });
   return digest.hex();
 }
 

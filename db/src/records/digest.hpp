@@ -47,7 +47,7 @@ std::string trial_key(const std::string& environment_key, const std::string& pro
 
 /// Over what a trial found, which no key covers: a damaged sample cannot pass for a measurement.
 std::string outcome_digest(TrialStatus, const std::string& reason, int calls_per_sample, int blocks,
-                           const std::vector<double>& samples_us);
+                           const std::vector<double>& samples_us, const KernelUse& = {});
 
 /// Over a run and the key of its environment.
 std::string run_digest(const std::string& environment_key, const Run&);

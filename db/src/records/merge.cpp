@@ -39,8 +39,8 @@ int stage(TrialStatus status) noexcept {
 /// A total order, so that the larger of several does not depend on the order in which they are compared.
 bool earlier(const StoredTrial& a, const StoredTrial& b) {
   if (stage(a.status) != stage(b.status)) return stage(a.status) < stage(b.status);
-  return std::tie(a.reason, a.calls_per_sample, a.blocks, a.samples_us) <
-         std::tie(b.reason, b.calls_per_sample, b.blocks, b.samples_us);
+  return std::tie(a.reason, a.calls_per_sample, a.blocks, a.samples_us, a.use.registers, a.use.spill_bytes) <
+         std::tie(b.reason, b.calls_per_sample, b.blocks, b.samples_us, b.use.registers, b.use.spill_bytes);
 }
 
 auto progress(const Run& run) {

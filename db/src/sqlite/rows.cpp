@@ -64,8 +64,14 @@ bool insert_keyed(Connection& connection, const char* table, const Record& recor
   return connection.changes() != 0;
 }
 
+constexpr int later_fields = 5;  // of for_each_later_field
+
 std::string decision_columns() {
-  return "key, environment, " + columns<Decision>() + ", candidate, median_us, runner_up, runner_up_median_us";
+  std::string all =
+      "key, environment, " + columns<Decision>() + ", candidate, median_us, runner_up, runner_up_median_us";
+  const Decision decision;
+  for_each_later_field(decision, [&](const char* name, const auto&) { all.append(", ").append(name); });
+  return all;
 }
 
 Environment environment_from(const Statement& row) {
@@ -171,14 +177,15 @@ void insert_candidate(Connection& connection, const Candidate& candidate) {
 void insert_decision(Connection& connection, const std::string& environment_key, const Decision& decision) {
   insert_candidate(connection, decision.candidate);
   if (decision.runner_up) insert_candidate(connection, *decision.runner_up);
-  Statement insert(connection,
-                   "INSERT INTO decision (" + decision_columns() + ") VALUES (" + places<Decision>(6) + ")");
+  Statement insert(connection, "INSERT INTO decision (" + decision_columns() + ") VALUES (" +
+                                   places<Decision>(6 + later_fields) + ")");
   insert.bind(decision_key(environment_key, decision), environment_key);
   int column = bind_fields(insert, 3, decision);
   insert.bind_at(column++, decision.candidate.key());
   insert.bind_at(column++, decision.median_us);
   insert.bind_at(column++, decision.runner_up ? std::optional(decision.runner_up->key()) : std::nullopt);
-  insert.bind_at(column, decision.runner_up_median_us);
+  insert.bind_at(column++, decision.runner_up_median_us);
+  for_each_later_field(decision, [&](const char*, const auto& field) { bind(insert, column++, field); });
   insert.run();
 }
 
@@ -253,6 +260,7 @@ std::vector<DecisionSet> load_decisions(Connection& connection) {
       decision.median_us = query.real(column++);
       if (!query.is_null(column)) decision.runner_up = find(candidates, query.text(column));
       decision.runner_up_median_us = query.real(++column);
+      for_each_later_field(decision, [&](const char*, auto& field) { read(query, ++column, field); });
       require_key("decision", query.text(0), decision_key(environment_key, decision));
       set->second.decisions.push_back(std::move(decision));
     }

@@ -148,10 +148,23 @@ CREATE TABLE kernel (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr std::array<Migration, 3> all_migrations = {{
+// What the compiler made of the kernels that were timed, and the size at which a decision's times were taken. What was
+// stored before says that it does not know (-1), and keeps its keys and digests.
+constexpr const char* version_4 = R"sql(
+ALTER TABLE trial ADD COLUMN registers INTEGER NOT NULL DEFAULT -1 CHECK (registers >= -1);
+ALTER TABLE trial ADD COLUMN spill_bytes INTEGER NOT NULL DEFAULT -1 CHECK (spill_bytes >= -1);
+ALTER TABLE decision ADD COLUMN measured_tokens INTEGER NOT NULL DEFAULT -1 CHECK (measured_tokens >= -1);
+ALTER TABLE decision ADD COLUMN registers INTEGER NOT NULL DEFAULT -1 CHECK (registers >= -1);
+ALTER TABLE decision ADD COLUMN spill_bytes INTEGER NOT NULL DEFAULT -1 CHECK (spill_bytes >= -1);
+ALTER TABLE decision ADD COLUMN runner_up_registers INTEGER NOT NULL DEFAULT -1 CHECK (runner_up_registers >= -1);
+ALTER TABLE decision ADD COLUMN runner_up_spill_bytes INTEGER NOT NULL DEFAULT -1 CHECK (runner_up_spill_bytes >= -1);
+)sql";
+
+constexpr std::array<Migration, 4> all_migrations = {{
     {"environments, runs, problems, candidates, trials, samples and decisions", version_1},
     {"the best NCCL configuration for each message size", version_2},
     {"NVLink domains, digests of what was measured, and kernels in snapshots", version_3},
+    {"registers and spills of what was timed, and the size at which it was", version_4},
 }};
 static_assert(all_migrations.size() == database_schema_version);
 

@@ -69,6 +69,10 @@ std::string describe(const Decision& decision) {
   return text;
 }
 
+void validate_use(const std::string& subject, const KernelUse& use) {
+  for_each_field(use, [&](const char* field, int value) { require_at_least(subject, field, value, -1); });
+}
+
 void validate_decision(const Decision& decision) {
   require_word("decision", "pattern", decision.pattern);
   const std::string subject = describe(decision);
@@ -83,6 +87,18 @@ void validate_decision(const Decision& decision) {
     require_microseconds(subject, "runner_up_median_us", decision.runner_up_median_us);
   } else if (decision.runner_up_median_us != 0) {
     refuse(subject, "runner_up_median_us is set, but there is no runner_up");
+  }
+  if (is_recorded(decision.measured_tokens)) {
+    require_at_least(subject, "measured_tokens", decision.measured_tokens, decision.tokens_min);
+    if (decision.measured_tokens > decision.tokens_max) {
+      refuse(subject,
+             fmt::format("measured_tokens is {}, expected at most {}", decision.measured_tokens, decision.tokens_max));
+    }
+  }
+  validate_use(subject, decision.use);
+  validate_use(subject, decision.runner_up_use);
+  if (!decision.runner_up && decision.runner_up_use != KernelUse{}) {
+    refuse(subject, "runner_up_registers or runner_up_spill_bytes is set, but there is no runner_up");
   }
 }
 
@@ -127,6 +143,7 @@ void validate(const Trial& trial) {
   require_text(subject, "reason", trial.reason);
   require_at_least(subject, "calls_per_sample", trial.calls_per_sample, 0);
   require_at_least(subject, "blocks", trial.blocks, 0);
+  validate_use(subject, trial.use);
   for (const double sample : trial.samples_us) require_microseconds(subject, "a sample", sample);
   if (trial.status == TrialStatus::done && trial.samples_us.empty()) {
     refuse(subject, "it is done, but has no samples");

@@ -21,14 +21,15 @@ namespace {
 
 /// What trial_from() reads.
 std::string trial_columns() {
-  return "t.status, t.reason, t.calls_per_sample, t.blocks, t.key, t.digest, " + db::columns<Problem>("p.") + ", " +
-         db::columns<Candidate>("c.");
+  return "t.status, t.reason, t.calls_per_sample, t.blocks, t.key, t.digest, " + db::columns<KernelUse>("t.") + ", " +
+         db::columns<Problem>("p.") + ", " + db::columns<Candidate>("c.");
 }
 constexpr std::string_view trial_tables =
     "trial t JOIN problem p ON p.key = t.problem JOIN candidate c ON c.key = t.candidate JOIN run r ON r.id = t.run";
 
 std::string digest_of(const Trial& trial) {
-  return db::outcome_digest(trial.status, trial.reason, trial.calls_per_sample, trial.blocks, trial.samples_us);
+  return db::outcome_digest(trial.status, trial.reason, trial.calls_per_sample, trial.blocks, trial.samples_us,
+                            trial.use);
 }
 
 Trial trial_from(const Connection& connection, const Statement& row) {
@@ -37,8 +38,9 @@ Trial trial_from(const Connection& connection, const Statement& row) {
   trial.reason = row.text(1);
   trial.calls_per_sample = row.small_integer(2);
   trial.blocks = row.small_integer(3);
-  trial.problem = db::problem_from(row, 6);
-  trial.candidate = db::candidate_from(row, 6 + db::field_count<Problem>());
+  trial.use = {row.small_integer(6), row.small_integer(7)};
+  trial.problem = db::problem_from(row, 8);
+  trial.candidate = db::candidate_from(row, 8 + db::field_count<Problem>());
   Statement samples(connection, "SELECT us FROM sample WHERE trial = ? ORDER BY ordinal");
   samples.bind(row.text(4));
   while (samples.step()) trial.samples_us.push_back(samples.real(0));
@@ -130,8 +132,12 @@ std::string insert_running(Connection& connection, const std::string& run_id, co
 void update_outcome(Connection& connection, const std::string& key, const Trial& trial) {
   Statement update(
       connection,
-      "UPDATE trial SET status = ?, reason = ?, calls_per_sample = ?, blocks = ?, digest = ? WHERE key = ?");
-  update.bind(to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, digest_of(trial), key).run();
+      "UPDATE trial SET status = ?, reason = ?, calls_per_sample = ?, blocks = ?, registers = ?, spill_bytes = ?, "
+      "digest = ? WHERE key = ?");
+  update
+      .bind(to_string(trial.status), trial.reason, trial.calls_per_sample, trial.blocks, trial.use.registers,
+            trial.use.spill_bytes, digest_of(trial), key)
+      .run();
   Statement sample(connection, "INSERT INTO sample (trial, ordinal, us) VALUES (?,?,?)");
   std::int64_t ordinal = 0;
   for (const double us : trial.samples_us) sample.bind(key, ordinal++, us).run();

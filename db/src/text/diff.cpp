@@ -107,8 +107,14 @@ std::vector<DecisionChange> diff(const Contents& before, const std::string& envi
                                        is != nullptr ? is->tokens_max : std::numeric_limits<std::int64_t>::max());
     change.decision.tokens_max =
         next != starts.end() && family(*next) == family(*start) ? std::min(last, next->tokens_min - 1) : last;
-    if (was != nullptr) change.before = was->candidate;
-    if (is != nullptr) change.after = is->candidate;
+    if (was != nullptr) {
+      change.before = was->candidate;
+      change.before_use = was->use;
+    }
+    if (is != nullptr) {
+      change.after = is->candidate;
+      change.after_use = is->use;
+    }
     find_times(change, old_times, new_times);
     changes.push_back(std::move(change));
   }

@@ -27,6 +27,11 @@ void line(std::ostream& out, const char* type, Write&& write) {
   out << result << '\n';
 }
 
+template <typename Value>
+void write_if_recorded(OStream& json, const char* name, Value value) {
+  if (is_recorded(value)) json.attribute(name, value);
+}
+
 void write(OStream& json, const StoredRun& stored) {
   text(json, "id", stored.run.id);
   text(json, "environment", stored.environment);
@@ -46,6 +51,7 @@ void write(OStream& json, const StoredTrial& trial) {
   json.attributeArray("samples_us", [&] {
     for (const double us : trial.samples_us) json.rawValue(db::exact_text(us));
   });
+  for_each_field(trial.use, [&](const char* name, int value) { write_if_recorded(json, name, value); });
 }
 
 void write(OStream& json, const Decision& decision) {
@@ -58,6 +64,7 @@ void write(OStream& json, const Decision& decision) {
     json.attribute("runner_up", nullptr);
   }
   number(json, "runner_up_median_us", decision.runner_up_median_us);
+  for_each_later_field(decision, [&](const char* name, auto value) { write_if_recorded(json, name, value); });
 }
 
 void write(OStream& json, const NcclChoice& choice) {

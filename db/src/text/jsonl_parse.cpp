@@ -92,6 +92,14 @@ class Members {
     for_each_field(record, [&](const char* name, auto& field) { read(name, field); });
   }
 
+  /// What is written only where it was recorded.
+  template <typename Field>
+  void read_if_there(const char* name, Field& field) {
+    if (!has(name)) return;
+    read(name, field);
+    if (!is_recorded(field)) refuse(fmt::format("member '{}' is {}, which is not written down", name, field));
+  }
+
   bool has(const char* name) const { return object_->get(name) != nullptr; }
 
   /// Nothing may be left over: a misspelled member must not be lost silently.
@@ -271,6 +279,7 @@ class Parser {
     t.calls_per_sample = members.small("calls_per_sample");
     t.blocks = members.small("blocks");
     t.samples_us = members.numbers("samples_us");
+    for_each_field(t.use, [&](const char* name, int& field) { members.read_if_there(name, field); });
     find(contents_.environments, "environment", t.environment);
     find(contents_.problems, "problem", t.problem);
     find(contents_.candidates, "candidate", t.candidate);
@@ -293,6 +302,7 @@ class Parser {
       d.runner_up = find(contents_.candidates, "runner_up", *runner_up);
     }
     d.runner_up_median_us = members.number("runner_up_median_us");
+    for_each_later_field(d, [&](const char* name, auto& field) { members.read_if_there(name, field); });
     const std::string key = db::decision_key(environment, d);
     if (members.text("key") != key) refuse("member 'key' does not match the rest of the line, expected " + key);
     std::vector<Decision> alone{d};

@@ -13,10 +13,14 @@
 namespace arbiter {
 namespace {
 
+constexpr std::size_t fields_of_a_report = 5;
+
 /// What a rank says about one loaded candidate.
 std::vector<std::string> report_of(const RunnableCandidate* candidate, const std::string& reason) {
-  if (candidate == nullptr) return {"failed", reason, ""};
-  return {"loaded", std::to_string(candidate->block_limit()), candidate->record().source_hash};
+  if (candidate == nullptr) return {"failed", reason, "", "", ""};
+  const KernelUse use = candidate->use();
+  return {"loaded", std::to_string(candidate->block_limit()), candidate->record().source_hash,
+          std::to_string(use.registers), std::to_string(use.spill_bytes)};
 }
 
 /// One exchange for all candidates; results[i].candidate is dropped where any rank failed.
@@ -31,16 +35,22 @@ void agree_on(Group& group, std::vector<LoadResult>& results, std::vector<Runnab
     if (all.back().size() != mine.size()) {
       throw Disagreement(
           fmt::format("loading candidates: rank {} loads {} candidates, rank {} loads {}. Pass the same on every rank.",
-                      all.size() - 1, all.back().size() / 3, group.rank(), candidates.size()));
+                      all.size() - 1, all.back().size() / fields_of_a_report, group.rank(), candidates.size()));
     }
   }
-  std::vector<std::pair<RunnableCandidate*, int>> accepted;
+  struct Accepted {
+    RunnableCandidate* candidate;
+    int limit;
+    KernelUse use;
+  };
+  std::vector<Accepted> accepted;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     std::string failure;
     std::string hash;
     int limit = 0;
+    KernelUse use;
     for (std::size_t rank = 0; rank < all.size(); ++rank) {
-      const std::string* report = &all[rank][3 * i];
+      const std::string* report = &all[rank][fields_of_a_report * i];
       if (report[0] != "loaded") {
         if (failure.empty()) failure = fmt::format("rank {}: {}", rank, report[1]);
         continue;
@@ -54,12 +64,17 @@ void agree_on(Group& group, std::vector<LoadResult>& results, std::vector<Runnab
       }
       const int theirs = std::stoi(report[1]);
       limit = rank == 0 ? theirs : std::min(limit, theirs);
+      const KernelUse its_use{std::stoi(report[3]), std::stoi(report[4])};
+      use = rank == 0 ? its_use : most_of(use, its_use);
     }
     results[i].reason = failure;
-    if (failure.empty()) accepted.emplace_back(candidates[i], limit);
+    if (failure.empty()) accepted.push_back({candidates[i], limit, use});
   }
   everywhere(group.bootstrap(), "reserve memory for a candidate", [&] {
-    for (const auto& [candidate, limit] : accepted) candidate->agreed(limit);
+    for (const auto& [candidate, limit, use] : accepted) {
+      candidate->agreed_use(use);
+      candidate->agreed(limit);
+    }
   });
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     if (results[i].reason.empty()) results[i].reason = candidates[i]->refusal();

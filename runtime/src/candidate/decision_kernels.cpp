@@ -28,33 +28,39 @@ class Collector {
  public:
   explicit Collector(KernelCache& cache) : cache_(cache) {}
 
-  void add(const Toolchain& toolchain, const Decision& decision, const Candidate& candidate) {
+  void add(const Toolchain& toolchain, const Decision& decision, const Candidate& candidate, const KernelUse& timed) {
     const Catalogue& catalogue = Catalogue::builtin();
     const ProblemFamily family{decision.pattern, decision.dtype, decision.hidden, decision.tokens_max, decision.mode};
     const CandidateSpec spec = CandidateSpec::parse(catalogue, candidate.name, family, decision.world);
     if (candidate_source_hash(catalogue, toolchain.dialect, spec) != candidate.source_hash) {
       throw Unsupported("the source of its kernel has changed since it was measured; tune again");
     }
+    std::vector<StoredKernel> needed;
     if (spec.kernel) {
       // On the CPU device one source holds the kernels of all ranks.
       const int sources = toolchain.dialect == Dialect::host ? 1 : decision.world;
-      for (int rank = 0; rank < sources; ++rank) add(toolchain, *spec.kernel, rank);
+      for (int rank = 0; rank < sources; ++rank) needed.push_back(compile(toolchain, *spec.kernel, rank));
     }
-    if (spec.prologue) add(toolchain, *spec.prologue, 0);
-    if (spec.epilogue) add(toolchain, *spec.epilogue, 0);
+    if (spec.prologue) needed.push_back(compile(toolchain, *spec.prologue, 0));
+    if (spec.epilogue) needed.push_back(compile(toolchain, *spec.epilogue, 0));
+    for (const StoredKernel& kernel : needed) {
+      const KernelResources& resources = kernel.kernel.resources;
+      const std::string more = exceeds({resources.registers, resources.spill_bytes}, timed);
+      if (!more.empty()) throw Unsupported(more);
+    }
+    for (StoredKernel& kernel : needed) kernels.emplace(kernel.key, std::move(kernel));
   }
 
   std::map<std::string, StoredKernel> kernels;
 
  private:
-  void add(const Toolchain& toolchain, const Variant& variant, int rank) {
+  StoredKernel compile(const Toolchain& toolchain, const Variant& variant, int rank) {
     const Source source = render_kernel(Catalogue::builtin(), variant, rank, toolchain.dialect);
     std::string key = KernelCache::key(source, *toolchain.compiler);
-    if (kernels.contains(key)) return;
+    if (const auto known = kernels.find(key); known != kernels.end()) return known->second;
     std::string name = fmt::format("{} rank={}", variant.full_name(), rank);
     CompiledKernel kernel = cache_.get(source, *toolchain.compiler, name);
-    StoredKernel stored{key, std::move(name), source.hash, std::move(kernel)};
-    kernels.emplace(std::move(key), std::move(stored));
+    return {std::move(key), std::move(name), source.hash, std::move(kernel)};
   }
 
   KernelCache& cache_;
@@ -68,15 +74,15 @@ DecisionKernels compile_decision_kernels(std::span<const DecisionSet> sets, Kern
   for (const DecisionSet& set : sets) {
     const Toolchain toolchain(set.environment);
     for (const Decision& decision : set.decisions) {
-      std::vector<Candidate> serving{decision.candidate};
+      std::vector<std::pair<Candidate, KernelUse>> serving{{decision.candidate, decision.use}};
       // Where 8-bit values may not be sent, the runner-up serves.
       if (decision.candidate.numerics == Numerics::fp8_transport && decision.runner_up) {
-        serving.push_back(*decision.runner_up);
+        serving.emplace_back(*decision.runner_up, decision.runner_up_use);
       }
-      for (const Candidate& candidate : serving) {
+      for (const auto& [candidate, timed] : serving) {
         if (candidate.backend == Backend::nccl && candidate.source_hash.empty()) continue;
         try {
-          collector.add(toolchain, decision, candidate);
+          collector.add(toolchain, decision, candidate, timed);
         } catch (const CompileError&) {
           throw;
         } catch (const Error& error) {

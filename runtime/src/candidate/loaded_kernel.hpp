@@ -20,6 +20,7 @@ class LoadedKernel {
 
   const KernelShape& shape() const noexcept { return shape_; }
   int block_limit() const noexcept { return block_limit_; }
+  KernelUse use() const noexcept { return {kernel_->resources().registers, kernel_->resources().spill_bytes}; }
   void set_block_limit(int limit) noexcept { block_limit_ = limit; }
 
   Geometry geometry(std::uint64_t vectors) const { return arbiter::geometry(shape_, vectors, block_limit_); }

@@ -48,6 +48,12 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     record_.numerics = numerics_of(group.catalogue(), spec);
     record_.source_hash = candidate_source_hash(group.capabilities(), spec);
     scratch_bytes_ = scratch_bytes(spec, family);
+    bool first = true;
+    for (const auto* kernel : {&kernel_, &prologue_, &epilogue_}) {
+      if (!*kernel) continue;
+      use_ = first ? (*kernel)->use() : most_of(use_, (*kernel)->use());
+      first = false;
+    }
   }
 
   const CandidateSpec& spec() const noexcept override { return spec_; }
@@ -66,6 +72,9 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     if (!kernel_) return {};
     return kernel_->needs(message_vectors(tokens, family_.hidden, family_.dtype));
   }
+
+  KernelUse use() const override { return use_; }
+  void agreed_use(const KernelUse& use) override { use_ = use; }
 
   void agreed(int block_limit) override {
     if (kernel_) kernel_->set_block_limit(block_limit);
@@ -174,6 +183,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   std::optional<LoadedKernel> prologue_;
   std::optional<LoadedKernel> epilogue_;
   std::size_t scratch_bytes_ = 0;
+  KernelUse use_;
   std::string refusal_;
   bool agreed_ = false;
 };

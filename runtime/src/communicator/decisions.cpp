@@ -30,6 +30,10 @@ std::string digest(const std::vector<DecisionSet>& sets) {
       fields.emplace_back("decision");
       add(decision);
       add(decision.candidate);
+      if (decision.runner_up) add(*decision.runner_up);
+      // What is compiled is held against what was timed, so the ranks must know the same about that too.
+      for_each_later_field(decision,
+                           [&](const char*, const auto& value) { fields.push_back(fmt::format("{}", value)); });
     }
   }
   return hash_of_fields(fields);

@@ -85,6 +85,7 @@ struct Communicator::Impl {
   void warm_nccl(const std::vector<Plan>&);
   RunnableCandidate* find_loaded(const std::string& key, std::int64_t max_tokens);
   std::vector<Plan> resolve_and_load(const std::vector<ProblemFamily>&, bool any_captured);
+  bool refuse_other_kernels(const std::vector<Plan>&);
   void reserve_memory(const std::vector<Plan>&, bool any_captured);
   void require_equal_plans(const std::vector<Plan>&);
   void publish(const std::vector<Plan>&);

@@ -153,11 +153,31 @@ std::vector<Communicator::Impl::Plan> Communicator::Impl::resolve_and_load(const
       refusals.emplace(refusal_key(requests[i].spec, requests[i].family), results[i].reason);
       log.warn("'" + requests[i].spec.name() + "' cannot be used: " + results[i].reason);
     }
+    complete = refuse_other_kernels(plans) && complete;
   }
   for (const IgnoredDecision& ignored : resolver.ignored()) {
     if (group->rank() == 0) log.warn("decision not used: " + ignored.decision + ": " + ignored.reason);
   }
   return plans;
+}
+
+/// What is served is what was measured: kernels that this compiler gives more registers, or spills where there were
+/// none, are others than those that were timed. What they use is agreed on by all ranks, and so is the verdict. True if
+/// all are as they were.
+bool Communicator::Impl::refuse_other_kernels(const std::vector<Plan>& plans) {
+  bool same = true;
+  for (const auto& [family, intervals] : plans) {
+    for (const PlannedInterval& interval : intervals) {
+      const RunnableCandidate* candidate =
+          find_loaded(loaded_key(interval.spec, family), tokens_asked(intervals, interval.spec));
+      if (candidate == nullptr) continue;  // refused already
+      const std::string more = exceeds(candidate->use(), interval.timed);
+      if (more.empty()) continue;
+      same = false;
+      refusals.emplace(refusal_key(interval.spec, family, interval.timed), more);
+    }
+  }
+  return same;
 }
 
 void Communicator::Impl::reserve_memory(const std::vector<Plan>& plans, bool any_captured) {

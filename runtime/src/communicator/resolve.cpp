@@ -23,7 +23,7 @@ std::string describe(const Decision& decision) {
 }
 
 bool same_choice(const PlannedInterval& a, const PlannedInterval& b) {
-  return a.spec == b.spec && a.rule == b.rule && a.reason == b.reason && a.decision == b.decision;
+  return a.spec == b.spec && a.rule == b.rule && a.reason == b.reason && a.decision == b.decision && a.timed == b.timed;
 }
 
 std::int64_t row_bytes(int hidden, Dtype dtype) {
@@ -60,6 +60,11 @@ std::string refusal_key(const CandidateSpec& spec, const ProblemFamily& family) 
          (flat ? std::string("flat") : std::to_string(family.hidden)) + " " + spec.name();
 }
 
+std::string refusal_key(const CandidateSpec& spec, const ProblemFamily& family, const KernelUse& timed) {
+  return fmt::format("{} timed with {} registers, {} bytes spilled", refusal_key(spec, family), timed.registers,
+                     timed.spill_bytes);
+}
+
 const std::string& SourceHashes::of(const CandidateSpec& spec) {
   std::string key;
   if (spec.kernel) key += spec.kernel->full_name();
@@ -91,7 +96,8 @@ void Resolver::add_environment(const DecisionSet& set) {
   std::map<std::string, std::size_t> refused;
   std::size_t usable = 0;
   for (const Decision& decision : set.decisions) {
-    const CompatibilityReport report = compatibility(group_.environment, set.environment, decision.candidate);
+    const CompatibilityReport report =
+        compatibility(group_.environment, set.environment, decision.candidate, decision.use);
     if (report.verdict == Compatibility::incompatible) {
       ++refused[joined(report.differences, "; ")];
     } else {
@@ -147,7 +153,18 @@ std::optional<Decision> as_allowed(const Decision& decision, NumericsPolicy poli
   other.median_us = decision.runner_up_median_us;
   other.runner_up.reset();
   other.runner_up_median_us = 0;
+  other.use = decision.runner_up_use;
+  other.runner_up_use = {};
   return other;
+}
+
+}  // namespace
+
+namespace {
+
+/// Rows of another length are another kernel; a flat kernel does not know them.
+bool same_sources(const CandidateSpec& a, const CandidateSpec& b) {
+  return a.kernel == b.kernel && a.prologue == b.prologue && a.epilogue == b.epilogue;
 }
 
 }  // namespace
@@ -158,7 +175,8 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
   if (policy_.backend != Backend::automatic && decision.candidate.backend != policy_.backend) return std::nullopt;
   std::string differences = measured.differences;
   if (!measured.shipped) {
-    const CompatibilityReport report = compatibility(group_.environment, measured.set->environment, decision.candidate);
+    const CompatibilityReport report =
+        compatibility(group_.environment, measured.set->environment, decision.candidate, decision.use);
     if (report.verdict == Compatibility::incompatible) return std::nullopt;  // said by add_environment()
     differences = joined(report.differences, "; ");
   }
@@ -187,11 +205,15 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
       }
       note += (note.empty() ? "" : "; ") + std::string("the source of its kernel has changed since then");
     }
-    if (const auto refused = refusals.find(refusal_key(spec, family)); refused != refusals.end()) {
-      ignore(decision, refused->second);
-      return std::nullopt;
+    const bool same_kernels = same_sources(spec, as_measured);
+    const KernelUse timed = same_kernels ? decision.use : KernelUse{};
+    for (const std::string& key : {refusal_key(spec, family), refusal_key(spec, family, timed)}) {
+      if (const auto refused = refusals.find(key); refused != refusals.end()) {
+        ignore(decision, refused->second);
+        return std::nullopt;
+      }
     }
-    return Accepted{spec, differences, note};
+    return Accepted{spec, differences, note, timed};
   } catch (const Error& error) {
     // That a shipped kernel does not fit rows of another length is nobody's concern.
     if (!measured.shipped || decision.hidden == family.hidden) ignore(decision, error.what());
@@ -222,7 +244,7 @@ Resolver::Layer Resolver::decisions_layer(const Usable& measured, const ProblemF
     layer.push_back(
         {decision.tokens_min, decision.tokens_max, accepted->spec, rule,
          "measured for this problem" + in_environment(measured.shipped, accepted->differences, accepted->note),
-         decision});
+         decision, accepted->timed});
   }
   return layer;
 }
@@ -256,7 +278,7 @@ Resolver::Layer Resolver::nearest_layer(const Usable& measured, const ProblemFam
         {first, last, accepted->spec, measured.shipped ? Rule::shipped_default : Rule::nearest_hidden,
          fmt::format("nothing was measured for hidden={}; taken from hidden={} at the same number of bytes{}",
                      family.hidden, hidden, in_environment(measured.shipped, accepted->differences, accepted->note)),
-         decision});
+         decision, accepted->timed});
   }
   return layer;
 }

@@ -21,11 +21,15 @@ struct PlannedInterval {
   Rule rule = Rule::fallback;
   std::string reason;
   std::optional<Decision> decision;
+  /// Of the decision, if it was recorded: what the candidate's kernels may use at most, once they are compiled.
+  KernelUse timed{};
 };
 
 /// Candidates that could not be loaded on some rank, by refusal_key(), with the reason.
 using Refusals = std::map<std::string, std::string>;
 std::string refusal_key(const CandidateSpec&, const ProblemFamily&);
+/// Of a decision alone: its kernels are there, but not as they were timed. Other ways to the same candidate stay open.
+std::string refusal_key(const CandidateSpec&, const ProblemFamily&, const KernelUse& timed);
 
 /// A decision that was not used, and why: for the log.
 struct IgnoredDecision {
@@ -71,6 +75,7 @@ class Resolver {
     CandidateSpec spec;
     std::string differences;  // of the environments, in what touches the candidate; empty: none
     std::string note;         // what the reason must say about it; empty: nothing
+    KernelUse timed;          // what its kernels may use; not recorded: nothing is known, or they are of other rows
   };
   using Layer = std::vector<PlannedInterval>;
 

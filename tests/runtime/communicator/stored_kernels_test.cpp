@@ -1,4 +1,5 @@
 // A snapshot with kernels runs where nothing can be compiled.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <sys/stat.h>
@@ -252,6 +253,34 @@ TEST_F(StoredKernels, DecisionsOfAnotherSourceAreSkippedAndNamed) {
   ASSERT_EQ(made.skipped.size(), 2U);
   EXPECT_NE(made.skipped[0].find("source of its kernel has changed"), std::string::npos) << made.skipped[0];
   EXPECT_NE(made.skipped[1].find("threeshot"), std::string::npos) << made.skipped[1];
+}
+
+/// The runtime would not use them either.
+TEST_F(StoredKernels, OfADecisionThatWasTimedWithFewerRegistersAreSkippedAndNamed) {
+  if (nvrtc_version().starts_with("(")) GTEST_SKIP() << "needs NVRTC";
+  Environment& environment = sets[0].environment;
+  environment.device = "cuda";
+  environment.compute_capability = 90;
+  sets[0].decisions.resize(1);
+  Decision& decision = sets[0].decisions[0];
+  const ProblemFamily family{decision.pattern, decision.dtype, hidden, max_tokens, decision.mode};
+  const CandidateSpec spec = CandidateSpec::parse(Catalogue::builtin(), decision.candidate.name, family, ranks);
+  decision.candidate.source_hash = candidate_source_hash(Catalogue::builtin(), Dialect::cuda, spec);
+  CacheOptions options;
+  options.directory = test::kernel_cache_directory();
+  KernelCache cache(options);
+  decision.use = {255, 1 << 20};
+  const DecisionKernels made = compile_decision_kernels(sets, cache);
+  ASSERT_EQ(made.kernels.size(), 2U);
+  const int registers = made.kernels[0].kernel.resources.registers;
+  ASSERT_GT(registers, 1);
+  decision.use = {registers - 1, 1 << 20};
+  const DecisionKernels none = compile_decision_kernels(sets, cache);
+  EXPECT_TRUE(none.kernels.empty());
+  ASSERT_EQ(none.skipped.size(), 1U);
+  EXPECT_NE(none.skipped[0].find(fmt::format("{} registers, measured with {}", registers, registers - 1)),
+            std::string::npos)
+      << none.skipped[0];
 }
 
 TEST_F(StoredKernels, AreCompiledForEveryRankOfAGpuEnvironment) {

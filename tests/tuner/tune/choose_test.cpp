@@ -18,6 +18,7 @@ Measured measured(const std::string& name, double median_us, double half_width =
   result.candidate.numerics = numerics;
   result.blocks = blocks;
   result.summary = {median_us, median_us - half_width, median_us + half_width, 30, false};
+  result.use = {32 + blocks, 0};
   return result;
 }
 
@@ -199,6 +200,10 @@ TEST(Decide, MergesEqualWinnersAndEndsWhereMeasuringEnded) {
   ASSERT_TRUE(decisions[0].runner_up.has_value());
   EXPECT_EQ(decisions[0].runner_up->name, "b");
   EXPECT_DOUBLE_EQ(decisions[0].runner_up_median_us, 3.0);
+  EXPECT_EQ(decisions[0].measured_tokens, 4);
+  EXPECT_EQ(decisions[0].use, (KernelUse{48, 0}));
+  EXPECT_EQ(decisions[0].runner_up_use, (KernelUse{48, 0}));
+  EXPECT_EQ(decisions[1].measured_tokens, 64);
   EXPECT_EQ(decisions[1].candidate.name, "b");
   EXPECT_EQ(decisions[1].tokens_max, 64) << "not 100, which was asked for";
 }

@@ -25,6 +25,17 @@ TEST(TuneSearch, ASecondTuneOfTheSameSamplesDecidesTheSame) {
   EXPECT_EQ(first.decisions, second.decisions);
   EXPECT_EQ(first.trials, second.trials);
   EXPECT_GE(first.decisions.size(), 4U) << "two modes, each with a change of winner";
+  // What is served is held against what its kernels used and where it was timed, so both are written down.
+  const Contents contents = read_contents(options.database);
+  for (const auto& [key, trial] : contents.trials) {
+    EXPECT_EQ(trial.use,
+              contents.candidates.at(trial.candidate).backend == Backend::nccl ? KernelUse{} : (KernelUse{40, 0}));
+  }
+  for (const Decision& decision : contents.decisions.begin()->second) {
+    EXPECT_EQ(decision.use, (KernelUse{40, 0})) << decision.candidate.name;
+    EXPECT_GE(decision.measured_tokens, decision.tokens_min);
+    EXPECT_LE(decision.measured_tokens, decision.tokens_max);
+  }
 }
 
 TEST(TuneSearch, AChangeOfWinnerIsFoundByBisection) {

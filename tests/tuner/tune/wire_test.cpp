@@ -30,10 +30,12 @@ TEST(Wire, TrialsComeBackAsTheyWere) {
   trial.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
   trial.status = TrialStatus::done;
   trial.samples_us = {1.5, 5e-324, 0, 1e300};
+  trial.use = {64, 8};
   const std::vector<Trial> back = trials_from_text(to_text(std::vector<Trial>{trial}), problem);
   ASSERT_EQ(back.size(), 1U);
   EXPECT_EQ(back[0].candidate, trial.candidate);
   EXPECT_EQ(back[0].samples_us, trial.samples_us);
+  EXPECT_EQ(back[0].use, trial.use);
 }
 
 TEST(Wire, DecisionsComeBackAsTheyWere) {
@@ -51,6 +53,9 @@ TEST(Wire, DecisionsComeBackAsTheyWere) {
   ahead.mode = Mode::graph;
   ahead.runner_up = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
   ahead.runner_up_median_us = 5e-324;
+  ahead.measured_tokens = 64;
+  ahead.use = {64, 0};
+  ahead.runner_up_use = {32, 8};
   const std::vector<Decision> both{alone, ahead};
   EXPECT_EQ(decisions_from_text(to_text(both)), both);
 }
@@ -59,7 +64,7 @@ TEST(Wire, ADecisionWithoutOneOfItsFieldsIsADisagreement) {
   const std::string text =
       to_text(std::vector<Decision>{Decision{.pattern = "allreduce", .candidate = {}, .runner_up = {}}});
   for (const char* field : {"mode", "world", "dtype", "pattern", "hidden", "tokens_min", "tokens_max", "candidate",
-                            "source_hash", "median_us"}) {
+                            "source_hash", "median_us", "measured_tokens", "registers"}) {
     std::string other = text;
     const std::size_t at = other.find('"' + std::string(field) + '"');
     ASSERT_NE(at, std::string::npos) << field;

@@ -122,6 +122,9 @@ void write(llvm::json::OStream& json, const DecisionChange& change) {
         json.attribute(member, nullptr);
       }
     }
+    for (const auto& [member, use] : {std::pair{"before_use", &change.before_use}, {"after_use", &change.after_use}}) {
+      json.attributeObject(member, [&, use = use] { write_known_fields(json, *use); });
+    }
     if (change.tokens == 0) {
       for (const char* unknown : {"tokens", "before_us", "after_us"}) json.attribute(unknown, nullptr);
       return;

@@ -106,6 +106,18 @@ double nccl_us(const Inspection& inspection) {
   return best;
 }
 
+bool knows_registers(const Inspection& inspection) {
+  return std::any_of(
+      inspection.candidates.begin(), inspection.candidates.end(),
+      [](const InspectedCandidate& candidate) { return is_recorded(candidate.latest.trial->use.registers); });
+}
+
+/// "64", or "64+8" with 8 bytes that did not fit.
+std::string registers(const KernelUse& use) {
+  if (!is_recorded(use.registers)) return "-";
+  return use.spill_bytes > 0 ? fmt::format("{}+{}", use.registers, use.spill_bytes) : std::to_string(use.registers);
+}
+
 void print_heading(const Contents& contents, const Found& found, const TerminalStyle& style) {
   const Problem& problem = found.inspection.problem;
   const auto line = [&](const std::string& text) { print("%s", wrapped(text, style.columns, 2).c_str()); };
@@ -151,6 +163,8 @@ void print_as_table(const Contents& contents, const Found& found) {
   std::vector<std::string> header{"candidate"};
   if (!parameters.title.empty()) header.push_back(parameters.title);
   header.insert(header.end(), {"us", "+-", "n", "bus GB/s"});
+  const bool compiled = knows_registers(found.inspection);
+  if (compiled) header.emplace_back("regs");
   if (nccl > 0) header.emplace_back("vs NCCL");
   if (runs.size() > 1) header.emplace_back("run");
   header.emplace_back("verdict");
@@ -166,10 +180,11 @@ void print_as_table(const Contents& contents, const Found& found) {
             giga(bus_bandwidth(problem, summary->median_us))}) {
         row.emplace_back(text);
       }
-      if (nccl > 0) row.emplace_back(ratio_text(nccl, summary->median_us));
     } else {
-      row.insert(row.end(), nccl > 0 ? 5 : 4, Cell("-"));
+      row.insert(row.end(), 4, Cell("-"));
     }
+    if (compiled) row.emplace_back(registers(candidate.latest.trial->use));
+    if (nccl > 0) row.emplace_back(candidate.summary ? ratio_text(nccl, candidate.summary->median_us) : "-");
     if (runs.size() > 1) row.emplace_back(candidate.latest.trial->run.substr(0, 8));
     row.emplace_back(notes.shorten(candidate));
     if (candidate.winner) {
@@ -199,6 +214,7 @@ void write(llvm::json::OStream& json, const Problem& problem, const InspectedCan
     write_text(json, "verdict", candidate.verdict);
     json.attribute("blocks", trial.blocks);
     json.attribute("calls_per_sample", trial.calls_per_sample);
+    write_known_fields(json, trial.use);
     if (!candidate.summary) {
       json.attribute("samples", 0);
       for (const char* unknown : {"median_us", "ci_low_us", "ci_high_us", "bimodal", "slower_percent",
@@ -233,6 +249,7 @@ void print_as_json(const std::vector<Found>& found) {
         json.attribute("tokens_min", inspection.decision->tokens_min);
         json.attribute("tokens_max", inspection.decision->tokens_max);
         write_text(json, "candidate", inspection.decision->candidate.name);
+        write_known_fields(json, inspection.decision->use);
       });
     } else {
       json.attribute("decision", nullptr);
@@ -254,8 +271,9 @@ Options inspect_options() {
       "inspect",
       "Shows every candidate that was tried on one problem: the median of its time, half of its 95% interval\n"
       "(+-), the number of samples (n), the bus bandwidth that means (bytes of one rank's message per second,\n"
-      "times 2(N-1)/N, as nccl-tests defines it), and why it won or lost, and by how much. Candidates that\n"
-      "were only screened have a few samples. What is not said about the problem is found out, if only one\n"
+      "times 2(N-1)/N, as nccl-tests defines it), registers of a thread and + bytes that did not fit into them\n"
+      "(regs), and why it won or lost, and by how much. Candidates that were only screened have a few samples. What is "
+      "not said about the problem is found out, if only one\n"
       "measured problem matches.",
       "arbiter inspect cluster.db allreduce bf16 hidden=8192 tokens=64 world=2\n"
       "arbiter inspect --db cluster.db --pattern allreduce_residual_rmsnorm --world 4 --tokens 16 --json");

@@ -44,4 +44,16 @@ void write_fields(llvm::json::OStream& json, const Record& record) {
   });
 }
 
+/// Every field of a record of numbers; null where one is not known.
+template <typename Record>
+void write_known_fields(llvm::json::OStream& json, const Record& record) {
+  for_each_field(record, [&](const char* name, auto value) {
+    if (is_recorded(value)) {
+      json.attribute(name, value);
+    } else {
+      json.attribute(name, nullptr);
+    }
+  });
+}
+
 }  // namespace arbiter::cli

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "arbiter/db/fields.hpp"
 #include "arbiter/tuner/inspect.hpp"
 
 namespace arbiter::cli {
@@ -39,9 +40,13 @@ DecisionMeasurements Measurements::of(const Decision& decision) const {
     }
     found = {problem.tokens, problem.bytes(), size.nccl_us};
   }
-  if (found.tokens == 0 && decision.tokens_min == decision.tokens_max) {
-    found.tokens = decision.tokens_max;
-    found.bytes = decision.bytes_max();
+  // Of a snapshot, what the decision itself says; of one from before that was recorded, where there is no choice.
+  const bool alone = decision.tokens_min == decision.tokens_max;
+  if (found.tokens == 0 && (is_recorded(decision.measured_tokens) || alone)) {
+    Decision at = decision;
+    at.tokens_max = is_recorded(decision.measured_tokens) ? decision.measured_tokens : decision.tokens_max;
+    found.tokens = at.tokens_max;
+    found.bytes = at.bytes_max();
   }
   if (found.nccl_us == 0 && decision.candidate.backend == Backend::nccl) found.nccl_us = decision.median_us;
   if (found.nccl_us == 0 && decision.runner_up && decision.runner_up->backend == Backend::nccl) {

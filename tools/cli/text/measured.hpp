@@ -11,8 +11,8 @@
 
 namespace arbiter::cli {
 
-/// What was measured in one environment. From a snapshot, which holds no measurements, the size is known only where
-/// one token count is all there is, and NCCL's time only where NCCL is the winner or the runner-up.
+/// What was measured in one environment. A snapshot holds no measurements: the size is known from the decision itself
+/// (since schema 4), and NCCL's time only where NCCL is the winner or the runner-up.
 class Measurements {
  public:
   Measurements(const Contents& contents, const std::string& environment);

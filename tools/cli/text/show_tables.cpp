@@ -40,6 +40,12 @@ std::vector<double> ratios(const Measurements& measurements, Decisions begin, De
 
 std::string size_text(std::int64_t bytes) { return format_bytes(static_cast<std::uint64_t>(bytes)); }
 
+/// Of a snapshot from before schema 4 the size that a time belongs to is not known, unless the interval has but one.
+bool knows_sizes(const Measurements& measurements, Decisions begin, Decisions end) {
+  return measurements.any() ||
+         std::all_of(begin, end, [&](const Decision& d) { return measurements.of(d).tokens > 0; });
+}
+
 std::string family_table(const Measurements& measurements, Decisions begin, Decisions end, const TerminalStyle& style) {
   std::vector<std::string> winners, runners_up, names;
   for (auto d = begin; d != end; ++d) {
@@ -59,8 +65,8 @@ std::string family_table(const Measurements& measurements, Decisions begin, Deci
                           begin->world, to_string(begin->mode), over.empty() ? "" : ": " + over),
               style.columns, 2);
   if (!parameters.legend.empty()) text += wrapped("  " + parameters.legend, style.columns, 4);
-  // Of a snapshot the size that a time belongs to is not known, unless the interval has but one.
-  std::vector<std::string> header{"tokens", measurements.any() ? "timed at" : "up to", "winner", "us"};
+  const bool sizes_known = knows_sizes(measurements, begin, end);
+  std::vector<std::string> header{"tokens", sizes_known ? "timed at" : "up to", "winner", "us"};
   if (!known.empty()) header.emplace_back("vs NCCL");
   header.insert(header.end(), {"runner-up", "us"});
   if (!parameters.title.empty()) header.push_back(parameters.title);
@@ -71,8 +77,8 @@ std::string family_table(const Measurements& measurements, Decisions begin, Deci
     Cell winner = cells[row];
     winner.strong = true;
     std::vector<Cell> line{interval(*d),
-                           measurements.any() ? (at.bytes > 0 ? size_text(at.bytes) : "-") : size_text(d->bytes_max()),
-                           winner, format_microseconds(d->median_us)};
+                           sizes_known ? (at.bytes > 0 ? size_text(at.bytes) : "-") : size_text(d->bytes_max()), winner,
+                           format_microseconds(d->median_us)};
     if (!known.empty()) line.emplace_back(ratio_text(at.nccl_us, d->median_us));
     line.push_back(cells[winners.size() + row]);
     line.emplace_back(d->runner_up ? format_microseconds(d->runner_up_median_us) : "-");
@@ -150,7 +156,7 @@ std::string show_tables(const Contents& contents, const std::vector<DecisionSet>
     if (!set.decisions.empty()) text += wrapped(headline(contents, set), style.columns, 2);
     text += wrapped("environment " + short_key(set.environment) + ": " + describe(set.environment), style.columns, 2);
     if (set.decisions.empty()) text += "no decisions\n";
-    if (!set.decisions.empty() && !measurements.any()) {
+    if (!knows_sizes(measurements, set.decisions.begin(), set.decisions.end())) {
       text +=
           wrapped("a snapshot: times were taken at some size of the interval, at most the one shown", style.columns, 2);
     }

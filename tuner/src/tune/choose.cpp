@@ -214,6 +214,9 @@ std::vector<Decision> decide(const ProblemFamily& family, int world, std::span<c
     decision.median_us = winner.measured().summary.median_us;
     decision.runner_up = second != nullptr ? std::optional(second->candidate) : std::nullopt;
     decision.runner_up_median_us = second != nullptr ? second->summary.median_us : 0;
+    decision.measured_tokens = winner.tokens;
+    decision.use = winner.measured().use;
+    decision.runner_up_use = second != nullptr ? second->use : KernelUse{};
   }
   return decisions;
 }

@@ -27,7 +27,7 @@ auto rank_of(const Contents& contents, const StoredTrial& trial) {
 }
 
 Measured measured(const InspectedCandidate& candidate) {
-  return {*candidate.latest.candidate, candidate.latest.trial->blocks, *candidate.summary};
+  return {*candidate.latest.candidate, candidate.latest.trial->blocks, *candidate.summary, candidate.latest.trial->use};
 }
 
 std::string why_won(const InspectedCandidate& winner, const std::vector<Measured>& timed, const ChoiceRules& rules) {

@@ -5,6 +5,7 @@
 
 #include "arbiter/error.hpp"
 #include "oracle/seed.hpp"
+#include "tune/measured.hpp"
 #include "tune/problem_tuner.hpp"
 
 namespace arbiter::tuning {
@@ -214,7 +215,7 @@ void ProblemTuner::measure_finalists(std::vector<std::size_t> chosen, int sample
       continue;
     }
     screened_[index] = median(trial.samples_us);
-    size.candidates.push_back({trial.candidate, trial.blocks, summarise(trial.samples_us, seed_of(problem_, 0))});
+    size.candidates.push_back(measured_of(trial));
     if (size.candidates.back().summary.bimodal) {
       context_.result.notes.push_back(state_.space.name(index) + " on " + problem_.name() +
                                       ": the samples fall into two groups");

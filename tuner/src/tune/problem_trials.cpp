@@ -83,6 +83,7 @@ Trial ProblemTuner::trial_of(std::size_t index, TrialStatus status, const std::s
   const RunnableCandidate* candidate = load(index);
   trial.candidate = candidate->record();
   trial.blocks = blocks_of(*candidate, tokens_);
+  trial.use = candidate->use();
   trial.status = status;
   trial.reason = reason;
   trial.samples_us = std::move(samples);

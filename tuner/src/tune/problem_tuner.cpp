@@ -9,6 +9,7 @@
 #include "arbiter/error.hpp"
 #include "oracle/random.hpp"
 #include "oracle/seed.hpp"
+#include "tune/measured.hpp"
 #include "tune/outcome.hpp"
 #include "tune/stopwatch.hpp"
 
@@ -159,7 +160,7 @@ bool ProblemTuner::adopt() {
       finished = false;
       continue;
     }
-    size.candidates.push_back({trial.candidate, trial.blocks, summarise(trial.samples_us, seed_of(problem_, 0))});
+    size.candidates.push_back(measured_of(trial));
   }
   if (!finished || size.candidates.empty()) return false;
   for (const auto& [key, trial] : known_) {

@@ -5,7 +5,7 @@
 #include <tuple>
 
 #include "arbiter/tuner/nccl_choices.hpp"
-#include "oracle/seed.hpp"
+#include "tune/measured.hpp"
 
 namespace arbiter {
 namespace {
@@ -14,8 +14,7 @@ namespace {
 SizeResult measured_at(const WorkDatabase& database, const Environment& environment, const Problem& problem) {
   SizeResult size{problem.tokens, {}};
   for (const Trial& trial : database.deciding_trials(environment, problem)) {
-    size.candidates.push_back(
-        {trial.candidate, trial.blocks, summarise(trial.samples_us, tuning::seed_of(problem, 0))});
+    size.candidates.push_back(tuning::measured_of(trial));
   }
   return size;
 }

@@ -9,7 +9,7 @@
 
 #include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
-#include "oracle/seed.hpp"
+#include "tune/measured.hpp"
 
 namespace arbiter::tuning {
 namespace {
@@ -316,7 +316,7 @@ std::vector<SizeResult> TuneRun::results_with_file(const FamilyState& state) {
       if (index && state.broken.count(*index) != 0) continue;
       const auto source = sources.find(trial.candidate.name);
       if (source != sources.end() && source->second != trial.candidate.source_hash) continue;
-      size.candidates.push_back({trial.candidate, trial.blocks, summarise(trial.samples_us, seed_of(problem, 0))});
+      size.candidates.push_back(measured_of(trial));
     }
     if (!size.candidates.empty()) sizes.push_back(std::move(size));
   }

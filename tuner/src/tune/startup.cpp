@@ -48,7 +48,8 @@ std::vector<DecisionSet> given_decisions(Bootstrap& bootstrap, const Communicato
 bool answered(const ProblemFamily& family, int world, const Environment& here, const std::vector<DecisionSet>& sets) {
   for (const DecisionSet& set : sets) {
     for (const Decision& decision : set.decisions) {
-      if (compatibility(here, set.environment, decision.candidate).verdict == Compatibility::incompatible) continue;
+      if (compatibility(here, set.environment, decision.candidate, decision.use).verdict == Compatibility::incompatible)
+        continue;
       ProblemFamily other = family;
       other.hidden = decision.hidden;
       if (!belongs(decision, other, world)) continue;

@@ -110,6 +110,7 @@ std::string to_text(const std::vector<Trial>& trials) {
                            {"reason", trial.reason},
                            {"calls", trial.calls_per_sample},
                            {"blocks", trial.blocks},
+                           {"use", object_of(trial.use)},
                            {"samples", std::move(samples)}});
   }
   return text_of(std::move(array));
@@ -125,6 +126,7 @@ std::vector<Trial> trials_from_text(const std::string& text, const Problem& prob
     trial.reason = string_at(object, "reason");
     trial.calls_per_sample = static_cast<int>(integer_at(object, "calls"));
     trial.blocks = static_cast<int>(integer_at(object, "blocks"));
+    trial.use = record_from<KernelUse>(object.getObject("use"));
     const Array* samples = object.getArray("samples");
     if (samples == nullptr) unreadable();
     for (const Value& value : *samples) {
@@ -147,6 +149,7 @@ std::string to_text(const std::vector<Decision>& decisions) {
       object["runner_up"] = object_of(*decision.runner_up);
       object["runner_up_median_us"] = decision.runner_up_median_us;
     }
+    for_each_later_field(decision, [&](const char* name, auto value) { object[name] = value; });
     array.push_back(std::move(object));
   }
   return text_of(std::move(array));
@@ -162,6 +165,9 @@ std::vector<Decision> decisions_from_text(const std::string& text) {
       decision.runner_up = record_from<Candidate>(runner_up);
       decision.runner_up_median_us = number_at(object, "runner_up_median_us");
     }
+    for_each_later_field(decision, [&]<typename Field>(const char* name, Field& field) {
+      field = static_cast<Field>(integer_at(object, name));
+    });
     decisions.push_back(std::move(decision));
   }
   return decisions;

@@ -29,6 +29,7 @@ struct StoredTrial {
   int calls_per_sample = 0;
   int blocks = 0;
   std::vector<double> samples_us;
+  KernelUse use{};
   bool operator==(const StoredTrial&) const = default;
 };
 
@@ -65,7 +66,7 @@ void require_measured_decisions(const Contents&, const std::string& name);
 /// environments, runs, problems, candidates, trials, decisions and NCCL choices, each in the order of their keys.
 /// Documented in docs/database.md. Equal contents give equal text; parse_jsonl() of it gives the same contents.
 void write_jsonl(std::ostream&, const Contents&);
-inline constexpr int jsonl_schema_version = 2;
+inline constexpr int jsonl_schema_version = 3;
 
 /// `name` is what messages call the text. Throws DatabaseError naming the line and what was expected there.
 Contents parse_jsonl(std::istream&, const std::string& name);

@@ -17,7 +17,7 @@
 namespace arbiter {
 
 inline constexpr int database_application_id = 0x41524254;  ///< "ARBT"
-inline constexpr int database_schema_version = 3;
+inline constexpr int database_schema_version = 4;
 
 /// Why a trial is `crashed`. Only the second is the candidate's doing: a living parent saw its worker die. Otherwise
 /// everything ended at once, and whoever ended it may have had any reason.

@@ -17,6 +17,7 @@ struct DecisionChange {
   /// other one.
   std::int64_t tokens = 0;
   double before_us = 0, after_us = 0;
+  KernelUse before_use{}, after_use{};  ///< as the decisions say
 };
 
 /// In the order of DecisionSet::decisions. The environments may differ: they are compared by what they decide.

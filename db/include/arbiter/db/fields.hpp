@@ -60,6 +60,12 @@ void for_each_field(Record& candidate, Visit&& visit) {
   visit("source_hash", candidate.source_hash);
 }
 
+template <record_of<KernelUse> Record, typename Visit>
+void for_each_field(Record& use, Visit&& visit) {
+  visit("registers", use.registers);
+  visit("spill_bytes", use.spill_bytes);
+}
+
 /// What is decided, in the order of the columns. By whom and how fast follows, in a form of its own everywhere.
 template <record_of<Decision> Record, typename Visit>
 void for_each_field(Record& decision, Visit&& visit) {
@@ -70,6 +76,20 @@ void for_each_field(Record& decision, Visit&& visit) {
   visit("hidden", decision.hidden);
   visit("tokens_min", decision.tokens_min);
   visit("tokens_max", decision.tokens_max);
+}
+
+/// What is recorded of a decision since schema 4: at the end of rows and lines, and not there in older ones.
+template <record_of<Decision> Record, typename Visit>
+void for_each_later_field(Record& decision, Visit&& visit) {
+  visit("measured_tokens", decision.measured_tokens);
+  visit("registers", decision.use.registers);
+  visit("spill_bytes", decision.use.spill_bytes);
+  visit("runner_up_registers", decision.runner_up_use.registers);
+  visit("runner_up_spill_bytes", decision.runner_up_use.spill_bytes);
+}
+template <std::integral Integer>
+bool is_recorded(Integer field) noexcept {
+  return field != not_recorded;
 }
 
 /// All but the identifier, which is the row's key.

@@ -25,8 +25,17 @@ struct CompatibilityReport {
 /// May a decision for `candidate`, measured in `measured`, be used in `here`? What cannot touch a candidate does not
 /// count, and is not said: NCCL's version and variables are those of candidates that use NCCL, the compiler and
 /// symmetric memory those of our own kernels. The table is in docs/database.md. The number of ranks and the source
-/// hash are not of the environment: the caller compares them.
-CompatibilityReport compatibility(const Environment& here, const Environment& measured, const Candidate& candidate);
+/// hash are not of the environment: the caller compares them. Where `timed` was recorded, another compiler is
+/// compatible, and the caller asks exceeds() once the kernels are compiled.
+CompatibilityReport compatibility(const Environment& here, const Environment& measured, const Candidate& candidate,
+                                  const KernelUse& timed = {});
+
+/// Why kernels that use this much are not those that were timed: more registers, or a spill that was not there.
+/// Empty: they may serve, or one of the two is not known. "this compiler gives it 72 registers, measured with 64".
+std::string exceeds(const KernelUse& here, const KernelUse& timed);
+
+/// The most of both; not known if one of them is not.
+KernelUse most_of(const KernelUse&, const KernelUse&) noexcept;
 
 /// The distance of a report on everything that differs, whatever it touches. 0 exactly when the two are equal.
 double environment_distance(const Environment& here, const Environment& measured);
@@ -48,6 +57,7 @@ struct Trial {
   int calls_per_sample = 0;        ///< K: calls in one graph or burst
   int blocks = 0;                  ///< thread blocks the candidate occupies (0 for nccl): the last tie-break
   std::vector<double> samples_us;  ///< microseconds per call; a sample is the slowest rank of one replay
+  KernelUse use{};
 };
 
 /// For one environment and number of ranks, an interval of message sizes and the NCCL configuration that was fastest

@@ -83,8 +83,12 @@ class RunnableCandidate {
   virtual WorkspaceNeeds needs(std::int64_t tokens) const = 0;
   /// Blocks that are resident together on this rank; after agree(), on every rank.
   virtual int block_limit() const noexcept = 0;
+  /// What the compiler gave its kernels: on this rank; after agree(), the most of any rank.
+  virtual KernelUse use() const { return {}; }
   /// Collective; the second half of agree(): fixes the grid limit that every rank uses from here on.
   virtual void agreed(int block_limit) = 0;
+  /// Before that: what its kernels use on all ranks together.
+  virtual void agreed_use(const KernelUse&) {}
   /// Launches, and nothing else: no allocation, no compilation. `elements` of the family's dtype are summed: whole rows
   /// of its hidden size, or a plain message of any length. The call must have been validated: 16-byte aligned tensors
   /// and a message of whole 16-byte vectors, unless the candidate is plain NCCL. Throws InvalidArgument before agree(),

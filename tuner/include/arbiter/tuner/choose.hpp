@@ -18,6 +18,7 @@ struct Measured {
   Candidate candidate;
   int blocks = 0;  ///< thread blocks it occupies at this size; 0 for nccl
   Summary summary;
+  KernelUse use{};  ///< of its kernels
 };
 
 struct ChoiceRules {
