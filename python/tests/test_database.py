@@ -12,7 +12,7 @@ import arbiter
 from arbiter.database import Database, Decision
 
 ROOT = Path(__file__).resolve().parents[2]
-LINES = ROOT / "tests" / "fuzz" / "corpus" / "jsonl" / "h200-2-ranks.jsonl"  # what is shipped changes
+LINES = ROOT / "tests" / "fuzz" / "corpus" / "jsonl" / "h200-2-ranks.jsonl"
 KEY = "a" * 64
 
 
