@@ -163,6 +163,7 @@ FUNCTIONS = {
     "arbiter_rank": (c_int, [_communicator]),
     "arbiter_size": (c_int, [_communicator]),
     "arbiter_prepare": (c_int, [_communicator, POINTER(Family), c_size_t]),
+    "arbiter_prepare_nccl": (c_int, [_communicator, c_int, c_int64]),
     "arbiter_prepare_handle": (c_int, [_communicator, POINTER(Family), POINTER(c_void_p)]),
     "arbiter_can_use": (c_int, [_communicator, POINTER(Family), c_int64]),
     "arbiter_run": (c_int, [_handle, POINTER(Tensors), c_int64, c_void_p]),

@@ -174,6 +174,13 @@ class Communicator:
         if self._quick is not None:
             self._quick.forget()
 
+    def prepare_nccl(self, dtype: Any, max_count: int) -> None:
+        """NCCL for messages of up to `max_count` elements that no prepared family covers:
+        collective, outside capture. Starts it where it was put off. Unsupported where there is
+        none."""
+        code = _arrays.CODES[dtype_name(dtype)]
+        self._require(self._library.arbiter_prepare_nccl(self._open(), code, max_count))
+
     def prepared(
         self, pattern: str, dtype: Any, hidden: int, tokens: int, mode: Optional[str] = None
     ) -> bool:

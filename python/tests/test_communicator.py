@@ -441,6 +441,17 @@ def test_from_env_of_a_single_rank(monkeypatch):
         Communicator.from_env()
 
 
+def test_nccl_that_is_not_there():
+    def work(communicator):
+        with pytest.raises(arbiter.Unsupported, match="the CPU device has no NCCL"):
+            communicator.prepare_nccl("fp32", 1 << 20)
+        with pytest.raises(arbiter.InvalidArgument, match="max_count is 0"):
+            communicator.prepare_nccl(np.float32, 0)
+
+    with Communicator.in_process(2) as ranks:
+        ranks.run(work)
+
+
 WHERE_FILES_MAY_NOT_GROW = """
 import resource, signal
 import numpy as np

@@ -26,6 +26,11 @@ arbiter_status arbiter_prepare(arbiter_communicator* communicator, const arbiter
   });
 }
 
+arbiter_status arbiter_prepare_nccl(arbiter_communicator* communicator, arbiter_dtype dtype, int64_t max_count) {
+  return with(communicator, "arbiter_prepare_nccl",
+              [&](Communicator& target) { target.prepare_nccl(read_dtype(dtype), max_count); });
+}
+
 arbiter_status arbiter_prepare_handle(arbiter_communicator* communicator, const arbiter_family* family,
                                       arbiter_handle** handle) {
   if (handle != nullptr) *handle = nullptr;

@@ -98,8 +98,8 @@ typedef struct arbiter_communicator_options {
   int32_t multicast;    /**< arbiter_switch: kernels that use NVLink multicast; default: ARBITER_MULTICAST */
   int32_t nccl;         /**< arbiter_switch: NCCL as a backend, where it is found; default: on, but with callbacks it is
                              started by arbiter_prepare, when a family is to be served by it: until then, what no
-                             prepared family covers is refused. ARBITER_ON: it is started at creation, and serves
-                             messages of any size */
+                             prepared family covers is refused (arbiter_prepare_nccl). ARBITER_ON: it is started at
+                             creation, and serves messages of any size */
   int32_t jit;          /**< arbiter_switch: compile kernels that are not in the cache; default: ARBITER_JIT */
   int32_t shipped;      /**< arbiter_switch: decisions that are built into the library; default: on */
   int32_t kernels;      /**< arbiter_switch: run the compiled kernels that the decisions carry, as this user: of a file
@@ -218,6 +218,10 @@ arbiter_status arbiter_prepare(arbiter_communicator* communicator, const arbiter
 /** The same for one family, and a handle for its calls. Asked again with the same family, it gives the same handle. */
 arbiter_status arbiter_prepare_handle(arbiter_communicator* communicator, const arbiter_family* family,
                                       arbiter_handle** handle);
+/** NCCL for plain messages of this dtype, up to `max_count` elements, that no prepared family covers: starts it where
+ * it was put off, and calls it once at sizes of every order, so that later calls may be captured. ARBITER_UNSUPPORTED,
+ * with the reason, where there is no NCCL; a single rank needs none. */
+arbiter_status arbiter_prepare_nccl(arbiter_communicator* communicator, arbiter_dtype dtype, int64_t max_count);
 
 /** Would a prepared communicator serve this? 1: yes; 0: no, and arbiter_explain() says why. Pure, equal on all ranks,
  * launches nothing. The family's max_tokens is ignored. Says nothing about pointers. */

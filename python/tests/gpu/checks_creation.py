@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from harness import HIDDEN, Ranks, Skip, check, same
 
-from arbiter import Communicator, Family
+from arbiter import Communicator, Family, Unsupported
 
 PLAIN = Family("allreduce", torch.bfloat16, HIDDEN, 16)
 
@@ -21,23 +21,53 @@ def _reduces(ranks: Ranks, communicator: Communicator, members: range) -> None:
     same(ours, torch.full_like(x, float(sum(member + 1 for member in members))))
 
 
-@check
-def creation_from_callbacks(ranks: Ranks) -> None:
+def _from_callbacks(ranks: Ranks) -> Communicator:
     def gather(item: bytes) -> list:
         everyone = [None] * ranks.size
         dist.all_gather_object(everyone, pickle.dumps(item))
         return [pickle.loads(part) for part in everyone]
 
     options = {"ordinal": ranks.device.index} if ranks.cuda else {"device": "cpu"}
-    with Communicator.from_callbacks(
+    return Communicator.from_callbacks(
         ranks.rank,
         ranks.size,
         gather,
         lambda data, root: gather(data)[root],
         lambda: gather(b""),
         **options,
-    ) as communicator:
+    )
+
+
+@check
+def creation_from_callbacks(ranks: Ranks) -> None:
+    with _from_callbacks(ranks) as communicator:
         _reduces(ranks, communicator, range(ranks.size))
+
+
+@check(needs_gpu=True, seconds=40)
+def creation_from_callbacks_and_nccl_when_asked(ranks: Ranks) -> dict:
+    """Messages that no family covers: refused, and NCCL's after prepare_nccl, in a graph too."""
+    tokens = 64 * PLAIN.max_tokens
+    with _from_callbacks(ranks) as communicator:
+        communicator.prepare(PLAIN)
+        x = ranks.mine(5, tokens, HIDDEN)
+        refused = False
+        try:
+            communicator.all_reduce(x)
+        except Unsupported:
+            refused = True
+        communicator.prepare_nccl(x.dtype, x.numel())
+        same(communicator.all_reduce(x), ranks.total(5, tokens, HIDDEN))
+        out, graph = torch.empty_like(x), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            communicator.all_reduce(x, out)
+        graph.replay()
+        ranks.synchronize()
+        same(out, ranks.total(5, tokens, HIDDEN))
+        communicator.check()
+        del graph
+        _reduces(ranks, communicator, range(ranks.size))
+    return {"refused_before": refused}
 
 
 @check(needs_gpu=True)

@@ -63,8 +63,8 @@ struct CommunicatorOptions {
   std::shared_ptr<NcclCommunicator> nccl_communicator;
   /// Create NCCL's communicator when prepare() finds that something is to be served by NCCL, not at once. Until then
   /// there is none: plain messages that are no whole vectors go through a copy, and what no prepared family covers is
-  /// refused. It is created at once all the same where nothing else is left (no symmetric memory, backend `nccl`,
-  /// `off`). Equal on all ranks.
+  /// refused. prepare_nccl() creates it for those. It is created at once all the same where nothing else is left (no
+  /// symmetric memory, backend `nccl`, `off`). Equal on all ranks.
   bool nccl_when_needed = false;
   /// Collective: makes it, instead of the library; on all ranks or on none, and on any device. What it throws on one
   /// rank means that no rank has NCCL.
@@ -239,6 +239,11 @@ class Communicator {
   void prepare(std::span<const ProblemFamily> families);
   /// The same for one family, and a handle to call it with.
   PreparedFamily prepare(const ProblemFamily& family);
+  /// Collective, outside capture. NCCL for plain messages of this dtype, of up to `max_count` elements and in any
+  /// number, that no prepared family covers: starts it where it was put off (nccl_when_needed), and calls it first at
+  /// sizes of every order (warm_nccl). Throws Unsupported, saying why, where there is no NCCL; a single rank needs
+  /// none.
+  void prepare_nccl(Dtype dtype, std::int64_t max_count);
 
   /// Stream-ordered on `stream`; legal during capture. Nothing is compiled, allocated or resolved here. All ranks make
   /// the same calls in the same order; where both modes of a family are prepared, all capture or none does. A call

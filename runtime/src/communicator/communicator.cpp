@@ -257,6 +257,7 @@ PreparedFamily Communicator::prepare(const ProblemFamily& family) {
   // Larger than what was asked for if it was prepared before.
   return {&impl, impl.table.find(family.pattern, family.dtype, family.hidden, family.mode)};
 }
+void Communicator::prepare_nccl(Dtype dtype, std::int64_t max_count) { alive(impl_).prepare_nccl(dtype, max_count); }
 void Communicator::run(const Call& call, StreamHandle stream) { alive(impl_).run(call, stream); }
 
 const ProblemFamily& PreparedFamily::family() const noexcept { return table_->family(); }

@@ -38,8 +38,9 @@ Route Communicator::Impl::route_plain(const FamilyTable* found, Dtype dtype, std
         "no prepared allreduce covers {} elements of {}, and there is no NCCL to fall back to ({}). Prepared: {}. Call "
         "prepare() with pattern 'allreduce', dtype {} and tokens * hidden of at least {}.",
         elements, to_string(dtype),
-        group->capabilities().has_nccl() ? "it was not started, since nothing that was prepared needs it"
-                                         : group->capabilities().nccl_reason,
+        group->capabilities().has_nccl()
+            ? "it was not started, since nothing that was prepared needs it; prepare_nccl() starts it"
+            : group->capabilities().nccl_reason,
         table.describe(), to_string(dtype), elements));
   } else if (found == nullptr) {
     route.way = Way::nccl;

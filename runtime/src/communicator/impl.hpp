@@ -23,10 +23,18 @@ namespace arbiter {
 
 inline constexpr std::string_view plain_pattern = "allreduce";
 
+/// One of the calls by which NCCL connects; null spec: as NCCL chooses.
+struct FirstNcclCall {
+  Dtype dtype;
+  std::size_t bytes;
+  const CandidateSpec* spec;
+};
+
 struct Communicator::Impl {
   Impl(std::shared_ptr<Bootstrap>, std::shared_ptr<Device>, CommunicatorOptions);
 
   void prepare(std::span<const ProblemFamily>);
+  void prepare_nccl(Dtype, std::int64_t max_count);
   void run(const Call&, StreamHandle);
   /// `tokens` of a family that is prepared. `mode`: mode_of(stream), which is asked once a call. Whoever calls this
   /// has checked the group.
@@ -83,6 +91,7 @@ struct Communicator::Impl {
   using Plan = std::pair<ProblemFamily, std::vector<PlannedInterval>>;
   bool wait_for_nccl(const std::vector<Plan>&);
   void warm_nccl(const std::vector<Plan>&);
+  void call_nccl_first(const std::vector<FirstNcclCall>&);
   RunnableCandidate* find_loaded(const std::string& key, std::int64_t max_tokens);
   std::vector<Plan> resolve_and_load(const std::vector<ProblemFamily>&, bool any_captured);
   bool refuse_other_kernels(const std::vector<Plan>&);

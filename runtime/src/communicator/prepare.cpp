@@ -29,6 +29,15 @@ std::string loaded_key(const CandidateSpec& spec, const ProblemFamily& family) {
   return fmt::format("{} {} {} {}", family.pattern, to_string(family.dtype), family.hidden, spec.name());
 }
 
+/// Sizes of every order from `from` to `to`; null spec: as NCCL chooses.
+void add_first_calls(std::vector<FirstNcclCall>& calls, Dtype dtype, std::size_t from, std::size_t to,
+                     const CandidateSpec* spec) {
+  constexpr std::size_t most_bytes = std::size_t{64} << 20;
+  to = std::min(to, most_bytes);
+  for (std::size_t bytes = std::max(from, vector_bytes); bytes < to; bytes *= 4) calls.push_back({dtype, bytes, spec});
+  calls.push_back({dtype, to, spec});
+}
+
 [[noreturn]] void refuse_to_move(const std::string& what) {
   throw Unsupported("prepare: " + what +
                     " would have to grow and move, but a call was captured into a graph that uses it. Prepare "
@@ -230,21 +239,8 @@ void Communicator::Impl::reserve_memory(const std::vector<Plan>& plans, bool any
 /// So it is called here, at sizes of every order, for whatever it may have to serve: its own intervals, and the plain
 /// messages that kernels leave to it.
 void Communicator::Impl::warm_nccl(const std::vector<Plan>& plans) {
-  constexpr std::size_t most_bytes = std::size_t{64} << 20;
-  NcclCommunicator* const nccl = group->nccl();
-  if (nccl == nullptr || !options.warm_nccl || group->size() == 1) return;
-  struct Warmth {
-    Dtype dtype;
-    std::size_t bytes;
-    const CandidateSpec* spec;  // null: as NCCL chooses
-  };
-  std::vector<Warmth> calls;
-  const auto add = [&](Dtype dtype, std::size_t from, std::size_t to, const CandidateSpec* spec) {
-    to = std::min(to, most_bytes);
-    for (std::size_t bytes = std::max(from, vector_bytes); bytes < to; bytes *= 4)
-      calls.push_back({dtype, bytes, spec});
-    calls.push_back({dtype, to, spec});
-  };
+  if (group->nccl() == nullptr || !options.warm_nccl || group->size() == 1) return;
+  std::vector<FirstNcclCall> calls;
   for (const auto& [family, intervals] : plans) {
     const auto bytes_of = [&, &family = family](std::int64_t tokens) -> std::size_t {
       return message_vectors(tokens, family.hidden, family.dtype) * vector_bytes;
@@ -254,11 +250,12 @@ void Communicator::Impl::warm_nccl(const std::vector<Plan>& plans) {
       if (interval.spec.kernel) continue;
       largest = std::max(largest, bytes_of(interval.tokens_max));
       if (interval.spec.nccl == NcclKind::classic && !interval.spec.forced.forces()) continue;
-      add(family.dtype, bytes_of(interval.tokens_min), bytes_of(interval.tokens_max), &interval.spec);
+      add_first_calls(calls, family.dtype, bytes_of(interval.tokens_min), bytes_of(interval.tokens_max),
+                      &interval.spec);
     }
     std::size_t& warm = nccl_warm_bytes[static_cast<std::size_t>(family.dtype)];
     if (largest <= warm) continue;
-    add(family.dtype, warm, largest, nullptr);
+    add_first_calls(calls, family.dtype, warm, largest, nullptr);
     warm = largest;
   }
   // What was prepared before there was an NCCL has it to fall back to from now on.
@@ -268,16 +265,46 @@ void Communicator::Impl::warm_nccl(const std::vector<Plan>& plans) {
     std::size_t& warm = nccl_warm_bytes[static_cast<std::size_t>(family.dtype)];
     const std::size_t largest = message_vectors(family.max_tokens, family.hidden, family.dtype) * vector_bytes;
     if (largest <= warm) continue;
-    add(family.dtype, warm, largest, nullptr);
+    add_first_calls(calls, family.dtype, warm, largest, nullptr);
     warm = largest;
   }
+  call_nccl_first(calls);
+}
+
+void Communicator::Impl::prepare_nccl(Dtype dtype, std::int64_t max_count) {
+  everywhere(group->bootstrap(), "prepare NCCL", [&] {
+    group->check();
+    group->device().activate();
+    if (max_count < 1) {
+      throw InvalidArgument(fmt::format("prepare_nccl: max_count is {}; expected at least 1", max_count));
+    }
+    message_vectors(max_count, 1, dtype);  // refuses what does not fit 63 bits
+  });
+  require_equal(group->bootstrap(), "prepare NCCL",
+                {{"dtype", std::string(to_string(dtype))}, {"most elements", std::to_string(max_count)}});
+  if (group->size() == 1) return;
+  group->require_nccl();
+  if (group->nccl() == nullptr) {
+    throw Unsupported("prepare_nccl: there is no NCCL: " + group->capabilities().nccl_reason);
+  }
+  std::size_t& warm = nccl_warm_bytes[static_cast<std::size_t>(dtype)];
+  const std::size_t largest = message_vectors(max_count, 1, dtype) * vector_bytes;
+  if (!options.warm_nccl || largest <= warm) return;
+  std::vector<FirstNcclCall> calls;
+  add_first_calls(calls, dtype, warm, largest, nullptr);
+  warm = largest;
+  call_nccl_first(calls);
+}
+
+void Communicator::Impl::call_nccl_first(const std::vector<FirstNcclCall>& calls) {
   if (calls.empty()) return;
+  NcclCommunicator* const nccl = group->nccl();
   Device& device = group->device();
   DeviceMemory data;
   // In a step of its own: who has no memory must not leave the others waiting in NCCL, which has no deadline.
   everywhere(group->bootstrap(), "make room to call NCCL", [&] {
     std::size_t largest = 0;
-    for (const Warmth& call : calls) largest = std::max(largest, call.bytes);
+    for (const FirstNcclCall& call : calls) largest = std::max(largest, call.bytes);
     data = DeviceMemory(device, largest);
   });
   everywhere(group->bootstrap(), "call NCCL for the first time", [&] {
@@ -285,7 +312,7 @@ void Communicator::Impl::warm_nccl(const std::vector<Plan>& plans) {
     const StreamHandle stream = device.create_stream();
     try {
       device.fill_words(data.data(), 0, largest / sizeof(std::uint32_t), stream);
-      for (const Warmth& call : calls) {
+      for (const FirstNcclCall& call : calls) {
         const std::size_t count = call.bytes / element_bytes(call.dtype);
         if (call.spec == nullptr) {
           nccl->all_reduce(data.data(), data.data(), count, call.dtype, stream);

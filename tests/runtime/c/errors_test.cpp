@@ -64,6 +64,19 @@ TEST(CErrors, SwitchedOffNothingCanBeUsedAndCallsAreRefused) {
   });
 }
 
+TEST(CErrors, WithoutNcclNoneIsPrepared) {
+  const Ranks ranks(2);
+  ASSERT_EQ(ranks.status(), ARBITER_SUCCESS) << ranks.error();
+  ranks.run([](int, arbiter_communicator* communicator) {
+    EXPECT_EQ(arbiter_prepare_nccl(communicator, ARBITER_FP32, 1 << 20), ARBITER_UNSUPPORTED);
+    EXPECT_TRUE(says(communicator, "the CPU device has no NCCL"));
+    EXPECT_EQ(arbiter_prepare_nccl(communicator, ARBITER_FP32, -1), ARBITER_INVALID_ARGUMENT);
+    int number = 7;
+    EXPECT_EQ(arbiter_prepare_nccl(communicator, static_cast<arbiter_dtype>(number), 1), ARBITER_INVALID_ARGUMENT);
+  });
+  EXPECT_EQ(arbiter_prepare_nccl(nullptr, ARBITER_FP32, 1), ARBITER_INVALID_ARGUMENT);
+}
+
 TEST(CErrors, FewMultiprocessorsChangeNoSum) {
   arbiter_communicator_options options = cpu_options();
   options.max_sms = 1;

@@ -118,8 +118,8 @@ TEST(NcclWhenNeeded, IsNotCreatedWhereKernelsServeEverything) {
     const Tensor<float> large(*context.device, 1024);
     const std::string message = message_of<Unsupported>(
         [&] { communicator.all_reduce(large.data(), large.data(), 1024, Dtype::fp32, nullptr); });
-    EXPECT_NE(message.find("it was not started, since nothing that was prepared needs it"), std::string::npos)
-        << message;
+    for (const char* part : {"it was not started, since nothing that was prepared needs it", "prepare_nccl()"})
+      EXPECT_NE(message.find(part), std::string::npos) << message;
     EXPECT_FALSE(communicator.can_use({"allreduce", Dtype::fp32, hidden, 16, 2, Mode::graph, false}));
   });
   EXPECT_EQ(made.creations, 0);
@@ -161,6 +161,52 @@ TEST(NcclWhenNeeded, IsCreatedOnceByThePrepareThatNeedsIt) {
     communicator.prepare({"allreduce", Dtype::bf16, hidden, 2, Mode::graph});
     EXPECT_EQ(made.creations, 2);
     context.device->destroy_stream(stream);
+  });
+}
+
+TEST(NcclWhenNeeded, IsStartedForMessagesThatNobodyPrepares) {
+  const auto decisions = decided();
+  Made made;
+  run_ranks(2, [&](RankContext& context) {
+    Communicator communicator(context.bootstrap, context.device, options(made, decisions));
+    const PreparedFamily handle = communicator.prepare(by_kernel);
+    const std::size_t workspace = communicator.workspace_bytes();
+    const Tensor<float> large(*context.device, 4096);
+    const auto call = [&] { communicator.all_reduce(large.data(), large.data(), 4096, Dtype::fp32, nullptr); };
+    EXPECT_THROW(call(), Unsupported);
+    EXPECT_THROW(communicator.prepare_nccl(Dtype::fp32, 0), InvalidArgument);
+    EXPECT_NE(message_of<Disagreement>([&] {
+                communicator.prepare_nccl(Dtype::fp32, 10 + context.rank);
+              }).find("most elements: rank 0: 10; rank 1: 11"),
+              std::string::npos);
+    context.bootstrap->barrier();
+    EXPECT_EQ(made.creations, 0) << "a refused call changes nothing";
+    communicator.prepare_nccl(Dtype::fp32, 1 << 20);
+    call();
+    EXPECT_EQ(communicator.workspace_bytes(), workspace);
+    EXPECT_EQ(chosen(handle, 4).find("nccl"), std::string::npos) << "what was prepared stays with its kernel";
+    communicator.prepare_nccl(Dtype::bf16, 100);
+    context.bootstrap->barrier();
+    EXPECT_EQ(made.creations, 2) << "once on every rank";
+    if (context.rank == 0) {
+      EXPECT_EQ(made.on_rank_0->seen, (std::set<Dtype>{Dtype::bf16, Dtype::fp32})) << "called before it is needed";
+    }
+  });
+  // Where there is none, all ranks are told why, and go on with their kernels.
+  made.fails_on = 1;
+  run_ranks(2, [&](RankContext& context) {
+    Communicator communicator(context.bootstrap, context.device, options(made, decisions));
+    communicator.prepare(by_kernel);
+    const std::string message = message_of<Unsupported>([&] { communicator.prepare_nccl(Dtype::fp32, 1 << 20); });
+    EXPECT_NE(message.find("no NCCL on this rank today"), std::string::npos) << message;
+    const Tensor<float> data(*context.device, hidden);
+    data.fill([&](std::size_t i) { return test::small_integer(context.rank, i); });
+    communicator.all_reduce(data.data(), data.data(), hidden, Dtype::fp32, nullptr);
+    for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], test::small_integer_sum(2, i));
+  });
+  run_ranks(1, [&](RankContext& context) {
+    Communicator communicator(context.bootstrap, context.device, quiet_options());
+    EXPECT_NO_THROW(communicator.prepare_nccl(Dtype::fp32, 1 << 20));
   });
 }
 
