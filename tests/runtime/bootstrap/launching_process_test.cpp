@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -106,6 +108,30 @@ TEST(LaunchingProcess, AJobInsideARankOfAnotherIsAJobOfItsOwn) {
   ASSERT_EQ(inner.size(), 2U);
   EXPECT_EQ(inner[0], inner[1]);
   EXPECT_NE(inner[0], outer.at(0));
+}
+
+/// What the ranks of a real MPICH say that share a machine with those of another job.
+TEST(LaunchingProcess, OfMpichTellsItsJobsApart) {
+  if (std::system("command -v mpiexec.hydra >/dev/null 2>&1") != 0) GTEST_SKIP() << "MPICH's mpiexec.hydra is not here";
+  const LauncherEnvironment environment({});
+  std::array<char, 4096> self{};
+  ASSERT_GT(readlink("/proc/self/exe", self.data(), self.size() - 1), 0);
+  const std::string command = std::string(report_to) + "=1 timeout 60 mpiexec.hydra -n 2 '" + self.data() +
+                              "' --gtest_filter=LaunchingProcess.DISABLED_Rank --gtest_also_run_disabled_tests";
+  std::array<FILE*, 2> jobs{};
+  for (FILE*& job : jobs) job = popen(command.c_str(), "r");
+  std::array<std::vector<std::string>, 2> said;
+  for (std::size_t i = 0; i < 2; ++i) {
+    ASSERT_NE(jobs[i], nullptr);
+    std::array<char, 1024> line{};
+    while (std::fgets(line.data(), line.size(), jobs[i]) != nullptr) {
+      if (std::strchr(line.data(), '|') != nullptr) said[i].emplace_back(line.data());
+    }
+    EXPECT_EQ(pclose(jobs[i]), 0);
+    ASSERT_EQ(said[i].size(), 2U);
+    EXPECT_EQ(said[i][0], said[i][1]);
+  }
+  EXPECT_NE(said[0][0], said[1][0]);
 }
 
 TEST(LaunchingProcess, IsTheParentOfAnyProcessWithoutTheVariables) {
