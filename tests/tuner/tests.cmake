@@ -6,7 +6,7 @@ function(arbiter_add_tuner_test name)
     ${CMAKE_SOURCE_DIR}/templates ${CMAKE_SOURCE_DIR}/db/src)
 endfunction()
 
-foreach(subject choose compile_ahead cost_model inspect nccl_choices recompute search startup tune tune_again tune_search tune_verified wire)
+foreach(subject choose compile_ahead cost_model inspect nccl_choices recompute repeatability search startup tune tune_again tune_search tune_verified wire)
   arbiter_add_tuner_test(tune/${subject})
 endforeach()
 arbiter_add_tuner_test(tune/tune_crash TIMEOUT 600)

@@ -59,6 +59,10 @@ class Inspect : public ::testing::Test {
 
   Inspection look(std::int64_t tokens = 64) {
     recompute_decisions(database, environment);
+    return look_at_what_is_stored(tokens);
+  }
+
+  Inspection look_at_what_is_stored(std::int64_t tokens) {
     contents = database.contents();
     trials = problem_trials(contents, environment.key());
     for (const ProblemTrials& problem : trials) {
@@ -156,14 +160,16 @@ TEST_F(Inspect, WithinNoiseSaysWhichRuleDecided) {
   EXPECT_EQ(verdict(inspection, "hair"), "tie: slower by a hair");
 }
 
-TEST_F(Inspect, TheWinnerOfTheNeighbouringSizesIsKept) {
-  timed(candidate("many"), 3, 64, 0.001, 32);
-  timed(candidate("few"), 6, 8, 0.001, 32);
+TEST_F(Inspect, WhatWasDecidedBeforeIsKept) {
   timed(candidate("many"), 3.01, 64);
   timed(candidate("few"), 3.00, 8);
-  const Inspection inspection = look();
-  EXPECT_EQ(verdict(inspection, "many"), "winner: within noise of the fastest, and it wins the neighbouring sizes");
-  EXPECT_EQ(verdict(inspection, "few"), "tie: the winner of the neighbouring sizes is kept");
+  ASSERT_EQ(look().decision->candidate, candidate("few"));
+  std::vector<Decision> before = contents.decisions.begin()->second;
+  before.front().candidate = candidate("many");
+  database.replace_decisions(environment, before);
+  const Inspection inspection = look_at_what_is_stored(64);
+  EXPECT_EQ(verdict(inspection, "many"), "winner: within noise of the fastest, and decided before");
+  EXPECT_EQ(verdict(inspection, "few"), "tie: what was decided before is kept");
 }
 
 TEST_F(Inspect, TheLatestTrialThatEndedCounts) {

@@ -20,12 +20,12 @@ std::string text_of(const TuneOptions& options) {
        {static_cast<long long>(effort.anchor_candidates), static_cast<long long>(effort.candidates),
         static_cast<long long>(effort.anchors), static_cast<long long>(effort.finalists),
         static_cast<long long>(effort.final_samples), static_cast<long long>(effort.tie_samples),
-        static_cast<long long>(effort.compiles), static_cast<long long>(effort.bisections),
-        static_cast<long long>(measure.min_calls), static_cast<long long>(measure.max_calls),
-        static_cast<long long>(measure.calibration_calls), static_cast<long long>(measure.replays),
-        static_cast<long long>(measure.rotated_bytes), static_cast<long long>(measure.max_sets),
-        static_cast<long long>(options.seed), static_cast<long long>(options.resume),
-        static_cast<long long>(options.restarted)}) {
+        static_cast<long long>(effort.verdict_samples), static_cast<long long>(effort.compiles),
+        static_cast<long long>(effort.bisections), static_cast<long long>(measure.min_calls),
+        static_cast<long long>(measure.max_calls), static_cast<long long>(measure.calibration_calls),
+        static_cast<long long>(measure.replays), static_cast<long long>(measure.rotated_bytes),
+        static_cast<long long>(measure.max_sets), static_cast<long long>(options.seed),
+        static_cast<long long>(options.resume), static_cast<long long>(options.restarted)}) {
     text += fmt::format("{} ", number);
   }
   for (const double number : {effort.give_up, effort.narrow_to, measure.replay_us, options.rules.gain,

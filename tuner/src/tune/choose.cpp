@@ -60,16 +60,6 @@ const Measured* runner_up(const SizeWinner& winner, const ChoiceRules& rules) {
   return best;
 }
 
-std::optional<Candidate> previous_candidate(std::span<const Decision> previous, const ProblemFamily& family, int world,
-                                            std::int64_t tokens) {
-  for (const Decision& decision : previous) {
-    if (belongs(decision, family, world) && decision.tokens_min <= tokens && tokens <= decision.tokens_max) {
-      return decision.candidate;
-    }
-  }
-  return std::nullopt;
-}
-
 bool same_name(const std::optional<Candidate>& a, const Measured* b) {
   return a.has_value() == (b != nullptr) && (!a || a->name == b->candidate.name);
 }
@@ -107,6 +97,53 @@ std::vector<std::size_t> near_ties(std::span<const Summary> summaries, const Cho
   return wide && near.size() > 1 ? near : std::vector<std::size_t>{};
 }
 
+std::vector<std::size_t> doubtful(std::span<const Measured> measured, const std::optional<Candidate>& incumbent,
+                                  const ChoiceRules& rules) {
+  if (measured.empty()) return {};
+  const std::size_t first = fastest(measured);
+  const Summary& best = measured[first].summary;
+  const auto half = [](const Summary& summary) { return (summary.ci_high_us - summary.ci_low_us) / 2; };
+  const auto preference = [&](std::size_t i) {
+    const bool defends = incumbent && measured[i].candidate.name == incumbent->name;
+    return std::tuple_cat(std::make_tuple(!defends), tie_break(measured[i]));
+  };
+  std::size_t chosen = first;  // of those that are no slower for sure
+  std::vector<std::size_t> open;
+  for (std::size_t i = 0; i < measured.size(); ++i) {
+    const Summary& each = measured[i].summary;
+    const double gain = (each.median_us - best.median_us) / each.median_us;
+    const double doubt = std::hypot(half(each), half(best)) / each.median_us;
+    if (i != first && std::fabs(gain - rules.gain) < doubt) {
+      open.push_back(i);
+    } else if (gain <= rules.gain && preference(i) < preference(chosen)) {
+      chosen = i;
+    }
+  }
+  std::erase_if(open, [&](std::size_t i) { return !(preference(i) < preference(chosen)); });
+  if (!open.empty()) open.insert(std::lower_bound(open.begin(), open.end(), first), first);
+  return open;
+}
+
+NextSamples next_samples(std::span<const Measured> measured, const std::optional<Candidate>& incumbent,
+                         const SampleLimits& limits, const ChoiceRules& rules) {
+  if (limits.tie == 0) return {};
+  std::vector<Summary> summaries;
+  for (const Measured& each : measured) summaries.push_back(each.summary);
+  const auto taken = [&](const std::vector<std::size_t>& which) {
+    std::size_t most = 0;
+    for (const std::size_t i : which) most = std::max(most, summaries[i].samples);
+    return static_cast<int>(most);
+  };
+  if (std::vector<std::size_t> near = near_ties(summaries, rules); !near.empty()) {
+    if (taken(near) + limits.step > limits.tie) return {};  // so noisy that a verdict would take too long
+    return {std::move(near), limits.step};
+  }
+  std::vector<std::size_t> open = doubtful(measured, incumbent, rules);
+  const int samples = std::min(taken(open), limits.verdict - taken(open));
+  if (open.empty() || samples <= 0) return {};
+  return {std::move(open), samples};
+}
+
 std::optional<Choice> choose(std::span<const Measured> measured, const std::optional<Candidate>& incumbent,
                              const ChoiceRules& rules) {
   if (measured.empty()) return std::nullopt;
@@ -129,6 +166,16 @@ std::optional<Choice> choose(std::span<const Measured> measured, const std::opti
     return tie_break(measured[a]) < tie_break(measured[b]);
   });
   return Choice{*best, "within noise of the fastest: stricter numerics, then fewer blocks, then the name", close};
+}
+
+std::optional<Candidate> previous_candidate(std::span<const Decision> previous, const ProblemFamily& family, int world,
+                                            std::int64_t tokens) {
+  for (const Decision& decision : previous) {
+    if (belongs(decision, family, world) && decision.tokens_min <= tokens && tokens <= decision.tokens_max) {
+      return decision.candidate;
+    }
+  }
+  return std::nullopt;
 }
 
 std::vector<std::int64_t> token_grid(std::int64_t max_tokens) {
@@ -163,7 +210,6 @@ std::vector<SizeWinner> winners(const ProblemFamily& family, int world, std::spa
   for (const SizeResult* size : order) {
     std::optional<Candidate> incumbent = previous_candidate(previous, family, world, size->tokens);
     if (incumbent && !measured_here(*size, *incumbent)) incumbent.reset();
-    if (!incumbent && !winners.empty()) incumbent = winners.back().measured().candidate;
     winners.push_back({size->tokens, size, *choose(size->candidates, incumbent, rules)});
   }
   return winners;

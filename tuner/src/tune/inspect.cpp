@@ -45,7 +45,7 @@ std::string why_won(const InspectedCandidate& winner, const std::vector<Measured
                        (ties == 1 ? " other" : " others"));
   }
   if (is_winner(choose(timed, *winner.latest.candidate, rules))) {
-    return "winner: within noise of the fastest, and it wins the neighbouring sizes";
+    return "winner: within noise of the fastest, and decided before";
   }
   return "winner: decided by other measurements than these";
 }
@@ -61,7 +61,7 @@ std::string why_not_preferred(const InspectedCandidate& loser, const InspectedCa
     return fmt::format("takes {} blocks, not {}", blocks, best_blocks);
   }
   if (mine == best && blocks == best_blocks && loser.slower_percent >= 0) return "slower by a hair";
-  return "the winner of the neighbouring sizes is kept";
+  return "what was decided before is kept";
 }
 
 std::string why_lost(const InspectedCandidate& loser, const InspectedCandidate& winner, const ChoiceRules& rules) {

@@ -125,25 +125,29 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
   return chosen;
 }
 
-/// As many samples again, in turns, for those that are too near to each other to be told apart, until they can be, or
-/// until it is known precisely enough that they are equal.
-void ProblemTuner::settle_near_ties(const std::vector<std::size_t>& which, int samples) {
+/// More samples, in turns, for those that are too near to each other to be told apart, until they can be, or until it
+/// is known precisely enough that they are equal.
+void ProblemTuner::settle_near_ties(const std::vector<std::size_t>& chosen, int samples) {
+  const SearchEffort& effort = context_.options.effort;
   const int replays = std::max(context_.options.measure.replays, 1);
-  for (int taken = samples, round = 0; taken + samples <= context_.options.effort.tie_samples;
-       taken += samples, ++round) {
+  const std::optional<Candidate> incumbent =
+      previous_candidate(context_.ledger.previous_decisions(), state_.family, context_.group.size(), tokens_);
+  for (int round = 0; !context_.should_stop(); ++round) {
     std::vector<std::size_t> entries;
-    std::vector<Summary> summaries;
-    for (const std::size_t entry : which) {
+    std::vector<Measured> measured;
+    for (const std::size_t index : chosen) {
+      const std::size_t entry = entries_.at(index);
       if (!timing_->entry(entry).ok()) continue;
       entries.push_back(entry);
-      summaries.push_back(summarise(timing_->entry(entry).samples_us, seed_of(problem_, 0)));
+      measured.push_back(measured_of(trial_of(index, TrialStatus::done, "", timing_->entry(entry).samples_us)));
     }
-    const std::vector<std::size_t> near = near_ties(summaries, context_.options.rules);
-    if (near.empty() || context_.should_stop()) return;
+    const NextSamples next = next_samples(measured, incumbent, {samples, effort.tie_samples, effort.verdict_samples},
+                                          context_.options.rules);
+    if (next.which.empty()) return;
     if (round == 0) ++context_.result.near_ties;
     std::vector<std::size_t> again;
-    for (const std::size_t each : near) again.push_back(entries[each]);
-    sample(again, std::max(1, (samples + replays - 1) / replays),
+    for (const std::size_t each : next.which) again.push_back(entries[each]);
+    sample(again, std::max(1, (next.samples + replays - 1) / replays),
            seed_of(problem_, context_.options.seed + 2 + static_cast<std::uint64_t>(round)), Timing::Recheck::yes);
   }
 }
@@ -190,7 +194,7 @@ void ProblemTuner::measure_finalists(std::vector<std::size_t> chosen, int sample
   try {
     sample(which, std::max(1, (samples + replays - 1) / replays), seed_of(problem_, context_.options.seed + 1),
            Timing::Recheck::yes);
-    settle_near_ties(which, samples);
+    settle_near_ties(chosen, samples);
   } catch (const DeviceError&) {
     blame_lost_device(chosen);
     throw;

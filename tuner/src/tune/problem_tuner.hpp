@@ -90,7 +90,7 @@ class ProblemTuner {
   bool ensure_timed(std::size_t index);
   std::vector<std::size_t> finalists(std::vector<Trial>& also_measured);
   void measure_finalists(std::vector<std::size_t> chosen, int samples, std::vector<Trial> also_measured);
-  void settle_near_ties(const std::vector<std::size_t>& which, int samples);
+  void settle_near_ties(const std::vector<std::size_t>& chosen, int samples);
   bool take_known_finalists(const std::vector<std::size_t>& chosen);
   void blame_lost_device(const std::vector<std::size_t>& chosen);
 

@@ -42,6 +42,25 @@ struct Choice {
 /// fastest itself, while the interval of one of these is not narrower than `precision`. Empty, or at least two.
 std::vector<std::size_t> near_ties(std::span<const Summary>, const ChoiceRules& = {});
 
+/// With intervals narrower than that: who may or may not be slower than the fastest by `gain`, as far as the intervals
+/// tell, and would be chosen if it is not; and the fastest. Noise must not decide that either. Empty, or at least two.
+std::vector<std::size_t> doubtful(std::span<const Measured>, const std::optional<Candidate>& incumbent,
+                                  const ChoiceRules& = {});
+
+/// How many samples a finalist gets for a near tie. `tie` 0: none but the first.
+struct SampleLimits {
+  int step = 30;      ///< taken at first, and in every round of near_ties()
+  int tie = 150;      ///< at most, of near_ties()
+  int verdict = 720;  ///< at most, of doubtful(): twice as many in each round
+};
+/// Who is sampled next, together, and how often. Nobody: it is settled, or will not be.
+struct NextSamples {
+  std::vector<std::size_t> which;
+  int samples = 0;
+};
+NextSamples next_samples(std::span<const Measured>, const std::optional<Candidate>& incumbent, const SampleLimits&,
+                         const ChoiceRules& = {});
+
 /// The lowest median wins if its interval lies apart from every other's and it gains more than `gain`. Otherwise, among
 /// the candidates that it does not beat so, in a fixed order in which no noise has a say: the incumbent, then the
 /// stricter numerics class, then fewer blocks, then the name. Empty for no measurements.
@@ -87,10 +106,14 @@ std::vector<SizeWinner> winners(const ProblemFamily&, int world, std::span<const
 
 /// Decisions for the sizes that the measured ones speak for (reaches()); empty if nothing was measured. The same
 /// measurements give the same intervals, whatever was asked for. `sizes` in any order. The incumbent at a size is the
-/// candidate of the decision in `previous` (same family and world) that covers it, if it was measured again; else the
-/// winner of the next smaller size.
+/// candidate of the decision in `previous` (same family and world) that covers it, if it was measured again. What won
+/// at other sizes has no say: a coin that fell at one of them would decide the next ones too.
 std::vector<Decision> decide(const ProblemFamily&, int world, std::span<const SizeResult> sizes,
                              std::span<const Decision> previous, const ChoiceRules& = {});
+
+/// The candidate that these decisions have for a size.
+std::optional<Candidate> previous_candidate(std::span<const Decision> previous, const ProblemFamily&, int world,
+                                            std::int64_t tokens);
 
 /// Decisions that belong to this family and world.
 bool belongs(const Decision&, const ProblemFamily&, int world) noexcept;

@@ -39,6 +39,7 @@ struct SearchEffort {
   int finalists = 3;           ///< measured again together, besides NCCL and the incumbents
   int final_samples = 30;      ///< at least, per finalist
   int tie_samples = 150;       ///< at most, per finalist of a near tie that more samples may resolve; 0: none
+  int verdict_samples = 720;   ///< at most, where the choice depends on whether another is slower by what counts
   int compiles = 1000;         ///< most kernels loaded for one family
   double give_up = 4;          ///< one call takes so many times as long as the best: not timed any further; 0: never
   double narrow_to = 1.1;      ///< a change of winner is bisected while its sizes are further apart than this ratio
