@@ -221,6 +221,27 @@ TEST_F(EndToEnd, ADryRunSaysWhatWouldBeMeasuredAndMeasuresNothing) {
   EXPECT_GT(kernels(parse_object(run_arbiter(with(command, {"--json", "--exhaustive"})).out)), kernels(document));
 }
 
+/// How long a machine takes for a kernel and for a candidate is its own matter; how many there are is not.
+TEST_F(EndToEnd, ATuneDoesAboutWhatItsDryRunSaid) {
+  const llvm::json::Value said =
+      parse_object(arbiter("tune", {"--pattern", "allreduce,allreduce_residual_rmsnorm", "--ranks", "2,3", "--tokens",
+                                    "1,4", "--dry-run", "--json"})
+                       .out);
+  const llvm::json::Value did = parse_object(tuned->out);
+  const auto within_a_factor_of_two = [&](const char* estimate, const char* count) {
+    std::int64_t sum = 0;
+    for (const llvm::json::Value& run : *member(did, "runs")->getAsArray()) sum += *member(run, count)->getAsInteger();
+    const std::int64_t expected = *member(said, estimate)->getAsInteger();
+    EXPECT_LE(expected, 2 * sum) << estimate;
+    EXPECT_GE(2 * expected, sum) << estimate;
+  };
+  within_a_factor_of_two("kernels", "kernels_loaded");
+  within_a_factor_of_two("candidates", "trials");
+  const double seconds = *member(said, "seconds")->getAsNumber();
+  EXPECT_DOUBLE_EQ(*member(said, "seconds_high")->getAsNumber(), 2 * seconds);
+  EXPECT_DOUBLE_EQ(*member(said, "seconds_low")->getAsNumber(), seconds / 2);
+}
+
 TEST_F(EndToEnd, ADatabaseMayBeNamedWithoutAnOption) {
   EXPECT_EQ(run_arbiter({"show", database()}).out, show({}).out);
   EXPECT_EQ(run_arbiter({"history", database()}).exit_code, 0);

@@ -15,7 +15,7 @@ add_dependencies(tools_install_test arbiter_distribution)
 set_tests_properties(tools/end_to_end tools/gpu_workers PROPERTIES TIMEOUT 300)
 
 # Its parts.
-foreach(subject text table terminal_plot worker_processes nccl_tuner_plugin compile_coverage resource_record tune_isolation)
+foreach(subject text table terminal_plot worker_processes nccl_tuner_plugin compile_coverage resource_record tune_isolation tune_plan)
   arbiter_add_test(tools/${subject} LINKS arbiter_cli)
 endforeach()
 

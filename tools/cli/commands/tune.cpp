@@ -184,6 +184,8 @@ void print_plan(const TunePlan& plan, bool as_json) {
       json.attribute("kernels", static_cast<std::int64_t>(plan.kernels));
       json.attribute("candidates", static_cast<std::int64_t>(plan.trials));
       write_number(json, "seconds", plan.seconds);
+      write_number(json, "seconds_low", plan.seconds / uncertainty);
+      write_number(json, "seconds_high", plan.seconds * uncertainty);
     });
     return;
   }
@@ -196,9 +198,11 @@ void print_plan(const TunePlan& plan, bool as_json) {
   }
   table.print();
   print(
-      "\nkernels to compile: at most %zu for each rank, less what is in the cache\n"
-      "candidates to verify and time: about %zu\nestimated time: %s\n",
-      plan.kernels, plan.trials, format_seconds(plan.seconds).c_str());
+      "\nkernels to compile: about %zu for each rank, less what is in the cache\n"
+      "candidates to verify and time: about %zu\n"
+      "estimated time: %s (%s to %s); less with kernels in the cache\n",
+      plan.kernels, plan.trials, format_seconds(plan.seconds).c_str(),
+      format_seconds(plan.seconds / uncertainty).c_str(), format_seconds(plan.seconds * uncertainty).c_str());
 }
 
 void print_tables(const Runs& runs, const std::string& database) {
@@ -221,7 +225,8 @@ void print_tables(const Runs& runs, const std::string& database) {
     }
   }
   table.print();
-  for (const std::string& note : notes) print("note: %s\n", note.c_str());
+  const int columns = TerminalStyle::of_stdout().columns;
+  for (const std::string& note : notes) print("%s", wrapped("note: " + note, columns, 2).c_str());
   print("\ndecisions made: %lld, stored in %s; see them with: arbiter show --db %s\n",
         static_cast<long long>(runs.decisions), database.c_str(), database.c_str());
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "arbiter/device.hpp"
 #include "arbiter/generator/catalogue.hpp"
@@ -14,15 +15,20 @@
 namespace arbiter::cli {
 namespace {
 
-/// Seconds, as the tunes took that are on record: 4 H200s, and two processors for the CPU device.
-struct Costs {
-  double start = 0;    ///< of the ranks of one number of ranks
-  double kernel = 0;   ///< to compile and load one
-  double trial = 0;    ///< to verify and screen one candidate
-  double element = 0;  ///< of the problem, for each rank and trial more
+/// How tunes on record went, and what they took: 2 and 4 H200s and two ranks on an H100, and two processors for the CPU
+/// device.
+struct Experience {
+  double of_anchors = 1;        ///< candidates that are screened at the first sizes of a family, of those allowed there
+  double of_sizes = 1;          ///< the same at the other sizes
+  double bisections = 0;        ///< sizes between those of the grid, for each of them
+  double of_bisections = 0;     ///< screened there, of those allowed at a size
+  double start_s = 0;           ///< of the ranks of one number of ranks
+  double kernel_s = 0;          ///< to compile and load one
+  double trial_s = 0;           ///< to verify and screen one candidate
+  double million_values_s = 0;  ///< more for each million of them on all ranks together
 };
-constexpr Costs gpu_costs{3, 0.03, 0.09, 0};
-constexpr Costs cpu_costs{0.5, 0.9, 0.06, 1.5e-6};
+constexpr Experience on_gpus{0.75, 0.62, 0.8, 0.26, 3, 0.15, 0.007, 0.0013};
+constexpr Experience on_cpu{1, 1, 0.1, 0.6, 0.5, 0.4, 0.025, 1.5};
 
 TargetLimits limits_here(const SessionOptions& session) {
   std::string target = "cpu";
@@ -41,48 +47,60 @@ std::string device_text(const SessionOptions& session) {
   return fmt::format("{} {}", std::max<std::size_t>(1, session.gpus.size()), device->properties().name);
 }
 
+std::size_t rounded(double number) { return static_cast<std::size_t>(std::lround(number)); }
+
 PlannedFamily plan_family(const ProblemFamily& family, int world, const std::vector<std::int64_t>& tokens,
-                          const TargetLimits& limits, const SearchEffort& effort) {
+                          const TargetLimits& limits, const SearchEffort& effort, const Experience& experience) {
   const Catalogue& catalogue = Catalogue::builtin();
-  PlannedFamily planned{family, world, tokens.empty() ? token_grid(family.max_tokens) : tokens, 0, 0};
+  PlannedFamily planned{family, world, tokens.empty() ? token_grid(family.max_tokens) : tokens};
   planned.kernels = enumerate(catalogue, family.pattern, family.dtype, world, family.hidden, limits).variants.size();
   if (catalogue.pattern(family.pattern).rows) {
     planned.kernels +=
         enumerate_standalone(catalogue, family.pattern, family.dtype, family.hidden, limits).variants.size();
   }
-  const std::size_t sizes = planned.tokens.size();
-  const std::size_t anchors = std::min(sizes, static_cast<std::size_t>(effort.anchors));
-  planned.trials = anchors * static_cast<std::size_t>(effort.anchor_candidates) +
-                   (sizes - anchors) * static_cast<std::size_t>(effort.candidates);
+  const auto sizes = static_cast<double>(planned.tokens.size());
+  const double anchors = std::min<double>(sizes, effort.anchors);
+  const double between = tokens.empty() ? std::min<double>(effort.bisections, experience.bisections * sizes) : 0;
+  planned.trials = rounded(anchors * experience.of_anchors * effort.anchor_candidates +
+                           (sizes - anchors) * experience.of_sizes * effort.candidates +
+                           between * experience.of_bisections * effort.candidates);
+  // What is screened at the first sizes is most of what is ever screened.
+  planned.compiled = std::min(
+      {planned.kernels, static_cast<std::size_t>(effort.anchor_candidates), static_cast<std::size_t>(effort.compiles)});
+  double values = 0;
+  for (const std::int64_t count : planned.tokens) values += static_cast<double>(count) * family.hidden * world;
+  const double millions = sizes > 0 ? values / sizes / 1e6 : 0;
+  planned.seconds = experience.kernel_s * static_cast<double>(planned.compiled) +
+                    (experience.trial_s + experience.million_values_s * millions) * static_cast<double>(planned.trials);
   return planned;
 }
 
 }  // namespace
 
+TunePlan plan_families(DeviceKind device, const TargetLimits& limits, const std::vector<int>& worlds,
+                       const std::vector<ProblemFamily>& families, const std::vector<std::int64_t>& tokens) {
+  const SearchEffort effort = SearchEffort::for_device(device);
+  const Experience& experience = device == DeviceKind::cuda ? on_gpus : on_cpu;
+  TunePlan plan;
+  for (const int world : worlds) {
+    plan.seconds += experience.start_s;
+    for (const ProblemFamily& family : families) {
+      PlannedFamily planned = plan_family(family, world, tokens, limits, effort, experience);
+      plan.kernels += planned.compiled;
+      plan.trials += planned.trials;
+      plan.seconds += planned.seconds;
+      plan.families.push_back(std::move(planned));
+    }
+  }
+  return plan;
+}
+
 TunePlan plan_tune(const SessionOptions& session, const std::vector<ProblemFamily>& families,
                    const std::vector<std::int64_t>& tokens, bool exhaustive) {
   TargetLimits limits = limits_here(session);
   limits.exhaustive = exhaustive;
-  const SearchEffort effort = SearchEffort::for_device(session.device);
-  const Costs& costs = session.device == DeviceKind::cuda ? gpu_costs : cpu_costs;
-  TunePlan plan;
+  TunePlan plan = plan_families(session.device, limits, session.worlds, families, tokens);
   plan.device = device_text(session);
-  for (const int world : session.worlds) {
-    plan.seconds += costs.start;
-    for (const ProblemFamily& family : families) {
-      PlannedFamily planned = plan_family(family, world, tokens, limits, effort);
-      const std::size_t compiled =
-          std::min({planned.kernels, planned.trials, static_cast<std::size_t>(effort.compiles)});
-      plan.kernels += compiled;
-      plan.trials += planned.trials;
-      plan.seconds += costs.kernel * static_cast<double>(compiled);
-      double elements = 0;
-      for (const std::int64_t count : planned.tokens) elements += static_cast<double>(count) * family.hidden;
-      const double each = planned.tokens.empty() ? 0 : elements / static_cast<double>(planned.tokens.size());
-      plan.seconds += static_cast<double>(planned.trials) * (costs.trial + costs.element * each * world);
-      plan.families.push_back(std::move(planned));
-    }
-  }
   if (session.budget.count() > 0) {
     plan.seconds = std::min(plan.seconds, std::chrono::duration<double>(session.budget).count());
   }

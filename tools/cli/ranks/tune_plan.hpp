@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arbiter/communicator.hpp"
+#include "arbiter/generator/variant.hpp"
 #include "ranks/session.hpp"
 
 namespace arbiter::cli {
@@ -17,7 +18,9 @@ struct PlannedFamily {
   int world = 0;
   std::vector<std::int64_t> tokens;  ///< sizes measured for sure; where the winner changes, more between them
   std::size_t kernels = 0;           ///< variants of the catalogue that may be compiled
-  std::size_t trials = 0;            ///< candidates that are screened, at most
+  std::size_t compiled = 0;          ///< about as many are, for each rank
+  std::size_t trials = 0;            ///< candidates that are screened, about
+  double seconds = 0;
 };
 
 struct TunePlan {
@@ -25,11 +28,18 @@ struct TunePlan {
   std::vector<PlannedFamily> families;
   std::size_t kernels = 0;
   std::size_t trials = 0;
-  double seconds = 0;  ///< an estimate
+  double seconds = 0;  ///< an estimate, for an empty kernel cache: see uncertainty
 };
 
-/// Touches no device and no database. `tokens`: the sizes that were asked for; empty: the tuner's own grid.
-/// `exhaustive`: with what the catalogue prunes.
+/// Tunes on record took from 1 / uncertainty to uncertainty times their estimate. With kernels in the cache: less.
+inline constexpr double uncertainty = 2;
+
+/// Touches no device. In the order of `worlds`, then of `families`.
+TunePlan plan_families(DeviceKind device, const TargetLimits& limits, const std::vector<int>& worlds,
+                       const std::vector<ProblemFamily>& families, const std::vector<std::int64_t>& tokens);
+
+/// Asks a GPU what it is, and touches no database. `tokens`: the sizes that were asked for; empty: the tuner's own
+/// grid. `exhaustive`: with what the catalogue prunes.
 TunePlan plan_tune(const SessionOptions& session, const std::vector<ProblemFamily>& families,
                    const std::vector<std::int64_t>& tokens, bool exhaustive);
 

@@ -15,7 +15,9 @@ std::string describe(const Environment& environment) {
     text += ", driver " + environment.driver_version + ", CUDA " + environment.cuda_runtime + ", NCCL " +
             (environment.nccl_version.empty() ? "none" : environment.nccl_version);
   }
-  return text + ", " + environment.topology + ", " + environment.symmetric_memory;
+  text += ", " + environment.topology;
+  // On the CPU device links and memory are the same thing.
+  return environment.symmetric_memory == environment.topology ? text : text + ", " + environment.symmetric_memory;
 }
 
 std::string short_key(const Environment& environment) { return environment.key().substr(0, 12); }
