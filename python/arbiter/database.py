@@ -86,18 +86,18 @@ class Database:
         for row in self.tables["decision"]:
             try:
                 won, second = candidates[row["candidate"]], row["runner_up"]
+                members: Dict[str, Any] = {name: row[name] for name in Decision._fields[:8]}
+                for name in Decision._fields[-3:]:
+                    given = row.get(name, _NOT_RECORDED)
+                    members[name] = None if given == _NOT_RECORDED else given
                 decision = Decision(
-                    **{name: row[name] for name in Decision._fields[:8]},
+                    **members,
                     backend=won["backend"],
                     algorithm=won["algorithm"],
                     candidate=won["name"],
                     median_us=row["median_us"],
                     runner_up=candidates[second]["name"] if second else None,
                     runner_up_median_us=row["runner_up_median_us"],
-                    **{
-                        name: None if row.get(name, _NOT_RECORDED) == _NOT_RECORDED else row[name]
-                        for name in Decision._fields[-3:]
-                    },
                 )
             except KeyError as error:
                 raise DatabaseError(f"{self.path}: a decision lacks {error}") from error
