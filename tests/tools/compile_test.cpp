@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <set>
 
 #include "run_arbiter.hpp"
 
@@ -106,6 +107,24 @@ TEST_F(CompileBaseline, WhatIsNoRecordIsRefusedBeforeAnythingIsCompiled) {
   EXPECT_EQ(outcome.out, "");
   EXPECT_NE(outcome.err.find(record + ": line 3 of the record"), std::string::npos) << outcome.err;
   EXPECT_NE(outcome.err.find("sm_90a\t12"), std::string::npos) << outcome.err;
+}
+
+/// What a tune of the model would compile. Without a compiler nothing is, and every kernel is named.
+TEST(CompileModel, LeavesOutWhatNobodyAllowed) {
+  const ScratchDirectory scratch;
+  const auto named = [&](const std::string& numerics) {
+    const Outcome outcome = run_arbiter(
+        {"compile", "--model", "llama-8b", "--world", "2", "--json"},
+        {{"ARBITER_CACHE_DIR", scratch.file("cache")}, {"ARBITER_JIT", "off"}, {"ARBITER_NUMERICS", numerics}});
+    std::set<bool> found;
+    const llvm::json::Value document = parse_object(outcome.out);
+    for (const llvm::json::Value& kernel : *member(document, "kernels")->getAsArray()) {
+      found.insert(member(kernel, "variant")->getAsString()->contains("_push_fp8:"));
+    }
+    return found;
+  };
+  EXPECT_EQ(named("any"), std::set<bool>{false});
+  EXPECT_EQ(named("lossy"), (std::set<bool>{false, true}));
 }
 
 }  // namespace

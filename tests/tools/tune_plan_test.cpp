@@ -42,5 +42,14 @@ TEST(TunePlan, MoreToMeasureTakesLonger) {
   EXPECT_GT(all.trials, few.trials);
 }
 
+TEST(TunePlan, EightBitTransportCountsWhereItIsAllowed) {
+  const std::vector<ProblemFamily> family{{"allreduce", Dtype::bf16, 8192, 64, Mode::graph}};
+  const auto kernels = [&](NumericsPolicy numerics) {
+    return plan_families(DeviceKind::cuda, limits_of("sm_90a"), {2}, family, {}, numerics).families.front().kernels;
+  };
+  EXPECT_GT(kernels(NumericsPolicy::lossy), kernels(NumericsPolicy::any));
+  EXPECT_GT(kernels(NumericsPolicy::any), 0U);
+}
+
 }  // namespace
 }  // namespace arbiter::cli

@@ -54,6 +54,10 @@ std::vector<CompileTask> compilable_tasks() {
   return tasks;
 }
 
+Numerics numerics_of(const Variant& variant) {
+  return Catalogue::builtin().algorithm(variant.backend, variant.algorithm).numerics;
+}
+
 std::vector<CompileTask> read_tasks(const Options& options) {
   if (options.has("coverage")) {
     for (const char* other : {"all", "algorithm", "variant", "model", "pattern", "dtype", "world", "hidden", "rank"}) {
@@ -69,12 +73,18 @@ std::vector<CompileTask> read_tasks(const Options& options) {
   const VariantQuery query = read_variant_options(options, options.has("all") ? whole_catalogue() : one_problem());
   const auto rank = static_cast<int>(options.integer("rank", 0, max_world - 1, 0));
   const std::vector<std::string> targets = read_targets(options, {"sm_90a"});
+  const EnvironmentVariables variables = EnvironmentVariables::read();
   std::vector<CompileTask> tasks;
   for (const std::string& target : targets) {
     TargetLimits limits = limits_of(target);
-    // What a model needs is what a tune of it would compile: multicast only where it is asked for.
-    if (options.has("model") && !EnvironmentVariables::read().multicast) std::erase(limits.capabilities, "multicast");
-    for (const Variant& variant : find_variants(query, limits)) tasks.push_back({target, variant, rank});
+    // What a model needs is what a tune of it would compile: multicast and 8-bit transport only where they are asked
+    // for.
+    const bool model = options.has("model");
+    if (model && !variables.multicast) std::erase(limits.capabilities, "multicast");
+    for (const Variant& variant : find_variants(query, limits)) {
+      if (model && !allows(variables.numerics, numerics_of(variant))) continue;
+      tasks.push_back({target, variant, rank});
+    }
   }
   if (tasks.empty()) throw UsageError("no variant matches; see what there is with: arbiter render --list");
   return tasks;

@@ -50,10 +50,16 @@ std::string device_text(const SessionOptions& session) {
 std::size_t rounded(double number) { return static_cast<std::size_t>(std::lround(number)); }
 
 PlannedFamily plan_family(const ProblemFamily& family, int world, const std::vector<std::int64_t>& tokens,
-                          const TargetLimits& limits, const SearchEffort& effort, const Experience& experience) {
+                          const TargetLimits& limits, NumericsPolicy numerics, const SearchEffort& effort,
+                          const Experience& experience) {
   const Catalogue& catalogue = Catalogue::builtin();
   PlannedFamily planned{family, world, tokens.empty() ? token_grid(family.max_tokens) : tokens};
-  planned.kernels = enumerate(catalogue, family.pattern, family.dtype, world, family.hidden, limits).variants.size();
+  const std::vector<Variant> variants =
+      enumerate(catalogue, family.pattern, family.dtype, world, family.hidden, limits).variants;
+  planned.kernels =
+      static_cast<std::size_t>(std::count_if(variants.begin(), variants.end(), [&](const Variant& variant) {
+        return allows(numerics, catalogue.algorithm(variant.backend, variant.algorithm).numerics);
+      }));
   if (catalogue.pattern(family.pattern).rows) {
     planned.kernels +=
         enumerate_standalone(catalogue, family.pattern, family.dtype, family.hidden, limits).variants.size();
@@ -78,14 +84,15 @@ PlannedFamily plan_family(const ProblemFamily& family, int world, const std::vec
 }  // namespace
 
 TunePlan plan_families(DeviceKind device, const TargetLimits& limits, const std::vector<int>& worlds,
-                       const std::vector<ProblemFamily>& families, const std::vector<std::int64_t>& tokens) {
+                       const std::vector<ProblemFamily>& families, const std::vector<std::int64_t>& tokens,
+                       NumericsPolicy numerics) {
   const SearchEffort effort = SearchEffort::for_device(device);
   const Experience& experience = device == DeviceKind::cuda ? on_gpus : on_cpu;
   TunePlan plan;
   for (const int world : worlds) {
     plan.seconds += experience.start_s;
     for (const ProblemFamily& family : families) {
-      PlannedFamily planned = plan_family(family, world, tokens, limits, effort, experience);
+      PlannedFamily planned = plan_family(family, world, tokens, limits, numerics, effort, experience);
       plan.kernels += planned.compiled;
       plan.trials += planned.trials;
       plan.seconds += planned.seconds;
@@ -99,7 +106,8 @@ TunePlan plan_tune(const SessionOptions& session, const std::vector<ProblemFamil
                    const std::vector<std::int64_t>& tokens, bool exhaustive) {
   TargetLimits limits = limits_here(session);
   limits.exhaustive = exhaustive;
-  TunePlan plan = plan_families(session.device, limits, session.worlds, families, tokens);
+  TunePlan plan =
+      plan_families(session.device, limits, session.worlds, families, tokens, EnvironmentVariables::read().numerics);
   plan.device = device_text(session);
   if (session.budget.count() > 0) {
     plan.seconds = std::min(plan.seconds, std::chrono::duration<double>(session.budget).count());

@@ -36,7 +36,8 @@ inline constexpr double uncertainty = 2;
 
 /// Touches no device. In the order of `worlds`, then of `families`.
 TunePlan plan_families(DeviceKind device, const TargetLimits& limits, const std::vector<int>& worlds,
-                       const std::vector<ProblemFamily>& families, const std::vector<std::int64_t>& tokens);
+                       const std::vector<ProblemFamily>& families, const std::vector<std::int64_t>& tokens,
+                       NumericsPolicy numerics = NumericsPolicy::any);
 
 /// Asks a GPU what it is, and touches no database. `tokens`: the sizes that were asked for; empty: the tuner's own
 /// grid. `exhaustive`: with what the catalogue prunes.
