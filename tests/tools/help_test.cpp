@@ -1,6 +1,9 @@
 // Every command explains itself.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <sstream>
+
 #include "run_arbiter.hpp"
 
 namespace arbiter::testing {
@@ -18,6 +21,17 @@ TEST_P(Help, NamesTheCommandItsOptionsAndAnExample) {
     EXPECT_TRUE(outcome.out.starts_with("usage: arbiter " + command)) << outcome.out;
     EXPECT_NE(outcome.out.find("--help"), std::string::npos);
     EXPECT_NE(outcome.out.find("\nexample:\n  arbiter " + command), std::string::npos) << outcome.out;
+  }
+}
+
+/// But for the examples, which are copied as they are.
+TEST_P(Help, FitsTheTerminal) {
+  for (const int columns : {80, 100, 140}) {
+    const Outcome outcome = run_arbiter({GetParam(), "--help"}, {{"COLUMNS", std::to_string(columns)}});
+    std::istringstream lines(outcome.out.substr(0, outcome.out.find("\nexample:\n")));
+    std::size_t longest = 0;
+    for (std::string line; std::getline(lines, line);) longest = std::max(longest, line.size());
+    EXPECT_LE(longest, static_cast<std::size_t>(std::min(columns, 100))) << outcome.out;
   }
 }
 

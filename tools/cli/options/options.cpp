@@ -14,6 +14,8 @@
 #include "arbiter/vocabulary.hpp"
 #include "text/numbers.hpp"
 #include "text/print.hpp"
+#include "text/table.hpp"
+#include "text/terminal.hpp"
 
 namespace arbiter::cli {
 
@@ -139,11 +141,45 @@ bool Options::parse(Arguments arguments) {
   return true;
 }
 
+namespace {
+
+/// Text is written for the source's width. What is one paragraph fills the columns there are; what begins with a space
+/// or a dash stays a line of its own.
+std::vector<std::string> paragraphs(const std::string& text) {
+  std::vector<std::string> all;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const bool own = line.empty() || line.front() == ' ' || line.front() == '-';
+    if (own || all.empty() || all.back().empty() || all.back().front() == ' ') {
+      all.push_back(line);
+    } else {
+      all.back() += " " + line;
+    }
+  }
+  return all;
+}
+
+std::string filled(const std::string& text, int columns) {
+  std::string all;
+  for (const std::string& paragraph : paragraphs(text)) {
+    // A table's second column goes on below itself.
+    const std::size_t gap = paragraph.find("  ", std::min(paragraph.find_first_not_of(' '), paragraph.size()));
+    const std::size_t column = gap == std::string::npos ? std::string::npos : paragraph.find_first_not_of(' ', gap);
+    const bool table = paragraph.starts_with(' ') && column != std::string::npos;
+    all += paragraph.empty() ? "\n" : wrapped(paragraph, columns, table ? static_cast<int>(column) : 0);
+  }
+  return all;
+}
+
+}  // namespace
+
 void Options::print_help() const {
-  print("usage: arbiter %s%s [options]\n\n%s\n\n", command_.c_str(),
+  constexpr int widest = 100;  // longer lines are hard to read
+  const int columns = std::min(TerminalStyle::of_stdout().columns, widest);
+  print("usage: arbiter %s%s [options]\n\n%s\n", command_.c_str(),
         words_description_.placeholder.empty() ? "" : (" " + words_description_.placeholder).c_str(),
-        description_.c_str());
-  if (!words_description_.help.empty()) print("%s\n\n", words_description_.help.c_str());
+        filled(description_, columns).c_str());
+  if (!words_description_.help.empty()) print("%s\n", filled(words_description_.help, columns).c_str());
   std::size_t width = 0;
   const auto spelled = [](const OptionDescription& declaration) {
     return "--" + declaration.name + (declaration.placeholder.empty() ? "" : " " + declaration.placeholder);
@@ -154,12 +190,11 @@ void Options::print_help() const {
   print("options:\n");
   for (const OptionDescription& declaration : declarations_) {
     if (!declaration.shown) continue;
-    std::istringstream lines(declaration.help);
-    std::string line;
+    const int beside = static_cast<int>(width) + 4;
+    std::istringstream lines(filled(declaration.help, columns - beside));
     std::string left = spelled(declaration);
-    while (std::getline(lines, line)) {
+    for (std::string line; std::getline(lines, line); left.clear()) {
       print("  %-*s  %s\n", static_cast<int>(width), left.c_str(), line.c_str());
-      left.clear();
     }
   }
   print("\nexample:\n");
