@@ -1,15 +1,17 @@
 # Other projects find Arbiter where it is installed (HOW: find_package), or take it in as sources (add_subdirectory,
 # FetchContent).
 include(${CMAKE_CURRENT_LIST_DIR}/common.cmake)
-set(consumer ${BUILD}/installed-test-${HOW})
-file(REMOVE_RECURSE ${consumer})
 if(HOW STREQUAL "find_package")
+  set(consumer ${BUILD}/installed-test-${HOW})
   set(where -DCMAKE_PREFIX_PATH=${prefix})
 else()
-  # With the flags of the build itself, whose objects the compiler cache then has.
+  # With the flags of the build itself and beside it, so that the compiler cache has its objects, also where paths in it
+  # are relative (ccache's base_dir).
+  set(consumer ${BUILD}-test-${HOW})
   set(where -DARBITER_SOURCE=${SOURCE} -DCUDAToolkit_ROOT=${CUDA_ROOT} -DFETCHCONTENT_FULLY_DISCONNECTED=ON
     -DARBITER_WERROR=${WERROR})
 endif()
+file(REMOVE_RECURSE ${consumer})
 run("configuring a consumer by ${HOW}" ${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR}/consumer -B ${consumer}
   -G ${GENERATOR} -DHOW=${HOW} ${where} -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_COMPILER=${C_COMPILER}
   -DCMAKE_CXX_COMPILER=${CXX_COMPILER})
@@ -26,6 +28,7 @@ if(NOT HOW STREQUAL "find_package")
     run("running it" ${CMAKE_CTEST_COMMAND} --test-dir ${consumer} -R "^with_shared$" --output-on-failure
       --no-tests=error)
   endif()
+  file(REMOVE_RECURSE ${consumer})
   return()
 endif()
 run("building it" ${CMAKE_COMMAND} --build ${consumer})
