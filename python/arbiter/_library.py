@@ -4,7 +4,7 @@ import ctypes
 import functools
 import os
 from pathlib import Path
-from typing import Iterator, NoReturn, Optional
+from typing import Any, Iterator, Mapping, NoReturn, Optional
 
 from . import _abi, errors
 
@@ -53,16 +53,21 @@ def _declared(library: ctypes.CDLL, path: str) -> ctypes.CDLL:
             f"{path} has ABI version {abi}; this package needs {_abi.ABI_VERSION}. Install package"
             " and library of the same release"
         )
-    for name, (result, arguments) in _abi.FUNCTIONS.items():
-        try:
-            function = getattr(library, name)
-        except AttributeError:
-            raise errors.Unavailable(
-                f"{path} has no {name}: it is older than this package"
-            ) from None
-        function.restype = result
-        function.argtypes = arguments
+    missing = declare(library, _abi.FUNCTIONS)
+    if missing is not None:
+        raise errors.Unavailable(f"{path} has no {missing}: it is older than this package")
     return library
+
+
+def declare(library: ctypes.CDLL, functions: Mapping[str, Any]) -> Optional[str]:
+    """Tells ctypes the types of these functions, {name: (result, arguments)}. Returns the name of
+    one that the library has not, if there is one."""
+    for name, (result, arguments) in functions.items():
+        function = getattr(library, name, None)
+        if function is None:
+            return name
+        function.restype, function.argtypes = result, arguments
+    return None
 
 
 def raise_status(status: int, communicator: Optional[ctypes.c_void_p] = None) -> NoReturn:

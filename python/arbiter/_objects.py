@@ -10,10 +10,11 @@ from typing import Any, Dict, Optional
 
 import torch
 
-from . import _abi, _arrays, _patterns
+from . import _abi, _arrays, _library, _patterns
 from ._result import Fused
 
-_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))  # the table knows no others
+# The table knows no others, and subclasses may not be what they seem.
+PLAIN_TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
 _CUDA, _MAJOR_VERSION = 2, 1
 _INVALID_ARGUMENT = 1
 _empty_like = torch.empty_like
@@ -55,12 +56,7 @@ def table() -> Optional[_Table]:
 def functions(library: ctypes.CDLL) -> Optional[ctypes.PyDLL]:
     """The library once more, for calls that keep the GIL; None if it is older than these."""
     held = ctypes.PyDLL(library._name)
-    for name, (result, arguments) in _abi.OBJECT_FUNCTIONS.items():
-        function = getattr(held, name, None)
-        if function is None:
-            return None
-        function.restype, function.argtypes = result, arguments
-    return held
+    return held if _library.declare(held, _abi.OBJECT_FUNCTIONS) is None else None
 
 
 class _Calls:
@@ -115,13 +111,13 @@ class Objects:
 
     def all_reduce(self, x: Any, out: Any, stream: Any) -> Any:
         """The sum, or None: not a case for this."""
-        if type(x) not in _PLAIN or _grad_enabled():
+        if type(x) not in PLAIN_TENSORS or _grad_enabled():
             return None
         calls = self._plain
         try:  # sparse tensors raise here
             if out is None:
                 out = _empty_like(x)
-            elif out is not x and type(out) not in _PLAIN:
+            elif out is not x and type(out) not in PLAIN_TENSORS:
                 return None
             if stream is not calls.stream:
                 calls.use_stream(stream)
@@ -148,7 +144,7 @@ class Objects:
     ) -> Optional[Fused]:
         """What the call wrote, or None: not a case for this. For patterns of a residual, a norm or
         both."""
-        if type(x) not in _PLAIN or _grad_enabled():
+        if type(x) not in PLAIN_TENSORS or _grad_enabled():
             return None
         calls = self._patterns.get(pattern)
         if calls is None:
@@ -157,19 +153,19 @@ class Objects:
                 return None
         try:
             if calls.residual:
-                if type(residual) not in _PLAIN:
+                if type(residual) not in PLAIN_TENSORS:
                     return None
                 if residual_out is not residual:
                     if residual_out is None or residual_out is True:
                         residual_out = _empty_like(x)
-                    elif type(residual_out) not in _PLAIN:
+                    elif type(residual_out) not in PLAIN_TENSORS:
                         return None
             if calls.norm:
-                if type(gamma) not in _PLAIN:
+                if type(gamma) not in PLAIN_TENSORS:
                     return None
                 if norm_out is None or norm_out is True:
                     norm_out = _empty_like(x)
-                elif type(norm_out) not in _PLAIN:
+                elif type(norm_out) not in PLAIN_TENSORS:
                     return None
             if eps != calls.eps or weight_bias != calls.weight_bias:
                 calls.struct.epsilon = calls.eps = eps

@@ -11,11 +11,11 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 
 from . import _abi, _objects, _patterns
+from ._objects import PLAIN_TENSORS
 from ._result import Fused
 
 _CODES = {torch.bfloat16: _abi.BF16, torch.float16: _abi.FP16, torch.float32: _abi.FP32}
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))  # subclasses may not be what they seem
 
 # The methods themselves: looking them up in the tensor takes as long as calling them.
 _address = torch.Tensor.data_ptr
@@ -83,7 +83,7 @@ class Quick:
 
     def all_reduce(self, x: Any, out: Any, stream: Any) -> Any:
         """The sum, or None: not a case for this."""
-        if type(x) not in _PLAIN or _grad_enabled():
+        if type(x) not in PLAIN_TENSORS or _grad_enabled():
             return None
         gpu, dtype = _gpu(x), x.dtype
         code = _CODES.get(dtype)
@@ -96,7 +96,7 @@ class Quick:
             if out is None:
                 out = _empty_like(x)
             elif out is not x and not (
-                type(out) in _PLAIN
+                type(out) in PLAIN_TENSORS
                 and out.dtype is dtype
                 and _gpu(out) == gpu
                 and _contiguous(out)
@@ -126,7 +126,7 @@ class Quick:
     ) -> Optional[Fused]:
         """What the call wrote, or None: not a case for this. For patterns of a residual, a norm or
         both."""
-        if type(x) not in _PLAIN or _grad_enabled():
+        if type(x) not in PLAIN_TENSORS or _grad_enabled():
             return None
         gpu, dtype, shape = _gpu(x), x.dtype, x.shape
         if gpu < 0 or (gpu != self._ordinal and self._ordinal >= 0) or not shape:
@@ -145,7 +145,7 @@ class Quick:
             words[_INPUT] = _address(x)
             if plan.residual:
                 if not (
-                    type(residual) in _PLAIN
+                    type(residual) in PLAIN_TENSORS
                     and residual.dtype is dtype
                     and _gpu(residual) == gpu
                     and _contiguous(residual)
@@ -159,7 +159,7 @@ class Quick:
                     residual_out = _empty_like(x)
                     words[_RESIDUAL_OUT] = _address(residual_out)
                 elif (
-                    type(residual_out) in _PLAIN
+                    type(residual_out) in PLAIN_TENSORS
                     and residual_out.dtype is dtype
                     and _gpu(residual_out) == gpu
                     and _contiguous(residual_out)
@@ -171,7 +171,7 @@ class Quick:
             elif residual is not None or residual_out is not None:
                 return None
             if plan.norm:
-                if type(gamma) not in _PLAIN:
+                if type(gamma) not in PLAIN_TENSORS:
                     return None
                 kind = gamma.dtype
                 if kind is not plan.gamma_dtype:
@@ -185,7 +185,7 @@ class Quick:
                 if norm_out is None or norm_out is True:
                     norm_out = _empty_like(x)
                 elif not (
-                    type(norm_out) in _PLAIN
+                    type(norm_out) in PLAIN_TENSORS
                     and norm_out.dtype is dtype
                     and _gpu(norm_out) == gpu
                     and _contiguous(norm_out)
