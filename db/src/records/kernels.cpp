@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/generator/plain_text.hpp"
 #include "arbiter/generator/trust.hpp"
 #include "records/digest.hpp"
@@ -179,8 +180,7 @@ CarriedKernels carried_kernels_in_bytes(const std::string& bytes, const std::str
 
 std::string not_loaded(const std::string& name, const CarriedKernels& carried) {
   if (carried.count == 0) return "";
-  std::string machines;
-  for (const std::string& machine : carried.made_on) machines += (machines.empty() ? "" : ", ") + visible(machine);
+  const std::string machines = joined(carried.made_on, ", ", visible);
   return fmt::format("'{}' carries {} compiled kernel{}, made on {}, not loaded", visible(name), carried.count,
                      (carried.count == 1 ? "" : "s"), (machines.empty() ? "an unknown machine" : machines));
 }

@@ -5,6 +5,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/bindings.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/generator/variant.hpp"
 
 namespace arbiter {
@@ -22,11 +23,8 @@ void check_possible(const Pattern& pattern, Dtype dtype, int hidden) {
 // What rules out every variant of an algorithm at once.
 std::optional<std::string> algorithm_unavailable(const AlgorithmEntry& algorithm, int world,
                                                  const TargetLimits& limits) {
-  if (!contains(algorithm.worlds, world)) {
-    std::string worlds;
-    for (const int built : algorithm.worlds) worlds.append(worlds.empty() ? "" : ", ").append(std::to_string(built));
-    return fmt::format("world size {} is not built; it is for {}", world, worlds);
-  }
+  if (!contains(algorithm.worlds, world))
+    return fmt::format("world size {} is not built; it is for {}", world, joined(algorithm.worlds, ", "));
   for (const std::string& capability : algorithm.capabilities)
     if (!contains(limits.capabilities, capability)) return "it needs '" + capability + "', which is not proven here";
   return std::nullopt;

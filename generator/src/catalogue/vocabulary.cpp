@@ -8,6 +8,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/catalogue.hpp"
+#include "arbiter/generator/joined.hpp"
 
 namespace arbiter {
 namespace {
@@ -91,7 +92,7 @@ std::string unknown_name_message(std::string_view kind, std::string_view word,
                                  std::span<const std::string_view> valid) {
   std::string message = "unknown " + std::string(kind) + " '" + shown(word) + "'; valid: ";
   if (valid.empty()) return message + "none";
-  for (std::size_t i = 0; i < valid.size(); ++i) message.append(i == 0 ? "" : ", ").append(valid[i]);
+  message += joined(valid, ", ");
   const std::string best = nearest(word, valid);
   // A suggestion that shares nothing with the word would only distract.
   if (!word.empty() && edit_distance(word.substr(0, 256), best) < std::max(word.size(), best.size()))

@@ -8,6 +8,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/catalogue.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "catalogue/fields.hpp"
 
 namespace arbiter {
@@ -109,12 +110,11 @@ std::vector<std::string> all_names(const std::vector<PartEntry>& parts, std::str
   std::string grammar;
   for (const PartKind kind : {PartKind::prologue, PartKind::residual, PartKind::norm, PartKind::quantisation}) {
     if (kind == PartKind::residual) grammar += core;
-    std::string choices;
+    std::vector<std::string> choices;
     for (const PartEntry& entry : parts) {
-      if (entry.kind != kind) continue;
-      choices += (choices.empty() ? "" : "|") + (kind == PartKind::prologue ? entry.name + "_" : "_" + entry.name);
+      if (entry.kind == kind) choices.push_back(kind == PartKind::prologue ? entry.name + "_" : "_" + entry.name);
     }
-    if (!choices.empty()) grammar += "[" + choices + "]";
+    if (!choices.empty()) grammar += "[" + joined(choices, "|") + "]";
   }
   const std::vector<std::string> names = all_names(parts, word);
   const std::vector<std::string_view> valid(names.begin(), names.end());

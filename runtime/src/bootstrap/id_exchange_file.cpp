@@ -17,6 +17,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/folder.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/generator/whole_files.hpp"
 #include "bootstrap/id_exchange.hpp"
 #include "environment/process_identity.hpp"
@@ -165,13 +166,13 @@ void answer_all(const IdExchange& exchange, MeetingPlace& place, const NcclId& m
       answered = words;
     }
     if (Clock::now() >= end) {
-      std::string missing;
+      std::vector<std::size_t> missing;
       for (std::size_t rank = 1; rank < size; ++rank) {
         if (done[rank]) continue;
-        missing += (missing.empty() ? "" : ", ") + std::to_string(rank);
+        missing.push_back(rank);
         place.remove(greeting_of(static_cast<int>(rank)));
       }
-      throw Poisoned("rank 0 was not joined by rank(s) " + missing + waited(exchange));
+      throw Poisoned("rank 0 was not joined by rank(s) " + joined(missing, ", ") + waited(exchange));
     }
     std::this_thread::sleep_for(pause);
   }

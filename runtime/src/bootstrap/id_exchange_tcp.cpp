@@ -16,6 +16,7 @@
 #include "arbiter/error.hpp"
 #include "arbiter/generator/digest.hpp"
 #include "arbiter/generator/file_descriptor.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "bootstrap/id_exchange.hpp"
 #include "environment/process_identity.hpp"
 
@@ -344,13 +345,13 @@ class Server {
   }
 
   std::string missing() const {
-    std::string ranks;
+    std::vector<std::size_t> ranks;
     for (std::size_t rank = 0; rank < done_.size(); ++rank) {
-      if (!done_[rank]) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
+      if (!done_[rank]) ranks.push_back(rank);
     }
     return fmt::format(
         "rank 0 waited {} ms at {} for rank(s) {}; check that they were started and can reach this host{}",
-        exchange_.deadline.count(), exchange_.rendezvous, ranks,
+        exchange_.deadline.count(), exchange_.rendezvous, joined(ranks, ", "),
         (unproven_ == 0
              ? ""
              : fmt::format(" and have the same ARBITER_JOB_SECRET: {} greetings did not prove that they know it",

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arbiter/bootstrap.hpp"
+#include "arbiter/generator/joined.hpp"
 
 namespace arbiter {
 namespace {
@@ -115,12 +116,11 @@ class Meeting {
 
   /// Ranks that have not arrived, "1, 3"; with `only_gone`, those of them that never will.
   std::string missing(bool only_gone) const {
-    std::string list;
+    std::vector<std::size_t> ranks;
     for (std::size_t r = 0; r < gone_.size(); ++r) {
-      if (pending_.arrived[r] || (only_gone && !gone_[r])) continue;
-      list += (list.empty() ? "" : ", ") + std::to_string(r);
+      if (!pending_.arrived[r] && (!only_gone || gone_[r])) ranks.push_back(r);
     }
-    return list;
+    return joined(ranks, ", ");
   }
 
   const std::chrono::milliseconds deadline_;

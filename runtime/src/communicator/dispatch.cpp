@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "arbiter/db/family_text.hpp"
+#include "arbiter/generator/joined.hpp"
 
 namespace arbiter {
 
@@ -61,13 +62,10 @@ const FamilyTable* DispatchTable::covering(std::string_view pattern, Dtype dtype
 
 std::string DispatchTable::describe() const {
   if (tables_.empty()) return "nothing";
-  std::string text;
-  for (const FamilyTable& table : tables_) {
+  return joined(tables_, "; ", [](const FamilyTable& table) {
     const ProblemFamily& family = table.family();
-    text += fmt::format("{}{} up to {} tokens ({})", (text.empty() ? "" : "; "), family_text(family), family.max_tokens,
-                        to_string(family.mode));
-  }
-  return text;
+    return fmt::format("{} up to {} tokens ({})", family_text(family), family.max_tokens, to_string(family.mode));
+  });
 }
 
 }  // namespace arbiter

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/runtime/family.hpp"
 #include "candidate/geometry.hpp"
 #include "candidate/loaded_kernel.hpp"
@@ -335,11 +336,11 @@ void Communicator::Impl::call_nccl_first(const std::vector<FirstNcclCall>& calls
 void Communicator::Impl::require_equal_plans(const std::vector<Plan>& plans) {
   NamedValues values;
   for (const auto& [family, intervals] : plans) {
-    std::string text;
+    const std::string text = joined(intervals, "; ", [](const PlannedInterval& interval) {
+      return fmt::format("{}..{} {}", interval.tokens_min, interval.tokens_max, interval.spec.name());
+    });
     std::vector<std::string> hashed;
     for (const PlannedInterval& interval : intervals) {
-      text += fmt::format("{}{}..{} {}", (text.empty() ? "" : "; "), interval.tokens_min, interval.tokens_max,
-                          interval.spec.name());
       const RunnableCandidate* candidate =
           find_loaded(loaded_key(interval.spec, family), tokens_asked(intervals, interval.spec));
       hashed.push_back(candidate == nullptr ? std::string() : candidate->record().source_hash);

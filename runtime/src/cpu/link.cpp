@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/vocabulary.hpp"
 #include "cpu/link_memory.hpp"
 
@@ -47,12 +48,11 @@ void CpuLink::leave(int rank) noexcept {
 }
 
 std::string CpuLink::absent(bool only_left) const {
-  std::string list;
+  std::vector<std::size_t> ranks;
   for (std::size_t r = 0; r < arrived_.size(); ++r) {
-    if (arrived_[r] || (only_left && presence_[r] != Presence::left)) continue;
-    list += (list.empty() ? "" : ", ") + std::to_string(r);
+    if (!arrived_[r] && (!only_left || presence_[r] == Presence::left)) ranks.push_back(r);
   }
-  return list;
+  return joined(ranks, ", ");
 }
 
 void CpuLink::run(int rank, FiberSequence tasks) {

@@ -12,6 +12,7 @@
 
 #include "arbiter/bootstrap.hpp"
 #include "arbiter/error.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/runtime/symmetric_memory.hpp"
 #include "cuda/device.hpp"
 #include "cuda/nvml.hpp"
@@ -71,22 +72,24 @@ Capability probe_peers(int count) {
     peers.reason = count == 0 ? "there is no CUDA device" : "there is only one GPU; allreduce needs at least 2";
     return peers;
   }
-  std::string missing;
+  std::vector<std::string> rows, missing;
   for (int from = 0; from < count; ++from) {
-    peers.value += (from == 0 ? "" : " / ");
+    std::string& row = rows.emplace_back();
     for (int to = 0; to < count; ++to) {
       int possible = from == to ? 1 : 0;
       if (from != to && cudaDeviceCanAccessPeer(&possible, from, to) != cudaSuccess) {
         cudaGetLastError();
         possible = 0;
       }
-      peers.value += possible != 0 ? '1' : '0';
-      if (possible == 0) missing += fmt::format("{}{}->{}", (missing.empty() ? "" : ", "), from, to);
+      row += possible != 0 ? '1' : '0';
+      if (possible == 0) missing.push_back(fmt::format("{}->{}", from, to));
     }
   }
+  peers.value = joined(rows, " / ");
   if (!missing.empty()) {
     peers.ok = false;
-    peers.reason = "no peer access for " + missing + "; check the topology (nvidia-smi topo -p2p r), the IOMMU and ACS";
+    peers.reason = fmt::format("no peer access for {}; check the topology (nvidia-smi topo -p2p r), the IOMMU and ACS",
+                               joined(missing, ", "));
   }
   return peers;
 }

@@ -5,8 +5,10 @@
 #include <charconv>
 #include <exception>
 #include <map>
+#include <new>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/joined.hpp"
 
 namespace arbiter {
 namespace {
@@ -34,12 +36,6 @@ std::string kind_of(const std::exception& error) {
   throw DeviceError(message);
 }
 
-std::string list_ranks(const std::vector<int>& ranks) {
-  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
-  for (std::size_t i = 0; i < ranks.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(ranks[i]);
-  return text;
-}
-
 std::string shortened(const std::string& value) {
   constexpr std::size_t limit = 160;
   return value.size() <= limit ? value : value.substr(0, limit) + "...";
@@ -52,6 +48,10 @@ void everywhere(Bootstrap& bootstrap, std::string_view what, const std::function
   std::string report;
   try {
     local();
+  } catch (const std::bad_alloc&) {
+    const Unavailable error("no memory is left");
+    mine = std::make_exception_ptr(error);
+    report = kind_of(error) + ":" + error.what();
   } catch (const std::exception& error) {
     mine = std::current_exception();
     report = kind_of(error) + ":" + error.what();
@@ -94,15 +94,16 @@ void require_equal(Bootstrap& bootstrap, std::string_view where, const NamedValu
       ranks_by_value[found == values[rank].end() ? "(nothing)" : found->second].push_back(static_cast<int>(rank));
     }
     if (ranks_by_value.size() == 1) continue;
-    differences += "\n  " + name + ": ";
-    bool first = true;
-    for (const auto& [value, ranks] : ranks_by_value) {
-      differences += (first ? "" : "; ") + list_ranks(ranks) + ": " + shortened(value);
-      first = false;
-    }
+    differences += fmt::format("\n  {}: {}", name, joined(ranks_by_value, "; ", [](const auto& item) {
+                                 return list_ranks(item.second) + ": " + shortened(item.first);
+                               }));
   }
   if (differences.empty()) return;
   throw Disagreement(std::string(where) + ": the ranks do not agree. Pass the same on every rank." + differences);
+}
+
+std::string list_ranks(const std::vector<int>& ranks) {
+  return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", joined(ranks, ", "));
 }
 
 std::string pack(const std::vector<std::string>& fields) {

@@ -19,6 +19,7 @@
 #include "arbiter/db/fields.hpp"
 #include "arbiter/error.hpp"
 #include "arbiter/generator/compile.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/runtime/nccl.hpp"
 #include "cuda/nvml.hpp"
 #include "environment/process_identity.hpp"
@@ -303,8 +304,7 @@ Environment fingerprint(Device& device, Bootstrap& bootstrap, const std::string&
   }
   here.nodes = static_cast<int>(hosts.size());
   // GPUs of several kinds are an environment of their own: what was measured on one kind does not hold for it.
-  here.gpu_name.clear();
-  for (const std::string& name : names) here.gpu_name += (here.gpu_name.empty() ? "" : " + ") + name;
+  here.gpu_name = joined(names, " + ");
   here.symmetric_memory = provider;
   here.catalogue_hash = catalogue_hash;
   if (device.kind() == DeviceKind::cpu) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/runtime/fingerprint.hpp"
 #include "arbiter/runtime/group.hpp"
 #include "arbiter/runtime/kernel_cache.hpp"
@@ -41,27 +42,19 @@ void choose_provider(Device& device, Bootstrap& bootstrap, GroupCapabilities& re
       }
     }
   }
-  for (const ProviderProbe& probe : probes) {
-    result.symmetric_reason +=
-        (result.symmetric_reason.empty() ? "" : "; ") + std::string(to_string(probe.provider)) + ": " + probe.reason;
-  }
+  result.symmetric_reason = joined(probes, "; ", [](const ProviderProbe& probe) {
+    return fmt::format("{}: {}", to_string(probe.provider), probe.reason);
+  });
   if (probes.empty()) result.symmetric_reason = "this device has no symmetric-memory provider";
 }
 
 /// "90 on ranks 0, 1; 80 on rank 2"; empty if all are equal.
 std::string differences(const std::vector<std::int32_t>& all) {
-  std::map<std::int32_t, std::string> ranks;
-  for (std::size_t rank = 0; rank < all.size(); ++rank) {
-    std::string& text = ranks[all[rank]];
-    text += (text.empty() ? "" : ", ") + std::to_string(rank);
-  }
+  std::map<std::int32_t, std::vector<int>> ranks;
+  for (std::size_t rank = 0; rank < all.size(); ++rank) ranks[all[rank]].push_back(static_cast<int>(rank));
   if (ranks.size() < 2) return {};
-  std::string result;
-  for (const auto& [value, text] : ranks) {
-    result += fmt::format("{}{} on rank{} {}", result.empty() ? "" : "; ", value,
-                          text.find(',') == std::string::npos ? "" : "s", text);
-  }
-  return result;
+  return joined(ranks, "; ",
+                [](const auto& item) { return fmt::format("{} on {}", item.first, list_ranks(item.second)); });
 }
 
 std::vector<std::int32_t> gathered(Bootstrap& bootstrap, std::int32_t mine) {

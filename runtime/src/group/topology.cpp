@@ -8,6 +8,7 @@
 #include <set>
 
 #include "arbiter/device.hpp"
+#include "arbiter/generator/joined.hpp"
 
 namespace arbiter {
 namespace {
@@ -44,9 +45,7 @@ std::string nvlink_domain_shape(const std::vector<DomainMember>& members) {
   std::vector<std::size_t> spans;
   for (const auto& [domain, names] : hosts) spans.push_back(names.size());
   std::sort(spans.begin(), spans.end(), std::greater<>());
-  std::string shape;
-  for (const std::size_t span : spans) shape += (shape.empty() ? "" : "+") + std::to_string(span);
-  return shape.empty() ? "none" : shape;
+  return spans.empty() ? "none" : joined(spans, "+");
 }
 
 bool all_pairs_nvlink(const std::vector<int>& ordinals) {

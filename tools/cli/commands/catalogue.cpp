@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arbiter/device.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/variables.hpp"
 #include "commands/command.hpp"
 #include "compile/catalogue_counts.hpp"
@@ -59,23 +60,14 @@ Target read_target(const Options& options) {
   return target;
 }
 
-template <typename List, typename Text>
-std::string joined(const List& list, std::string_view separator, Text text) {
-  std::string all;
-  for (const auto& value : list) all.append(all.empty() ? "" : separator).append(text(value));
-  return all.empty() ? "-" : all;
-}
-
 std::string full_name(const AlgorithmEntry& entry) { return std::string(to_string(entry.backend)) + "/" + entry.name; }
 
-std::string same(const std::string& text) { return text; }
 std::string tensor_name(Tensor tensor) { return std::string(to_string(tensor)); }
-std::string number(int value) { return std::to_string(value); }
 
 std::string described(const VariantQuery& query) {
-  return joined(query.patterns, ", ", same) + "; " +
+  return joined(query.patterns, ", ") + "; " +
          joined(query.dtypes, ", ", [](Dtype dtype) { return std::string(to_string(dtype)); }) + "; " +
-         joined(query.worlds, ", ", number) + " ranks; hidden " + joined(query.hiddens, ", ", number);
+         joined(query.worlds, ", ") + " ranks; hidden " + joined(query.hiddens, ", ");
 }
 
 std::int64_t excluded_variants(const AlgorithmCount& count) {
@@ -103,7 +95,7 @@ void print_algorithms(const CatalogueCounts& counts) {
   for (const AlgorithmCount& count : counts.algorithms) {
     const AlgorithmEntry& entry = *count.entry;
     std::string what = entry.summary;
-    if (!entry.capabilities.empty()) what += " Needs " + joined(entry.capabilities, ", ", same) + ".";
+    if (!entry.capabilities.empty()) what += " Needs " + joined(entry.capabilities, ", ") + ".";
     if (entry.numerics != Numerics::rank_order_fp32)
       what += " Numerics " + std::string(to_string(entry.numerics)) + ".";
     table.add({full_name(entry), fmt::format("{} of {}", count.available, count.available + excluded_variants(count)),
@@ -143,7 +135,7 @@ void print_details(const AlgorithmEntry& entry) {
   print("\nAxes of %s\n", full_name(entry).c_str());
   Table axes({"axis", "values", "fixed when", "needs"});
   for (const Axis& axis : entry.axes) {
-    axes.add({axis.name, joined(axis.values, ",", number), axis.launch ? "launched" : "compiled",
+    axes.add({axis.name, joined(axis.values, ","), axis.launch ? "launched" : "compiled",
               axis.capability.empty() ? "-" : axis.capability});
   }
   axes.print(2);
@@ -198,6 +190,10 @@ void write_list(llvm::json::OStream& json, const char* name, const List& list, T
   });
 }
 
+void write_list(llvm::json::OStream& json, const char* name, const std::vector<std::string>& list) {
+  write_list(json, name, list, [](const std::string& text) { return text; });
+}
+
 void write(llvm::json::OStream& json, const AlgorithmCount& count) {
   const AlgorithmEntry& entry = *count.entry;
   json.object([&] {
@@ -206,7 +202,7 @@ void write(llvm::json::OStream& json, const AlgorithmCount& count) {
     write_text(json, "numerics", to_string(entry.numerics));
     json.attribute("exchange", entry.exchange);
     write_list(json, "worlds", entry.worlds, [](int world) { return world; });
-    write_list(json, "capabilities", entry.capabilities, same);
+    write_list(json, "capabilities", entry.capabilities);
     write_text(json, "summary", entry.summary);
     json.attributeArray("axes", [&] {
       for (const Axis& axis : entry.axes) {
@@ -260,8 +256,8 @@ void print_as_json(const CatalogueCounts& counts, const VariantQuery& query, con
     write_text(json, "hash", catalogue.hash());
     json.attributeObject("counted", [&] {
       write_text(json, "target", target.name);
-      write_list(json, "with", target.limits.capabilities, same);
-      write_list(json, "patterns", query.patterns, same);
+      write_list(json, "with", target.limits.capabilities);
+      write_list(json, "patterns", query.patterns);
       write_list(json, "dtypes", query.dtypes, [](Dtype dtype) { return std::string(to_string(dtype)); });
       write_list(json, "worlds", query.worlds, [](int world) { return world; });
       write_list(json, "hiddens", query.hiddens, [](int hidden) { return hidden; });
@@ -280,7 +276,7 @@ void print_as_json(const CatalogueCounts& counts, const VariantQuery& query, con
     json.attributeArray("parts", [&] {
       for (const PartEntry& part : catalogue.parts()) write(json, part);
     });
-    write_list(json, "usual_patterns", catalogue.usual_patterns(), same);
+    write_list(json, "usual_patterns", catalogue.usual_patterns());
   });
 }
 

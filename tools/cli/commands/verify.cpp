@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/tuner/conformance.hpp"
 #include "commands/command.hpp"
 #include "commands/link_seeds.hpp"
@@ -130,10 +131,8 @@ Options verify_options() {
                   "arbiter verify --device cuda --in-process --gpus 0,1,0,1 --world 4\n"
                   "arbiter verify --device cpu --world 2,3,4 --link-seeds 1001-2000");
   declare_rank_options(options);
-  std::string areas;
-  for (const std::string_view area : conformance_areas()) areas += (areas.empty() ? "" : ", ") + std::string(area);
   const auto& area_names = conformance_areas();
-  options.list("area", "NAME", "only these (default: all):\n" + areas)
+  options.list("area", "NAME", "only these (default: all):\n" + joined(area_names, ", "))
       .choices({area_names.begin(), area_names.end()})
       .list("algorithm", "NAME", "only these: oneshot_push, or with its backend: trtllm/oneshot_push")
       .choices(algorithm_names())

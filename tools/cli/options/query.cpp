@@ -11,6 +11,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/vocabulary.hpp"
 #include "options/names.hpp"
 #include "text/numbers.hpp"
@@ -83,9 +84,9 @@ std::string choices(const std::vector<const Problem*>& problems, std::string_vie
     if (std::find(values.begin(), values.end(), text.str()) == values.end()) values.push_back(text.str());
   }
   if (values.size() < 2) return "";
-  std::string line = "\n  " + std::string(part) + "=";
-  for (std::size_t i = 0; i < std::min(shown, values.size()); ++i) line += (i == 0 ? "" : ",") + values[i];
-  return line + (values.size() > shown ? ",..." : "");
+  const bool all = values.size() <= shown;
+  if (!all) values.resize(shown);
+  return fmt::format("\n  {}={}{}", part, joined(values, ","), all ? "" : ",...");
 }
 
 std::string ambiguous(const std::vector<const Problem*>& found) {

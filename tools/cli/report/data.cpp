@@ -8,6 +8,7 @@
 
 #include "arbiter/communicator.hpp"
 #include "arbiter/generator/catalogue.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "ranks/result_text.hpp"
 #include "report/family_curves.hpp"
 #include "text/json.hpp"
@@ -43,8 +44,8 @@ int colour_of(const Candidate& candidate) {
 }
 
 void write_facts(llvm::json::OStream& json, const Environment& e) {
-  std::string variables;
-  for (const auto& [name, value] : e.nccl_variables) variables += (variables.empty() ? "" : " ") + name + "=" + value;
+  const std::string variables =
+      joined(e.nccl_variables, " ", [](const auto& variable) { return variable.first + "=" + variable.second; });
   const bool gpu = e.device == "cuda";
   const auto number = [&](int value, const char* unit) { return gpu ? std::to_string(value) + unit : std::string(); };
   const std::pair<const char*, std::string> facts[] = {
@@ -259,11 +260,9 @@ std::string report_data(const std::vector<ReportPart>& parts) {
   for (const ReportPart& part : parts) {
     if (std::find(files.begin(), files.end(), part.file) == files.end()) files.push_back(part.file);
   }
-  std::string all;
-  for (const std::string& file : files) all += (all.empty() ? "" : ", ") + file;
   return safe_in_script(json_text([&](llvm::json::OStream& json) {
     write_text(json, "version", version());
-    write_text(json, "file", all);
+    write_text(json, "file", joined(files, ", "));
     const Indices indices = index_names(json, parts);
     json.attributeArray("environments", [&] {
       for (const ReportPart& part : parts) {

@@ -7,15 +7,23 @@
 
 namespace arbiter {
 
-/// The elements of a container, each as fmt writes it, with `separator` between them. Empty for an empty container.
-template <typename List>
-std::string joined(const List& list, std::string_view separator) {
+/// The elements of a container, each as `text_of` says it, with `separator` between them. Empty for an empty container.
+template <typename List, typename TextOf>
+std::string joined(const List& list, std::string_view separator, TextOf text_of) {
   std::string text;
+  bool first = true;
   for (const auto& element : list) {
-    if (&element != &*list.begin()) text.append(separator);
-    text.append(fmt::format("{}", element));
+    if (!first) text.append(separator);
+    first = false;
+    text.append(text_of(element));
   }
   return text;
+}
+
+/// The same, each as fmt writes it.
+template <typename List>
+std::string joined(const List& list, std::string_view separator) {
+  return joined(list, separator, [](const auto& element) { return fmt::format("{}", element); });
 }
 
 }  // namespace arbiter
