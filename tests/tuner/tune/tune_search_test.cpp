@@ -279,8 +279,8 @@ TEST(TuneSearch, SizesThatDoNotFitTheMemoryOfARankAreLeftOut) {
   });
   EXPECT_EQ(result.measured, 2U);
   ASSERT_EQ(result.notes.size(), 1U);
-  EXPECT_NE(result.notes[0].find("tokens=64 world=2 graph was not measured: no tensors to measure with: rank 1: no "
-                                 "memory for"),
+  EXPECT_NE(result.notes[0].find("tokens=64 world=2 graph was not measured: rank 1 could not reserve tensors to "
+                                 "measure with: no memory for"),
             std::string::npos)
       << result.notes[0];
   EXPECT_EQ(result.decisions.front().tokens_min, 1);
@@ -298,7 +298,7 @@ TEST(TuneSearch, RanksThatDifferAreToldBeforeAnythingIsMeasured) {
       try {
         tune(group, mine);
       } catch (const Disagreement& error) {
-        EXPECT_NE(std::string(error.what()).find("rank 1 has other " + what), std::string::npos) << error.what();
+        EXPECT_NE(std::string(error.what()).find("\n  " + what), std::string::npos) << error.what();
         ++told;
       }
     });

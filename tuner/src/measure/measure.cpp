@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "arbiter/error.hpp"
+#include "group/collective.hpp"
 #include "measure/stream.hpp"
 #include "oracle/random.hpp"
 #include "tune/outcome.hpp"
@@ -186,8 +187,8 @@ struct Timing::Impl {
 
 Timing::Timing(Group& group, const ProblemFamily& family, std::int64_t tokens, const MeasureSettings& settings,
                Verifier* verifier) {
-  all_or_none(group.bootstrap(), "no tensors to measure with",
-              [&] { impl_ = std::make_unique<Impl>(group, family, tokens, settings, verifier); });
+  everywhere(group.bootstrap(), "reserve tensors to measure with",
+             [&] { impl_ = std::make_unique<Impl>(group, family, tokens, settings, verifier); });
 }
 
 Timing::~Timing() = default;

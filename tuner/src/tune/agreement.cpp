@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <string>
-#include <vector>
 
-#include "arbiter/error.hpp"
 #include "arbiter/generator/digest.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/runtime/family.hpp"
+#include "group/collective.hpp"
 
 namespace arbiter::tuning {
 namespace {
@@ -37,39 +37,19 @@ std::string text_of(const TuneOptions& options) {
 
 }  // namespace
 
-void require_agreement(Group& group, const TuneOptions& options, std::span<const std::unique_ptr<FamilyState>> states) {
-  // What is compared, and its name in the message.
-  std::vector<std::pair<std::string, std::string>> parts{{"options", text_of(options)}};
-  std::string families;
-  for (const auto& state : states) families += to_text(state->family) + "\n";
-  parts.emplace_back("problems", families);
+void require_equal_searches(Group& group, const TuneOptions& options,
+                            std::span<const std::unique_ptr<FamilyState>> states) {
+  NamedValues mine{{"options", text_of(options)}};
+  mine.emplace_back("problems", joined(states, "; ", [](const auto& state) { return to_text(state->family); }));
   for (const auto& state : states) {
     std::string names;
-    for (const std::int64_t tokens : state->sizes) names += fmt::format("{} ", tokens);
-    for (std::size_t i = 0; i < state->space.size(); ++i) names += "\n" + state->space.name(i);
-    parts.emplace_back("candidates of " + to_text(state->family), names);
+    for (std::size_t i = 0; i < state->space.size(); ++i) names += state->space.name(i) + "\n";
+    // The list is long: its number and a digest of it.
+    mine.emplace_back("sizes of " + to_text(state->family), joined(state->sizes, ","));
+    mine.emplace_back("candidates of " + to_text(state->family),
+                      fmt::format("{} ({})", state->space.size(), sha256_hex(names).substr(0, 16)));
   }
-  std::string mine;
-  for (const auto& [name, text] : parts) mine += sha256_hex(text) + name + "\n";
-  const std::vector<std::string> all = group.bootstrap().allgather(mine);
-  for (std::size_t rank = 1; rank < all.size(); ++rank) {
-    if (all[rank] == all.front()) continue;
-    const auto line = [&](std::size_t of, std::size_t number) {
-      std::size_t at = 0;
-      while (number-- > 0 && at != std::string::npos) at = all[of].find('\n', at) + 1;
-      return all[of].substr(at, all[of].find('\n', at) - at);
-    };
-    std::string what = "problems";
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      if (line(0, i) == line(rank, i)) continue;
-      what = parts[i].first;
-      break;
-    }
-    throw Disagreement(
-        fmt::format("rank {} has other {} than rank 0; every rank must tune the same problems with the same options on "
-                    "the same kind of device",
-                    rank, what));
-  }
+  require_equal(group.bootstrap(), "tuning", mine);
 }
 
 }  // namespace arbiter::tuning

@@ -8,7 +8,7 @@
 
 namespace arbiter::tuning {
 
-/// Collective. Throws Disagreement, on every rank, naming the first rank that differs from rank 0 and in what.
-void require_agreement(Group&, const TuneOptions&, std::span<const std::unique_ptr<FamilyState>>);
+/// Collective. require_equal() of the options, the problems and their candidates.
+void require_equal_searches(Group&, const TuneOptions&, std::span<const std::unique_ptr<FamilyState>>);
 
 }  // namespace arbiter::tuning

@@ -98,17 +98,6 @@ Outcome agree(Bootstrap& bootstrap, const Outcome& mine) {
   return {static_cast<Severity>(worst), mine.reason};
 }
 
-void all_or_none(Bootstrap& bootstrap, const std::string& what_failed, const std::function<void()>& step) {
-  Outcome mine;
-  try {
-    step();
-  } catch (const std::exception& error) {
-    mine = {Severity::failed, error.what()};
-  }
-  const Outcome worst = agree(bootstrap, mine);
-  if (!worst.ok()) throw Unavailable(what_failed + ": " + worst.reason);
-}
-
 Outcome settle(Group& group, const Outcome& mine) {
   Outcome worst = agree(group.bootstrap(), mine);
   if (worst.severity == Severity::lost) throw DeviceError("a device was lost: " + worst.reason);

@@ -41,10 +41,6 @@ Outcome agree(Bootstrap&, const Outcome& mine);
 /// rank when a device is lost.
 Outcome together(Group&, StreamHandle, const std::function<Outcome()>& step);
 
-/// Collective: `step` allocates or prepares, and waits for no peer. If it threw on any rank, every rank throws
-/// Unavailable: "<what failed>: rank 1: ...". A rank without memory must not leave the others in the next exchange.
-void all_or_none(Bootstrap&, const std::string& what_failed, const std::function<void()>& step);
-
 /// Collective: the second half of together(), for steps that exchange more than an outcome.
 Outcome settle(Group&, const Outcome& mine);
 

@@ -135,8 +135,9 @@ bool ProblemTuner::make_tensors() {
   try {
     timing_.emplace(context_.group, state_.family, tokens_, context_.options.measure, &verifier_);
     return true;
-  } catch (const Unavailable& error) {
-    state_.obstacle = problem_.name() + " was not measured: " + error.what();
+  } catch (const Unavailable& error) {  // on every rank, in its own words
+    const std::string reason = context_.group.bootstrap().broadcast(std::string(error.what()), 0);
+    state_.obstacle = problem_.name() + " was not measured: " + reason;
     context_.result.notes.push_back(state_.obstacle);
     state_.results.try_emplace(tokens_, SizeResult{tokens_, {}});
     return false;

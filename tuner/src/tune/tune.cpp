@@ -75,7 +75,7 @@ TuneResult tune(Group& group, const TuneOptions& options, ProgressSink* sink) {
     states.push_back(std::make_unique<FamilyState>(family, sizes_of(family, options.tokens),
                                                    options.source.enumerate(group, family, {})));
   }
-  require_agreement(group, options, states);
+  require_equal_searches(group, options, states);
   return TuneRun(group, options, std::move(states), sink).run();
 }
 

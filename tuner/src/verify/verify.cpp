@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arbiter/error.hpp"
+#include "group/collective.hpp"
 #include "measure/stream.hpp"
 #include "oracle/fp8_transport.hpp"
 #include "tune/outcome.hpp"
@@ -65,8 +66,8 @@ struct Scratch {
 /// Collective.
 std::unique_ptr<Scratch> make_scratch(Group& group) {
   std::unique_ptr<Scratch> scratch;
-  all_or_none(group.bootstrap(), "no memory to verify with",
-              [&] { scratch = std::make_unique<Scratch>(group.device()); });
+  everywhere(group.bootstrap(), "reserve memory to verify with",
+             [&] { scratch = std::make_unique<Scratch>(group.device()); });
   return scratch;
 }
 
