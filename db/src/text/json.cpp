@@ -2,47 +2,47 @@
 
 #include <llvm/Support/JSON.h>
 
+#include "arbiter/db/json_fields.hpp"
 #include "arbiter/db/nccl_configuration.hpp"
 #include "records/digest.hpp"
-#include "text/json_fields.hpp"
 
 namespace arbiter {
 
-namespace db {
+namespace {
 
-void text(llvm::json::OStream& json, const char* name, std::string_view value) {
-  json.attribute(name, llvm::json::fixUTF8(llvm::StringRef(value.data(), value.size())));
+using llvm::json::OStream;
+
+llvm::StringRef view(std::string_view text) { return {text.data(), text.size()}; }
+
+}  // namespace
+
+void write_text(llvm::json::OStream& json, std::string_view name, std::string_view value) {
+  json.attribute(view(name), llvm::json::fixUTF8(view(value)));
 }
 
-void number(llvm::json::OStream& json, const char* name, double value) {
-  json.attributeBegin(name);
-  json.rawValue(exact_text(value));
+void write_exact_number(llvm::json::OStream& json, std::string_view name, double value) {
+  json.attributeBegin(view(name));
+  json.rawValue(db::exact_text(value));
   json.attributeEnd();
 }
 
-void attribute(llvm::json::OStream& json, const char* name, const std::map<std::string, std::string>& values) {
+void write_field(llvm::json::OStream& json, const char* name, const std::map<std::string, std::string>& values) {
   json.attributeObject(name, [&] {
     for (const auto& [key, value] : values) json.attribute(llvm::json::fixUTF8(key), llvm::json::fixUTF8(value));
   });
 }
 
-void write_environment(llvm::json::OStream& json, const Environment& environment) {
+void write_environment_fields(llvm::json::OStream& json, const Environment& environment) {
   json.attribute("key", environment.key());
   for_each_field(environment, [&](std::string_view name, const auto& value) {
-    if (name != "nvlink_domains" || !environment.nvlink_domains.empty()) attribute(json, name.data(), value);
+    if (name != "nvlink_domains" || !environment.nvlink_domains.empty()) write_field(json, name.data(), value);
   });
 }
 
-}  // namespace db
-
 namespace {
 
-using db::number;
-using db::text;
-using llvm::json::OStream;
-
 void write(OStream& json, const Environment& environment) {
-  json.object([&] { db::write_environment(json, environment); });
+  json.object([&] { write_environment_fields(json, environment); });
 }
 
 void write_measurements(OStream& json, const Decision& decision, const DecisionMeasurements& found) {
@@ -55,7 +55,7 @@ void write_measurements(OStream& json, const Decision& decision, const DecisionM
   };
   const auto number_or_null = [&](const char* name, double value) {
     if (value > 0) {
-      number(json, name, value);
+      write_exact_number(json, name, value);
     } else {
       json.attribute(name, nullptr);
     }
@@ -70,14 +70,14 @@ using MeasurementsOf = std::function<DecisionMeasurements(const Decision&)>;
 
 void write(OStream& json, const Decision& decision, const MeasurementsOf& measurements) {
   json.object([&] {
-    db::write_fields(json, decision);
+    write_fields(json, decision);
     json.attribute("bytes_min", decision.bytes_min());
     json.attribute("bytes_max", decision.bytes_max());
-    text(json, "backend", to_string(decision.candidate.backend));
-    text(json, "algorithm", decision.candidate.algorithm);
-    text(json, "candidate", decision.candidate.name);
-    text(json, "numerics", to_string(decision.candidate.numerics));
-    number(json, "median_us", decision.median_us);
+    write_text(json, "backend", to_string(decision.candidate.backend));
+    write_text(json, "algorithm", decision.candidate.algorithm);
+    write_text(json, "candidate", decision.candidate.name);
+    write_text(json, "numerics", to_string(decision.candidate.numerics));
+    write_exact_number(json, "median_us", decision.median_us);
     if (measurements) write_measurements(json, decision, measurements(decision));
     for_each_field(decision.use, [&](const char* name, int value) {
       if (is_recorded(value)) {
@@ -91,9 +91,9 @@ void write(OStream& json, const Decision& decision, const MeasurementsOf& measur
       return;
     }
     json.attributeObject("runner_up", [&] {
-      text(json, "backend", to_string(decision.runner_up->backend));
-      text(json, "algorithm", decision.runner_up->algorithm);
-      number(json, "median_us", decision.runner_up_median_us);
+      write_text(json, "backend", to_string(decision.runner_up->backend));
+      write_text(json, "algorithm", decision.runner_up->algorithm);
+      write_exact_number(json, "median_us", decision.runner_up_median_us);
     });
   });
 }
@@ -105,10 +105,10 @@ void write_configuration(OStream& json, const Candidate& candidate) {
     if (value.empty()) {
       json.attribute(name, nullptr);
     } else {
-      text(json, name, value);
+      write_text(json, name, value);
     }
   };
-  text(json, "candidate", candidate.name);
+  write_text(json, "candidate", candidate.name);
   text_or_null("algorithm", to_string(asked.algorithm));
   text_or_null("protocol", to_string(asked.protocol));
   if (asked.channels == 0) {
@@ -125,14 +125,14 @@ void write(OStream& json, const NcclChoice& choice, int nodes) {
     json.attribute("bytes_min", choice.bytes_min);
     json.attribute("bytes_max", choice.bytes_max);
     write_configuration(json, choice.candidate);
-    number(json, "median_us", choice.median_us);
+    write_exact_number(json, "median_us", choice.median_us);
     if (!choice.forced) {
       json.attribute("forced", nullptr);
       return;
     }
     json.attributeObject("forced", [&] {
       write_configuration(json, *choice.forced);
-      number(json, "median_us", choice.forced_median_us);
+      write_exact_number(json, "median_us", choice.forced_median_us);
     });
   });
 }

@@ -1,15 +1,13 @@
 // Contents as JSON lines.
 #include <ostream>
 
+#include "arbiter/db/json_fields.hpp"
 #include "records/contents.hpp"
 #include "records/digest.hpp"
-#include "text/json_fields.hpp"
 
 namespace arbiter {
 namespace {
 
-using db::number;
-using db::text;
 using llvm::json::OStream;
 
 template <typename Write>
@@ -33,19 +31,19 @@ void write_if_recorded(OStream& json, const char* name, Value value) {
 }
 
 void write(OStream& json, const StoredRun& stored) {
-  text(json, "id", stored.run.id);
-  text(json, "environment", stored.environment);
-  db::write_fields(json, stored.run);
+  write_text(json, "id", stored.run.id);
+  write_text(json, "environment", stored.environment);
+  write_fields(json, stored.run);
 }
 
 void write(OStream& json, const StoredTrial& trial) {
-  text(json, "environment", trial.environment);
-  text(json, "problem", trial.problem);
-  text(json, "candidate", trial.candidate);
-  text(json, "run", trial.run);
+  write_text(json, "environment", trial.environment);
+  write_text(json, "problem", trial.problem);
+  write_text(json, "candidate", trial.candidate);
+  write_text(json, "run", trial.run);
   json.attribute("sequence", trial.sequence);
-  text(json, "status", to_string(trial.status));
-  text(json, "reason", trial.reason);
+  write_text(json, "status", to_string(trial.status));
+  write_text(json, "reason", trial.reason);
   json.attribute("calls_per_sample", trial.calls_per_sample);
   json.attribute("blocks", trial.blocks);
   json.attributeArray("samples_us", [&] {
@@ -55,15 +53,15 @@ void write(OStream& json, const StoredTrial& trial) {
 }
 
 void write(OStream& json, const Decision& decision) {
-  db::write_fields(json, decision);
-  text(json, "candidate", decision.candidate.key());
-  number(json, "median_us", decision.median_us);
+  write_fields(json, decision);
+  write_text(json, "candidate", decision.candidate.key());
+  write_exact_number(json, "median_us", decision.median_us);
   if (decision.runner_up) {
-    text(json, "runner_up", decision.runner_up->key());
+    write_text(json, "runner_up", decision.runner_up->key());
   } else {
     json.attribute("runner_up", nullptr);
   }
-  number(json, "runner_up_median_us", decision.runner_up_median_us);
+  write_exact_number(json, "runner_up_median_us", decision.runner_up_median_us);
   for_each_later_field(decision, [&](const char* name, auto value) { write_if_recorded(json, name, value); });
 }
 
@@ -71,14 +69,14 @@ void write(OStream& json, const NcclChoice& choice) {
   json.attribute("world", choice.world);
   json.attribute("bytes_min", choice.bytes_min);
   json.attribute("bytes_max", choice.bytes_max);
-  text(json, "candidate", choice.candidate.key());
-  number(json, "median_us", choice.median_us);
+  write_text(json, "candidate", choice.candidate.key());
+  write_exact_number(json, "median_us", choice.median_us);
   if (choice.forced) {
-    text(json, "forced", choice.forced->key());
+    write_text(json, "forced", choice.forced->key());
   } else {
     json.attribute("forced", nullptr);
   }
-  number(json, "forced_median_us", choice.forced_median_us);
+  write_exact_number(json, "forced_median_us", choice.forced_median_us);
 }
 
 template <typename Record>
@@ -89,7 +87,7 @@ void lines(std::ostream& out, const char* type, const std::map<std::string, Reco
       if constexpr (std::is_same_v<Record, StoredTrial>) {
         write(json, r);
       } else {
-        db::write_fields(json, r);
+        write_fields(json, r);
       }
     });
   }
@@ -116,7 +114,7 @@ void write_jsonl(std::ostream& out, const Contents& contents) {
     count("nccl_choices", nccl_choices);
   });
   for (const auto& [key, environment] : contents.environments) {
-    line(out, "environment", [&e = environment](OStream& json) { db::write_environment(json, e); });
+    line(out, "environment", [&e = environment](OStream& json) { write_environment_fields(json, e); });
   }
   for (const auto& [id, run] : contents.runs) {
     line(out, "run", [&r = run](OStream& json) { write(json, r); });

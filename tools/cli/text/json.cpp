@@ -61,10 +61,6 @@ void print_json(const Environment& environment, const std::function<void(llvm::j
   });
 }
 
-void write_text(llvm::json::OStream& json, std::string_view name, std::string_view text) {
-  json.attribute(view(name), llvm::json::fixUTF8(view(text)));
-}
-
 void write_environment(llvm::json::OStream& json, std::string_view name, const Environment& environment) {
   json.attributeBegin(view(name));
   json.rawValue(environment_json(environment));

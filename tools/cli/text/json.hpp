@@ -4,11 +4,9 @@
 #include <llvm/Support/JSON.h>
 
 #include <functional>
-#include <string>
 #include <string_view>
-#include <type_traits>
 
-#include "arbiter/db/fields.hpp"
+#include "arbiter/db/json_fields.hpp"
 
 namespace arbiter::cli {
 
@@ -27,22 +25,6 @@ void write_environment(llvm::json::OStream& json, std::string_view name, const E
 /// Six significant digits; null when it is not finite. As an attribute, or as an element of an array.
 void write_number(llvm::json::OStream& json, std::string_view name, double number);
 void write_number(llvm::json::OStream& json, double number);
-
-void write_text(llvm::json::OStream& json, std::string_view name, std::string_view text);
-
-/// Every field of a record, into an object that is open.
-template <typename Record>
-void write_fields(llvm::json::OStream& json, const Record& record) {
-  for_each_field(record, [&]<typename Field>(const char* name, const Field& field) {
-    if constexpr (std::is_enum_v<Field>) {
-      write_text(json, name, to_string(field));
-    } else if constexpr (std::is_same_v<Field, std::string>) {
-      write_text(json, name, field);
-    } else {
-      json.attribute(name, field);
-    }
-  });
-}
 
 /// Every field of a record of numbers; null where one is not known.
 template <typename Record>
