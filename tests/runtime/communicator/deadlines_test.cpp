@@ -7,13 +7,14 @@
 #include <thread>
 
 #include "arbiter/error.hpp"
-#include "cpu/device.hpp"
 #include "runtime/communicator_fixture.hpp"
+#include "runtime/kernel_clock.hpp"
 
 namespace arbiter {
 namespace {
 
 using namespace std::chrono_literals;
+using test::KernelClock;
 using test::message_of;
 using test::quiet_options;
 using test::RankContext;
@@ -39,18 +40,6 @@ std::vector<std::string> kernels() {
   return names;
 }
 
-/// The kernels' clock. It stands still, so that ranks may be late as long as the machine likes, until a rank is left
-/// alone: then it is 60 ms later at each look.
-class LookedAt {
- public:
-  void go_on() { stands_ = false; }
-  std::uint64_t now() { return stands_ ? ns_.load() : ns_ += 60'000'000; }
-
- private:
-  std::atomic<bool> stands_ = true;
-  std::atomic<std::uint64_t> ns_ = 1'000'000'000;
-};
-
 /// Two ranks make `together` calls and rank 0 one more. What rank 0 is told.
 struct Case {
   std::string candidate = {};
@@ -64,9 +53,9 @@ struct Case {
 std::string told(const Case& what) {
   std::string message;
   std::atomic<bool> over = false;
-  LookedAt clock;
+  KernelClock clock;
   run_ranks(2, [&](RankContext& context) {
-    dynamic_cast<CpuDevice&>(*context.device).use_clock([&clock] { return clock.now(); });
+    clock.drive(*context.device, context.rank);
     CommunicatorOptions options = quiet_options();
     options.candidate = what.candidate;
     options.variables.timeout = what.timeout;
@@ -170,13 +159,18 @@ TEST(Deadlines, AbortEndsAWaitThatHasNone) {
 }
 
 TEST(Deadlines, ARankThatStallsIsWaitedFor) {
+  KernelClock clock;
   run_ranks(2, [&](RankContext& context) {
+    clock.drive(*context.device, context.rank);
     Communicator communicator(context.bootstrap, context.device, quiet_options());
     communicator.prepare({"allreduce", Dtype::fp32, hidden, 8, Mode::graph});
     const Tensor<float> data(*context.device, hidden);
     for (int i = 0; i < 2; ++i) {
       data.fill([&](std::size_t element) { return test::small_integer(context.rank, element); });
-      if (context.rank == i) std::this_thread::sleep_for(100ms);
+      if (context.rank == i) {  // until the other one waits
+        const std::uint64_t before = clock.looks(1 - i);
+        while (clock.looks(1 - i) == before) std::this_thread::yield();
+      }
       communicator.all_reduce(data.data(), data.data(), hidden, Dtype::fp32, nullptr);
       for (std::size_t element = 0; element < data.size(); ++element) {
         ASSERT_EQ(data[element], test::small_integer_sum(2, element));
