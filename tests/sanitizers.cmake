@@ -18,7 +18,7 @@ arbiter_sanitized(address
   generator/vocabulary
   db/bad_rows db/corruption db/diff db/disk_full db/hostile_files db/json db/jsonl db/merge db/migration db/nccl_choice
   db/reader db/records db/snapshot db/work_database db/writer
-  runtime/cpu/device runtime/cpu/early_launch runtime/cpu/image runtime/cpu/kernels)
+  runtime/cpu/device runtime/cpu/early_launch runtime/cpu/image runtime/cpu/kernels runtime/cpu/memory)
 
 # ThreadSanitizer: ranks that meet, and the tuner with its threads that compile ahead and watch.
 arbiter_sanitized(thread
@@ -26,8 +26,4 @@ arbiter_sanitized(thread
   tuner/measure/measure tuner/tune/compile_ahead tuner/tune/tune tuner/tune/tune_search tuner/verify/verify)
 
 # For all tests, so that the preset `tsan` has it too; without ThreadSanitizer nobody reads it.
-get_property(tests DIRECTORY PROPERTY TESTS)
-foreach(test IN LISTS tests)
-  set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT
-    TSAN_OPTIONS=suppressions=${CMAKE_CURRENT_SOURCE_DIR}/thread_sanitizer.txt)
-endforeach()
+arbiter_environment_of_all_tests(TSAN_OPTIONS=suppressions=${CMAKE_CURRENT_SOURCE_DIR}/thread_sanitizer.txt)

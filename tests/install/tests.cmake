@@ -12,7 +12,7 @@ function(arbiter_add_install_test name script)
   add_test(NAME install/${name} COMMAND ${CMAKE_COMMAND} ${install_tests_arguments} ${ARGN}
     -P ${CMAKE_CURRENT_SOURCE_DIR}/install/${script}.cmake)
   set_tests_properties(install/${name} PROPERTIES TIMEOUT 600 SKIP_REGULAR_EXPRESSION "SKIPPED: "
-    ENVIRONMENT ARBITER_CACHE_DIR=${CMAKE_BINARY_DIR}/test-kernels)
+    ENVIRONMENT ARBITER_CACHE_DIR=${ARBITER_TEST_KERNELS})
   if(ARBITER_SANITIZE)  # a program without the sanitizer cannot load a library with it
     set_tests_properties(install/${name} PROPERTIES DISABLED TRUE)
   endif()

@@ -17,6 +17,7 @@
 
 #include "arbiter/communicator.hpp"
 #include "arbiter/runtime/candidate.hpp"
+#include "kernels_folder.hpp"
 
 namespace arbiter::test {
 
@@ -28,16 +29,11 @@ struct RankContext {
   std::shared_ptr<Device> device;
 };
 
-/// Compiled kernels are kept between tests and runs: compiling dominates otherwise.
-inline std::filesystem::path kernel_cache_directory() {
-  return std::filesystem::temp_directory_path() / "arbiter-test-kernels";
-}
-
 inline CommunicatorOptions quiet_options() {
   CommunicatorOptions options;
   options.variables = EnvironmentVariables{};
   options.variables.log = "off";
-  options.variables.cache_dir = kernel_cache_directory();
+  options.variables.cache_dir = kernels_folder();
   options.variables.timeout = std::chrono::seconds(20);
   options.variables.first_timeout = std::chrono::seconds(20);
   options.decisions = share_decisions();

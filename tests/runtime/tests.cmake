@@ -34,7 +34,7 @@ target_compile_definitions(runtime_communicator_costs_test PRIVATE
 foreach(subject candidates fused_kernels geometry layernorm small_floats spec)
   arbiter_add_runtime_test(candidate/${subject})
 endforeach()
-foreach(subject device early_launch image kernels link ranks)
+foreach(subject device early_launch image kernels link memory ranks)
   arbiter_add_runtime_test(cpu/${subject})
 endforeach()
 foreach(subject descriptor_exchange multicast shared_memory)
@@ -140,5 +140,3 @@ target_compile_definitions(runtime_c_exports_test PRIVATE ARBITER_LIBRARY="$<TAR
 set_property(SOURCE ${CMAKE_CURRENT_SOURCE_DIR}/runtime/c/exports_test.cpp APPEND PROPERTY OBJECT_DEPENDS
   ${CMAKE_SOURCE_DIR}/runtime/include/arbiter.h)
 
-# Their deadlines are a fraction of a second of real time: nothing else may keep the ranks from the processors.
-set_tests_properties(runtime/communicator/faults runtime/communicator/poison PROPERTIES RUN_SERIAL TRUE)

@@ -50,4 +50,4 @@ set_tests_properties(tools/tune_isolation PROPERTIES RUN_SERIAL TRUE)
 add_test(NAME coverage/kernels COMMAND arbiter compile --coverage
   --baseline ${CMAKE_CURRENT_LIST_DIR}/kernel_resources.tsv)
 set_tests_properties(coverage/kernels PROPERTIES TIMEOUT 900 PROCESSORS 2
-  ENVIRONMENT ARBITER_CACHE_DIR=${CMAKE_BINARY_DIR}/test-kernels)
+  ENVIRONMENT ARBITER_CACHE_DIR=${ARBITER_TEST_KERNELS})

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "arbiter/runtime/candidate.hpp"
+#include "kernels_folder.hpp"
 
 namespace arbiter::testing {
 
@@ -30,12 +31,9 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-/// Kernels compiled by any test of the tuner are found by all others.
-inline std::filesystem::path shared_cache() { return std::filesystem::temp_directory_path() / "arbiter-test-cache"; }
-
 inline EnvironmentVariables test_variables(std::chrono::milliseconds timeout) {
   EnvironmentVariables variables;
-  variables.cache_dir = shared_cache();
+  variables.cache_dir = test::kernels_folder();
   variables.timeout = timeout;
   variables.first_timeout = timeout;
   return variables;

@@ -31,7 +31,7 @@ arbiter_add_tuner_test(conformance/link_protocols TIMEOUT 600)
 function(arbiter_add_conformance_test name)
   add_test(NAME conformance/${name} COMMAND arbiter verify --device cpu ${ARGN})
   set_tests_properties(conformance/${name} PROPERTIES TIMEOUT 900
-    ENVIRONMENT ARBITER_CACHE_DIR=${CMAKE_BINARY_DIR}/test-kernels)
+    ENVIRONMENT ARBITER_CACHE_DIR=${ARBITER_TEST_KERNELS})
 endfunction()
 
 arbiter_add_conformance_test(ranks_2_full --ranks 2 --full --area plain,tokens,hidden-sizes,sentinel-salt,graphs

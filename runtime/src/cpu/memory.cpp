@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <random>
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/file_size_signal.hpp"
@@ -171,10 +173,24 @@ constexpr std::string_view multicast_owner = "multicast";
 
 /// The page in front of a range.
 struct MulticastHeader {
+  std::uint64_t identity = 0;  // of this range, among all that there ever were
   std::uint64_t bytes = 0;
   std::uint64_t count = 0;
   std::uint64_t members[max_world] = {};
 };
+
+std::uint64_t random_identity() {
+  std::random_device random;
+  return (static_cast<std::uint64_t>(random()) << 32) | random();
+}
+
+/// The identity of the range that begins there now; 0 if there is none, or if the system does not let a process ask.
+std::uint64_t identity_at(std::uintptr_t first) noexcept {
+  MulticastHeader header;
+  const iovec to{&header, sizeof(header)}, from{reinterpret_cast<void*>(first - page_bytes()), sizeof(header)};
+  const ssize_t read = ::process_vm_readv(::getpid(), &to, 1, &from, 1, 0);  // of what is not mapped: EFAULT
+  return read == static_cast<ssize_t>(sizeof(header)) ? header.identity : 0;
+}
 
 }  // namespace
 
@@ -194,6 +210,7 @@ MulticastRange::MulticastRange(const std::vector<void*>& members, std::size_t by
     throw Unavailable(std::string("cannot map a multicast range: ") + std::strerror(error));
   }
   MulticastHeader header;
+  header.identity = random_identity();
   header.bytes = round_up(bytes, page_bytes());
   header.count = members.size();
   for (std::size_t r = 0; r < members.size(); ++r) header.members[r] = reinterpret_cast<std::uintptr_t>(members[r]);
@@ -221,18 +238,25 @@ const MulticastLookup::Range* MulticastLookup::find(std::uintptr_t address) cons
   return nullptr;
 }
 
+void MulticastLookup::look() {
+  ranges_.clear();
+  visit_mappings([&](const OwnedRange& mapping, std::string_view owner) {
+    if (owner != multicast_owner) return;
+    MulticastHeader header;
+    std::memcpy(&header, reinterpret_cast<const void*>(mapping.first), sizeof(header));
+    ranges_.push_back({mapping.last, mapping.last + header.bytes, header.identity, {}});
+    ranges_.back().members.assign(header.members, header.members + header.count);
+  });
+}
+
 unsigned MulticastLookup::members(const void* address, const void** members) {
+  if (std::exchange(doubted_, false)) {
+    std::erase_if(ranges_, [](const Range& range) { return identity_at(range.first) != range.identity; });
+  }
   const auto asked = reinterpret_cast<std::uintptr_t>(address);
   const Range* found = find(asked);
   if (found == nullptr) {
-    ranges_.clear();
-    visit_mappings([&](const OwnedRange& mapping, std::string_view owner) {
-      if (owner != multicast_owner) return;
-      MulticastHeader header;
-      std::memcpy(&header, reinterpret_cast<const void*>(mapping.first), sizeof(header));
-      ranges_.push_back({mapping.last, mapping.last + header.bytes, {}});
-      ranges_.back().members.assign(header.members, header.members + header.count);
-    });
+    look();
     found = find(asked);
     if (found == nullptr) return 0;
   }

@@ -64,10 +64,12 @@ class MulticastRange {
   void* address_ = nullptr;
 };
 
-/// What an address in a multicast range stands for. Keeps what it has read of the process's mappings until forget().
+/// What an address in a multicast range stands for. Reading the process's mappings takes milliseconds where there are
+/// thousands (stacks of fibers), so what was found is kept, and after doubt() looked at again before it is believed.
 class MulticastLookup {
  public:
-  void forget() noexcept { ranges_.clear(); }
+  /// Ranges may have come or gone since the last look.
+  void doubt() noexcept { doubted_ = true; }
   /// Fills `members`, which has room for max_world addresses, and returns how many there are; 0 if the address lies in
   /// no multicast range.
   unsigned members(const void* address, const void** members);
@@ -76,10 +78,13 @@ class MulticastLookup {
   struct Range {
     std::uintptr_t first;
     std::uintptr_t last;
+    std::uint64_t identity;
     std::vector<std::uintptr_t> members;
   };
   const Range* find(std::uintptr_t address) const noexcept;
+  void look();
   std::vector<Range> ranges_;
+  bool doubted_ = false;
 };
 
 /// Memory of one CPU device. Every block ends at an inaccessible page (rounded up to 512 bytes), so that a kernel that

@@ -54,7 +54,7 @@ void FiberScheduler::run(std::span<const FiberSequence> sequences, std::uint64_t
   random_ = OrderRandom(seed);
   model_ = model;
   stuck_ = nullptr;
-  multicast_.forget();
+  multicast_.doubt();
   prepare(sequences);
   if (live_ != 0) {
     const DefaultFloatingPoint floating_point;

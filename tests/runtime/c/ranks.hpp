@@ -4,19 +4,19 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "arbiter.h"
+#include "kernels_folder.hpp"
 
 namespace arbiter::test {
 
-/// Quiet, on the CPU device, and with a kernel cache that lives as long as the machine: compiling dominates otherwise.
+/// Quiet, on the CPU device, and with the kernels of all tests.
 inline arbiter_communicator_options cpu_options() {
-  static const std::string cache = (std::filesystem::temp_directory_path() / "arbiter-test-kernels").string();
+  static const std::string cache = kernels_folder().string();
   arbiter_communicator_options options = ARBITER_COMMUNICATOR_OPTIONS_INIT;
   options.device = ARBITER_DEVICE_CPU;
   options.cache_dir = cache.c_str();

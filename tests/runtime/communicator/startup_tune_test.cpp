@@ -49,7 +49,7 @@ class StartupTuneTest : public ::testing::Test {
   }
   static std::shared_ptr<KernelCache> make_cache() {
     CacheOptions cache;
-    cache.directory = test::kernel_cache_directory();
+    cache.directory = test::kernels_folder();
     return std::make_shared<KernelCache>(cache);
   }
 

@@ -85,7 +85,7 @@ class StoredKernels : public ::testing::Test {
 
   std::vector<StoredKernel> compiled() {
     CacheOptions options;
-    options.directory = test::kernel_cache_directory();
+    options.directory = test::kernels_folder();
     KernelCache cache(options);
     const DecisionKernels made = compile_decision_kernels(sets, cache);
     EXPECT_TRUE(made.skipped.empty());
@@ -246,7 +246,7 @@ TEST_F(StoredKernels, DecisionsOfAnotherSourceAreSkippedAndNamed) {
   sets[0].decisions[0].candidate.source_hash[0] = sets[0].decisions[0].candidate.source_hash[0] == '0' ? '1' : '0';
   sets[0].decisions[1].candidate.name = "mnnvl/threeshot:threads=256";
   CacheOptions options;
-  options.directory = test::kernel_cache_directory();
+  options.directory = test::kernels_folder();
   KernelCache cache(options);
   const DecisionKernels made = compile_decision_kernels(sets, cache);
   EXPECT_TRUE(made.kernels.empty());
@@ -267,7 +267,7 @@ TEST_F(StoredKernels, OfADecisionThatWasTimedWithFewerRegistersAreSkippedAndName
   const CandidateSpec spec = CandidateSpec::parse(Catalogue::builtin(), decision.candidate.name, family, ranks);
   decision.candidate.source_hash = candidate_source_hash(Catalogue::builtin(), Dialect::cuda, spec);
   CacheOptions options;
-  options.directory = test::kernel_cache_directory();
+  options.directory = test::kernels_folder();
   KernelCache cache(options);
   decision.use = {255, 1 << 20};
   const DecisionKernels made = compile_decision_kernels(sets, cache);

@@ -104,7 +104,7 @@ TEST(Multicast, AnAddressStandsForAPlaceOnEveryRank) {
     const MulticastRange other({second.data()}, 4096);  // a range that came later is found too
     EXPECT_EQ(lookup.members(other.address(), members), 1U);
   }
-  lookup.forget();
+  lookup.doubt();
   EXPECT_EQ(lookup.members(outside, members), 0U);
 }
 
