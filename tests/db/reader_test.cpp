@@ -168,6 +168,7 @@ TEST_F(ReaderTest, AWalThatNeverGotAnyContent) {
     }
     const auto start = std::chrono::steady_clock::now();
     expect_readable_untouched(path);
+    // Milliseconds, or SQLite's 10 s of trying again: a clock that it does not let be given, far from both.
     EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5)) << "SQLite kept trying";
     EXPECT_EQ(WorkDatabase::open(path).decisions(), expected) << "a writer is not stopped by it";
   }

@@ -18,6 +18,7 @@ set_tests_properties(tools/end_to_end tools/gpu_workers PROPERTIES TIMEOUT 300)
 foreach(subject text table terminal_plot worker_processes nccl_tuner_plugin compile_coverage resource_record tune_isolation tune_plan)
   arbiter_add_test(tools/${subject} LINKS arbiter_cli)
 endforeach()
+target_include_directories(tools_tune_isolation_test PRIVATE ${CMAKE_SOURCE_DIR}/runtime/src ${CMAKE_SOURCE_DIR}/templates)
 
 # The drop-in library, in front of the stand-in for NCCL.
 arbiter_add_test(tools/nccl_drop_in LINKS arbiter_tools_testing arbiter_runtime)
@@ -41,9 +42,6 @@ target_compile_definitions(tools_doc_blocks_test PRIVATE ARBITER_SOURCE_ROOT="${
 target_compile_definitions(tools_first_steps_test PRIVATE ARBITER_SOURCE_ROOT="${CMAKE_SOURCE_DIR}")
 set_tests_properties(tools/first_steps PROPERTIES TIMEOUT 300)
 arbiter_add_test(tools/catalogue LINKS arbiter_tools_testing arbiter_generator)
-
-# A worker that makes no progress for a few real seconds is restarted: nothing else may keep it from the processors.
-set_tests_properties(tools/tune_isolation PROPERTIES RUN_SERIAL TRUE)
 
 # Every algorithm, parameter combination and part compiles for every target or family, and spills only where the record
 # says so (docs/cli.md says how to renew it). It compiles with a process for each processor.

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -12,6 +14,7 @@
 #include "arbiter/error.hpp"
 #include "arbiter/tuner/tune.hpp"
 #include "ranks/session.hpp"
+#include "runtime/kernel_clock.hpp"
 #include "tuner/misbehaving.hpp"
 #include "tuner/ranks.hpp"
 
@@ -21,9 +24,32 @@ namespace {
 using testing::Misbehaving;
 using testing::TemporaryFolder;
 
+/// The clocks of a worker's ranks. They stand until one is at fault, so that nothing else takes too long.
+struct Clocks {
+  test::KernelClock kernels;
+  std::atomic<bool> stuck{false};  ///< the tuner's clock says that nothing has ended for long
+  std::atomic<int> ended{0};       ///< calls of rank 0
+  int left_out = 0;                ///< calls of rank 1
+};
+
+/// Rank 1 does not come until the deadline of rank 0 has passed.
+void never_come(Clocks& clocks, Group& group, RunnableCandidate& real, const CallTensors& tensors,
+                std::int64_t elements, StreamHandle stream) {
+  if (group.rank() == 0) {
+    const std::shared_ptr<void> at_the_end(nullptr, [&](void*) { ++clocks.ended; });
+    real.enqueue(tensors, elements, stream);
+    return;
+  }
+  ++clocks.left_out;
+  clocks.kernels.go_on();
+  while (clocks.ended < clocks.left_out) std::this_thread::yield();
+  clocks.kernels.stand();
+}
+
 /// What two-shot does on rank 1, in place of its work or after it.
-void misbehave(const std::string& fault, Group& group, RunnableCandidate& real, const CallTensors& tensors,
-               std::int64_t elements, StreamHandle stream) {
+void misbehave(const std::string& fault, Clocks& clocks, Group& group, RunnableCandidate& real,
+               const CallTensors& tensors, std::int64_t elements, StreamHandle stream) {
+  if (fault == "never comes") return never_come(clocks, group, real, tensors, elements, stream);
   if (group.rank() != 1 || fault == "none") return real.enqueue(tensors, elements, stream);
   if (fault == "faults") {
     volatile int* nowhere = nullptr;
@@ -32,8 +58,8 @@ void misbehave(const std::string& fault, Group& group, RunnableCandidate& real, 
   if (fault == "is killed") raise(SIGKILL);
   if (fault == "exits") std::_Exit(3);
   if (fault == "loses its device") throw DeviceError("an illegal memory access was encountered");
-  while (fault == "hangs") std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  if (fault == "never comes") return;  // the peer's deadline passes
+  clocks.stuck = fault == "hangs";
+  while (fault == "hangs") std::this_thread::sleep_for(std::chrono::milliseconds(10));  // until it is killed
   real.enqueue(tensors, elements, stream);
   group.device().synchronize(stream);
   if (fault == "is wrong") static_cast<unsigned char*>(tensors.output)[5] ^= 16;
@@ -63,10 +89,11 @@ SessionResult session(const std::vector<std::string>& arguments, bool worker) {
   session.arguments = arguments;
   session.most_restarts = 2;
   session.cancellable = true;
+  Clocks clocks;
   return run_session(session, [&](RankContext& context) {
+    clocks.kernels.drive(*context.device, context.bootstrap->rank());
     GroupOptions group_options;
-    group_options.variables =
-        testing::test_variables(std::chrono::milliseconds(arguments[0] == "never comes" ? 500 : 20'000));
+    group_options.variables = testing::test_variables(std::chrono::seconds(20));
     group_options.nccl = false;
     const auto group = make_group(context.bootstrap, context.device, group_options);
     TuneOptions options;
@@ -77,7 +104,8 @@ SessionResult session(const std::vector<std::string>& arguments, bool worker) {
     options.effort.give_up = 0;  // the machine may be busy, and then any call can be slow
     options.restarted = options.resume = context.restarts > 0;
     options.resume_since = context.started;
-    options.stuck_after = std::chrono::seconds(arguments[0] == "hangs" ? 4 : 60);
+    options.stuck_after = std::chrono::minutes(1);
+    options.now = [&] { return std::chrono::steady_clock::time_point(std::chrono::minutes(clocks.stuck ? 2 : 0)); };
     options.on_stuck = context.give_up;
     options.source.enumerate = two_algorithms;
     options.source.load = [&, load = options.source.load](Group& g, const CandidateSpec& spec,
@@ -85,9 +113,10 @@ SessionResult session(const std::vector<std::string>& arguments, bool worker) {
       LoadResult result = load(g, spec, family);
       if (spec.algorithm() != "twoshot_push" || !result.candidate) return result;
       result.candidate = std::make_unique<Misbehaving>(
-          std::move(result.candidate),
-          [&g, fault = arguments[0]](RunnableCandidate& real, const CallTensors& tensors, std::int64_t elements,
-                                     StreamHandle stream) { misbehave(fault, g, real, tensors, elements, stream); });
+          std::move(result.candidate), [&, &its_group = g](RunnableCandidate& real, const CallTensors& tensors,
+                                                           std::int64_t elements, StreamHandle stream) {
+            misbehave(arguments[0], clocks, its_group, real, tensors, elements, stream);
+          });
       return result;
     };
     const TuneResult tuned = tune(*group, options);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -122,26 +123,27 @@ TEST(InProcessBootstrap, DifferentCallsAreADisagreement) {
 }
 
 TEST(InProcessBootstrap, ALateRankPoisonsEverybodyByTheDeadline) {
-  Bootstraps ranks = make_in_process_bootstraps(4, 50ms);
-  const auto start = std::chrono::steady_clock::now();
-  const auto errors = on_all_ranks(ranks, [](std::unique_ptr<Bootstrap>& b) {
-    if (b->rank() == 1 || b->rank() == 3) std::this_thread::sleep_for(150ms);
+  // Real time: what the other one may need to arrive, on a busy machine.
+  Bootstraps ranks = make_in_process_bootstraps(4, 700ms);
+  std::atomic<int> told = 0;
+  const auto errors = on_all_ranks(ranks, [&](std::unique_ptr<Bootstrap>& b) {
+    const bool late = b->rank() == 1 || b->rank() == 3;
+    while (late && told < 2) std::this_thread::sleep_for(1ms);
+    const std::shared_ptr<void> at_the_end(nullptr, [&](void*) { ++told; });
     b->barrier();
   });
   for (const std::string& error : errors) {
     expect_contains(error, "Poisoned");
-    expect_contains(error, "waited 50 ms in barrier for rank 1, 3");
+    expect_contains(error, "waited 700 ms in barrier for rank 1, 3");
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, 5s);
 }
 
 TEST(InProcessBootstrap, ADestroyedPeerWakesTheOthersAtOnce) {
-  Bootstraps ranks = make_in_process_bootstraps(3, 60s);
-  const auto start = std::chrono::steady_clock::now();
+  Bootstraps ranks = make_in_process_bootstraps(3, 1h);  // not what wakes them
   const auto errors = on_all_ranks(ranks, [](std::unique_ptr<Bootstrap>& b) {
     b->barrier();
     if (b->rank() == 1) {
-      std::this_thread::sleep_for(20ms);
+      std::this_thread::sleep_for(20ms);  // so that they wait, mostly; it is right either way
       b.reset();
       return;
     }
@@ -154,7 +156,6 @@ TEST(InProcessBootstrap, ADestroyedPeerWakesTheOthersAtOnce) {
     expect_contains(errors[r], "Poisoned");
     expect_contains(errors[r], "the bootstrap of rank 1 was destroyed");
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, 20s);
   EXPECT_THROW(ranks[0]->barrier(), Poisoned) << "and stays poisoned";
 }
 

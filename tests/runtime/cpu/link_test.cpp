@@ -348,9 +348,7 @@ TEST_F(CpuLinkTest, StoresOfAKernelComeBeforeThoseOfTheNextOne) {
 
 TEST_F(CpuLinkTest, DeadlinesAreInVirtualTime) {
   make(R"(template <int rank> void kernel(const Arguments* a) { a->out[0] = wait_for(a, 0, 1) ? 1 : 2; })");
-  const auto start = std::chrono::steady_clock::now();
-  EXPECT_EQ(count(results(3, {1, 4}, 0, 1, 30'000'000'000ULL), 2), 3U) << "nobody sends: 30 virtual seconds pass";
-  EXPECT_LT(std::chrono::steady_clock::now() - start, 10s);
+  EXPECT_EQ(count(results(3, {1, 4}, 0, 1, 3'600'000'000'000ULL), 2), 3U) << "nobody sends: a virtual hour passes";
 }
 
 TEST_F(CpuLinkTest, ADivergentKernelFailsOnEveryRank) {

@@ -357,7 +357,9 @@ TEST(TuneCrash, WhatIsStuckIsReportedByName) {
   const TemporaryFolder folder;
   TuneOptions options = modelled_options(folder / "tune.db");
   options.families = {small_family(1)};
-  options.stuck_after = std::chrono::milliseconds(300);
+  options.stuck_after = std::chrono::minutes(1);
+  std::atomic<bool> stuck{false};
+  options.now = [&] { return std::chrono::steady_clock::time_point(std::chrono::minutes(stuck ? 2 : 0)); };
   std::mutex mutex;
   std::vector<std::string> told;
   std::atomic<bool> go_on{false};
@@ -373,7 +375,8 @@ TEST(TuneCrash, WhatIsStuckIsReportedByName) {
         loaded.candidate = std::make_unique<Misbehaving>(
             std::move(loaded.candidate),
             [&](RunnableCandidate& real, const CallTensors& tensors, std::int64_t elements, StreamHandle stream) {
-              while (g.rank() == 1 && !go_on) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+              if (g.rank() == 1) stuck = true;
+              while (g.rank() == 1 && !go_on) std::this_thread::yield();
               real.enqueue(tensors, elements, stream);
             });
       }

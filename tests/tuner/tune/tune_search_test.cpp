@@ -4,6 +4,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
 
 #include "arbiter/db/contents.hpp"
 #include "arbiter/error.hpp"
@@ -170,23 +174,25 @@ TEST(TuneSearch, TimeThatIsLeftGoesToCloseCalls) {
   TuneOptions options = modelled_options(folder / "tune.db");
   options.families = {small_family(4, Mode::eager)};
   options.effort.tie_samples = 0;
-  // Two algorithms 3% apart, with noise that only many samples overcome.
-  auto calls = std::make_shared<std::array<std::atomic<std::uint64_t>, 2>>();
-  const CostOf cost = [calls](const CandidateSpec& spec, const Problem&) -> std::int64_t {
-    const bool one_shot = spec.algorithm().starts_with("oneshot");
-    const std::uint64_t noise = hash_of(std::to_string((*calls)[one_shot ? 0 : 1]++)) >> 20;
-    return (one_shot ? 10'000 : 10'300) + static_cast<std::int64_t>(noise % 3000);
-  };
+  options.now = [] { return std::chrono::steady_clock::time_point(); };  // the budget is never spent
+  // Two algorithms 3% apart, with noise that only many samples overcome: the n-th call of an algorithm has the same on
+  // every rank, whichever is first.
   const auto run = [&](std::chrono::milliseconds budget, const char* file) {
     options.database = folder / file;
     options.budget = budget;
-    return modelled_tune(options, cost);
+    std::mutex mutex;
+    std::map<std::pair<std::thread::id, bool>, std::uint64_t> calls;
+    return modelled_tune(options, [&](const CandidateSpec& spec, const Problem&) -> std::int64_t {
+      const bool one_shot = spec.algorithm().starts_with("oneshot");
+      const std::lock_guard lock(mutex);
+      const std::uint64_t noise = hash_of(std::to_string(calls[{std::this_thread::get_id(), one_shot}]++)) >> 20;
+      return (one_shot ? 10'000 : 10'300) + static_cast<std::int64_t>(noise % 3000);
+    });
   };
   EXPECT_EQ(run(std::chrono::milliseconds(0), "none.db").measured_again, 0U);
   const TuneResult patient = run(std::chrono::seconds(30), "much.db");
   EXPECT_GT(patient.measured_again, 0U);
-  EXPECT_FALSE(patient.budget_spent);
-  EXPECT_LT(patient.seconds, 20) << "it ends when there is nothing left to find out";
+  EXPECT_FALSE(patient.budget_spent) << "it ends when there is nothing left to find out";
   std::size_t most = 0;
   WorkDatabase database = WorkDatabase::open(options.database);
   for (const Problem& problem : database.problems(database.environments().front())) {

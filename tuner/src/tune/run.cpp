@@ -35,7 +35,7 @@ TuneRun::TuneRun(Group& group, const TuneOptions& options, std::vector<std::uniq
       states_(std::move(states)),
       sink_(sink),
       ledger_(group, options),
-      watchdog_(options.stuck_after, options.on_stuck),
+      watchdog_(options.stuck_after, options.on_stuck, options.now),
       ahead_(threads_of(group, options), options.source.compile
                                              ? CompileAhead::Compile([&group, &options](const Variant& variant) {
                                                  options.source.compile(group, variant);

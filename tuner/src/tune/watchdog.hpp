@@ -12,8 +12,11 @@ namespace arbiter::tuning {
 
 class Watchdog {
  public:
-  /// Does nothing if `limit` is 0 or there is nobody to tell.
-  Watchdog(std::chrono::milliseconds limit, std::function<void(const std::string&)> tell);
+  using Clock = std::chrono::steady_clock;
+
+  /// Does nothing if `limit` is 0 or there is nobody to tell. `now` empty: the usual clock.
+  Watchdog(std::chrono::milliseconds limit, std::function<void(const std::string&)> tell,
+           std::function<Clock::time_point()> now);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -23,13 +26,15 @@ class Watchdog {
 
  private:
   void watch();
+  Clock::time_point now() const { return now_ ? now_() : Clock::now(); }
 
   std::chrono::milliseconds limit_;
   std::function<void(const std::string&)> tell_;
+  std::function<Clock::time_point()> now_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::string doing_ = "getting ready";
-  std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
+  Clock::time_point since_;
   bool ended_ = false;
   std::thread thread_;
 };

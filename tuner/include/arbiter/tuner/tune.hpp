@@ -63,7 +63,8 @@ struct TuneOptions {
   /// 0: none. When it is spent, what was measured decides. It goes to sizes that were not measured first, then to
   /// changes of winner, then to sizes where more samples could change the winner.
   std::chrono::milliseconds budget{0};
-  std::function<std::chrono::steady_clock::time_point()> now;  ///< rank 0's clock of the budget; empty: the usual one
+  /// The clock of the budget, on rank 0, and of `stuck_after`, from its thread. Empty: the usual one.
+  std::function<std::chrono::steady_clock::time_point()> now;
   std::uint64_t seed = 1;  ///< of the order of blocks and the choice of unexplored candidates
   SearchEffort effort;
   MeasureSettings measure;
