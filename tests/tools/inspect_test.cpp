@@ -154,7 +154,13 @@ TEST_F(InspectCommand, ShowPlotsTheCurves) {
   ASSERT_EQ(run_arbiter({"snapshot", "--db", database(), scratch->file("plotted.db")}).exit_code, 0);
   const Outcome snapshot = run_arbiter({"show", "--db", scratch->file("plotted.db"), "--plot"}, plain);
   EXPECT_EQ(snapshot.exit_code, 0) << snapshot.err;
-  EXPECT_NE(snapshot.out.find("a snapshot: only winners"), std::string::npos) << snapshot.out;
+  EXPECT_NE(snapshot.out.find("winners and runner-ups at one size of each interval"), std::string::npos)
+      << snapshot.out;
+  std::vector<DecisionSet> sets = read_decisions(database());
+  for (Decision& decision : sets[0].decisions) decision.measured_tokens = not_recorded;
+  write_snapshot(scratch->file("old.db"), sets);
+  const Outcome old = run_arbiter({"show", "--db", scratch->file("old.db"), "--plot"}, plain);
+  EXPECT_NE(old.out.find("winners and runner-ups where intervals end"), std::string::npos) << old.out;
 }
 
 TEST_F(InspectCommand, ASnapshotHasNoMeasurements) {

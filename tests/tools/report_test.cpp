@@ -450,12 +450,14 @@ TEST_F(Report, OfASnapshotDrawsWhatItHolds) {
   ASSERT_EQ(run_arbiter({"snapshot", "--db", database(), scratch->file("snapshot.db")}).exit_code, 0);
   const Outcome outcome = run_arbiter({"report", "--db", scratch->file("snapshot.db"), "--output", "-"});
   const Seen seen = look(outcome.out, R"({curves: document.querySelectorAll('#curves .curve').length,
-    explain: document.getElementById('curves-explain').textContent, areas: document.querySelectorAll('#maps rect.area').length,
+    explain: document.getElementById('curves-explain').textContent,
+    bandwidth: [...document.querySelectorAll('option')].some((option) => option.value === 'bandwidth'), areas: document.querySelectorAll('#maps rect.area').length,
     runs: document.querySelector('#environment h3').textContent})");
   expect_quiet(seen);
   EXPECT_GT(*member(seen.result, "curves")->getAsInteger(), 0);
   EXPECT_GT(*member(seen.result, "areas")->getAsInteger(), 0);
   EXPECT_NE(member(seen.result, "explain")->getAsString()->find("snapshot"), llvm::StringRef::npos);
+  EXPECT_EQ(member(seen.result, "bandwidth")->getAsBoolean(), true) << "it knows the sizes that were timed";
   EXPECT_TRUE(member(seen.result, "runs")->getAsString()->starts_with("No runs"));
 }
 

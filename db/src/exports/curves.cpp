@@ -51,9 +51,8 @@ std::vector<ProblemTimes> from_decisions(const Contents& contents, const std::st
   if (found == contents.decisions.end()) return result;
   for (const Decision& decision : found->second) {
     ProblemTimes times;
-    // Of decisions from before the size was recorded, the last one that they are for.
-    const std::int64_t tokens = is_recorded(decision.measured_tokens) ? decision.measured_tokens : decision.tokens_max;
-    times.problem = {decision.pattern, decision.dtype, decision.hidden, tokens, decision.world, decision.mode, false};
+    times.problem = {decision.pattern, decision.dtype, decision.hidden, timed_tokens(decision), decision.world,
+                     decision.mode,    false};
     if (!is_lossy(decision.candidate)) times.times.push_back({decision.candidate, decision.median_us});
     if (decision.runner_up) times.times.push_back({*decision.runner_up, decision.runner_up_median_us});
     result.push_back(std::move(times));

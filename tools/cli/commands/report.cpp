@@ -33,7 +33,7 @@ Options report_options() {
       .words("[FILE] [OTHER]",
              "FILE: the same as --db FILE, or what arbiter bench --json printed. OTHER: another one, beside it.", 2)
       .files();
-  declare_database(options, "work database to read; of a snapshot only the ends of intervals can be drawn");
+  declare_database(options, "work database to read; of a snapshot only one size of each interval can be drawn");
   options.output("write here (default: report.html); - is standard output");
   declare_environment_filter(options);
   options.flag("json", "report what was written, for programs; see docs/cli.md");

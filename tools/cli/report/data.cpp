@@ -271,6 +271,7 @@ std::string report_data(const std::vector<ReportPart>& parts) {
           write_text(json, "file", part.file);
           write_text(json, "title", part.environment.gpu_name + " (" + part.environment.device + ")");
           json.attribute("snapshot", part.curves.snapshot);
+          json.attribute("sizes_known", part.curves.sizes_known);
           write_facts(json, part.environment);
           if (part.contents != nullptr) {
             write_runs(json, *part.contents, part.environment.key());

@@ -1,5 +1,7 @@
 #include "report/family_curves.hpp"
 
+#include "arbiter/db/fields.hpp"
+
 namespace arbiter::cli {
 namespace {
 
@@ -30,7 +32,7 @@ FamilySize measured_size(const Contents& contents, const std::string& key, const
 }
 
 FamilySize decided_size(const Decision& d) {
-  FamilySize size{{d.pattern, d.dtype, d.hidden, d.tokens_max, d.world, d.mode, false}, 0, 0, &d.candidate, {}};
+  FamilySize size{{d.pattern, d.dtype, d.hidden, timed_tokens(d), d.world, d.mode, false}, 0, 0, &d.candidate, {}};
   size.families[family_name(d.candidate)] = {&d.candidate, d.median_us, d.median_us, d.median_us};
   if (d.runner_up) {
     const double us = d.runner_up_median_us;
@@ -49,7 +51,11 @@ FamilyCurves family_curves(const Contents& contents, const std::string& environm
   const auto decisions = contents.decisions.find(environment);
   curves.snapshot = curves.sizes.empty() && decisions != contents.decisions.end();
   if (curves.snapshot) {
-    for (const Decision& decision : decisions->second) curves.sizes.push_back(decided_size(decision));
+    for (const Decision& decision : decisions->second) {
+      curves.sizes.push_back(decided_size(decision));
+      const bool alone = decision.tokens_min == decision.tokens_max;
+      curves.sizes_known = curves.sizes_known && (alone || is_recorded(decision.measured_tokens));
+    }
   }
   return curves;
 }

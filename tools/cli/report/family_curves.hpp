@@ -25,7 +25,8 @@ struct FamilySize {
 };
 
 struct FamilyCurves {
-  bool snapshot = false;          ///< no trials: only winners and runner-ups where intervals end are known
+  bool snapshot = false;          ///< no trials: only winners and runner-ups are known, at one size of an interval
+  bool sizes_known = true;        ///< false of a snapshot that does not say which: then where intervals end
   std::vector<FamilySize> sizes;  ///< ordered by mode, world, dtype, pattern, hidden, tokens; never in place
 };
 

@@ -115,9 +115,9 @@
     select("dtype", "dtype", state.dtypes);
     select("mode", "mode", state.modes);
     select("hidden", "hidden size of the curves", state.hiddens);
-    // The size that a time of a snapshot was taken at is not known, so its bandwidth is neither.
+    // Where the size that a time was taken at is not known, its bandwidth is neither.
     var shown = Object.keys(views).filter(function (view) {
-      return view !== "bandwidth" || !environments().some(function (here) { return here.snapshot; });
+      return view !== "bandwidth" || !environments().some(function (here) { return !here.sizes_known; });
     });
     if (shown.indexOf(state.view) < 0) state.view = "latency";
     select("view", "curves of", shown, function (view) { return views[view].title; });
@@ -230,8 +230,11 @@
   function drawCurves() {
     var section = d3.select("#curves"), facets = section.select(".facets"), view = views[state.view];
     facets.html("");
-    section.select("#curves-explain").text(view.explain + (environments().some(function (here) { return here.snapshot; }) ?
-        " A snapshot holds only winners and runner-ups, drawn where their intervals end: they were timed at that size or a smaller one." : ""));
+    var snapshots = environments().filter(function (here) { return here.snapshot; });
+    section.select("#curves-explain").text(view.explain + (snapshots.length === 0 ? "" :
+      snapshots.every(function (here) { return here.sizes_known; }) ?
+        " A snapshot holds only winners and runner-ups, each at one size." :
+        " A snapshot holds only winners and runner-ups, drawn where their intervals end: they were timed at that size or a smaller one."));
     section.select(".selection").text(describe() + ", hidden size " + state.hidden + ": " + view.title);
     function chosen(problem) { return inFamily(problem) && problem.hidden === state.hidden; }
     var problems = d3.merge(environments().map(function (here) { return here.problems.filter(chosen); }));

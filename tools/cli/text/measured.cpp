@@ -44,7 +44,7 @@ DecisionMeasurements Measurements::of(const Decision& decision) const {
   const bool alone = decision.tokens_min == decision.tokens_max;
   if (found.tokens == 0 && (is_recorded(decision.measured_tokens) || alone)) {
     Decision at = decision;
-    at.tokens_max = is_recorded(decision.measured_tokens) ? decision.measured_tokens : decision.tokens_max;
+    at.tokens_max = timed_tokens(decision);
     found.tokens = at.tokens_max;
     found.bytes = at.bytes_max();
   }

@@ -68,7 +68,10 @@ void print_plots(const Contents& contents, const std::vector<DecisionSet>& sets)
   for (const DecisionSet& set : sets) {
     const FamilyCurves curves = family_curves(contents, set.environment.key(), false);
     print("%s%s\nenvironment %s\n", separator, describe(set.environment).c_str(), short_key(set.environment).c_str());
-    if (curves.snapshot) print("a snapshot: only winners and runner-ups where intervals end are known\n");
+    if (curves.snapshot) {
+      print("a snapshot: only winners and runner-ups %s are known\n",
+            curves.sizes_known ? "at one size of each interval" : "where intervals end");
+    }
     separator = "\n";
     for (auto at = set.decisions.begin(); at != set.decisions.end();) {
       const auto end = std::find_if(at, set.decisions.end(), [&](const Decision& d) { return !same_family(*at, d); });

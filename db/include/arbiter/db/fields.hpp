@@ -92,6 +92,12 @@ bool is_recorded(Integer field) noexcept {
   return field != not_recorded;
 }
 
+/// Where a decision's times stand on an axis: the size they were taken at, or, if that was not recorded, the largest that
+/// it can have been.
+inline std::int64_t timed_tokens(const Decision& decision) noexcept {
+  return is_recorded(decision.measured_tokens) ? decision.measured_tokens : decision.tokens_max;
+}
+
 /// All but the identifier, which is the row's key.
 template <record_of<Run> Record, typename Visit>
 void for_each_field(Record& run, Visit&& visit) {
