@@ -73,6 +73,32 @@ TEST(Disagreement, DifferentDecisions) {
   });
 }
 
+/// What kernels are held against, and who serves in a winner's place, decide too.
+TEST(Disagreement, DecisionsThatDifferInWhatTheirKernelsUsed) {
+  for (void (*change)(Decision&) : {+[](Decision& decision) {
+                                      decision.use = {72, 0};
+                                    },
+                                    +[](Decision& decision) {
+                                      decision.runner_up_use = {64, 8};
+                                    },
+                                    +[](Decision& decision) { decision.runner_up->name += ",vectors=2"; }}) {
+    expect_on_every_rank<Disagreement>(2, "decisions given by the caller", [&](RankContext& context) {
+      Decision decision;
+      decision.pattern = "allreduce";
+      decision.hidden = 64;
+      decision.world = 2;
+      decision.tokens_min = 1;
+      decision.tokens_max = 8;
+      decision.use = {64, 0};
+      decision.runner_up.emplace().name = "trtllm/oneshot_push:threads=256";
+      if (context.rank == 1) (*change)(decision);
+      CommunicatorOptions options = quiet_options();
+      options.decisions = share_decisions({{Environment{}, {decision}}});
+      Communicator communicator(context.bootstrap, context.device, options);
+    });
+  }
+}
+
 TEST(Disagreement, DifferentCatalogues) {
   expect_on_every_rank<Disagreement>(2, "catalogue", [](RankContext& context) {
     GroupOptions options = test::quiet_group_options();
