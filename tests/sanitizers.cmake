@@ -11,19 +11,23 @@ function(arbiter_sanitized label)
   endforeach()
 endfunction()
 
-# AddressSanitizer and UndefinedBehaviorSanitizer: what reads files and text, and the CPU device.
+# AddressSanitizer and UndefinedBehaviorSanitizer: what reads files and text, the CPU device, and the
+# faults that a group can meet.
 arbiter_sanitized(address
   generator/cache generator/cache_security generator/catalogue generator/compile_log generator/expression
   generator/pattern generator/plain_text generator/render generator/render_kernel generator/temporary_folder
   generator/vocabulary
   db/bad_rows db/corruption db/diff db/disk_full db/hostile_files db/json db/jsonl db/merge db/migration db/nccl_choice
   db/reader db/records db/snapshot db/work_database db/writer
-  runtime/cpu/device runtime/cpu/early_launch runtime/cpu/image runtime/cpu/kernels runtime/cpu/memory)
+  runtime/cpu/device runtime/cpu/early_launch runtime/cpu/image runtime/cpu/kernels runtime/cpu/memory
+  runtime/communicator/faults runtime/communicator/nccl_when_needed runtime/cuda/faults)
 
-# ThreadSanitizer: ranks that meet, and the tuner with its threads that compile ahead and watch.
+# ThreadSanitizer: ranks that meet and that fail, and the tuner with its threads that compile ahead and
+# watch.
 arbiter_sanitized(thread
   runtime/bootstrap/bootstrap runtime/bootstrap/id_exchange runtime/bootstrap/job_secret
-  tuner/measure/measure tuner/tune/compile_ahead tuner/tune/tune tuner/tune/tune_search tuner/verify/verify)
+  tuner/measure/measure tuner/tune/compile_ahead tuner/tune/tune tuner/tune/tune_search tuner/verify/verify
+  runtime/communicator/faults runtime/communicator/nccl_when_needed runtime/cuda/faults)
 
 # For all tests, so that the preset `tsan` has it too; without ThreadSanitizer nobody reads it.
 arbiter_environment_of_all_tests(TSAN_OPTIONS=suppressions=${CMAKE_CURRENT_SOURCE_DIR}/thread_sanitizer.txt)

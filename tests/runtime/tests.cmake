@@ -1,25 +1,9 @@
 # Private headers of the runtime, for tests of its inner parts.
 set(arbiter_runtime_internals ${CMAKE_SOURCE_DIR}/runtime/src ${CMAKE_SOURCE_DIR}/templates)
 
-# Where the tests of the CPU device run under sanitizers, it is built alone: a tenth of the runtime.
-if(ARBITER_FUZZ)
-  file(GLOB cpu_device_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/runtime/src/cpu/*.cpp)
-  add_library(arbiter_cpu_device STATIC EXCLUDE_FROM_ALL ${cpu_device_sources}
-    ${CMAKE_SOURCE_DIR}/runtime/src/environment/device.cpp ${CMAKE_SOURCE_DIR}/runtime/src/environment/logging.cpp)
-  target_include_directories(arbiter_cpu_device PUBLIC ${arbiter_runtime_internals} ${CMAKE_SOURCE_DIR}/runtime/include)
-  target_link_libraries(arbiter_cpu_device PUBLIC arbiter_generator arbiter_db arbiter::cudart
-    PRIVATE arbiter::boost_context arbiter::logging arbiter_options)
-  target_compile_definitions(arbiter_cpu_device PRIVATE FMT_HEADER_ONLY
-    $<TARGET_PROPERTY:spdlog::spdlog_header_only,INTERFACE_COMPILE_DEFINITIONS>)
-endif()
-
 # arbiter_add_runtime_test(<folder>/<subject> ...): with the private headers, as arbiter_add_test otherwise.
 function(arbiter_add_runtime_test name)
-  set(library arbiter_runtime)
-  if(ARBITER_FUZZ AND name MATCHES "^cpu/")
-    set(library arbiter_cpu_device)
-  endif()
-  arbiter_add_test(runtime/${name} ${ARGN} LINKS ${library} arbiter::cudart)
+  arbiter_add_test(runtime/${name} ${ARGN} LINKS arbiter_runtime arbiter::cudart)
   string(REPLACE "/" "_" target runtime_${name}_test)
   target_include_directories(${target} PRIVATE ${arbiter_runtime_internals})
   target_compile_definitions(${target} PRIVATE ARBITER_TEMPLATES="${CMAKE_SOURCE_DIR}/templates")

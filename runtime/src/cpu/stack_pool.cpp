@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "arbiter/error.hpp"
+#include "cpu/sanitizer.hpp"
 
 namespace arbiter {
 namespace {
@@ -26,7 +27,10 @@ constexpr std::size_t colour_bytes = 256;
 }  // namespace
 
 FiberStackPool::~FiberStackPool() {
-  for (const Mapping& mapping : mappings_) ::munmap(mapping.address, mapping.bytes);
+  for (const Mapping& mapping : mappings_) {
+    forget_stack_contents(mapping.address, mapping.bytes);  // the address may be somebody else's memory next
+    ::munmap(mapping.address, mapping.bytes);
+  }
 }
 
 void FiberStackPool::grow() {

@@ -18,6 +18,7 @@
 #include "arbiter/runtime/nccl.hpp"
 #include "environment/process_identity.hpp"
 #include "runtime/communicator_fixture.hpp"
+#include "runtime/kernel_clock.hpp"
 #include "runtime/mortal_bootstrap.hpp"
 #include "runtime/ranks.hpp"
 
@@ -176,19 +177,23 @@ TEST_P(DeviceFaults, ARankKilledBetweenCalls) {
   for (const bool called : {false, true}) {
     test::SocketStar second(2);
     const std::vector<int> codes = on_processes(GetParam(), 3, [&](Rank& rank) {
+      test::KernelClock clock;
+      if (!rank.cuda()) clock.drive(*rank.device, rank.rank);
       {
         CommunicatorOptions options = options_without_nccl();
-        // Ranks of GPUs set up their first copies meanwhile.
-        options.variables.timeout = options.variables.first_timeout = rank.cuda() ? 3s : 300ms;
+        // GPUs have a clock of their own. Long enough for ranks to set up their first copies.
+        if (rank.cuda()) options.variables.timeout = options.variables.first_timeout = 3s;
         Communicator communicator(rank.bootstrap, rank.device, options);
         communicator.prepare(family);
         if (called) expect_sum(communicator, rank, 3);
         if (rank.rank == 2) ::kill(::getpid(), SIGKILL);
         Numbers numbers(rank, elements);
         numbers.fill();
+        clock.go_on();
         EXPECT_THROW(call(communicator, rank, numbers), Poisoned);
         EXPECT_THROW(communicator.check(), Poisoned);
       }
+      clock.stand();
       begin_again(second, rank);
     });
     EXPECT_ENDS(codes, 0, 0, 128 + SIGKILL);
