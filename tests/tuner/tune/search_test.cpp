@@ -1,4 +1,5 @@
 #include "tune/search.hpp"
+#include "tune/schedule.hpp"
 
 #include <gtest/gtest.h>
 
@@ -39,6 +40,27 @@ std::vector<CandidateSpec> grid() {
   }
   specs.push_back(nccl());
   return specs;
+}
+
+/// Where two winners tie at both sizes, the border between them may lie anywhere.
+TEST(Search, AChangeOfWinnerIsHalvedWhereItMatters) {
+  const auto measured = [](const char* name, double us) {
+    Measured result;
+    result.candidate.name = name;
+    result.summary = {us, us * 0.999, us * 1.001, 30, false};
+    return result;
+  };
+  const auto found = [&](double b_below, double a_above) {
+    const std::vector<SizeResult> sizes{{16, {measured("a", 2.0), measured("b", b_below)}},
+                                        {64, {measured("a", a_above), measured("b", 4.0)}}};
+    const std::vector<SizeWinner> winners{{16, &sizes[0], {0, "", false}}, {64, &sizes[1], {1, "", false}}};
+    const auto crossover = widest_crossover(winners, 1.1, {});
+    return crossover ? crossover->middle() : 0;
+  };
+  EXPECT_EQ(found(2.5, 5.0), 32);
+  EXPECT_EQ(found(2.02, 5.0), 32) << "b would do below, but not a above";
+  EXPECT_EQ(found(2.5, 4.02), 32);
+  EXPECT_EQ(found(2.02, 4.02), 0);
 }
 
 TEST(Search, FindsByNameAndAddsOnce) {

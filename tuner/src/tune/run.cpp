@@ -126,7 +126,7 @@ void TuneRun::bisect() {
         const std::vector<SizeResult> sizes = results(state);
         const std::optional<Crossover> crossover =
             widest_crossover(winners(state.family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules),
-                             options_.effort.narrow_to, tried);
+                             options_.effort.narrow_to, tried, options_.rules);
         if (!crossover) break;
         const std::int64_t middle = crossover->middle();
         tried.insert(middle);

@@ -47,12 +47,25 @@ std::vector<Step> grid_steps(std::span<const std::unique_ptr<FamilyState>> state
 
 std::int64_t Crossover::middle() const noexcept { return std::max(below + 1, boundary(below, above)); }
 
+namespace {
+
+/// Would the winner of another size do as well here?
+bool ties_at(const SizeWinner& here, const SizeWinner& other, const ChoiceRules& rules) {
+  return std::any_of(here.size->candidates.begin(), here.size->candidates.end(), [&](const Measured& measured) {
+    return measured.candidate.name == other.measured().candidate.name &&
+           !beats(here.measured().summary, measured.summary, rules);
+  });
+}
+
+}  // namespace
+
 std::optional<Crossover> widest_crossover(std::span<const SizeWinner> winners, double ratio,
-                                          const std::set<std::int64_t>& tried) {
+                                          const std::set<std::int64_t>& tried, const ChoiceRules& rules) {
   std::optional<Crossover> widest;
   double most = ratio;
   for (std::size_t i = 0; i + 1 < winners.size(); ++i) {
     if (winners[i].measured().candidate.name == winners[i + 1].measured().candidate.name) continue;
+    if (ties_at(winners[i], winners[i + 1], rules) && ties_at(winners[i + 1], winners[i], rules)) continue;
     const Crossover crossover{winners[i].tokens, winners[i + 1].tokens};
     if (crossover.above - crossover.below < 2 || tried.count(crossover.middle()) != 0) continue;
     const double gap = static_cast<double>(crossover.above) / static_cast<double>(crossover.below);

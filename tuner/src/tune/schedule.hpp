@@ -33,8 +33,9 @@ struct Crossover {
 };
 
 /// The widest change of winner that is worth halving: with a size in between, and `above` more than `ratio` times
-/// `below`. Sizes whose middle is in `tried` are left out: they could not be measured.
+/// `below`; and not one between two candidates that tie at both sizes, because it does not matter where that is. Sizes
+/// whose middle is in `tried` are left out: they could not be measured.
 std::optional<Crossover> widest_crossover(std::span<const SizeWinner>, double ratio,
-                                          const std::set<std::int64_t>& tried);
+                                          const std::set<std::int64_t>& tried, const ChoiceRules& = {});
 
 }  // namespace arbiter::tuning
