@@ -122,7 +122,7 @@ void print_tune_runs(const TuneRuns& runs, const std::string& database) {
   table.print();
   const int columns = TerminalStyle::of_stdout().columns;
   for (const std::string& note : notes) print("%s", wrapped("note: " + note, columns, 2).c_str());
-  print("\ndecisions made: %lld, stored in %s; see them with: arbiter show --db %s\n",
+  print("\ndecisions made: %lld, stored in %s\nsee them with: arbiter show %s\n",
         static_cast<long long>(runs.decisions), database.c_str(), database.c_str());
 }
 
