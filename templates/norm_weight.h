@@ -17,18 +17,15 @@ struct Weight {
     }
   }
 
-  // Calls use(weights of the k-th vector). There is one copy of it for each type: values that may be either would need
-  // registers of their own.
+  // Calls use(weights of the k-th vector). Its code is there once: what lies elsewhere is fetched behind the wait.
   template <class Use>
   ARBITER_DEVICE void apply(const Arguments& arguments, unsigned k, const Use& use) const {
-    if (wide_vectors == 1 || arguments.gamma_fp32 == 0) {
-      use(unpack(gamma[k]));
-      return;
-    }
-    const Vector part[2] = {gamma[k], load_cached(place(arguments, k, 1, wide_vectors))};
-    Values w;
+    Values w = unpack(gamma[k]);
+    if (__builtin_expect(wide_vectors != 1 && arguments.gamma_fp32 != 0, 0)) {
+      const Vector part[2] = {gamma[k], load_cached(place(arguments, k, 1, wide_vectors))};
 #pragma unroll
-    for (unsigned e = 0; e < elements; ++e) w.at[e] = bits_to_float(part[e / 4].word[e % 4]);
+      for (unsigned e = 0; e < elements; ++e) w.at[e] = bits_to_float(part[e / 4].word[e % 4]);
+    }
     use(w);
   }
 };

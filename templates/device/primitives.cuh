@@ -189,7 +189,8 @@ ARBITER_DEVICE void grid_dependency_trigger() {
 
 // --- threads of a block and of a cluster ------------------------------------------------------------------------
 ARBITER_DEVICE void block_barrier() { __syncthreads(); }
-ARBITER_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+// Orders nothing but what gather_init() fenced: a release would wait for every store of the thread, on all GPUs.
+ARBITER_DEVICE void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory"); }
 ARBITER_DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 ARBITER_DEVICE float shuffle_xor(float v, unsigned mask) {
   return __shfl_xor_sync(0xffffffffu, v, static_cast<int>(mask));
