@@ -10,6 +10,13 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
+/// The oracle only writes this format.
+float from_e2m1(std::uint8_t code) noexcept {
+  constexpr float magnitudes[] = {0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F};
+  const float magnitude = magnitudes[code & 7];
+  return (code & 8) != 0 ? -magnitude : magnitude;
+}
+
 /// The positive values of a format, by code.
 std::vector<float> values_of(float (*from)(std::uint8_t), int codes) {
   std::vector<float> values;
@@ -17,7 +24,7 @@ std::vector<float> values_of(float (*from)(std::uint8_t), int codes) {
   return values;
 }
 
-TEST(QuantisedFormats, TheValuesOfE4m3AndE2m1AreThoseOfTheStandard) {
+TEST(QuantisedFormats, TheValuesOfE4m3AreThoseOfTheStandard) {
   EXPECT_EQ(from_e4m3(0x00), 0.0F);
   EXPECT_EQ(from_e4m3(0x01), 0x1p-9F);
   EXPECT_EQ(from_e4m3(0x07), 7 * 0x1p-9F);
@@ -26,8 +33,6 @@ TEST(QuantisedFormats, TheValuesOfE4m3AndE2m1AreThoseOfTheStandard) {
   EXPECT_EQ(from_e4m3(0x7e), 448.0F);
   EXPECT_EQ(from_e4m3(0xfe), -448.0F);
   EXPECT_TRUE(std::isnan(from_e4m3(0x7f)) && std::isnan(from_e4m3(0xff)));
-  EXPECT_EQ(values_of(from_e2m1, 8), (std::vector<float>{0, 0.5, 1, 1.5, 2, 3, 4, 6}));
-  EXPECT_EQ(from_e2m1(0xf), -6.0F);
 }
 
 /// Rounding is monotonic, so its whole graph is known from the points where it steps: right below, at, and right above

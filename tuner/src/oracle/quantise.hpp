@@ -32,7 +32,6 @@ struct Quantisation {
     if (kind == Kind::fp8_static) return 0;
     return kind == Kind::fp8_token || kind == Kind::fp8_group_fp32 ? 4 : 1;
   }
-  bool reads_scale() const noexcept { return kind == Kind::fp8_static || kind == Kind::nvfp4; }
   bool operator==(const Quantisation&) const = default;
 };
 

@@ -51,12 +51,6 @@ inline std::uint8_t to_e2m1(float value) noexcept {
   return static_cast<std::uint8_t>((std::signbit(value) ? 8 : 0) | code);
 }
 
-inline float from_e2m1(std::uint8_t code) noexcept {
-  constexpr float magnitudes[] = {0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F};
-  const float magnitude = magnitudes[code & 7];
-  return (code & 8) != 0 ? -magnitude : magnitude;
-}
-
 /// The power of two that is not below `value` (not negative), as its biased exponent; 255 for infinity and NaN.
 inline std::uint8_t to_ue8m0(float value) noexcept {
   if (!std::isfinite(value)) return ue8m0_nan;
