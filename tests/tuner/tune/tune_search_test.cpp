@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -271,6 +272,34 @@ TEST(TuneSearch, ASecondTuneDecidesTheSame) {
     }
   }
   EXPECT_LE(50 * differ, points) << differ << " of " << points << " differ by more than 2%";
+}
+
+/// Ties fall to a fixed order, so whoever ties must be there, also if another algorithm has the fastest few.
+TEST(TuneSearch, EveryAlgorithmThatTiesIsAFinalist) {
+  const TemporaryFolder folder;
+  for (const double slower : {1.02, 1.05}) {
+    const CostOf cost = [&](const CandidateSpec& spec, const Problem&) {
+      const std::string algorithm = spec.algorithm();
+      const double factor = algorithm == "oneshot_push"   ? 1 + 0.0005 * static_cast<double>(hash_of(spec.name()) % 10)
+                            : algorithm == "twoshot_push" ? slower
+                                                          : 2.0;
+      return static_cast<std::int64_t>(10'000 * factor);
+    };
+    TuneOptions options = modelled_options(folder / (std::to_string(slower) + ".db"));
+    options.families = {small_family(8)};
+    options.tokens = {8};
+    options.effort.anchor_candidates = 60;
+    options.effort.finalists = 1;
+    modelled_tune(options, cost);
+    std::set<std::string> finalists;
+    const Contents contents = read_contents(options.database);
+    for (const auto& [key, trial] : contents.trials) {
+      if (trial.status == TrialStatus::done) finalists.insert(contents.candidates.at(trial.candidate).algorithm);
+    }
+    std::set<std::string> expected{"oneshot_push"};
+    if (slower < 1.03) expected.insert("twoshot_push");
+    EXPECT_EQ(finalists, expected);
+  }
 }
 
 TEST(TuneSearch, SizesThatDoNotFitTheMemoryOfARankAreLeftOut) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "arbiter/error.hpp"
 #include "oracle/seed.hpp"
@@ -95,6 +96,14 @@ std::vector<std::size_t> ProblemTuner::finalists(std::vector<Trial>& also_measur
   // Whoever wins with 8-bit values on the links needs somebody beside it who serves without.
   if (std::any_of(chosen.begin(), chosen.end(), [&](std::size_t index) { return !is_exact(index); })) {
     for (const std::size_t index : best_screened(wanted, true)) add(index);
+  }
+  // An algorithm that ties with the best belongs to the tie, although another has more variants among the fastest few.
+  const ChoiceRules& rules = context_.options.rules;
+  std::set<std::size_t> algorithms;
+  for (const std::size_t index : chosen) algorithms.insert(state_.space.group(index));
+  for (const std::size_t index : best_screened(screened_.size())) {
+    if (screened_.at(index) * (1 - rules.gain - rules.precision) > screened_.at(chosen.front())) break;
+    if (algorithms.insert(state_.space.group(index)).second) add(index);
   }
   std::optional<std::size_t> nccl;
   for (const auto& [index, us] : screened_) {
