@@ -1,0 +1,210 @@
+// What an eager call costs the host beside the launch of its kernel, on the device itself: rounds of calls, and rounds
+// of the very launches that these made, in turns. A round fits the device's queue, so that only the host is measured.
+// Ranks are threads of this process, one for each GPU; the slowest counts.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <barrier>
+#include <boost/program_options.hpp>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "arbiter/communicator.hpp"
+#include "arbiter/db/database.hpp"
+#include "runtime/forwarding_device.hpp"
+
+namespace {
+
+using namespace arbiter;
+using Clock = std::chrono::steady_clock;
+
+/// Remembers the last launch while it is told to, so that it can be made again. The exchange's state is in device
+/// memory, so the same launch on all ranks is a call like any other.
+class Recorder final : public test::ForwardingDevice {
+ public:
+  using ForwardingDevice::ForwardingDevice;
+  void launch(const Kernel& kernel, const Launch& launch, const void* arguments, std::size_t bytes,
+              StreamHandle stream) override {
+    if (recording) {
+      kernel_ = &kernel;
+      launch_ = launch;
+      const auto* begin = static_cast<const unsigned char*>(arguments);
+      arguments_.assign(begin, begin + bytes);
+    }
+    ForwardingDevice::launch(kernel, launch, arguments, bytes, stream);
+  }
+  void again(StreamHandle stream) {
+    ForwardingDevice::launch(*kernel_, launch_, arguments_.data(), arguments_.size(), stream);
+  }
+  bool recording = false;
+
+ private:
+  const Kernel* kernel_ = nullptr;
+  Launch launch_;
+  std::vector<unsigned char> arguments_;
+};
+
+struct Settings {
+  int ranks = 2;
+  std::string device = "cuda";
+  int hidden = 8192;
+  std::int64_t tokens = 16;
+  int rounds = 200;
+  int calls = 100;
+  double most_ns = 0;
+};
+
+/// The medians of what a call and its launch take, of one rank.
+struct Cost {
+  double call_ns = 0, launch_ns = 0;
+};
+
+class Measurement {
+ public:
+  explicit Measurement(const Settings& settings) : settings_(settings), together_(settings.ranks) {}
+
+  /// Of the rank whose call costs most beside its launch.
+  Cost of(const std::string& pattern) {
+    std::vector<Cost> costs(static_cast<std::size_t>(settings_.ranks));
+    std::vector<std::exception_ptr> failures(costs.size());
+    auto bootstraps = make_in_process_bootstraps(settings_.ranks);
+    std::vector<std::thread> ranks;
+    for (std::size_t rank = 0; rank < costs.size(); ++rank) {
+      ranks.emplace_back([&, rank] {
+        try {
+          costs[rank] = measure(pattern, static_cast<int>(rank), std::move(bootstraps[rank]));
+        } catch (...) {
+          failures[rank] = std::current_exception();
+          together_.arrive_and_drop();
+        }
+      });
+    }
+    for (std::thread& rank : ranks) rank.join();
+    for (const std::exception_ptr& failure : failures) {
+      if (failure) std::rethrow_exception(failure);
+    }
+    return *std::max_element(costs.begin(), costs.end(), [](const Cost& a, const Cost& b) {
+      return a.call_ns - a.launch_ns < b.call_ns - b.launch_ns;
+    });
+  }
+
+ private:
+  Cost measure(const std::string& pattern, int rank, std::unique_ptr<Bootstrap> bootstrap) {
+    const auto device =
+        std::make_shared<Recorder>(settings_.device == "cuda" ? make_cuda_device(rank) : make_cpu_device(rank));
+    CommunicatorOptions options;
+    options.decisions = share_decisions();
+    options.nccl = false;
+    Communicator communicator(std::shared_ptr<Bootstrap>(std::move(bootstrap)), device, options);
+    const PreparedFamily family =
+        communicator.prepare(ProblemFamily{pattern, Dtype::bf16, settings_.hidden, settings_.tokens, Mode::eager});
+    const std::size_t bytes =
+        static_cast<std::size_t>(settings_.tokens) * static_cast<std::size_t>(settings_.hidden) * 2;
+    DeviceMemory memory[5];
+    StreamHandle stream = device->create_stream();
+    for (DeviceMemory& one : memory) {
+      one = DeviceMemory(*device, bytes);
+      device->fill_words(one.data(), 0, bytes / 4, stream);
+    }
+    CallTensors tensors;
+    tensors.input = memory[0].data();
+    if (pattern == "allreduce") {
+      tensors.output = memory[1].data();
+    } else {
+      tensors.residual_in = memory[1].data();
+      tensors.residual_out = memory[2].data();
+      tensors.gamma = memory[3].data();
+      tensors.norm_out = memory[4].data();
+    }
+    const auto call = [&] { family.run(tensors, settings_.tokens, stream); };
+    device->recording = true;
+    call();
+    device->recording = false;
+    std::vector<double> calls, launches;
+    for (int round = 0; round < settings_.rounds; ++round) {
+      calls.push_back(round_of(*device, stream, call));
+      launches.push_back(round_of(*device, stream, [&] { device->again(stream); }));
+    }
+    device->synchronize(stream);
+    device->destroy_stream(stream);
+    return {median(calls), median(launches)};
+  }
+
+  /// Nanoseconds of one.
+  double round_of(Device& device, StreamHandle stream, const std::function<void()>& one) {
+    device.synchronize(stream);
+    together_.arrive_and_wait();
+    const auto began = Clock::now();
+    for (int i = 0; i < settings_.calls; ++i) one();
+    return std::chrono::duration<double, std::nano>(Clock::now() - began).count() / settings_.calls;
+  }
+
+  static double median(std::vector<double> values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+  }
+
+  Settings settings_;
+  std::barrier<> together_;
+};
+
+Settings read_settings(int argc, char** argv) {
+  namespace po = boost::program_options;
+  Settings s;
+  po::options_description known("What an eager call costs the host beside the launch of its kernel");
+  auto add = known.add_options();
+  add("help", "this text");
+  add("ranks", po::value(&s.ranks)->default_value(s.ranks), "threads of this process, one for each GPU");
+  add("device", po::value(&s.device)->default_value(s.device), "cuda or cpu (where a launch is the kernel)");
+  add("hidden", po::value(&s.hidden)->default_value(s.hidden), "elements of a row");
+  add("tokens", po::value(&s.tokens)->default_value(s.tokens), "rows");
+  add("rounds", po::value(&s.rounds)->default_value(s.rounds), "of calls, and as many of launches, in turns");
+  add("calls", po::value(&s.calls)->default_value(s.calls), "of a round; the device's queue must hold them");
+  add("most-ns", po::value(&s.most_ns)->default_value(s.most_ns), "fail where it is more; 0: no matter");
+  po::variables_map map;
+  po::store(po::parse_command_line(argc, argv, known), map);
+  po::notify(map);
+  if (map.count("help") != 0) {
+    std::cout << known;
+    std::exit(0);
+  }
+  if (s.ranks < 2 || s.rounds < 1 || s.calls < 1) {
+    throw InvalidArgument("--ranks must be 2 or more, --rounds and --calls 1 or more");
+  }
+  if (s.device != "cuda" && s.device != "cpu") throw InvalidArgument("--device is cuda or cpu");
+  return s;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const Settings settings = read_settings(argc, argv);
+    std::string rows;
+    bool slow = false;
+    for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
+      const Cost cost = Measurement(settings).of(pattern);
+      const double over = cost.call_ns - cost.launch_ns;
+      slow = slow || (settings.most_ns > 0 && over > settings.most_ns);
+      rows +=
+          fmt::format("{}\n  {{\"pattern\": \"{}\", \"call_ns\": {:.1f}, \"launch_ns\": {:.1f}, \"over_ns\": {:.1f}}}",
+                      rows.empty() ? "" : ",", pattern, cost.call_ns, cost.launch_ns, over);
+    }
+    fmt::print(
+        "{{\"schema\": 1, \"device\": \"{}\", \"ranks\": {}, \"hidden\": {}, \"tokens\": {}, \"rows\": [{}\n]}}\n",
+        settings.device, settings.ranks, settings.hidden, settings.tokens, rows);
+    if (slow) fmt::print(stderr, "call_cost: a call costs more than {} ns beside its launch\n", settings.most_ns);
+    return slow ? 1 : 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "call_cost: {}\n", error.what());
+    return 1;
+  }
+}
