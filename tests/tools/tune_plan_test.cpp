@@ -27,6 +27,7 @@ TEST(TunePlan, EstimatesLieWithinAFactorOfTwoOfTunesOnRecord) {
   expect_between(h200.seconds, 82);
   expect_between(static_cast<double>(h200.trials), 1277);
   expect_between(static_cast<double>(h200.kernels), 184);
+  expect_between(plan(2, 8192).seconds, 52);    // 2026-11-27-tune-twice-2xh200.json
   expect_between(plan(2, 2048).seconds, 46.2);  // 2026-11-24-tune-twice-2-ranks-on-1xh100.json
 }
 
