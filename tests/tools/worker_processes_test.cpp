@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
@@ -58,6 +59,8 @@ WorkersReport run(const std::string& what, int world = 3, bool cancellable = fal
   options.restarts = 2;
   options.cancellable = cancellable;
   options.on_interrupt = "told so";
+  // The others end by themselves, or never do.
+  options.grace = what == "echo" ? std::chrono::hours(1) : std::chrono::milliseconds(0);
   return run_workers(arguments, options, signals);
 }
 

@@ -30,8 +30,6 @@ namespace arbiter::cli {
 namespace {
 
 constexpr int exit_device_lost = 75;  // between workers and their parent only
-constexpr auto grace = std::chrono::seconds(3);
-
 constexpr int most_continued = 4;
 constexpr std::size_t needed_room = 64 << 10;
 
@@ -253,7 +251,7 @@ WorkersReport run_workers(Arguments command_line, const WorkersOptions& options,
   for (;;) {
     reap(workers);
     const bool all = std::none_of(workers.begin(), workers.end(), [](const Worker& worker) { return worker.running; });
-    if (all || std::chrono::steady_clock::now() - before > grace) break;
+    if (all || std::chrono::steady_clock::now() - before >= options.grace) break;
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   for (const Worker& worker : workers) ended_alone.push_back(!worker.running);

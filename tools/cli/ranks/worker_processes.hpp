@@ -32,6 +32,7 @@ struct WorkersOptions {
   std::optional<std::chrono::system_clock::time_point> deadline;  ///< when their share of the budget is spent
   bool cancellable = false;                                       ///< the first Ctrl-C asks them to come to an end
   std::string on_interrupt;
+  std::chrono::milliseconds grace = std::chrono::seconds(3);  ///< for the others to end by themselves when one failed
 };
 
 /// Starts the workers, waits for all, and forwards nothing: rank 0 shares this process's terminal. When one fails,
