@@ -177,7 +177,7 @@ TEST_F(HostileFilesTest, AKernelInPtxIsReadAndOneThatIsNoTextIsRefused) {
     kernel.kernel.entry = "arbiter_kernel";
     kernel.kernel.target = target;
     write_snapshot(scratch / "kernels.db", {{example_environment(), example_decisions(1)}}, {kernel});
-    return read_kernels(scratch / "kernels.db");
+    return read_kernels_from_bytes(read_for_broadcast(scratch / "kernels.db"), "kernels.db");
   };
   const std::string ptx = ".version 9.0\n.target compute_121\n";
   ASSERT_EQ(snapshot_with("compute_121", ptx).size(), 1U);

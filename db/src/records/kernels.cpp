@@ -132,16 +132,6 @@ const CompiledKernel* KernelSet::find(const Source& source, const std::string& t
   return found == kernels_.end() ? nullptr : &found->second;
 }
 
-std::vector<StoredKernel> read_kernels(const std::filesystem::path& path) {
-  db::require_sqlite_features();
-  std::vector<StoredKernel> kernels;
-  db::with_reader(path, [&](db::Connection& view, db::FileKind) {
-    std::optional<db::Connection> migrated;
-    kernels = db::load_kernels(db::prepare_view(view, migrated));
-  });
-  return kernels;
-}
-
 std::vector<StoredKernel> read_kernels_from_bytes(const std::string& bytes, const std::string& name_for_messages) {
   db::Connection view = db::connection_to_bytes(bytes, name_for_messages);
   std::optional<db::Connection> migrated;

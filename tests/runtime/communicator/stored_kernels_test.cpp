@@ -208,7 +208,8 @@ TEST_F(StoredKernels, AnImageThatIsShorterThanItsHeadersIsAnError) {
     std::vector<StoredKernel> cut = whole;
     cut.front().kernel.image.resize(bytes);
     write_snapshot(folder / "cut.db", sets, cut);  // with a digest that fits
-    const std::string message = test::message_of<DatabaseError>([&] { read_kernels(folder / "cut.db"); });
+    const std::string message = test::message_of<DatabaseError>(
+        [&] { read_kernels_from_bytes(read_for_broadcast(folder / "cut.db"), "cut.db"); });
     EXPECT_NE(message.find("cannot be loaded"), std::string::npos) << message;
   }
 }
@@ -231,7 +232,7 @@ TEST_F(StoredKernels, TheSameDecisionsAndKernelsGiveTheSameBytes) {
   std::vector<StoredKernel> reversed(kernels.rbegin(), kernels.rend());
   write_snapshot(folder / "b.db", sets, reversed);
   EXPECT_EQ(read_for_broadcast(folder / "a.db"), read_for_broadcast(folder / "b.db"));
-  const std::vector<StoredKernel> read = read_kernels(folder / "a.db");
+  const std::vector<StoredKernel> read = read_kernels_from_bytes(read_for_broadcast(folder / "a.db"), "a.db");
   ASSERT_EQ(read.size(), kernels.size());
   for (std::size_t i = 0; i < read.size(); ++i) {
     EXPECT_EQ(read[i].key, kernels[i].key);

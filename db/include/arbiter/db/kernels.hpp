@@ -35,7 +35,6 @@ class KernelSet {
 
 /// The kernels of a snapshot, ordered by key; empty for other databases. Every one is checked against its digest.
 /// Throws DatabaseError naming the file.
-std::vector<StoredKernel> read_kernels(const std::filesystem::path&);
 std::vector<StoredKernel> read_kernels_from_bytes(const std::string& bytes, const std::string& name_for_messages);
 
 /// What of its kernels a reader says that does not load them.
