@@ -49,8 +49,10 @@ TEST(Shipped, IsWhatTheFilesHoldAndNothingElse) {
   EXPECT_EQ(built_in, decisions);
 }
 
-TEST(Shipped, TheRowsForFourH200sAreThoseThatWereRecorded) {
-  const auto file = parse(root() / "bench" / "results" / "2026-11-27-decisions-4xh200.json");
+class ShippedRows : public testing::TestWithParam<const char*> {};
+
+TEST_P(ShippedRows, AreThoseThatWereRecorded) {
+  const auto file = parse(root() / "bench" / "results" / GetParam());
   const auto& recorded = *file.getAsObject();
   const DecisionSet& set = shipped_for(recorded.getObject("environment")->getString("key")->str());
   const auto& rows = *recorded.getArray("decisions");
@@ -71,6 +73,14 @@ TEST(Shipped, TheRowsForFourH200sAreThoseThatWereRecorded) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Results, ShippedRows,
+                         testing::Values("2026-11-27-decisions-2xh200.json",
+                                         "2026-11-27-decisions-other-hidden-2xh200.json",
+                                         "2026-11-27-decisions-4xh200.json",
+                                         "2026-11-27-decisions-other-hidden-4xh200.json"));
+
+TEST(Shipped, EveryFileIsRecorded) { EXPECT_EQ(shipped_decisions().size(), 4U); }
 
 TEST(Shipped, AppliesToTheSameGpusWithAnotherDriverAndMoreOfThem) {
   Environment here = example_environment();  // 4 H200s, another driver, other NCCL variables
