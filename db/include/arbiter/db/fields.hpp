@@ -92,8 +92,8 @@ bool is_recorded(Integer field) noexcept {
   return field != not_recorded;
 }
 
-/// Where a decision's times stand on an axis: the size they were taken at, or, if that was not recorded, the largest that
-/// it can have been.
+/// Where a decision's times stand on an axis: the size they were taken at, or, if that was not recorded, the largest
+/// that it can have been.
 inline std::int64_t timed_tokens(const Decision& decision) noexcept {
   return is_recorded(decision.measured_tokens) ? decision.measured_tokens : decision.tokens_max;
 }
