@@ -7,6 +7,7 @@
 #include <csignal>
 #include <functional>
 
+#include "child_process.hpp"
 #include "db/fixtures.hpp"
 #include "sqlite/reader.hpp"
 #include "sqlite/sqlite.hpp"
@@ -36,20 +37,8 @@ class ReaderTest : public ::testing::Test {
 
 /// Run `action` in a child as a user without privileges: permissions mean nothing to root.
 int unprivileged(const std::function<int()>& action) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (::geteuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0)) ::_exit(100);
-    int result = 101;
-    try {
-      result = action();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "child: %s\n", error.what());
-    }
-    ::_exit(result);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return exit_status_of(
+      [&] { return ::geteuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0) ? 100 : action(); });
 }
 
 void make_read_only(const fs::path& directory) {

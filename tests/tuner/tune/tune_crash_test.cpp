@@ -14,6 +14,7 @@
 #include <system_error>
 
 #include "arbiter/error.hpp"
+#include "child_process.hpp"
 #include "sqlite/sqlite.hpp"
 #include "tune/wire.hpp"
 #include "tuner/misbehaving.hpp"
@@ -161,28 +162,13 @@ std::function<void(Group&, TuneOptions&)> deadly(const std::string& algorithm) {
   };
 }
 
-int exit_status_of(const std::function<void()>& body) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    try {
-      body();
-      ::_exit(0);
-    } catch (...) {
-      ::_exit(1);
-    }
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 TEST(TuneCrash, KillsOfTheWholeCommandExcludeNobody) {
   const TemporaryFolder folder;
   const TuneResult undisturbed = modelled_tune(modelled_options(folder / "undisturbed.db"), cost());
   TuneOptions options = modelled_options(folder / "tune.db");
   const std::string winner = undisturbed.decisions.back().candidate.algorithm;
   for (int kill = 0; kill < 3; ++kill) {
-    ASSERT_EQ(exit_status_of([&] { modelled_tune(options, cost(), deadly(winner)); }), 9);
+    ASSERT_EQ(test::exit_status_of([&] { return modelled_tune(options, cost(), deadly(winner)), 0; }), 9);
     options.resume = true;
   }
   const TuneResult resumed = modelled_tune(options, cost());
@@ -198,7 +184,7 @@ TEST(TuneCrash, WhatAWorkerDiedOfIsSkippedByLaterRunsToo) {
   TuneOptions options = modelled_options(folder / "tune.db");
   options.families = {small_family(1)};
   options.effort.anchor_candidates = 4;
-  ASSERT_EQ(exit_status_of([&] { modelled_tune(options, cost(), deadly("twoshot_push")); }), 9);
+  ASSERT_EQ(test::exit_status_of([&] { return modelled_tune(options, cost(), deadly("twoshot_push")), 0; }), 9);
   options.resume = options.restarted = true;
   modelled_tune(options, cost());  // the parent's second set of workers
   options.restarted = false;
@@ -304,11 +290,11 @@ TEST(TuneCrash, RestartedWorkersSkipTheCandidateAtOnce) {
   TuneOptions options = modelled_options(folder / "tune.db");
   options.families = {small_family(2)};
   options.effort.anchor_candidates = 4;
-  const auto tune_it = [&] { modelled_tune(options, cost(), deadly("twoshot_push")); };
-  ASSERT_EQ(exit_status_of(tune_it), 9);
+  const auto tune_it = [&] { return modelled_tune(options, cost(), deadly("twoshot_push")), 0; };
+  ASSERT_EQ(test::exit_status_of(tune_it), 9);
   options.resume = options.restarted = true;
   int restarts = 1;
-  while (exit_status_of(tune_it) == 9 && restarts < 20) ++restarts;
+  while (test::exit_status_of(tune_it) == 9 && restarts < 20) ++restarts;
   std::size_t crashed = 0;
   for (const auto& [key, trial] : all_trials(options.database)) crashed += trial.status == TrialStatus::crashed;
   EXPECT_EQ(crashed, static_cast<std::size_t>(restarts)) << "one process each";

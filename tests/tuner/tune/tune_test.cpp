@@ -2,7 +2,6 @@
 #include "arbiter/tuner/tune.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <cstring>
 
 #include "arbiter/error.hpp"
+#include "child_process.hpp"
 #include "tuner/misbehaving.hpp"
 #include "tuner/ranks.hpp"
 
@@ -262,25 +262,18 @@ TEST(Tune, ACandidateThatCannotBeLoadedIsSaidAndLeftOut) {
 
 /// Tunes in a child process that dies in the middle of a candidate; returns its exit status.
 int die_in_the_middle(const TuneOptions& options, const std::string& algorithm) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    try {
-      tune_on_two([&](Group& group) {
-        TuneOptions mine = options;
-        mine.source =
-            with_misbehaving(algorithm, [&group](RunnableCandidate&, const CallTensors&, std::int64_t, StreamHandle) {
-              group.bootstrap().barrier();  // so that no rank is still writing to the database
-              ::_exit(9);
-            });
-        return mine;
-      });
-    } catch (...) {
-    }
-    ::_exit(1);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return test::exit_status_of([&] {
+    tune_on_two([&](Group& group) {
+      TuneOptions mine = options;
+      mine.source =
+          with_misbehaving(algorithm, [&group](RunnableCandidate&, const CallTensors&, std::int64_t, StreamHandle) {
+            group.bootstrap().barrier();  // so that no rank is still writing to the database
+            ::_exit(9);
+          });
+      return mine;
+    });
+    return 1;
+  });
 }
 
 TEST(Tune, ACrashLeavesAPoisonedRowThatRestartedWorkersSkip) {
