@@ -10,15 +10,16 @@
 #include <cstdio>
 #include <exception>
 #include <functional>
-#include <iostream>
 #include <memory>
+#include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "arbiter/communicator.hpp"
 #include "arbiter/db/database.hpp"
+#include "command_line.hpp"
 #include "runtime/forwarding_device.hpp"
+#include "runtime/ranks.hpp"
 
 namespace {
 
@@ -73,22 +74,16 @@ class Measurement {
   /// Of the rank whose call costs most beside its launch.
   Cost of(const std::string& pattern) {
     std::vector<Cost> costs(static_cast<std::size_t>(settings_.ranks));
-    std::vector<std::exception_ptr> failures(costs.size());
-    auto bootstraps = make_in_process_bootstraps(settings_.ranks);
-    std::vector<std::thread> ranks;
-    for (std::size_t rank = 0; rank < costs.size(); ++rank) {
-      ranks.emplace_back([&, rank] {
-        try {
-          costs[rank] = measure(pattern, static_cast<int>(rank), std::move(bootstraps[rank]));
-        } catch (...) {
-          failures[rank] = std::current_exception();
-          together_.arrive_and_drop();
-        }
-      });
-    }
-    for (std::thread& rank : ranks) rank.join();
-    for (const std::exception_ptr& failure : failures) {
-      if (failure) std::rethrow_exception(failure);
+    const std::vector<std::string> failures = test::run_threads(settings_.ranks, [&](Bootstrap& bootstrap) {
+      try {
+        costs[static_cast<std::size_t>(bootstrap.rank())] = measure(pattern, bootstrap);
+      } catch (...) {
+        together_.arrive_and_drop();
+        throw;
+      }
+    });
+    for (const std::string& failure : failures) {
+      if (!failure.empty()) throw std::runtime_error(failure);
     }
     return *std::max_element(costs.begin(), costs.end(), [](const Cost& a, const Cost& b) {
       return a.call_ns - a.launch_ns < b.call_ns - b.launch_ns;
@@ -96,13 +91,14 @@ class Measurement {
   }
 
  private:
-  Cost measure(const std::string& pattern, int rank, std::unique_ptr<Bootstrap> bootstrap) {
+  Cost measure(const std::string& pattern, Bootstrap& bootstrap) {
+    const int rank = bootstrap.rank();
     const auto device =
         std::make_shared<Recorder>(settings_.device == "cuda" ? make_cuda_device(rank) : make_cpu_device(rank));
     CommunicatorOptions options;
     options.decisions = share_decisions();
     options.nccl = false;
-    Communicator communicator(std::shared_ptr<Bootstrap>(std::move(bootstrap)), device, options);
+    Communicator communicator(std::shared_ptr<Bootstrap>(std::shared_ptr<void>(), &bootstrap), device, options);
     const PreparedFamily family =
         communicator.prepare(ProblemFamily{pattern, Dtype::bf16, settings_.hidden, settings_.tokens, Mode::eager});
     const std::size_t bytes =
@@ -169,13 +165,7 @@ Settings read_settings(int argc, char** argv) {
   add("rounds", po::value(&s.rounds)->default_value(s.rounds), "of calls, and as many of launches, in turns");
   add("calls", po::value(&s.calls)->default_value(s.calls), "of a round; the device's queue must hold them");
   add("most-ns", po::value(&s.most_ns)->default_value(s.most_ns), "fail where it is more; 0: no matter");
-  po::variables_map map;
-  po::store(po::parse_command_line(argc, argv, known), map);
-  po::notify(map);
-  if (map.count("help") != 0) {
-    std::cout << known;
-    std::exit(0);
-  }
+  bench::read_command_line(argc, argv, known);
   if (s.ranks < 2 || s.rounds < 1 || s.calls < 1) {
     throw InvalidArgument("--ranks must be 2 or more, --rounds and --calls 1 or more");
   }

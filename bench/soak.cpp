@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "arbiter/communicator.hpp"
+#include "command_line.hpp"
 
 namespace {
 
@@ -553,13 +554,7 @@ Settings read_settings(int argc, char** argv) {
       "memory that may be held more at the end than after the first calls");
   add("max-drift", po::value(&s.max_drift)->default_value(s.max_drift),
       "times that the last tenth of the calls may take of the median tenth; 0: no matter");
-  po::variables_map map;
-  po::store(po::parse_command_line(argc, argv, known), map);
-  po::notify(map);
-  if (map.count("help") != 0) {
-    std::cout << known;
-    std::exit(0);
-  }
+  bench::read_command_line(argc, argv, known);
   if (s.ranks < 2 || s.verify_each < 1 || s.cycles < 0 || s.calls < 0) {
     throw InvalidArgument("--ranks must be 2 or more, --verify-each 1 or more, --cycles and --calls 0 or more");
   }
