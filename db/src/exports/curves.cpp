@@ -1,11 +1,11 @@
 #include "exports/curves.hpp"
 
-#include "arbiter/db/fields.hpp"
-
 #include <algorithm>
 #include <limits>
 #include <map>
 #include <tuple>
+
+#include "arbiter/db/fields.hpp"
 
 namespace arbiter::db {
 namespace {

@@ -60,8 +60,10 @@ std::string fixed(double microseconds) {
 std::string decisions_csv(const std::vector<DecisionSet>& sets) {
   std::string text =
       "environment,gpu_name,mode,world,dtype,pattern,hidden,tokens_min,tokens_max,bytes_min,bytes_max,backend,"
-      "algorithm,candidate,numerics,median_us,runner_up,runner_up_median_us,measured_tokens,registers,spill_bytes,"
-      "runner_up_registers,runner_up_spill_bytes\r\n";
+      "algorithm,candidate,numerics,median_us,runner_up,runner_up_median_us";
+  const Decision any;
+  for_each_later_field(any, [&](const char* name, auto) { text.append(",").append(name); });
+  text += "\r\n";
   for (const DecisionSet& set : sets) {
     const std::string start = set.environment.key() + "," + quoted_csv(set.environment.gpu_name);
     for (const Decision& d : set.decisions) {

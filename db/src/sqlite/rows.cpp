@@ -64,7 +64,12 @@ bool insert_keyed(Connection& connection, const char* table, const Record& recor
   return connection.changes() != 0;
 }
 
-constexpr int later_fields = 5;  // of for_each_later_field
+int later_field_count() {
+  int count = 0;
+  const Decision decision;
+  for_each_later_field(decision, [&](const char*, const auto&) { ++count; });
+  return count;
+}
 
 std::string decision_columns() {
   std::string all =
@@ -178,7 +183,7 @@ void insert_decision(Connection& connection, const std::string& environment_key,
   insert_candidate(connection, decision.candidate);
   if (decision.runner_up) insert_candidate(connection, *decision.runner_up);
   Statement insert(connection, "INSERT INTO decision (" + decision_columns() + ") VALUES (" +
-                                   places<Decision>(6 + later_fields) + ")");
+                                   places<Decision>(6 + later_field_count()) + ")");
   insert.bind(decision_key(environment_key, decision), environment_key);
   int column = bind_fields(insert, 3, decision);
   insert.bind_at(column++, decision.candidate.key());

@@ -79,13 +79,7 @@ void write(OStream& json, const Decision& decision, const MeasurementsOf& measur
     write_text(json, "numerics", to_string(decision.candidate.numerics));
     write_exact_number(json, "median_us", decision.median_us);
     if (measurements) write_measurements(json, decision, measurements(decision));
-    for_each_field(decision.use, [&](const char* name, int value) {
-      if (is_recorded(value)) {
-        json.attribute(name, value);
-      } else {
-        json.attribute(name, nullptr);
-      }
-    });
+    write_known_fields(json, decision.use);
     if (!decision.runner_up) {
       json.attribute("runner_up", nullptr);
       return;

@@ -102,9 +102,7 @@ void write_jsonl(std::ostream& out, const Contents& contents) {
   for (const auto& [key, list] : contents.nccl) nccl_choices += list.size();
   line(out, "header", [&](OStream& json) {
     json.attribute("schema", jsonl_schema_version);
-    const auto count = [&](const char* name, std::size_t value) {
-      json.attribute(name, static_cast<std::int64_t>(value));
-    };
+    const auto count = [&](const char* name, std::size_t value) { write_field(json, name, value); };
     count("environments", contents.environments.size());
     count("runs", contents.runs.size());
     count("problems", contents.problems.size());

@@ -106,8 +106,8 @@ int run_cache(const Options& options) {
     if (options.has("json")) {
       print_json([&](llvm::json::OStream& json) {
         json.attribute("schema", json_schema);
-        json.attribute("removed", static_cast<std::int64_t>(broken));
-        json.attribute("good", static_cast<std::int64_t>(good));
+        write_field(json, "removed", broken);
+        write_field(json, "good", good);
       });
     } else {
       print("%zu entries are good; %zu broken ones were removed\n", good, broken);

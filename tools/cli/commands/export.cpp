@@ -77,15 +77,15 @@ void print_as_json(const std::string& format, const std::string& file, const Eng
     json.attribute("schema", json_schema);
     write_text(json, "format", format);
     write_text(json, "file", file);
-    json.attribute("bytes", static_cast<std::int64_t>(exported.text.size()));
+    write_field(json, "bytes", exported.text.size());
     json.attributeArray("losses", [&] {
       for (const Loss& loss : exported.losses) {
         json.object([&] {
           write_text(json, "what", loss.what);
           write_number(json, "mean_percent", loss.mean_percent);
           write_number(json, "worst_percent", loss.worst_percent);
-          json.attribute("points", static_cast<std::int64_t>(loss.points));
-          json.attribute("unmeasured", static_cast<std::int64_t>(loss.unmeasured));
+          write_field(json, "points", loss.points);
+          write_field(json, "unmeasured", loss.unmeasured);
         });
       }
     });

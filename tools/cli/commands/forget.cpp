@@ -62,9 +62,9 @@ int run_forget(const Options& options) {
     print_json([&](llvm::json::OStream& json) {
       json.attribute("schema", json_schema);
       write_text(json, "run", entry.run.id);
-      json.attribute("trials", static_cast<std::int64_t>(entry.trials));
-      json.attribute("samples", static_cast<std::int64_t>(entry.samples));
-      json.attribute("decisions", static_cast<std::int64_t>(decisions));
+      write_field(json, "trials", entry.trials);
+      write_field(json, "samples", entry.samples);
+      write_field(json, "decisions", decisions);
     });
   } else {
     print("%s: forgot run %s (%s): %zu trials, %zu samples; %zu decisions are left\n", path.c_str(),

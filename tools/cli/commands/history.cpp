@@ -42,9 +42,9 @@ void print_as_json(const std::vector<RunHistory>& history) {
           write_text(json, "command", run.command);
           json.attribute("started", run.started);
           json.attribute("finished", run.finished);
-          json.attribute("trials", static_cast<std::int64_t>(entry.trials));
-          json.attribute("done", static_cast<std::int64_t>(entry.done));
-          json.attribute("samples", static_cast<std::int64_t>(entry.samples));
+          write_field(json, "trials", entry.trials);
+          write_field(json, "done", entry.done);
+          write_field(json, "samples", entry.samples);
           json.attribute("sm_clock_start_mhz", run.sm_clock_start_mhz);
           json.attribute("sm_clock_end_mhz", run.sm_clock_end_mhz);
           json.attribute("power_start_watts", run.power_start_watts);

@@ -224,7 +224,7 @@ void write(llvm::json::OStream& json, const Problem& problem, const InspectedCan
       return;
     }
     const Summary& summary = *candidate.summary;
-    json.attribute("samples", static_cast<std::int64_t>(summary.samples));
+    write_field(json, "samples", summary.samples);
     write_number(json, "median_us", summary.median_us);
     write_number(json, "ci_low_us", summary.ci_low_us);
     write_number(json, "ci_high_us", summary.ci_high_us);

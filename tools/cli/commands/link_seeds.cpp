@@ -115,8 +115,8 @@ void print_as_json(const std::vector<Proof>& proofs, const SeedRange& range, con
   print_json([&](llvm::json::OStream& json) {
     json.attribute("schema", json_schema);
     if (!command.empty()) write_text(json, "command", command);
-    json.attribute("first_seed", static_cast<std::int64_t>(range.first));
-    json.attribute("last_seed", static_cast<std::int64_t>(range.last));
+    write_field(json, "first_seed", range.first);
+    write_field(json, "last_seed", range.last);
     json.attributeArray("algorithms", [&] {
       for (const Proof& proof : proofs) {
         json.object([&] {
@@ -124,19 +124,19 @@ void print_as_json(const std::vector<Proof>& proofs, const SeedRange& range, con
           write_text(json, "algorithm", proof.options.algorithm);
           json.attribute("world", proof.options.world);
           if (!proof.unavailable.empty()) write_text(json, "unavailable", proof.unavailable);
-          json.attribute("seeds", static_cast<std::int64_t>(proof.seeds));
-          json.attribute("failed", static_cast<std::int64_t>(proof.failed));
+          write_field(json, "seeds", proof.seeds);
+          write_field(json, "failed", proof.failed);
           json.attributeArray("failures", [&] {
             for (const auto& [seed, text] : proof.failures) {
               json.object([&, seed = seed, &text = text] {
-                json.attribute("seed", static_cast<std::int64_t>(seed));
+                write_field(json, "seed", seed);
                 write_text(json, "reason", text);
               });
             }
           });
-          json.attribute("stores", static_cast<std::int64_t>(proof.statistics.stores));
-          json.attribute("torn", static_cast<std::int64_t>(proof.statistics.torn));
-          json.attribute("overtaken", static_cast<std::int64_t>(proof.statistics.overtaken));
+          write_field(json, "stores", proof.statistics.stores);
+          write_field(json, "torn", proof.statistics.torn);
+          write_field(json, "overtaken", proof.statistics.overtaken);
           write_number(json, "seconds", proof.seconds);
         });
       }

@@ -67,7 +67,7 @@ int run_report(const Options& options) {
     print_json([&](llvm::json::OStream& json) {
       json.attribute("schema", json_schema);
       write_text(json, "file", output);
-      json.attribute("bytes", static_cast<std::int64_t>(page.size()));
+      write_field(json, "bytes", page.size());
     });
   } else if (output != "-") {
     print("%s: %s; open it in a browser\n", output.c_str(), format_bytes(page.size()).c_str());

@@ -67,10 +67,10 @@ int run_snapshot(const Options& options) {
     print_json([&](llvm::json::OStream& json) {
       json.attribute("schema", json_schema);
       write_text(json, "snapshot", target.string());
-      json.attribute("bytes", static_cast<std::int64_t>(bytes));
-      json.attribute("environments", static_cast<std::int64_t>(sets.size()));
-      json.attribute("decisions", static_cast<std::int64_t>(decisions));
-      json.attribute("kernels", static_cast<std::int64_t>(made.kernels.size()));
+      write_field(json, "bytes", bytes);
+      write_field(json, "environments", sets.size());
+      write_field(json, "decisions", decisions);
+      write_field(json, "kernels", made.kernels.size());
     });
   } else {
     print("%s: %s in %s", target.c_str(), plural(decisions, "decision").c_str(),

@@ -50,7 +50,7 @@ void print_as_json(const std::vector<CompileOutcome>& outcomes, double seconds) 
           write_known(json, "registers", outcome.resources.registers);
           write_known(json, "shared_bytes", outcome.resources.shared_bytes);
           write_known(json, "spill_bytes", outcome.resources.spill_bytes);
-          json.attribute("image_bytes", static_cast<std::int64_t>(outcome.image_bytes));
+          write_field(json, "image_bytes", outcome.image_bytes);
           if (!outcome.error.empty()) write_text(json, "error", outcome.error);
         });
       }

@@ -9,24 +9,24 @@ namespace arbiter::cli {
 std::string tune_documents(const Group& group, const TuneResult& result) {
   return join_documents({environment_json(group.environment()), json_text([&](llvm::json::OStream& json) {
                            json.attribute("world", group.size());
-                           json.attribute("problems", static_cast<std::int64_t>(result.problems));
-                           json.attribute("measured", static_cast<std::int64_t>(result.measured));
-                           json.attribute("resumed", static_cast<std::int64_t>(result.resumed));
-                           json.attribute("trials", static_cast<std::int64_t>(result.trials));
-                           json.attribute("wrong", static_cast<std::int64_t>(result.wrong));
-                           json.attribute("failed", static_cast<std::int64_t>(result.failed));
-                           json.attribute("pruned", static_cast<std::int64_t>(result.pruned));
-                           json.attribute("never_tried", static_cast<std::int64_t>(result.never_tried));
-                           json.attribute("model_pruned", static_cast<std::int64_t>(result.model_pruned));
-                           json.attribute("model_predictions", static_cast<std::int64_t>(result.model_predictions));
+                           write_field(json, "problems", result.problems);
+                           write_field(json, "measured", result.measured);
+                           write_field(json, "resumed", result.resumed);
+                           write_field(json, "trials", result.trials);
+                           write_field(json, "wrong", result.wrong);
+                           write_field(json, "failed", result.failed);
+                           write_field(json, "pruned", result.pruned);
+                           write_field(json, "never_tried", result.never_tried);
+                           write_field(json, "model_pruned", result.model_pruned);
+                           write_field(json, "model_predictions", result.model_predictions);
                            write_number(json, "model_worst_ratio", result.model_worst_ratio);
                            json.attribute("model_worst", result.model_worst);
-                           json.attribute("model_controls", static_cast<std::int64_t>(result.model_controls));
-                           json.attribute("model_regrets", static_cast<std::int64_t>(result.model_regrets));
-                           json.attribute("bisected", static_cast<std::int64_t>(result.bisected));
-                           json.attribute("measured_again", static_cast<std::int64_t>(result.measured_again));
-                           json.attribute("kernels_loaded", static_cast<std::int64_t>(result.kernels_loaded));
-                           json.attribute("decisions", static_cast<std::int64_t>(result.decisions.size()));
+                           write_field(json, "model_controls", result.model_controls);
+                           write_field(json, "model_regrets", result.model_regrets);
+                           write_field(json, "bisected", result.bisected);
+                           write_field(json, "measured_again", result.measured_again);
+                           write_field(json, "kernels_loaded", result.kernels_loaded);
+                           write_field(json, "decisions", result.decisions.size());
                            json.attributeArray("undecided", [&] {
                              for (const std::string& why : result.undecided) json.value(llvm::json::fixUTF8(why));
                            });

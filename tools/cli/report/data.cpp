@@ -138,8 +138,8 @@ void write_size(llvm::json::OStream& json, const FamilySize& size, const Indices
     write_family_of_problem(json, p.pattern, p.dtype, p.mode, p.world, p.hidden);
     json.attribute("tokens", p.tokens);
     json.attribute("bytes", p.bytes());
-    json.attribute("tried", static_cast<std::int64_t>(size.tried));
-    json.attribute("timed", static_cast<std::int64_t>(size.timed));
+    write_field(json, "tried", size.tried);
+    write_field(json, "timed", size.timed);
     json.attribute("winner", size.winner == nullptr ? -1 : indices.candidates[size.winner->name]);
     json.attribute("winner_family", size.winner == nullptr ? -1 : indices.families[family_name(*size.winner)]);
     json.attributeArray("points", [&] {

@@ -26,16 +26,4 @@ void write_environment(llvm::json::OStream& json, std::string_view name, const E
 void write_number(llvm::json::OStream& json, std::string_view name, double number);
 void write_number(llvm::json::OStream& json, double number);
 
-/// Every field of a record of numbers; null where one is not known.
-template <typename Record>
-void write_known_fields(llvm::json::OStream& json, const Record& record) {
-  for_each_field(record, [&](const char* name, auto value) {
-    if (is_recorded(value)) {
-      json.attribute(name, value);
-    } else {
-      json.attribute(name, nullptr);
-    }
-  });
-}
-
 }  // namespace arbiter::cli

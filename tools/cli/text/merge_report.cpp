@@ -28,15 +28,15 @@ void print_report(const MergeReport& report, const std::filesystem::path& databa
     json.attribute("schema", json_schema);
     write_text(json, "database", database.string());
     json.attributeObject("added", [&] {
-      json.attribute("environments", static_cast<std::int64_t>(report.environments));
-      json.attribute("runs", static_cast<std::int64_t>(report.runs));
-      json.attribute("problems", static_cast<std::int64_t>(report.problems));
-      json.attribute("candidates", static_cast<std::int64_t>(report.candidates));
-      json.attribute("trials", static_cast<std::int64_t>(report.trials));
-      json.attribute("samples", static_cast<std::int64_t>(report.samples));
+      write_field(json, "environments", report.environments);
+      write_field(json, "runs", report.runs);
+      write_field(json, "problems", report.problems);
+      write_field(json, "candidates", report.candidates);
+      write_field(json, "trials", report.trials);
+      write_field(json, "samples", report.samples);
     });
-    json.attribute("updated", static_cast<std::int64_t>(report.updated));
-    json.attribute("decisions", static_cast<std::int64_t>(decisions));
+    write_field(json, "updated", report.updated);
+    write_field(json, "decisions", decisions);
   });
 }
 

@@ -70,13 +70,13 @@ void print_tune_plan_json(const TunePlan& plan) {
           json.attributeArray("tokens", [&] {
             for (const std::int64_t tokens : planned.tokens) json.value(tokens);
           });
-          json.attribute("kernels", static_cast<std::int64_t>(planned.kernels));
-          json.attribute("candidates", static_cast<std::int64_t>(planned.trials));
+          write_field(json, "kernels", planned.kernels);
+          write_field(json, "candidates", planned.trials);
         });
       }
     });
-    json.attribute("kernels", static_cast<std::int64_t>(plan.kernels));
-    json.attribute("candidates", static_cast<std::int64_t>(plan.trials));
+    write_field(json, "kernels", plan.kernels);
+    write_field(json, "candidates", plan.trials);
     write_number(json, "seconds", plan.seconds);
     write_number(json, "seconds_low", plan.seconds / uncertainty);
     write_number(json, "seconds_high", plan.seconds * uncertainty);

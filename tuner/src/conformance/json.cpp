@@ -12,19 +12,19 @@ using namespace tuning;
 namespace {
 
 void write_case(llvm::json::OStream& json, const CaseResult& item) {
-  json.attribute("area", json_text(item.area));
-  json.attribute("backend", json_text(to_string(item.backend)));
-  json.attribute("algorithm", json_text(item.algorithm));
-  json.attribute("pattern", json_text(item.pattern));
-  json.attribute("dtype", json_text(to_string(item.dtype)));
+  write_text(json, "area", item.area);
+  write_text(json, "backend", to_string(item.backend));
+  write_text(json, "algorithm", item.algorithm);
+  write_text(json, "pattern", item.pattern);
+  write_text(json, "dtype", to_string(item.dtype));
   json.attribute("world", item.world);
   json.attribute("hidden", item.hidden);
   json.attribute("tokens", item.tokens);
-  json.attribute("status", json_text(to_string(item.status)));
-  json.attribute("reason", json_text(item.reason));
+  write_text(json, "status", to_string(item.status));
+  write_text(json, "reason", item.reason);
   json.attribute("cpu_only", item.cpu_only);
-  json.attribute("detail", json_text(item.detail));
-  json.attribute("candidate", json_text(item.candidate));
+  write_text(json, "detail", item.detail);
+  write_text(json, "candidate", item.candidate);
 }
 
 }  // namespace

@@ -14,24 +14,24 @@ namespace {
 
 void write_result(llvm::json::OStream& json, const BenchResult& result) {
   if (!result.time) {
-    json.attribute("unavailable", json_text(result.unavailable));
+    write_text(json, "unavailable", result.unavailable);
     return;
   }
   json.attribute("median_us", json_number(result.time->median_us));
   json.attribute("ci_low_us", json_number(result.time->ci_low_us));
   json.attribute("ci_high_us", json_number(result.time->ci_high_us));
-  json.attribute("chosen", json_text(result.chosen));
-  if (!result.rule.empty()) json.attribute("rule", json_text(result.rule));
-  json.attribute("samples", static_cast<std::int64_t>(result.time->samples));
+  write_text(json, "chosen", result.chosen);
+  if (!result.rule.empty()) write_text(json, "rule", result.rule);
+  write_field(json, "samples", result.time->samples);
   if (result.time->bimodal) json.attribute("bimodal", true);
 }
 
 void write_row(llvm::json::OStream& json, const BenchRow& row) {
   const Problem& problem = row.problem;
-  json.attribute("mode", json_text(to_string(problem.mode)));
+  write_text(json, "mode", to_string(problem.mode));
   json.attribute("world", problem.world);
-  json.attribute("dtype", json_text(to_string(problem.dtype)));
-  json.attribute("pattern", json_text(problem.pattern));
+  write_text(json, "dtype", to_string(problem.dtype));
+  write_text(json, "pattern", problem.pattern);
   json.attribute("hidden", problem.hidden);
   json.attribute("tokens", problem.tokens);
   json.attribute("bytes", problem.bytes());

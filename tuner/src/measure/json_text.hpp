@@ -1,4 +1,4 @@
-// Values for llvm::json, which insists on UTF-8 and prints a double with all its digits.
+// What reports of measurements and conformance cases share as JSON.
 #pragma once
 
 #include <llvm/Support/JSON.h>
@@ -7,18 +7,11 @@
 #include <cmath>
 #include <cstdio>
 #include <string>
-#include <string_view>
 
 #include "arbiter/db/json.hpp"
+#include "arbiter/db/json_fields.hpp"
 
 namespace arbiter::tuning {
-
-/// Text from anywhere (a compiler's log, a file name) made valid.
-inline llvm::json::Value json_text(std::string_view text) {
-  const llvm::StringRef bytes(text.data(), text.size());
-  return llvm::json::isUTF8(bytes) ? llvm::json::Value(std::string(text))
-                                   : llvm::json::Value(llvm::json::fixUTF8(bytes));
-}
 
 /// Six significant digits; null if not finite.
 inline llvm::json::Value json_number(double value) {
@@ -33,7 +26,7 @@ inline llvm::json::Value json_number(double value) {
 /// What every report begins with: schema version, the command if there is one to repeat, the environment.
 inline void json_report_head(llvm::json::OStream& json, const std::string& command, const Environment& environment) {
   json.attribute("schema", 1);
-  if (!command.empty()) json.attribute("command", json_text(command));
+  if (!command.empty()) write_text(json, "command", command);
   json.attributeBegin("environment");
   json.rawValue(environment_json(environment, 1));
   json.attributeEnd();

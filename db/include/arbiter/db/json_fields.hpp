@@ -41,6 +41,18 @@ void write_fields(llvm::json::OStream& json, const Record& record) {
   for_each_field(record, [&](const char* name, const auto& value) { write_field(json, name, value); });
 }
 
+/// Every field of a record of numbers; null where one is not known.
+template <typename Record>
+void write_known_fields(llvm::json::OStream& json, const Record& record) {
+  for_each_field(record, [&](const char* name, auto value) {
+    if (is_recorded(value)) {
+      json.attribute(name, value);
+    } else {
+      json.attribute(name, nullptr);
+    }
+  });
+}
+
 /// "key" and every field of it, into an object that is open. `nvlink_domains` only where it was recorded.
 void write_environment_fields(llvm::json::OStream&, const Environment&);
 
