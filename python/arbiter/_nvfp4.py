@@ -109,10 +109,9 @@ def _called(node: Node) -> Optional[Tuple[Dict[str, Any], Dict[str, int]]]:
         arguments.update(node.kwargs)
         return arguments, {"output": 0, "output_scale": 1}
     first = max(1, len(schema.returns))
-    if wrapper is _WRAPPERS[0]:
-        arguments.update(node.kwargs)
-        return arguments, {name: first + place for place, name in enumerate(written)}
     arguments.update(node.kwargs)
+    if wrapper is _WRAPPERS[0]:
+        return arguments, {name: first + place for place, name in enumerate(written)}
     bases: Any = arguments["_all_bases"]
     results: Dict[str, int] = {}
     for name in written:

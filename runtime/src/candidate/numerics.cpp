@@ -3,8 +3,12 @@
 
 namespace arbiter {
 
+Numerics numerics_of(const Catalogue& catalogue, const Variant& variant) {
+  return catalogue.algorithm(variant.backend, variant.algorithm).numerics;
+}
+
 Numerics numerics_of(const Catalogue& catalogue, const CandidateSpec& spec) {
-  if (spec.kernel) return catalogue.algorithm(spec.kernel->backend, spec.kernel->algorithm).numerics;
+  if (spec.kernel) return numerics_of(catalogue, *spec.kernel);
   return spec.nccl ? Numerics::nccl : Numerics::rank_order_fp32;
 }
 

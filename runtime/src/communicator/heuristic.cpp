@@ -99,7 +99,7 @@ class Chooser {
   }
 
   bool allowed(const Variant& variant) const {
-    return allows(policy_.numerics, group_.catalogue->algorithm(variant.backend, variant.algorithm).numerics);
+    return allows(policy_.numerics, numerics_of(*group_.catalogue, variant));
   }
 
   /// The algorithms of one numerics class that have variants: the strictest class, unless there is none of it. Where

@@ -158,10 +158,6 @@ std::optional<Decision> as_allowed(const Decision& decision, NumericsPolicy poli
   return other;
 }
 
-}  // namespace
-
-namespace {
-
 /// Rows of another length are another kernel; a flat kernel does not know them.
 bool same_sources(const CandidateSpec& a, const CandidateSpec& b) {
   return a.kernel == b.kernel && a.prologue == b.prologue && a.epilogue == b.epilogue;
@@ -205,8 +201,7 @@ std::optional<Resolver::Accepted> Resolver::accept(const Usable& measured, const
       }
       note += (note.empty() ? "" : "; ") + std::string("the source of its kernel has changed since then");
     }
-    const bool same_kernels = same_sources(spec, as_measured);
-    const KernelUse timed = same_kernels ? decision.use : KernelUse{};
+    const KernelUse timed = same_sources(spec, as_measured) ? decision.use : KernelUse{};
     for (const std::string& key : {refusal_key(spec, family), refusal_key(spec, family, timed)}) {
       if (const auto refused = refusals.find(key); refused != refusals.end()) {
         ignore(decision, refused->second);

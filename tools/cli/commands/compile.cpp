@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arbiter/generator/compile.hpp"
+#include "arbiter/runtime/candidate.hpp"
 #include "arbiter/variables.hpp"
 #include "commands/command.hpp"
 #include "compile/coverage.hpp"
@@ -54,10 +55,6 @@ std::vector<CompileTask> compilable_tasks() {
   return tasks;
 }
 
-Numerics numerics_of(const Variant& variant) {
-  return Catalogue::builtin().algorithm(variant.backend, variant.algorithm).numerics;
-}
-
 std::vector<CompileTask> read_tasks(const Options& options) {
   if (options.has("coverage")) {
     for (const char* other : {"all", "algorithm", "variant", "model", "pattern", "dtype", "world", "hidden", "rank"}) {
@@ -82,7 +79,7 @@ std::vector<CompileTask> read_tasks(const Options& options) {
     const bool model = options.has("model");
     if (model && !variables.multicast) std::erase(limits.capabilities, "multicast");
     for (const Variant& variant : find_variants(query, limits)) {
-      if (model && !allows(variables.numerics, numerics_of(variant))) continue;
+      if (model && !allows(variables.numerics, numerics_of(Catalogue::builtin(), variant))) continue;
       tasks.push_back({target, variant, rank});
     }
   }

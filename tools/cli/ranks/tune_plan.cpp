@@ -58,7 +58,7 @@ PlannedFamily plan_family(const ProblemFamily& family, int world, const std::vec
       enumerate(catalogue, family.pattern, family.dtype, world, family.hidden, limits).variants;
   planned.kernels =
       static_cast<std::size_t>(std::count_if(variants.begin(), variants.end(), [&](const Variant& variant) {
-        return allows(numerics, catalogue.algorithm(variant.backend, variant.algorithm).numerics);
+        return allows(numerics, numerics_of(catalogue, variant));
       }));
   if (catalogue.pattern(family.pattern).rows) {
     planned.kernels +=

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <thread>
 
 #include "arbiter/db/family_text.hpp"
 #include "arbiter/error.hpp"
@@ -125,13 +124,6 @@ void check(const Catalogue& catalogue, const ConformanceOptions& options) {
   for (const std::string& algorithm : options.algorithms) require_known("algorithm", algorithm, valid);
 }
 
-/// GPUs check while processors compile what they will check next.
-int threads_of(Group& group, const ConformanceOptions& options) {
-  if (options.load || !group.cache().keeps()) return 0;
-  return compile_threads(group.device().kind(), static_cast<int>(std::thread::hardware_concurrency()),
-                         group.environment().ranks_per_node);
-}
-
 /// Runs a case; what it throws, on this or another rank, is its verdict.
 void run_case(ConformanceBench& bench, const ConformanceCase& item, CaseResult& result) {
   bench.trim();
@@ -194,7 +186,8 @@ ConformanceReport run_conformance(std::shared_ptr<Bootstrap> bootstrap, std::sha
   ConformanceReport report;
   report.environment = bench.group().environment();
   std::vector<ConformanceCase> cases = conformance_cases(bench.group(), options);
-  CompileAhead ahead(threads_of(bench.group(), options),
+  // GPUs check while processors compile what they will check next.
+  CompileAhead ahead(options.load ? 0 : compile_threads(bench.group()),
                      [&group = bench.group()](const Variant& variant) { compile_kernel(group, variant); });
   for (const ConformanceCase& item : cases) {
     if (item.needs) ahead.later(*item.needs);

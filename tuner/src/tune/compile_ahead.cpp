@@ -26,6 +26,12 @@ int compile_threads(DeviceKind kind, int processors, int ranks_per_node) noexcep
   return std::clamp(processors / (2 * std::max(ranks_per_node, 1)), 1, most_threads);
 }
 
+int compile_threads(Group& group) {
+  if (!group.cache().keeps()) return 0;
+  return compile_threads(group.device().kind(), static_cast<int>(std::thread::hardware_concurrency()),
+                         group.environment().ranks_per_node);
+}
+
 CompileAhead::CompileAhead(int threads, Compile compile) : compile_(std::move(compile)) {
   for (int i = 0; i < threads && compile_; ++i) threads_.emplace_back([this] { work(); });
 }

@@ -53,5 +53,7 @@ class CompileAhead {
 
 /// How many threads of each rank may compile beside its measurements.
 int compile_threads(DeviceKind, int processors, int ranks_per_node) noexcept;
+/// The same here; none if compiled kernels are not kept.
+int compile_threads(Group&);
 
 }  // namespace arbiter::tuning

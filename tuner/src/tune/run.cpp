@@ -18,12 +18,10 @@ constexpr double unlimited = 1e18;
 constexpr int most_repeats = 2;  // of a close call: each has twice the samples of the one before
 
 int threads_of(Group& group, const TuneOptions& options) {
-  const DeviceKind kind = group.device().kind();
-  if (!group.cache().keeps()) return 0;
-  if (kind == DeviceKind::cpu && group.rank() != 0) return 0;  // one source holds the kernels of all its ranks
-  if (options.compile_threads) return *options.compile_threads;
-  return compile_threads(kind, static_cast<int>(std::thread::hardware_concurrency()),
-                         group.environment().ranks_per_node);
+  if (!options.compile_threads) return compile_threads(group);
+  // Of the CPU device, one source holds the kernels of all ranks.
+  const bool compiles = group.cache().keeps() && (group.device().kind() != DeviceKind::cpu || group.rank() == 0);
+  return compiles ? *options.compile_threads : 0;
 }
 
 }  // namespace

@@ -98,6 +98,7 @@ class RunnableCandidate {
   void enqueue(const Call& call, StreamHandle stream) { enqueue(call, call.tokens * call.hidden, stream); }
 };
 
+Numerics numerics_of(const Catalogue&, const Variant&);
 Numerics numerics_of(const Catalogue&, const CandidateSpec&);
 /// RunnableCandidate::rounded_legs() of what has this record.
 int rounded_legs(const Catalogue&, const Candidate&);
