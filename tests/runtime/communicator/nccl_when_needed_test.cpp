@@ -9,6 +9,7 @@
 #include "candidate/loaded_kernel.hpp"
 #include "runtime/communicator_fixture.hpp"
 #include "runtime/forwarding_device.hpp"
+#include "runtime/stored_decision.hpp"
 
 namespace arbiter {
 namespace {
@@ -53,19 +54,7 @@ std::shared_ptr<const std::vector<DecisionSet>> decided() {
     GroupOptions options = test::quiet_group_options();
     const std::unique_ptr<Group> group = make_group(context.bootstrap, context.device, options);
     if (context.rank != 0) return;
-    Decision kernel;
-    kernel.pattern = mixed.pattern;
-    kernel.dtype = mixed.dtype;
-    kernel.hidden = hidden;
-    kernel.world = 2;
-    kernel.mode = mixed.mode;
-    kernel.tokens_min = 1;
-    kernel.tokens_max = 4;
-    for (const CandidateSpec& spec : enumerate_candidates(group->capabilities(), mixed, {})) {
-      if (spec.algorithm() != "oneshot_push" || !kernel.candidate.name.empty()) continue;
-      kernel.candidate = {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
-                          candidate_source_hash(group->capabilities(), spec)};
-    }
+    const Decision kernel = test::stored_decision(group->capabilities(), mixed, 1, 4, "oneshot_push");
     Decision nccl = kernel;
     nccl.tokens_min = 5;
     nccl.tokens_max = 8;

@@ -11,6 +11,7 @@
 #include "candidate/loaded_kernel.hpp"
 #include "runtime/capabilities.hpp"
 #include "runtime/communicator_fixture.hpp"
+#include "runtime/stored_decision.hpp"
 
 namespace arbiter {
 namespace {
@@ -19,34 +20,10 @@ using test::quiet_group_options;
 using test::quiet_options;
 using test::RankContext;
 using test::run_ranks;
+using test::stored_decision;
 
 ProblemFamily plain_family(int hidden = 4096, std::int64_t max_tokens = 64) {
   return {"allreduce", Dtype::bf16, hidden, max_tokens, Mode::graph};
-}
-
-/// The first candidate of this algorithm, as the tuner would store it.
-Candidate stored(const GroupCapabilities& group, const ProblemFamily& family, std::string_view algorithm) {
-  for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) {
-    if (spec.algorithm() != algorithm) continue;
-    return {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
-            candidate_source_hash(group, spec)};
-  }
-  throw InvalidArgument("no such algorithm here");
-}
-
-Decision decision(const GroupCapabilities& group, const ProblemFamily& family, std::int64_t first, std::int64_t last,
-                  std::string_view algorithm) {
-  Decision result;
-  result.pattern = family.pattern;
-  result.dtype = family.dtype;
-  result.hidden = family.hidden;
-  result.world = group.size;
-  result.mode = family.mode;
-  result.tokens_min = first;
-  result.tokens_max = last;
-  result.candidate = stored(group, family, algorithm);
-  result.median_us = 3.5;
-  return result;
 }
 
 /// "1-16 decision twoshot_push; ..."
@@ -75,7 +52,8 @@ void with_group(const std::function<void(const GroupCapabilities&)>& body,
 TEST(Resolve, DecisionsComeFirstAndTheHeuristicFillsTheRest) {
   with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {{group.environment, {decision(group, family, 5, 16, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {
+        {group.environment, {stored_decision(group, family, 5, 16, "twoshot_push")}}};
     Resolver resolver(group, sets, {});
     EXPECT_EQ(text(resolver.plan(family, {})),
               "1-4 heuristic oneshot_push; 5-16 decision twoshot_push; 17-64 heuristic oneshot_push");
@@ -99,8 +77,8 @@ TEST(Resolve, TheNearestHiddenSizeServesByBytes) {
     const ProblemFamily far = plain_family(512);
     const std::vector<DecisionSet> sets = {
         {group.environment,
-         {decision(group, near, 1, 8, "oneshot_push"), decision(group, near, 9, 32, "twoshot_push"),
-          decision(group, far, 1, 64, "twoshot_barrier")}}};
+         {stored_decision(group, near, 1, 8, "oneshot_push"), stored_decision(group, near, 9, 32, "twoshot_push"),
+          stored_decision(group, far, 1, 64, "twoshot_barrier")}}};
     Resolver resolver(group, sets, {});
     // Half the row: twice the tokens. 17 rows of 2048 lie between 8 and 9 rows of 4096: still the first interval.
     const auto plan = resolver.plan(plain_family(2048, 64), {});
@@ -112,13 +90,13 @@ TEST(Resolve, TheNearestHiddenSizeServesByBytes) {
     EXPECT_EQ(text(resolver.plan(plain_family(1024, 16), {})), "1-16 nearest_hidden twoshot_barrier");
     // What was measured for no end of tokens serves no end of them, and more bytes than there are serve nothing.
     constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
-    const std::vector<DecisionSet> endless = {
-        {group.environment,
-         {decision(group, near, 1, 8, "oneshot_push"), decision(group, near, 9, largest, "twoshot_push")}}};
+    const std::vector<DecisionSet> endless = {{group.environment,
+                                               {stored_decision(group, near, 1, 8, "oneshot_push"),
+                                                stored_decision(group, near, 9, largest, "twoshot_push")}}};
     EXPECT_EQ(text(Resolver(group, endless, {}).plan(plain_family(2048, 64), {})),
               "1-17 nearest_hidden oneshot_push; 18-64 nearest_hidden twoshot_push");
     const std::vector<DecisionSet> beyond = {
-        {group.environment, {decision(group, near, largest / 2 + 2, largest, "twoshot_push")}}};
+        {group.environment, {stored_decision(group, near, largest / 2 + 2, largest, "twoshot_push")}}};
     EXPECT_EQ(text(Resolver(group, beyond, {}).plan(plain_family(2048, 64), {})), "1-64 heuristic oneshot_push");
   });
 }
@@ -131,9 +109,9 @@ TEST(Resolve, TheNearestEnvironmentServesAndIsNamed) {
     Environment far = near;
     far.catalogue_hash = "another";
     // The equal environment knows the middle only, the nearest some more, and the farthest everything.
-    const DecisionSet equal = {group.environment, {decision(group, family, 5, 8, "oneshot_push")}};
-    const DecisionSet nearest = {near, {decision(group, family, 1, 16, "twoshot_push")}};
-    const DecisionSet farthest = {far, {decision(group, family, 1, 32, "twoshot_barrier")}};
+    const DecisionSet equal = {group.environment, {stored_decision(group, family, 5, 8, "oneshot_push")}};
+    const DecisionSet nearest = {near, {stored_decision(group, family, 1, 16, "twoshot_push")}};
+    const DecisionSet farthest = {far, {stored_decision(group, family, 1, 32, "twoshot_barrier")}};
     const std::string expected =
         "1-4 nearest_environment twoshot_push; 5-8 decision oneshot_push; 9-16 nearest_environment twoshot_push; "
         "17-32 nearest_environment twoshot_barrier; 33-64 heuristic oneshot_push";
@@ -160,9 +138,9 @@ TEST(Resolve, WhatTouchesOnlyNcclIsNothingToAKernel) {
     Environment there = group.environment;
     there.nccl_version = "1.2.3";
     there.nccl_variables["NCCL_CUMEM_ENABLE"] = "0";
-    Decision of_nccl = decision(group, family, 17, 32, "twoshot_push");
+    Decision of_nccl = stored_decision(group, family, 17, 32, "twoshot_push");
     of_nccl.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
-    const std::vector<DecisionSet> sets = {{there, {decision(group, family, 1, 16, "twoshot_push"), of_nccl}}};
+    const std::vector<DecisionSet> sets = {{there, {stored_decision(group, family, 1, 16, "twoshot_push"), of_nccl}}};
     Resolver resolver(group, sets, {});
     const auto plan = resolver.plan(family, {});
     EXPECT_EQ(text(plan), "1-16 decision twoshot_push; 17-64 heuristic oneshot_push");
@@ -177,7 +155,7 @@ TEST(Resolve, ADecisionOfTheWholeNodeServesAPartOfIt) {
     const ProblemFamily family = plain_family();
     Environment there = group.environment;
     there.ranks_per_node += 4;
-    const std::vector<DecisionSet> sets = {{there, {decision(group, family, 1, 64, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {{there, {stored_decision(group, family, 1, 64, "twoshot_push")}}};
     Resolver resolver(group, sets, {});
     const auto plan = resolver.plan(family, {});
     EXPECT_EQ(text(plan), "1-64 nearest_environment twoshot_push");
@@ -193,13 +171,13 @@ TEST(Resolve, ShippedDefaultsServeOnTheSameHardwareWhereNothingBetterIsKnown) {
     there.compiler_version = "a compiler of another name";
     there.nccl_variables["NCCL_ALGO"] = "Ring";
     there.ranks_per_node = 99;
-    Decision renewed = decision(group, family, 1, 16, "twoshot_push");
+    Decision renewed = stored_decision(group, family, 1, 16, "twoshot_push");
     renewed.candidate.source_hash = "";  // timed with a source that is gone
-    Decision gone = decision(group, family, 17, 24, "twoshot_push");
+    Decision gone = stored_decision(group, family, 17, 24, "twoshot_push");
     gone.candidate.name = "mnnvl/threeshot:threads=256";
     const std::vector<DecisionSet> shipped = {
-        {there, {renewed, gone, decision(group, family, 25, 32, "twoshot_barrier")}}};
-    const std::vector<DecisionSet> own = {{group.environment, {decision(group, family, 5, 8, "oneshot_push")}}};
+        {there, {renewed, gone, stored_decision(group, family, 25, 32, "twoshot_barrier")}}};
+    const std::vector<DecisionSet> own = {{group.environment, {stored_decision(group, family, 5, 8, "oneshot_push")}}};
     Resolver resolver(group, own, {}, shipped);
     const auto plan = resolver.plan(family, {});
     EXPECT_EQ(text(plan),
@@ -229,17 +207,17 @@ TEST(Resolve, ShippedDefaultsServeOnTheSameHardwareWhereNothingBetterIsKnown) {
 TEST(Resolve, WhatCannotBeUsedIsIgnoredWithItsReason) {
   with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    Decision changed = decision(group, family, 1, 4, "twoshot_push");
+    Decision changed = stored_decision(group, family, 1, 4, "twoshot_push");
     changed.candidate.source_hash[0] = changed.candidate.source_hash[0] == '0' ? '1' : '0';
-    Decision unknown = decision(group, family, 5, 8, "twoshot_push");
+    Decision unknown = stored_decision(group, family, 5, 8, "twoshot_push");
     unknown.candidate.name = "mnnvl/threeshot:threads=256";
-    Decision no_nccl = decision(group, family, 9, 12, "twoshot_push");
+    Decision no_nccl = stored_decision(group, family, 9, 12, "twoshot_push");
     no_nccl.candidate = {Backend::nccl, "classic", "nccl/classic", Numerics::nccl, ""};
-    Decision good = decision(group, family, 13, 16, "twoshot_push");
+    Decision good = stored_decision(group, family, 13, 16, "twoshot_push");
     Environment elsewhere = group.environment;
     elsewhere.gpu_name = "another processor";
     const std::vector<DecisionSet> sets = {{group.environment, {changed, unknown, no_nccl, good}},
-                                           {elsewhere, {decision(group, family, 1, 64, "twoshot_barrier")}}};
+                                           {elsewhere, {stored_decision(group, family, 1, 64, "twoshot_barrier")}}};
     Resolver resolver(group, sets, {});
     EXPECT_EQ(text(resolver.plan(family, {})),
               "1-12 heuristic oneshot_push; 13-16 decision twoshot_push; 17-64 heuristic oneshot_push");
@@ -260,7 +238,7 @@ Decision forced_decision(const GroupCapabilities& group, const ProblemFamily& fa
     spec.epilogue = enumerate_standalone(*group.catalogue, family.pattern, family.dtype, family.hidden, group.limits)
                         .variants.front();
   }
-  Decision result = decision(group, family, 1, 32, "oneshot_push");
+  Decision result = stored_decision(group, family, 1, 32, "oneshot_push");
   result.candidate = {Backend::nccl, "classic", spec.name(), Numerics::nccl, candidate_source_hash(group, spec)};
   return result;
 }
@@ -322,7 +300,8 @@ TEST(Resolve, WithoutNcclADecisionForForcedNcclLeavesTheNextRule) {
 TEST(Resolve, RefusedCandidatesAreReplaced) {
   with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {{group.environment, {decision(group, family, 1, 64, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {
+        {group.environment, {stored_decision(group, family, 1, 64, "twoshot_push")}}};
     Resolver resolver(group, sets, {});
     const CandidateSpec chosen = resolver.plan(family, {}).front().spec;
     const CandidateSpec second = heuristic(group, family, 1);
@@ -346,9 +325,9 @@ TEST(Resolve, RefusedCandidatesAreReplaced) {
 TEST(Resolve, APinnedBackendIsKeptWhereItCanServe) {
   with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {
-        {group.environment,
-         {decision(group, family, 1, 8, "oneshot_push"), decision(group, family, 9, 16, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {{group.environment,
+                                            {stored_decision(group, family, 1, 8, "oneshot_push"),
+                                             stored_decision(group, family, 9, 16, "twoshot_push")}}};
     Resolver mnnvl(group, sets, {Backend::mnnvl, NumericsPolicy::any});
     EXPECT_EQ(text(mnnvl.plan(family, {})),
               "1-8 pinned twoshot_push; 9-16 decision twoshot_push; 17-64 pinned twoshot_push");
@@ -362,7 +341,8 @@ TEST(Resolve, APinnedBackendIsKeptWhereItCanServe) {
 TEST(Resolve, AKindOfExchangeCanBePinned) {
   with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    const std::vector<DecisionSet> sets = {{group.environment, {decision(group, family, 1, 64, "twoshot_push")}}};
+    const std::vector<DecisionSet> sets = {
+        {group.environment, {stored_decision(group, family, 1, 64, "twoshot_push")}}};
     Resolver oneshot(group, sets, {Backend::automatic, NumericsPolicy::any, "oneshot"});
     EXPECT_EQ(text(oneshot.plan(family, {})), "1-64 pinned oneshot_push");
     Resolver twoshot(group, sets, {Backend::mnnvl, NumericsPolicy::any, "twoshot"});
@@ -385,7 +365,7 @@ TEST(Resolve, AKindOfExchangeCanBePinned) {
 TEST(Resolve, StrictNumericsLeavesOtherClassesOut) {
   with_group([](const GroupCapabilities& group) {
     const ProblemFamily family = plain_family();
-    Decision other_class = decision(group, family, 1, 64, "twoshot_push");
+    Decision other_class = stored_decision(group, family, 1, 64, "twoshot_push");
     other_class.candidate.numerics = Numerics::multimem;
     const std::vector<DecisionSet> sets = {{group.environment, {other_class}}};
     EXPECT_EQ(text(Resolver(group, sets, {}).plan(family, {})), "1-64 decision twoshot_push");
@@ -398,9 +378,9 @@ TEST(Resolve, EightBitTransportServesOnlyWhereItIsAllowed) {
   with_group(
       [](const GroupCapabilities& group) {
         const ProblemFamily family = plain_family();
-        Decision lossy = decision(group, family, 1, 16, "oneshot_push_fp8");
+        Decision lossy = stored_decision(group, family, 1, 16, "oneshot_push_fp8");
         lossy.candidate.numerics = Numerics::fp8_transport;
-        lossy.runner_up = stored(group, family, "twoshot_push");
+        lossy.runner_up = stored_decision(group, family, 1, 1, "twoshot_push").candidate;
         lossy.runner_up_median_us = 4.5;
         Decision alone = lossy;
         alone.tokens_min = 17;
@@ -450,7 +430,7 @@ TEST(Resolve, TheCommunicatorUsesAndExplainsDecisions) {
   // Collect decisions from a group first, as a tune would.
   std::vector<DecisionSet> sets;
   with_group([&](const GroupCapabilities& group) {
-    sets = {{group.environment, {decision(group, plain_family(256), 3, 5, "twoshot_barrier")}}};
+    sets = {{group.environment, {stored_decision(group, plain_family(256), 3, 5, "twoshot_barrier")}}};
   });
   run_ranks(2, [&](RankContext& context) {
     CommunicatorOptions options = quiet_options();

@@ -12,6 +12,7 @@
 #include "arbiter/runtime/decision_kernels.hpp"
 #include "candidate/loaded_kernel.hpp"
 #include "runtime/communicator_fixture.hpp"
+#include "runtime/stored_decision.hpp"
 
 namespace arbiter {
 namespace {
@@ -63,22 +64,7 @@ class StoredKernels : public ::testing::Test {
     std::vector<Decision> all;
     for (const char* pattern : {"allreduce", "allreduce_residual_rmsnorm"}) {
       const ProblemFamily family{pattern, Dtype::bf16, hidden, max_tokens, Mode::graph};
-      for (const CandidateSpec& spec : enumerate_candidates(group.capabilities(), family, {})) {
-        if (spec.algorithm() != "twoshot_push") continue;
-        Decision decision;
-        decision.pattern = pattern;
-        decision.dtype = family.dtype;
-        decision.hidden = hidden;
-        decision.world = ranks;
-        decision.mode = family.mode;
-        decision.tokens_min = 1;
-        decision.tokens_max = max_tokens;
-        decision.candidate = {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
-                              candidate_source_hash(group.capabilities(), spec)};
-        decision.median_us = 3.5;
-        all.push_back(decision);
-        break;
-      }
+      all.push_back(test::stored_decision(group.capabilities(), family, 1, max_tokens, "twoshot_push"));
     }
     return all;
   }

@@ -11,6 +11,7 @@
 #include "communicator/resolve.hpp"
 #include "runtime/communicator_fixture.hpp"
 #include "runtime/forwarding_device.hpp"
+#include "runtime/stored_decision.hpp"
 
 namespace arbiter {
 namespace {
@@ -57,23 +58,8 @@ ProblemFamily family_of(const std::string& pattern = "allreduce", int hidden = 2
 /// For every size of the family, by an algorithm that the heuristic does not choose.
 Decision decision_of(const GroupCapabilities& group, const ProblemFamily& family, const KernelUse& timed,
                      const char* algorithm = "twoshot_push") {
-  Decision decision;
-  decision.pattern = family.pattern;
-  decision.dtype = family.dtype;
-  decision.hidden = family.hidden;
-  decision.world = group.size;
-  decision.mode = family.mode;
-  decision.tokens_min = 1;
-  decision.tokens_max = family.max_tokens;
-  decision.median_us = 3.5;
+  Decision decision = test::stored_decision(group, family, 1, family.max_tokens, algorithm);
   decision.use = timed;
-  for (const CandidateSpec& spec : enumerate_candidates(group, family, {})) {
-    if (spec.algorithm() != algorithm) continue;
-    decision.candidate = {spec.backend(), spec.algorithm(), spec.name(), Numerics::rank_order_fp32,
-                          candidate_source_hash(group, spec)};
-    return decision;
-  }
-  ADD_FAILURE() << "no such algorithm";
   return decision;
 }
 
