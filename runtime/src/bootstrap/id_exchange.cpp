@@ -1,10 +1,27 @@
+#include "bootstrap/id_exchange.hpp"
+
 #include <fmt/format.h>
 
-#include "bootstrap/id_exchange.hpp"
+#include <algorithm>
 
 #include "arbiter/error.hpp"
 
 namespace arbiter {
+
+ExchangeTime::Point ExchangeTime::now() { return std::chrono::steady_clock::now(); }
+
+int ExchangeTime::wait(std::span<pollfd> descriptors, Point end) {
+  return poll(descriptors.data(), descriptors.size(), static_cast<int>(left_until(end).count()));
+}
+
+std::chrono::milliseconds ExchangeTime::left_until(Point end) {
+  return std::max(std::chrono::milliseconds(0), std::chrono::ceil<std::chrono::milliseconds>(end - now()));
+}
+
+ExchangeTime& ExchangeTime::real() {
+  static ExchangeTime time;
+  return time;
+}
 
 NcclId exchange_id(const IdExchange& exchange, const NcclId& mine) {
   if (exchange.size < 1 || exchange.rank < 0 || exchange.rank >= exchange.size) {

@@ -2,14 +2,32 @@
 // Everything after that goes through NCCL. Knows nothing of CUDA.
 #pragma once
 
+#include <poll.h>
+
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "arbiter/bootstrap.hpp"
 #include "nccl/library.hpp"
 
 namespace arbiter {
+
+/// Time, and waiting for it to pass. Tests have one of their own, in which nobody sits a deadline out.
+class ExchangeTime {
+ public:
+  using Point = std::chrono::steady_clock::time_point;
+  ExchangeTime() = default;
+  ExchangeTime(const ExchangeTime&) = delete;
+  ExchangeTime& operator=(const ExchangeTime&) = delete;
+  virtual ~ExchangeTime() = default;
+  virtual Point now();
+  /// Until something happens at one of the descriptors, as poll() has it, or until `end`. Returns what poll() returns.
+  virtual int wait(std::span<pollfd> descriptors, Point end);
+  std::chrono::milliseconds left_until(Point end);  ///< never negative
+  static ExchangeTime& real();
+};
 
 struct IdExchange {
   std::string rendezvous;  ///< "tcp://host:port" or "file:///path"
@@ -18,6 +36,7 @@ struct IdExchange {
   int size = 1;
   std::chrono::milliseconds deadline{60'000};
   std::string secret;  ///< job_secret(); when set, both ends of a TCP connection prove that they know it
+  ExchangeTime* time = &ExchangeTime::real();
 };
 
 /// Returns rank 0's `mine` on every rank. Throws InvalidArgument for a malformed rendezvous, Disagreement when a rank

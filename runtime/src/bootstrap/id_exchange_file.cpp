@@ -12,7 +12,6 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "arbiter/error.hpp"
@@ -165,7 +164,7 @@ void answer_all(const IdExchange& exchange, MeetingPlace& place, const NcclId& m
       place.write(answer_name, content);
       answered = words;
     }
-    if (Clock::now() >= end) {
+    if (exchange.time->now() >= end) {
       std::vector<std::size_t> missing;
       for (std::size_t rank = 1; rank < size; ++rank) {
         if (done[rank]) continue;
@@ -174,7 +173,7 @@ void answer_all(const IdExchange& exchange, MeetingPlace& place, const NcclId& m
       }
       throw Poisoned("rank 0 was not joined by rank(s) " + joined(missing, ", ") + waited(exchange));
     }
-    std::this_thread::sleep_for(pause);
+    exchange.time->wait({}, exchange.time->now() + pause);
   }
 }
 
@@ -196,10 +195,10 @@ NcclId ask(const IdExchange& exchange, MeetingPlace& place, Clock::time_point en
       throw Disagreement(fmt::format("another process greets as rank {} at {}; every rank must be started once",
                                      exchange.rank, exchange.rendezvous));
     }
-    if (Clock::now() >= end) {
+    if (exchange.time->now() >= end) {
       throw Poisoned(fmt::format("rank {} got no answer from rank 0{}", exchange.rank, waited(exchange)));
     }
-    std::this_thread::sleep_for(pause);
+    exchange.time->wait({}, exchange.time->now() + pause);
   }
 }
 
@@ -210,7 +209,7 @@ NcclId exchange_id_by_file(const IdExchange& exchange, const NcclId& mine) {
       exchange.rendezvous.back() == '/') {
     throw InvalidArgument("'" + exchange.rendezvous + "' is no file; expected file:///absolute/path");
   }
-  const Clock::time_point end = Clock::now() + exchange.deadline;
+  const Clock::time_point end = exchange.time->now() + exchange.deadline;
   MeetingPlace place(exchange);
   if (exchange.rank != 0) return ask(exchange, place, end);
   answer_all(exchange, place, mine, end);

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -10,7 +9,6 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 #include "arbiter/error.hpp"
@@ -95,10 +93,6 @@ bool same(const Proof& a, const Proof& b) {
   int difference = 0;
   for (std::size_t i = 0; i < a.size(); ++i) difference |= a[i] ^ b[i];
   return difference == 0;
-}
-
-Milliseconds left_until(Clock::time_point end) {
-  return std::max(Milliseconds(0), std::chrono::duration_cast<Milliseconds>(end - Clock::now()));
 }
 
 struct Place {
@@ -220,24 +214,24 @@ struct Connection {
   std::size_t filled = 0;
   int rank = -1;  // once greeted
   Nonce nonce{};  // of the banner
-  Clock::time_point end = Clock::now() + patience;
+  Clock::time_point end;
   bool closing = false;
 };
 
 class Server {
  public:
   Server(const IdExchange& exchange, const NcclId& id)
-      : exchange_(exchange), id_(id), done_(static_cast<std::size_t>(exchange.size), false) {
+      : exchange_(exchange), time_(*exchange.time), id_(id), done_(static_cast<std::size_t>(exchange.size), false) {
     done_[0] = true;
   }
 
   void run(const FileDescriptor& listener, Clock::time_point end) {
     while (std::find(done_.begin(), done_.end(), false) != done_.end()) {
-      if (left_until(end).count() == 0) {
+      if (time_.now() >= end) {
         if (!other_size_.empty()) throw Disagreement(other_size_);
         throw Poisoned(missing());
       }
-      look(listener, std::min(left_until(end), Milliseconds(200)));
+      look(listener, std::min(time_.left_until(end), Milliseconds(200)));
     }
   }
 
@@ -245,8 +239,8 @@ class Server {
   void look(const FileDescriptor& listener, Milliseconds time) {
     std::vector<pollfd> waits{{listener.get(), POLLIN, 0}};
     for (const Connection& connection : connections_) waits.push_back({connection.fd.get(), POLLIN, 0});
-    poll(waits.data(), waits.size(), static_cast<int>(time.count()));
-    const Clock::time_point now = Clock::now();
+    time_.wait(waits, time_.now() + time);
+    const Clock::time_point now = time_.now();
     for (std::size_t i = 1; i < waits.size(); ++i) {
       if (waits[i].revents != 0) serve(connections_[i - 1]);
       // Also of one that claims a rank and does not take the id: the real one may still come.
@@ -261,6 +255,7 @@ class Server {
  private:
   bool accept_one(const FileDescriptor& listener) {
     Connection connection;
+    connection.end = time_.now() + patience;
     connection.fd = FileDescriptor(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!connection.fd) return false;
     // Whoever said nothing for longest makes room.
@@ -334,7 +329,7 @@ class Server {
     }
     reply.id = id_;
     connection.rank = greeting.rank;
-    connection.end = Clock::now() + patience;
+    connection.end = time_.now() + patience;
     reply_to();
   }
 
@@ -359,6 +354,7 @@ class Server {
   }
 
   const IdExchange& exchange_;
+  ExchangeTime& time_;
   const NcclId& id_;
   std::vector<bool> done_;
   std::vector<Connection> connections_;
@@ -374,26 +370,26 @@ void serve_id(const IdExchange& exchange, const Place& place, const NcclId& mine
       listener = try_listen(place, addresses, id_exchange_port(place.port, attempt));
     }
     if (listener) break;
-    if (left_until(end).count() == 0) {
+    if (exchange.time->now() >= end) {
       throw Unavailable(fmt::format("rank 0 found no free port: {} and {} more are taken; choose another MASTER_PORT",
                                     id_exchange_port(place.port, 0), id_exchange_port_count - 1));
     }
-    std::this_thread::sleep_for(Milliseconds(50));
+    exchange.time->wait({}, exchange.time->now() + Milliseconds(50));
   }
   Server(exchange, mine).run(listener, end);
 }
 
-bool wait_for(int fd, short events, Clock::time_point end) {
-  pollfd wait{fd, events, 0};
-  return poll(&wait, 1, static_cast<int>(left_until(end).count())) == 1;
+bool wait_for(ExchangeTime& time, int fd, short events, Clock::time_point end) {
+  pollfd descriptor{fd, events, 0};
+  return time.wait({&descriptor, 1}, end) == 1;
 }
 
 template <typename T>
-bool receive(int fd, T& value, Clock::time_point end) {
+bool receive(ExchangeTime& time, int fd, T& value, Clock::time_point end) {
   std::array<char, sizeof(T)> bytes{};
   std::size_t filled = 0;
   while (filled < bytes.size()) {
-    if (!wait_for(fd, POLLIN, end)) return false;
+    if (!wait_for(time, fd, POLLIN, end)) return false;
     const ssize_t got = recv(fd, bytes.data() + filled, bytes.size() - filled, 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
     if (got <= 0) return false;
@@ -403,13 +399,13 @@ bool receive(int fd, T& value, Clock::time_point end) {
   return true;
 }
 
-FileDescriptor try_connect(const addrinfo& address, int port, Clock::time_point end) {
+FileDescriptor try_connect(ExchangeTime& time, const addrinfo& address, int port, Clock::time_point end) {
   FileDescriptor fd(socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return {};
   set_nonblocking(fd.get());
   const sockaddr_storage target = with_port(address, port);
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&target), address.ai_addrlen) == 0) return fd;
-  if (errno != EINPROGRESS || !wait_for(fd.get(), POLLOUT, end)) return {};
+  if (errno != EINPROGRESS || !wait_for(time, fd.get(), POLLOUT, end)) return {};
   int error = 0;
   socklen_t length = sizeof(error);
   getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &length);
@@ -418,13 +414,14 @@ FileDescriptor try_connect(const addrinfo& address, int port, Clock::time_point 
 
 class Client {
  public:
-  explicit Client(const IdExchange& exchange) : exchange_(exchange) {}
+  explicit Client(const IdExchange& exchange) : exchange_(exchange), time_(*exchange.time) {}
 
   NcclId run(const Place& place, Clock::time_point end) {
     while (true) {
       if (ask_host(place, end)) return id_;
-      if (left_until(end).count() == 0) break;
-      std::this_thread::sleep_for(std::min(Milliseconds(50), left_until(end)));
+      const Clock::time_point now = time_.now();
+      if (now >= end) break;
+      time_.wait({}, std::min(now + Milliseconds(50), end));
     }
     throw Poisoned(fmt::format("rank {} did not get an id from rank 0 at {} within {} ms: {}", exchange_.rank,
                                exchange_.rendezvous, exchange_.deadline.count(), reason_));
@@ -440,15 +437,16 @@ class Client {
     bool got = false;
     for (const addrinfo* address = addresses.first(); address != nullptr && !got; address = address->ai_next) {
       for (int attempt = 0; attempt < id_exchange_port_count && !got; ++attempt) {
-        if (left_until(end).count() == 0) break;
-        got = ask(*address, id_exchange_port(place.port, attempt), std::min(end, Clock::now() + patience));
+        const Clock::time_point now = time_.now();
+        if (now >= end) break;
+        got = ask(*address, id_exchange_port(place.port, attempt), std::min(end, now + patience));
       }
     }
     return got;
   }
 
   bool ask(const addrinfo& address, int port, Clock::time_point end) {
-    const FileDescriptor fd = try_connect(address, port, end);
+    const FileDescriptor fd = try_connect(time_, address, port, end);
     return fd && talk(fd, port, end);
   }
 
@@ -456,7 +454,7 @@ class Client {
   /// True if whoever is at the other end gave the id.
   bool talk(const FileDescriptor& fd, int port, Clock::time_point end) {
     Banner banner;
-    if (!receive(fd.get(), banner, end) || banner.word != magic) {
+    if (!receive(time_, fd.get(), banner, end) || banner.word != magic) {
       reason_ = fmt::format("port {} belongs to another program", port);
       return false;
     }
@@ -468,7 +466,7 @@ class Client {
     greeting.proof = proof_of(greeting, banner.nonce, exchange_.secret);
     Reply reply;
     if (send(fd.get(), &greeting, sizeof(greeting), MSG_NOSIGNAL) != sizeof(greeting) ||
-        !receive(fd.get(), reply, end)) {
+        !receive(time_, fd.get(), reply, end)) {
       reason_ = fmt::format("rank 0 of another job answers on port {}", port);
       return false;
     }
@@ -493,6 +491,7 @@ class Client {
 
  private:
   const IdExchange& exchange_;
+  ExchangeTime& time_;
   NcclId id_;
   std::string reason_ = "nothing listens there";
 };
@@ -501,7 +500,7 @@ class Client {
 
 NcclId exchange_id_by_tcp(const IdExchange& exchange, const NcclId& mine) {
   const Place place = parse(exchange.rendezvous);
-  const Clock::time_point end = Clock::now() + exchange.deadline;
+  const Clock::time_point end = exchange.time->now() + exchange.deadline;
   if (exchange.rank != 0) return Client(exchange).run(place, end);
   serve_id(exchange, place, mine, end);
   return mine;
