@@ -45,7 +45,8 @@ _SMALLEST_SCALE = 2.0**-9 / _LARGEST  # of a row: fp8_token has no smaller one
 class _Norm(NamedTuple):
     """The parts that were found. `kind`: of the quantisation, as the pattern's name ends; its
     result is `quant`. `scale`: what it is given, and `inverse`: it multiplies. `scales`: what it
-    computes besides. `unchanged`: nodes, and those that they are equal to."""
+    computes besides. `unchanged`: nodes, and those that they are equal to. `norm` is in fp32 where
+    Inductor left out the rounding, because all that reads the norm is a conversion to fp32."""
 
     x: Node
     collective: List[Node]  # what computes the sum, last first
@@ -165,7 +166,7 @@ class Fusion(CustomGraphPass):
                     (found.x, found.residual, found.weight, found.eps, 0.0, self._number),
                 )
                 outputs = [(found.norm, 0), (found.total, 1)]
-                given = [found.norm.meta["val"], found.total.meta["val"]]
+                given = [found.total.meta["val"], found.total.meta["val"]]  # the norm is like it
             else:
                 call = graph.call_function(
                     torch.ops.arbiter.all_reduce_fused.default,
@@ -195,6 +196,8 @@ class Fusion(CustomGraphPass):
                 elif old is found.scales:
                     new = _nvfp4.scales_as(new, old.meta["val"])
                 new.meta.update(old.meta)
+                if old is found.norm:
+                    new.meta["val"] = given[index]
                 old.replace_all_uses_with(new)
         for node, same in found.unchanged:
             node.replace_all_uses_with(same)
@@ -287,25 +290,19 @@ def _after_power(start: Node, power: Node, total: Node) -> Any:
         return None
     if tuple(value.shape) != (total.meta["val"].shape[-1],):
         return None
-    norm: Optional[Node] = weighted
+    norm, has = weighted, dtype
     if dtype is not torch.float32 and rounded is None:
-        norm = _rounded(weighted, dtype)
-    if norm is None or not _like(norm, total):
+        reader = _only_user(weighted, _CONVERT)
+        if reader is None:
+            return None
+        if reader.args[1] is torch.float32:
+            has = torch.float32
+        else:
+            norm = reader
+    given = norm.meta["val"]
+    if given.shape != total.meta["val"].shape or given.dtype is not has:
         return None
     return norm, weight, shifted.args[1]
-
-
-def _rounded(value: Node, dtype: torch.dtype) -> Optional[Node]:
-    """What rounds fp32 to `dtype`. Inductor leaves the rounding out where all that reads it is a
-    conversion to fp32: there it is put back, as the program has it."""
-    reader = _only_user(value, _CONVERT)
-    if reader is None or reader.args[1] is not torch.float32:
-        return reader
-    with value.graph.inserting_after(value):
-        rounding = value.graph.call_function(_CONVERT, (value, dtype))
-    rounding.meta["val"] = value.meta["val"].to(dtype)
-    reader.replace_input_with(value, rounding)
-    return rounding
 
 
 def _quantised(found: _Norm) -> Optional[_Norm]:

@@ -277,6 +277,34 @@ def test_what_was_not_prepared_and_other_communicators(single):
     assert not fusion.replaced
 
 
+@pytest.mark.parametrize("rows", [8, 9], ids=["prepared", "not prepared"])
+def test_a_rounding_that_inductor_left_out(rows):
+    """Where the norm is read in fp32 only. What is not replaced is not touched either."""
+    arguments = [values(seed, rows, HIDDEN) for seed in (1, 2)] + [values(3, HIDDEN)]
+    graphs = []
+    with Communicator.in_process(1) as (communicator,), torch.no_grad():
+        communicator.prepare(
+            Family("allreduce", torch.bfloat16, HIDDEN, 9), Family(NORM, torch.bfloat16, HIDDEN, 8)
+        )
+        number, fusion = ops.number(communicator), Fusion(communicator)
+
+        def layer(x, residual, weight):
+            residual = ops.all_reduce(x, number) + residual
+            return formula_fp32_weight(residual, weight).float() * 3, residual
+
+        def watched(graph):
+            graphs.append(str(graph))
+            fusion(graph)
+            graphs.append(str(graph))
+
+        ours, _ = rewritten(layer, arguments, watched)
+        close(ours, layer(*arguments))
+    before, after = graphs
+    assert "torch.bfloat16" not in before  # nothing rounds the norm any more
+    assert fusion.replaced == ({NORM: 1} if rows == 8 else {})
+    assert (before == after) == (rows == 9)
+
+
 def test_inductor_calls_it(single):
     """Through torch.compile's own options, with Inductor's compiler."""
     if single.dtype is not torch.bfloat16:
