@@ -9,6 +9,7 @@
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/digest.hpp"
+#include "arbiter/generator/joined.hpp"
 
 namespace arbiter::nccl_plugin {
 namespace {
@@ -30,12 +31,6 @@ std::vector<int> version_numbers(const std::string& text) {
 
 auto machine(const Environment& e) {
   return std::tie(e.gpu_name, e.sm_count, e.topology, e.nodes, e.ranks_per_node, e.nccl_variables);
-}
-
-std::string list(const std::set<std::string>& items) {
-  std::string text;
-  for (const std::string& item : items) text += (text.empty() ? "" : ", ") + item;
-  return text;
 }
 
 }  // namespace
@@ -96,7 +91,7 @@ ServingTable::ServingTable(const std::vector<DecisionSet>& sets, const std::stri
   if (rows_.empty()) {
     throw DatabaseError(
         fmt::format("it holds nothing for {} ranks on {} nodes, only for these numbers of ranks on nodes: {}", ranks,
-                    nodes, list(worlds)));
+                    nodes, joined(worlds, ", ")));
   }
   source_ = set.environment.gpu_name + " with NCCL " + set.environment.nccl_version + ", digest " +
             sha256_hex(text).substr(0, 12);

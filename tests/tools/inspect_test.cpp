@@ -1,4 +1,5 @@
 // arbiter inspect, on a database made for the purpose.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "arbiter/db/contents.hpp"
@@ -104,6 +105,27 @@ TEST_F(InspectCommand, SaysWhatIsMissing) {
   expect_refused({"alreduce", "world=4", "tokens=64", "hidden=8192"}, 1, {"'alreduce'", "did you mean 'allreduce'"});
   expect_refused({"allreduce", "world=4", "tokens=64", "hidden=8192", "in_place"}, 1, {"nearest"});
   expect_refused({"--environment", "zzz", "allreduce"}, 1, {"no such environment"});
+}
+
+TEST_F(InspectCommand, WhatItSuggestsItAccepts) {
+  const std::string file = scratch->file("large.db");
+  ExampleShape shape;
+  shape.patterns = {"allreduce"};
+  shape.worlds = {4};
+  shape.samples = 5;
+  for (const auto& [hidden, tokens] : {std::pair(64, 1L << 41), std::pair(2'000'000'000, 16L)}) {
+    shape.hiddens = {hidden};
+    shape.tokens = {tokens};
+    shape.run = "e0a1b2c3-0000-4000-8000-" + std::to_string(100'000'000'000 + tokens % 1000);
+    make_example_database(file, shape);
+    const Outcome refused = run_arbiter({"inspect", "--db", file, "--hidden", std::to_string(hidden), "tokens=1"});
+    const std::string name = fmt::format("allreduce bf16 hidden={} tokens={} world=4 graph", hidden, tokens);
+    EXPECT_NE(refused.err.find("'" + name + "'"), std::string::npos) << refused.err;
+    const Outcome accepted = run_arbiter({"inspect", "--db", file, name});
+    EXPECT_EQ(accepted.exit_code, 0) << accepted.err;
+  }
+  EXPECT_EQ(run_arbiter({"inspect", "--db", file, "tokens=9223372036854775807"}).exit_code, 1);
+  EXPECT_EQ(run_arbiter({"inspect", "--db", file, "tokens=9223372036854775808"}).exit_code, 2);
 }
 
 TEST_F(InspectCommand, RefusesWhatItDoesNotUnderstand) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "arbiter/communicator.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "arbiter/runtime/doctor.hpp"
 #include "arbiter/variables.hpp"
 #include "arbiter/vocabulary.hpp"
@@ -51,9 +52,9 @@ void print_as_json(const std::vector<Capability>& capabilities, const std::vecto
 void print_as_tables(const std::vector<Capability>& capabilities, const std::vector<VariableDescription>& variables) {
   Table found({"", "capability", "found, or what is missing and what to do"});
   for (const Capability& capability : capabilities) {
-    std::string text = capability.value;
-    if (!capability.reason.empty()) text += (text.empty() ? "" : "; ") + capability.reason;
-    found.add({capability.ok ? "ok" : "--", capability.name, text});
+    std::vector<std::string> parts{capability.value, capability.reason};
+    std::erase(parts, "");
+    found.add({capability.ok ? "ok" : "--", capability.name, joined(parts, "; ")});
   }
   found.print();
   print("\n");

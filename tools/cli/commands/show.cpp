@@ -1,16 +1,18 @@
 // arbiter show: the decisions of a work database or a snapshot, and what it serves to programs that use only NCCL.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <set>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "arbiter/db/contents.hpp"
 #include "arbiter/db/database.hpp"
 #include "arbiter/db/json.hpp"
 #include "arbiter/generator/catalogue.hpp"
+#include "arbiter/generator/joined.hpp"
 #include "commands/command.hpp"
 #include "options/database.hpp"
 #include "options/names.hpp"
@@ -62,25 +64,16 @@ std::string what_is_there(const std::vector<DecisionSet>& sets) {
       worlds.insert(decision.world);
     }
   }
-  std::string text;
+  std::vector<std::string> parts;
   const auto add = [&](const char* name, const auto& values) {
-    text += (text.empty() ? "" : "; ") + std::string(name) + ": ";
-    const char* separator = "";
-    for (const auto& value : values) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(value)>, int>) {
-        text += separator + std::to_string(value);
-      } else {
-        text += separator + value;
-      }
-      separator = ", ";
-    }
+    parts.push_back(fmt::format("{}: {}", name, joined(values, ", ")));
   };
   add("pattern", patterns);
   add("dtype", dtypes);
   add("hidden", hiddens);
   add("world", worlds);
   add("mode", modes);
-  return text;
+  return joined(parts, "; ");
 }
 
 /// If the filter leaves nothing, says what there is.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <set>
 #include <sstream>
 #include <string_view>
@@ -19,8 +20,11 @@
 namespace arbiter::cli {
 namespace {
 
-constexpr std::int64_t most = 1LL << 40;
 constexpr std::string_view keys[] = {"pattern", "dtype", "hidden", "tokens", "world", "mode"};
+
+/// Whatever a database can hold can be asked for.
+template <typename Number>
+constexpr Number most = std::numeric_limits<Number>::max();
 
 template <typename Value>
 void set_once(std::optional<Value>& field, Value value, const std::string& what) {
@@ -33,8 +37,8 @@ void set(ProblemQuery& query, const std::string& key, const std::string& text) {
   if (key == "pattern") return set_once(query.pattern, text, key);
   if (key == "dtype") return set_once(query.dtype, parse_dtype(text), key);
   if (key == "mode") return set_once(query.mode, parse_mode(text), key);
-  if (key == "tokens") return set_once(query.tokens, parse_integer(text, key, 1, most), key);
-  const auto number = static_cast<int>(parse_integer(text, key, 1, 1 << 30));
+  if (key == "tokens") return set_once(query.tokens, parse_integer(text, key, 1, most<std::int64_t>), key);
+  const auto number = static_cast<int>(parse_integer(text, key, 1, most<int>));
   if (key == "hidden") return set_once(query.hidden, number, key);
   if (key == "world") return set_once(query.world, number, key);
   throw UsageError(unknown_name_message("part of a problem", key, keys));

@@ -103,8 +103,7 @@ ParameterColumn parameter_column(const std::vector<std::string>& names) {
              return algorithm.second.first && algorithm.second.second;
            });
   };
-  std::vector<std::string> differ;
-  std::string common;
+  std::vector<std::string> differ, common;
   for (const std::string& axis : axes) {
     if (differs(axis)) {
       differ.push_back(axis);
@@ -112,19 +111,19 @@ ParameterColumn parameter_column(const std::vector<std::string>& names) {
     }
     const auto holder = std::find_if(
         all.begin(), all.end(), [&](const Parameters& parameters) { return value_of(parameters, axis) != nullptr; });
-    common += (common.empty() ? "" : ", ") + axis + "=" + *value_of(*holder, axis);
+    common.push_back(axis + "=" + *value_of(*holder, axis));
   }
   ParameterColumn column;
   bool any = false;
   for (std::size_t i = 0; i < names.size(); ++i) {
     std::string cell;
     if (is_nccl(names[i])) {
-      for (const auto& [axis, value] : all[i]) cell += (cell.empty() ? "" : "/") + value;
+      cell = joined(all[i], "/", [](const auto& parameter) { return parameter.second; });
     } else if (!all[i].empty()) {
-      for (const std::string& axis : differ) {
+      cell = joined(differ, "/", [&](const std::string& axis) {
         const std::string* value = value_of(all[i], axis);
-        cell += (cell.empty() ? "" : "/") + (value == nullptr ? "-" : *value);
-      }
+        return value == nullptr ? std::string("-") : *value;
+      });
       while (cell.ends_with("/-")) cell.resize(cell.size() - 2);
     }
     any = any || !cell.empty();
@@ -132,7 +131,7 @@ ParameterColumn parameter_column(const std::vector<std::string>& names) {
   }
   if (any) column.title = differ.size() == 1 ? differ.front() : "params";
   if (differ.size() > 1) column.legend = fmt::format("params: {}", joined(differ, "/"));
-  if (!common.empty()) column.legend += (column.legend.empty() ? "with " : "; all with ") + common;
+  if (!common.empty()) column.legend += (column.legend.empty() ? "with " : "; all with ") + joined(common, ", ");
   return column;
 }
 

@@ -92,19 +92,16 @@ std::string family_table(const Measurements& measurements, Decisions begin, Deci
 Cell configuration_cell(const Candidate& candidate) {
   const std::optional<NcclConfiguration> asked = nccl_configuration(candidate);
   if (!asked) return candidate.name;
-  std::string text, brief;
-  const auto add = [&](const std::string& part, const std::string& shorter) {
-    if (part.empty()) return;
-    text += (text.empty() ? "" : ", ") + part;
-    brief += (brief.empty() ? "" : " ") + shorter;
-  };
-  add(std::string(to_string(asked->algorithm)), std::string(to_string(asked->algorithm)));
-  add(std::string(to_string(asked->protocol)), std::string(to_string(asked->protocol)));
-  if (asked->channels != 0) {
-    add("at most " + plural(static_cast<std::size_t>(asked->channels), "channel"),
-        fmt::format("<={} ch.", asked->channels));
+  std::vector<std::string> parts;
+  for (const std::string_view part : {to_string(asked->algorithm), to_string(asked->protocol)}) {
+    if (!part.empty()) parts.emplace_back(part);
   }
-  return text.empty() ? Cell("as NCCL chooses") : Cell(text, brief);
+  std::vector<std::string> brief = parts;
+  if (asked->channels != 0) {
+    parts.push_back("at most " + plural(static_cast<std::size_t>(asked->channels), "channel"));
+    brief.push_back(fmt::format("<={} ch.", asked->channels));
+  }
+  return parts.empty() ? Cell("as NCCL chooses") : Cell(joined(parts, ", "), joined(brief, " "));
 }
 
 std::string nccl_tables(const Measurements& measurements, const DecisionSet& set, const TerminalStyle& style) {
