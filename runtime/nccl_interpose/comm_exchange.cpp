@@ -106,8 +106,11 @@ class HostNccl final : public NcclCommunicator {
   const std::string& forcing_problem() const noexcept override { return forcing_problem_; }
   bool offers(const NcclConfiguration&, Dtype, void*) override { return false; }
   void check() const override {}  // the program asks NCCL itself
-  std::unique_ptr<SymmetricBuffers> register_symmetric(std::size_t) override {
+  std::unique_ptr<RegisteredBuffers> register_symmetric(std::size_t) override {
     throw Unsupported("the program's NCCL communicator gets no symmetric windows from Arbiter");
+  }
+  std::unique_ptr<RegisteredBuffers> register_buffers(std::size_t) override {
+    throw Unsupported("the program's NCCL communicator gets no buffers from Arbiter");
   }
   void abort() noexcept override {}  // the program aborts its communicator itself
 

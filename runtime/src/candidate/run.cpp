@@ -167,7 +167,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
       throw Unsupported(fmt::format("'{}' has windows of {} bytes; this call needs {}. Prepare this size first.",
                                     record_.name, group_.nccl_symmetric_bytes(), bytes));
     }
-    NcclCommunicator::SymmetricBuffers& windows = group_.reserve_nccl_symmetric(bytes);
+    NcclCommunicator::RegisteredBuffers& windows = group_.reserve_nccl_symmetric(bytes);
     device.copy(windows.input(), input, bytes, stream);
     nccl.all_reduce(windows.input(), windows.output(), count, dtype, stream);
     if (output == nullptr) return windows.output();

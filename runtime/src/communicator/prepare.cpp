@@ -320,7 +320,7 @@ void Communicator::Impl::call_nccl_first(const std::vector<FirstNcclCall>& calls
         } else if (call.spec->forced.forces()) {
           nccl->all_reduce_forced(call.spec->forced, data.data(), data.data(), count, call.dtype, stream);
         } else if (call.bytes <= group->nccl_symmetric_bytes()) {
-          NcclCommunicator::SymmetricBuffers& windows = group->reserve_nccl_symmetric(call.bytes);
+          NcclCommunicator::RegisteredBuffers& windows = group->reserve_nccl_symmetric(call.bytes);
           nccl->all_reduce(windows.input(), windows.output(), count, call.dtype, stream);
         }
       }

@@ -162,6 +162,7 @@ Group::~Group() {
   } catch (...) {  // destructors do not throw, and there is nobody left to tell
   }
   symmetric_buffers_.reset();
+  nccl_buffers_.reset();
   nccl_.reset();
   shared_buffers_.reset();
   workspace_.reset();
@@ -172,13 +173,22 @@ std::uint64_t Group::push_buffer_bytes() const noexcept {
   return device_->kind() == DeviceKind::cpu ? cpu_push_buffer_bytes : default_push_buffer_bytes;
 }
 
-NcclCommunicator::SymmetricBuffers& Group::reserve_nccl_symmetric(std::size_t bytes) {
+NcclCommunicator::RegisteredBuffers& Group::reserve_nccl_symmetric(std::size_t bytes) {
   if (!nccl_) throw Unavailable("NCCL symmetric windows need NCCL: " + capabilities_.nccl_reason);
   if (!symmetric_buffers_ || symmetric_bytes_ < bytes) {
     symmetric_buffers_ = nccl_->register_symmetric(bytes);
     symmetric_bytes_ = bytes;
   }
   return *symmetric_buffers_;
+}
+
+NcclCommunicator::RegisteredBuffers& Group::reserve_nccl_buffers(std::size_t bytes) {
+  if (!nccl_) throw Unavailable("buffers that NCCL knows need NCCL: " + capabilities_.nccl_reason);
+  if (!nccl_buffers_ || nccl_buffer_bytes_ < bytes) {
+    nccl_buffers_ = nccl_->register_buffers(bytes);
+    nccl_buffer_bytes_ = bytes;
+  }
+  return *nccl_buffers_;
 }
 
 void Group::reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) {
@@ -212,6 +222,7 @@ void Group::recover() {
   aborted_ = false;
   if (nccl_lost && nccl_) {  // an aborted NCCL communicator is of no use any more
     symmetric_buffers_.reset();
+    nccl_buffers_.reset();
     symmetric_bytes_ = 0;
     nccl_.reset();
     find_nccl();

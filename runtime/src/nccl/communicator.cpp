@@ -34,16 +34,38 @@ struct Shared {
   int ordinal = 0;
 };
 
-class RegisteredBuffers final : public NcclCommunicator::SymmetricBuffers {
+/// How NCCL is told of a buffer.
+struct Registration {
+  const char* call;
+  int (*add)(const NcclLibrary&, NcclComm, void* memory, std::size_t bytes, void** handle);
+  int (*remove)(const NcclLibrary&, NcclComm, void* handle);
+};
+
+constexpr Registration as_window{
+    "ncclCommWindowRegister",
+    [](const NcclLibrary& library, NcclComm comm, void* memory, std::size_t bytes, void** handle) {
+      return library.window_register(comm, memory, bytes, handle, nccl_window_symmetric);
+    },
+    [](const NcclLibrary& library, NcclComm comm, void* handle) { return library.window_deregister(comm, handle); }};
+
+constexpr Registration as_buffer{
+    "ncclCommRegister",
+    [](const NcclLibrary& library, NcclComm comm, void* memory, std::size_t bytes, void** handle) {
+      return library.comm_register(comm, memory, bytes, handle);
+    },
+    [](const NcclLibrary& library, NcclComm comm, void* handle) { return library.comm_deregister(comm, handle); }};
+
+class BufferPair final : public NcclCommunicator::RegisteredBuffers {
  public:
-  explicit RegisteredBuffers(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
-  RegisteredBuffers(const RegisteredBuffers&) = delete;
-  RegisteredBuffers& operator=(const RegisteredBuffers&) = delete;
-  ~RegisteredBuffers() override {
+  BufferPair(std::shared_ptr<Shared> shared, const Registration& registration)
+      : shared_(std::move(shared)), registration_(registration) {}
+  BufferPair(const BufferPair&) = delete;
+  BufferPair& operator=(const BufferPair&) = delete;
+  ~BufferPair() override {
     const CudaDeviceScope scope(shared_->ordinal);
     const NcclComm comm = shared_->comm.load();
     for (Buffer& buffer : buffers_) {
-      if (buffer.window != nullptr && comm != nullptr) shared_->library->window_deregister(comm, buffer.window);
+      if (buffer.handle != nullptr && comm != nullptr) registration_.remove(*shared_->library, comm, buffer.handle);
       if (buffer.memory != nullptr) shared_->library->mem_free(buffer.memory);
     }
   }
@@ -56,28 +78,24 @@ class RegisteredBuffers final : public NcclCommunicator::SymmetricBuffers {
       if (result != nccl_success) throw Unavailable(shared_->library->message("ncclMemAlloc", result));
     }
   }
-  void register_windows(std::size_t bytes) {
+  /// `refused`: what it means that NCCL succeeds and gives no handle.
+  void add(std::size_t bytes, const char* refused) {
     const NcclComm comm = shared_->comm.load();
     if (comm == nullptr) throw Poisoned("this NCCL communicator was aborted");
     for (Buffer& buffer : buffers_) {
-      const int result =
-          shared_->library->window_register(comm, buffer.memory, bytes, &buffer.window, nccl_window_symmetric);
-      if (result != nccl_success) throw Unavailable(shared_->library->message("ncclCommWindowRegister", result, comm));
-      // Success without a window is how NCCL says that it would run its classic kernels anyway.
-      if (buffer.window == nullptr) {
-        throw Unsupported("NCCL " + shared_->library->version() +
-                          " has no symmetric kernels for these GPUs or this configuration (NCCL_CUMEM_ENABLE=0, "
-                          "NCCL_WIN_ENABLE=0 or no peer access turn them off)");
-      }
+      const int result = registration_.add(*shared_->library, comm, buffer.memory, bytes, &buffer.handle);
+      if (result != nccl_success) throw Unavailable(shared_->library->message(registration_.call, result, comm));
+      if (buffer.handle == nullptr) throw Unsupported("NCCL " + shared_->library->version() + " " + refused);
     }
   }
 
  private:
   struct Buffer {
     void* memory = nullptr;
-    NcclWindow window = nullptr;
+    void* handle = nullptr;
   };
   std::shared_ptr<Shared> shared_;
+  const Registration& registration_;
   Buffer buffers_[2];
 };
 
@@ -129,23 +147,24 @@ class NcclCommunicatorImpl final : public NcclCommunicator {
         "; destroy the communicator and create a new one");
   }
 
-  std::unique_ptr<SymmetricBuffers> register_symmetric(std::size_t bytes) override {
-    if (bytes == 0) throw InvalidArgument("symmetric NCCL buffers of 0 bytes were asked for; expected at least 1");
+  std::unique_ptr<RegisteredBuffers> register_symmetric(std::size_t bytes) override {
     const NcclLibrary& library = *shared_->library;
     // Equal on all ranks, because their NCCL versions are.
-    if (library.window_register == nullptr || library.window_deregister == nullptr || library.mem_alloc == nullptr ||
-        library.mem_free == nullptr) {
+    if (library.window_register == nullptr || library.window_deregister == nullptr) {
       throw Unsupported("NCCL " + library.version() + " has no symmetric windows; 2.27 or newer is needed");
     }
-    const std::size_t padded = (bytes + window_alignment - 1) / window_alignment * window_alignment;
-    auto buffers = std::make_unique<RegisteredBuffers>(shared_);
-    // Registration is collective inside NCCL: no rank may enter it while another failed to allocate.
-    everywhere(bootstrap_, "allocate symmetric NCCL buffers", [&] {
-      cuda_check(cudaSetDevice(shared_->ordinal), "cudaSetDevice");
-      buffers->allocate(padded);
-    });
-    everywhere(bootstrap_, "register symmetric NCCL buffers", [&] { buffers->register_windows(padded); });
-    return buffers;
+    // Success without a window is how NCCL says that it would run its classic kernels anyway.
+    return registered(bytes, as_window,
+                      "has no symmetric kernels for these GPUs or this configuration (NCCL_CUMEM_ENABLE=0, "
+                      "NCCL_WIN_ENABLE=0 or no peer access turn them off)");
+  }
+
+  std::unique_ptr<RegisteredBuffers> register_buffers(std::size_t bytes) override {
+    const NcclLibrary& library = *shared_->library;
+    if (library.comm_register == nullptr || library.comm_deregister == nullptr) {
+      throw Unsupported("NCCL " + library.version() + " registers no buffers; 2.19 or newer is needed");
+    }
+    return registered(bytes, as_buffer, "registers no buffers where NCCL_LOCAL_REGISTER=0 is set");
   }
 
   void abort() noexcept override {
@@ -154,6 +173,23 @@ class NcclCommunicatorImpl final : public NcclCommunicator {
   }
 
  private:
+  std::unique_ptr<RegisteredBuffers> registered(std::size_t bytes, const Registration& registration,
+                                                const char* refused) {
+    if (bytes == 0) throw InvalidArgument("registered NCCL buffers of 0 bytes were asked for; expected at least 1");
+    if (shared_->library->mem_alloc == nullptr || shared_->library->mem_free == nullptr) {
+      throw Unsupported("NCCL " + shared_->library->version() + " allocates no buffers; 2.19 or newer is needed");
+    }
+    const std::size_t padded = (bytes + window_alignment - 1) / window_alignment * window_alignment;
+    auto buffers = std::make_unique<BufferPair>(shared_, registration);
+    // Registration is collective inside NCCL: no rank may enter it while another failed to allocate.
+    everywhere(bootstrap_, "allocate NCCL buffers", [&] {
+      cuda_check(cudaSetDevice(shared_->ordinal), "cudaSetDevice");
+      buffers->allocate(padded);
+    });
+    everywhere(bootstrap_, "register NCCL buffers", [&] { buffers->add(padded, refused); });
+    return buffers;
+  }
+
   void call(const void* input, void* output, std::size_t count, Dtype dtype, StreamHandle stream) {
     const NcclComm comm = shared_->comm.load(std::memory_order_acquire);
     if (comm == nullptr) throw Poisoned("this NCCL communicator was aborted after a failure; create a new one");

@@ -101,13 +101,18 @@ std::shared_ptr<const NcclLibrary> load_nccl(void* handle, const std::string& pa
   require(handle, "ncclBroadcast", library->broadcast, path);
   load(handle, "ncclMemAlloc", library->mem_alloc);
   load(handle, "ncclMemFree", library->mem_free);
+  load(handle, "ncclCommRegister", library->comm_register);
+  load(handle, "ncclCommDeregister", library->comm_deregister);
   load(handle, "ncclCommWindowRegister", library->window_register);
   load(handle, "ncclCommWindowDeregister", library->window_deregister);
   if (library->get_version(&library->version_code) != nccl_success) {
     throw Unavailable("'" + path + "' does not tell its version");
   }
   // libarbiter-nccl.so has entries for all of them, whatever is behind it.
-  if (library->version_code < 21900) library->mem_alloc = nullptr, library->mem_free = nullptr;
+  if (library->version_code < 21900) {
+    library->mem_alloc = nullptr, library->mem_free = nullptr;
+    library->comm_register = nullptr, library->comm_deregister = nullptr;
+  }
   if (library->version_code < 22700) library->window_register = nullptr, library->window_deregister = nullptr;
   return library;
 }

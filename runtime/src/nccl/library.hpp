@@ -61,6 +61,8 @@ struct NcclLibrary {
   // NCCL 2.19 and 2.27; null before.
   int (*mem_alloc)(void**, std::size_t) = nullptr;
   int (*mem_free)(void*) = nullptr;
+  int (*comm_register)(NcclComm, void*, std::size_t, void**) = nullptr;
+  int (*comm_deregister)(NcclComm, void*) = nullptr;
   int (*window_register)(NcclComm, void*, std::size_t, NcclWindow*, int) = nullptr;
   int (*window_deregister)(NcclComm, NcclWindow) = nullptr;
 

@@ -38,7 +38,8 @@ class RememberingNccl final : public NcclCommunicator {
   const std::string& forcing_problem() const noexcept override { return problem_; }
   bool offers(const NcclConfiguration&, Dtype, void*) override { return false; }
   void check() const override {}
-  std::unique_ptr<SymmetricBuffers> register_symmetric(std::size_t) override { return nullptr; }
+  std::unique_ptr<RegisteredBuffers> register_symmetric(std::size_t) override { return nullptr; }
+  std::unique_ptr<RegisteredBuffers> register_buffers(std::size_t) override { return nullptr; }
   void abort() noexcept override {}
   std::set<Dtype> seen;
 

@@ -169,16 +169,18 @@ TEST_F(NcclTest, TwoRanksOnOneGpuAreRefusedWithTheReason) {
   for (const std::string& failure : failures) EXPECT_NE(failure.find("share one GPU"), std::string::npos) << failure;
 }
 
-void reduce(Bootstrap& bootstrap, bool symmetric) {
+enum class Memory { plain, symmetric, registered };
+
+void reduce(Bootstrap& bootstrap, Memory memory) {
   const std::unique_ptr<Device> device = make_cuda_device(bootstrap.rank());
   const std::unique_ptr<NcclCommunicator> nccl = make_nccl_communicator(*device, bootstrap);
   constexpr std::size_t count = 10000;
-  std::unique_ptr<NcclCommunicator::SymmetricBuffers> buffers;
-  if (symmetric) {
+  std::unique_ptr<NcclCommunicator::RegisteredBuffers> buffers;
+  if (memory != Memory::plain) {
     try {
-      buffers = nccl->register_symmetric(count * 4);
+      buffers = memory == Memory::symmetric ? nccl->register_symmetric(count * 4) : nccl->register_buffers(count * 4);
     } catch (const Unsupported& error) {
-      std::cout << "symmetric windows: " << error.what() << "\n";
+      std::cout << "memory that NCCL knows: " << error.what() << "\n";
       return;
     }
   }
@@ -212,13 +214,21 @@ void reduce(Bootstrap& bootstrap, bool symmetric) {
 TEST_F(NcclTest, ReducesWithOneThreadPerGpu) {
   ARBITER_NEEDS_GPUS(2);
   const std::vector<std::string> failures =
-      test::run_threads(2, [](Bootstrap& bootstrap) { reduce(bootstrap, false); });
+      test::run_threads(2, [](Bootstrap& bootstrap) { reduce(bootstrap, Memory::plain); });
   EXPECT_EQ(failures, (std::vector<std::string>{"", ""}));
 }
 
 TEST_F(NcclTest, ReducesOnSymmetricWindows) {
   ARBITER_NEEDS_GPUS(2);
-  const std::vector<std::string> failures = test::run_threads(2, [](Bootstrap& bootstrap) { reduce(bootstrap, true); });
+  const std::vector<std::string> failures =
+      test::run_threads(2, [](Bootstrap& bootstrap) { reduce(bootstrap, Memory::symmetric); });
+  EXPECT_EQ(failures, (std::vector<std::string>{"", ""}));
+}
+
+TEST_F(NcclTest, ReducesOnRegisteredBuffers) {
+  ARBITER_NEEDS_GPUS(2);
+  const std::vector<std::string> failures =
+      test::run_threads(2, [](Bootstrap& bootstrap) { reduce(bootstrap, Memory::registered); });
   EXPECT_EQ(failures, (std::vector<std::string>{"", ""}));
 }
 

@@ -55,10 +55,11 @@ TEST(Bench, TimesAutoAndEveryAlgorithmAndSaysWhyNcclIsMissing) {
         options_for({problem("allreduce", 2), problem("allreduce_residual_rmsnorm", 3), problem("allreduce", 5)}));
     ASSERT_EQ(rows.size(), 3U);
     for (const BenchRow& row : rows) {
-      ASSERT_GE(row.results.size(), 4U);
+      ASSERT_GE(row.results.size(), 5U);
       EXPECT_EQ(row.results[0].first, "auto");
       EXPECT_EQ(row.results[1].first, "nccl");
       EXPECT_EQ(row.results[2].first, "nccl_symmetric");
+      EXPECT_EQ(row.results[3].first, "nccl_registered");
       const BenchResult& automatic = result_of(row, "auto");
       ASSERT_TRUE(automatic.time.has_value()) << automatic.unavailable;
       EXPECT_GE(automatic.time->samples, 4U);

@@ -67,10 +67,10 @@ std::vector<Problem> problems_of(const Problems& problems, int world) {
   return list;
 }
 
-/// "nccl", "nccl_symmetric", "trtllm/oneshot_push", ...
+/// "nccl", "nccl_symmetric", "nccl_registered", "trtllm/oneshot_push", ...
 std::vector<std::string> baselines() {
   std::vector<std::string> names = algorithm_names();
-  names.insert(names.begin(), {"nccl", "nccl_symmetric"});
+  names.insert(names.begin(), {"nccl", "nccl_symmetric", "nccl_registered"});
   return names;
 }
 
@@ -115,7 +115,9 @@ Options bench_options() {
   declare_database_word(options, "database or snapshot that auto decides from");
   declare_problem_options(options);
   declare_rank_options(options);
-  options.list("against", "NAME", "show only these beside auto: nccl, nccl_symmetric, trtllm/oneshot_push, ...")
+  options
+      .list("against", "NAME",
+            "show only these beside auto: nccl, nccl_symmetric, nccl_registered,\ntrtllm/oneshot_push, ...")
       .choices(baselines())
       .value("samples", "N", "samples for each result, at least (default: 30; 5 on the CPU device)")
       .flag("startup",

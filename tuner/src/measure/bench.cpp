@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -85,9 +86,16 @@ class Bench {
       if (!merged) families.push_back(family);
     }
     communicator_.prepare(families);
+    for (const ProblemFamily& family : families) {
+      largest_bytes_ = std::max(largest_bytes_, bytes_of(family, family.max_tokens));
+    }
     for (const ProblemFamily& family : families) largest_[key_of(family)] = family.max_tokens;
     const bool readable = group_.rank() == 0 && !options_.database.empty() && open_database();
     has_trials_ = group_.bootstrap().broadcast(readable ? "yes" : "no", 0) == "yes";
+  }
+
+  static std::size_t bytes_of(const ProblemFamily& family, std::int64_t tokens) {
+    return static_cast<std::size_t>(tokens) * static_cast<std::size_t>(family.hidden) * element_bytes(family.dtype);
   }
 
   static std::string key_of(const ProblemFamily& family) {
@@ -111,7 +119,11 @@ class Bench {
     std::vector<Contestant> contestants;
     contestants.push_back(make_auto(problem));
     contestants.push_back(make_nccl(family));
-    contestants.push_back(make_nccl_symmetric(problem, family));
+    contestants.push_back(make_nccl_on(
+        "symmetric", problem,
+        family, [&]() -> auto& { return group_.reserve_nccl_symmetric(bytes_of(family, family.max_tokens)); }));
+    contestants.push_back(make_nccl_on(
+        "registered", problem, family, [&]() -> auto& { return group_.reserve_nccl_buffers(largest_bytes_); }));
     add_algorithms(problem, family, contestants);
 
     Verifier verifier(group_, family);
@@ -207,21 +219,21 @@ class Bench {
     if (!kernels.variants.empty()) spec.epilogue = kernels.variants.front();
   }
 
-  /// The call on registered buffers, as a program would make it whose tensors live there.
-  Contestant make_nccl_symmetric(const Problem& problem, const ProblemFamily& family) {
+  /// The call on buffers that NCCL knows, as a program would make it whose tensors live there.
+  Contestant make_nccl_on(const char* kind, const Problem& problem, const ProblemFamily& family,
+                          const std::function<NcclCommunicator::RegisteredBuffers&()>& reserve) {
     Contestant contestant;
-    contestant.key = "nccl_symmetric";
+    contestant.key = std::string("nccl_") + kind;
     NcclCommunicator* nccl = group_.nccl();
     if (nccl == nullptr) {
       contestant.result.unavailable = group_.capabilities().nccl_reason;
       return contestant;
     }
-    NcclCommunicator::SymmetricBuffers* windows = nullptr;
+    NcclCommunicator::RegisteredBuffers* buffers = nullptr;
     const auto bytes = static_cast<std::size_t>(problem.bytes());
     std::string failure;
     try {
-      const auto most = bytes / static_cast<std::size_t>(problem.tokens) * static_cast<std::size_t>(family.max_tokens);
-      windows = &group_.reserve_nccl_symmetric(most);
+      buffers = &reserve();
       if (group_.catalogue().pattern(problem.pattern).rows) contestant.candidate = load_standalone(group_, family);
     } catch (const Error& error) {
       failure = error.what();
@@ -230,23 +242,23 @@ class Bench {
       contestant.result.unavailable = failure.empty() ? "another rank could not register its buffers" : failure;
       return contestant;
     }
-    contestant.result.chosen = "nccl/symmetric";
+    contestant.result.chosen = std::string("nccl/") + kind;
     const auto count = static_cast<std::size_t>(problem.tokens) * static_cast<std::size_t>(problem.hidden);
     RunnableCandidate* epilogue = contestant.candidate.get();
     const auto reduce = [=](const Call& call, StreamHandle stream) {
-      nccl->all_reduce(windows->input(), windows->output(), count, call.dtype, stream);
+      nccl->all_reduce(buffers->input(), buffers->output(), count, call.dtype, stream);
       if (epilogue == nullptr) return;
       Call rest = call;
-      rest.input = windows->output();
+      rest.input = buffers->output();
       epilogue->enqueue(rest, stream);
     };
-    contestant.timed = {"nccl/symmetric", Numerics::nccl, reduce, {}};
+    contestant.timed = {contestant.result.chosen, Numerics::nccl, reduce, {}};
     Device& device = group_.device();
     contestant.timed.import_input = [=, &device](const Call& call, StreamHandle stream) {
-      device.copy(windows->input(), call.input, bytes, stream);
+      device.copy(buffers->input(), call.input, bytes, stream);
     };
     contestant.timed.export_output = [=, &device](const Call& call, StreamHandle stream) {
-      if (epilogue == nullptr) device.copy(call.output, windows->output(), bytes, stream);
+      if (epilogue == nullptr) device.copy(call.output, buffers->output(), bytes, stream);
     };
     contestant.verified = contestant.timed;
     contestant.verified.enqueue = [reduce, timed = contestant.timed](const Call& call, StreamHandle stream) {
@@ -327,7 +339,8 @@ class Bench {
   Communicator& communicator_;
   const BenchOptions& options_;
   std::map<std::string, std::int64_t> largest_;
-  Contents contents_;  ///< of the database, on rank 0
+  std::size_t largest_bytes_ = 0;  ///< of all messages
+  Contents contents_;              ///< of the database, on rank 0
   bool has_trials_ = false;
 };
 

@@ -100,9 +100,12 @@ class Group {
   SharedBuffers& shared_buffers() noexcept { return *shared_buffers_; }
   std::uint64_t push_buffer_bytes() const noexcept;  ///< see GroupOptions; never 0
   /// Collective. A pair of NCCL symmetric windows of at least `bytes`, shared by all candidates of the group.
-  NcclCommunicator::SymmetricBuffers& reserve_nccl_symmetric(std::size_t bytes);
+  NcclCommunicator::RegisteredBuffers& reserve_nccl_symmetric(std::size_t bytes);
   /// Of each window; 0 before the first reservation.
   std::size_t nccl_symmetric_bytes() const noexcept { return symmetric_bytes_; }
+  /// Collective. A pair of buffers of at least `bytes` that NCCL's classic kernels use without a copy. To be reserved
+  /// once, as large as they will ever be: NCCL may still remember the address of a smaller pair that has gone.
+  NcclCommunicator::RegisteredBuffers& reserve_nccl_buffers(std::size_t bytes);
   /// Collective. Make sure the workspace holds these needs; moves it if it must grow.
   void reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes);
   std::size_t workspace_bytes() const noexcept;
@@ -130,8 +133,10 @@ class Group {
   int uncaught_;
   GroupCapabilities capabilities_;
   std::shared_ptr<NcclCommunicator> nccl_;
-  std::unique_ptr<NcclCommunicator::SymmetricBuffers> symmetric_buffers_;
+  std::unique_ptr<NcclCommunicator::RegisteredBuffers> symmetric_buffers_;
   std::size_t symmetric_bytes_ = 0;
+  std::unique_ptr<NcclCommunicator::RegisteredBuffers> nccl_buffers_;
+  std::size_t nccl_buffer_bytes_ = 0;
   std::unique_ptr<Workspace> workspace_;
   std::unique_ptr<SharedBuffers> shared_buffers_;
   std::shared_ptr<const KernelSet> kernels_ = std::make_shared<const KernelSet>();

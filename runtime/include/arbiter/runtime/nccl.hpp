@@ -36,15 +36,19 @@ class NcclCommunicator {
   /// Throws Poisoned when NCCL reported an error of its own in the background (a lost network connection, a peer that
   /// aborted). NCCL has no deadline: a peer that is merely silent is not noticed here.
   virtual void check() const = 0;
-  /// A pair of buffers registered as symmetric windows (ncclMemAlloc + ncclCommWindowRegister). Collective.
-  /// Throws Unsupported when NCCL is older than 2.27.
-  class SymmetricBuffers {
+  /// A pair of buffers that NCCL has allocated (ncclMemAlloc) and knows.
+  class RegisteredBuffers {
    public:
-    virtual ~SymmetricBuffers() = default;
+    virtual ~RegisteredBuffers() = default;
     virtual void* input() const noexcept = 0;
     virtual void* output() const noexcept = 0;
   };
-  virtual std::unique_ptr<SymmetricBuffers> register_symmetric(std::size_t bytes) = 0;
+  /// As symmetric windows (ncclCommWindowRegister), which its symmetric kernels need. Collective.
+  /// Throws Unsupported when NCCL is older than 2.27.
+  virtual std::unique_ptr<RegisteredBuffers> register_symmetric(std::size_t bytes) = 0;
+  /// For its classic kernels (ncclCommRegister): in a call from one to the other, a rank's output is then written by
+  /// its neighbour without a copy in between. Collective. Throws Unsupported when NCCL is older than 2.19.
+  virtual std::unique_ptr<RegisteredBuffers> register_buffers(std::size_t bytes) = 0;
   /// Give up: pending collectives return with an error. Used after a peer died.
   virtual void abort() noexcept = 0;
 };

@@ -37,8 +37,9 @@ struct BenchResult {
 
 struct BenchRow {
   Problem problem;
-  /// In this order: "auto", "nccl", "nccl_symmetric" (the call on registered buffers: what a program would have to
-  /// change its allocations for), then "<backend>/<algorithm>" in catalogue order.
+  /// In this order: "auto", "nccl", "nccl_symmetric" and "nccl_registered" (the call on symmetric windows and on
+  /// registered buffers: what a program would have to change its allocations for), then "<backend>/<algorithm>" in
+  /// catalogue order.
   std::vector<std::pair<std::string, BenchResult>> results;
 };
 
