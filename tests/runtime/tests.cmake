@@ -14,7 +14,8 @@ foreach(subject call_validation communicator costs deadlines disagreement dispat
   arbiter_add_runtime_test(communicator/${subject})
 endforeach()
 target_compile_definitions(runtime_communicator_costs_test PRIVATE
-  ARBITER_MEASURED="${CMAKE_CURRENT_LIST_DIR}/communicator/measured_h200.tsv")
+  ARBITER_MEASURED="${CMAKE_CURRENT_LIST_DIR}/communicator/measured_h200.tsv"
+  ARBITER_MEASURED_CANDIDATES="${CMAKE_CURRENT_LIST_DIR}/communicator/measured_candidates_h200.tsv")
 foreach(subject candidates fused_kernels geometry layernorm small_floats spec)
   arbiter_add_runtime_test(candidate/${subject})
 endforeach()

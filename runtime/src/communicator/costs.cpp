@@ -41,6 +41,13 @@ MachineFigures machine_figures(const Environment& environment) {
   return figures;
 }
 
+double iterations_of(const AlgorithmEntry& algorithm, const Variant& variant, const Pattern& pattern,
+                     std::int64_t bytes, const MachineFigures& machine) {
+  const auto rows = static_cast<double>(evaluate(algorithm.tile_rows, bindings_of(variant, pattern, {})));
+  return std::max(1.0,
+                  static_cast<double>(bytes) / static_cast<double>(vector_bytes) / (machine.vectors_at_once * rows));
+}
+
 double expected_us(const AlgorithmEntry& algorithm, const Variant& variant, const Pattern& pattern, std::int64_t bytes,
                    const MachineFigures& machine) {
   const Bindings bindings = bindings_of(variant, pattern, {});
@@ -50,7 +57,7 @@ double expected_us(const AlgorithmEntry& algorithm, const Variant& variant, cons
   // The sum is written; every part of the pattern reads and writes a row again.
   const double passes = 1 + 2 * static_cast<double>(pattern.parts.size());
   const double of_block = axis("threads") * axis("vectors") * rows * passes;
-  const double iterations = std::max(1.0, size / static_cast<double>(vector_bytes) / (machine.vectors_at_once * rows));
+  const double iterations = iterations_of(algorithm, variant, pattern, bytes, machine);
   // The next tile leaves before this one is waited for, which hides one step.
   const double hidden = 1;
   const double roundings = algorithm.numerics == Numerics::fp8_transport ? algorithm.steps : 0;

@@ -21,6 +21,9 @@ struct MachineFigures {
   bool operator==(const MachineFigures&) const = default;
 };
 
+/// How often all SMs together have to start anew for a message of `bytes`; 1 where everything fits at once.
+double iterations_of(const AlgorithmEntry&, const Variant&, const Pattern&, std::int64_t bytes, const MachineFigures&);
+
 /// Measured for Hopper behind an NVLink switch (docs/tuning.md); other links are scaled by their nominal bandwidth.
 MachineFigures machine_figures(const Environment&);
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -82,6 +83,64 @@ TEST(Costs, TheExpectedWinnerIsNearTheMeasuredOne) {
     EXPECT_LE(times.at(chosen), 1.2 * best->second)
         << point.world << " ranks, " << point.pattern << ", " << point.tokens << " tokens: " << chosen
         << " was expected to be fastest, " << best->first << " is";
+  }
+}
+
+struct Loss {
+  int points = 0, chosen = 0;  ///< where something was measured, and where what is chosen was
+  double log_sum = 0, worst = 1;
+  std::string worst_at;
+  double mean() const { return std::exp(log_sum / chosen); }
+};
+
+/// What the built-in choice loses to the best that was measured, by the number of ranks.
+std::map<int, Loss> losses() {
+  using Point4 = std::tuple<int, std::string, int, std::int64_t>;
+  std::map<Point4, Times> points;  // by candidate
+  std::ifstream file(ARBITER_MEASURED_CANDIDATES);
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("#")) continue;
+    std::istringstream fields(line);
+    auto [world, pattern, row, tokens] = Point4{};
+    std::string candidate;
+    double us = 0;
+    fields >> world >> pattern >> row >> tokens >> candidate >> us;
+    EXPECT_FALSE(fields.fail()) << line;
+    points[{world, pattern, row, tokens}][candidate] = us;
+  }
+  std::map<int, Loss> all;
+  for (const auto& [point, times] : points) {
+    const auto& [world, pattern, row, tokens] = point;
+    GroupCapabilities group;
+    group.size = world;
+    group.environment = h200();
+    group.limits = {90, 1024, {}};
+    group.symmetric_provider = SymmetricProvider::vmm;
+    const std::string chosen = heuristic(group, {pattern, Dtype::bf16, row, 8192, Mode::graph}, tokens).name();
+    Loss& loss = all[world];
+    ++loss.points;
+    const auto found = times.find(chosen);
+    if (found == times.end()) continue;
+    ++loss.chosen;
+    const double best = std::min_element(times.begin(), times.end(), [](const auto& a, const auto& b) {
+                          return a.second < b.second;
+                        })->second;
+    const double ratio = found->second / best;
+    loss.log_sum += std::log(ratio);
+    if (ratio <= loss.worst) continue;
+    loss.worst = ratio;
+    loss.worst_at = pattern + ", " + std::to_string(tokens) + " tokens: " + chosen;
+  }
+  return all;
+}
+
+TEST(Costs, TheBuiltInCandidateIsNearTheBestThatWasMeasured) {
+  const std::map<int, Loss> all = losses();
+  ASSERT_EQ(all.size(), 2U);
+  for (const auto& [world, loss] : all) {
+    EXPECT_GE(loss.chosen, loss.points * 3 / 4) << world << " ranks: too little of what is chosen was measured";
+    EXPECT_LE(loss.mean(), 1.012) << world << " ranks";
+    EXPECT_LE(loss.worst, 1.08) << world << " ranks, " << loss.worst_at;
   }
 }
 

@@ -1,5 +1,6 @@
 // Every request is served: what no kernel can take goes to NCCL with the pattern's other parts around it, and the
 // reason is there for explain().
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -67,6 +68,7 @@ TEST(Served, WhereKernelsServeTheReasonIsTheirs) {
   }
 }
 
+/// The algorithms, each once where it follows itself.
 std::vector<std::string> chosen(const GroupCapabilities& group, const std::string& pattern,
                                 const std::function<bool(const CandidateSpec&)>& usable) {
   const ProblemFamily family{pattern, Dtype::bf16, 8192, 1 << 20, Mode::graph};
@@ -76,7 +78,32 @@ std::vector<std::string> chosen(const GroupCapabilities& group, const std::strin
                         ? std::string(to_string(step.spec.kernel->backend)) + "/" + step.spec.kernel->algorithm
                         : step.spec.algorithm());
   }
+  names.erase(std::unique(names.begin(), names.end()), names.end());
   return names;
+}
+
+/// "cluster x threads" of the steps on an algorithm.
+std::vector<std::string> widths(int world, const std::string& pattern, int hidden, const std::string& algorithm,
+                                const std::function<bool(const CandidateSpec&)>& usable = any) {
+  const ProblemFamily family{pattern, Dtype::bf16, hidden, 1 << 20, Mode::graph};
+  std::vector<std::string> widths;
+  for (const HeuristicStep& step : heuristic_steps(test::with_nccl(world, true), family, {}, usable, nullptr)) {
+    if (step.spec.algorithm() != algorithm) continue;
+    widths.push_back(
+        fmt::format("{}x{}", step.spec.kernel->parameter("cluster"), step.spec.kernel->parameter("threads")));
+  }
+  return widths;
+}
+
+TEST(Served, LargeMessagesHaveOneBlockARow) {
+  using Widths = std::vector<std::string>;
+  const char* const fused = "allreduce_residual_rmsnorm";
+  EXPECT_EQ(widths(2, "allreduce", 8192, "oneshot_push"), (Widths{"1x256", "1x1024"}));
+  EXPECT_EQ(widths(4, fused, 8192, "twoshot_rows"), (Widths{"8x128", "1x1024"}));
+  EXPECT_EQ(widths(4, fused, 2880, "twoshot_rows"), (Widths{"4x128", "1x512"})) << "no wider than the row";
+  EXPECT_EQ(widths(4, fused, 16384, "twoshot_rows"), (Widths{"8x256"})) << "no block is as wide as the row";
+  const auto narrow = [](const CandidateSpec& spec) { return spec.kernel && spec.kernel->parameter("cluster") > 1; };
+  EXPECT_EQ(widths(4, fused, 8192, "twoshot_rows", narrow), (Widths{"8x128"})) << "the wide one cannot be used";
 }
 
 TEST(Served, TwoRanksAreOneShotAtEverySize) {
