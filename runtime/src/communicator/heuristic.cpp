@@ -121,7 +121,23 @@ class Chooser {
       if (options.empty() || options.back().algorithm != &algorithm) options.push_back({&algorithm, {}});
       options.back().variants.push_back(&variant);
     }
-    return strict.empty() ? others : strict;
+    std::vector<Option>& options = strict.empty() ? others : strict;
+    for (Option& option : options) narrowest_first(option);
+    return options;
+  }
+
+  /// Where rows only cut a flat message, and a block handles one: by up to 7% on H200s.
+  void narrowest_first(Option& option) const {
+    const Variant& first = *option.variants.front();
+    if (first.hidden != 0 || !first.parameters.contains("threads")) return;
+    if (evaluate(option.algorithm->tile_rows, bindings_of(first, pattern_, {})) != 1) return;
+    auto narrowest = option.variants.begin();
+    for (auto at = option.variants.begin(); at != option.variants.end(); ++at) {
+      Variant other = **at;
+      other.parameters["threads"] = first.parameter("threads");
+      if (other == first && (*at)->parameter("threads") < (*narrowest)->parameter("threads")) narrowest = at;
+    }
+    std::rotate(option.variants.begin(), narrowest, std::next(narrowest));
   }
 
   /// Whether the option can be used. Asking may load a kernel, so it is asked only for what would be chosen.

@@ -98,7 +98,7 @@ std::vector<std::string> widths(int world, const std::string& pattern, int hidde
 TEST(Served, LargeMessagesHaveOneBlockARow) {
   using Widths = std::vector<std::string>;
   const char* const fused = "allreduce_residual_rmsnorm";
-  EXPECT_EQ(widths(2, "allreduce", 8192, "oneshot_push"), (Widths{"1x256", "1x1024"}));
+  EXPECT_EQ(widths(2, "allreduce", 8192, "oneshot_push"), (Widths{"1x128", "1x1024"}));
   EXPECT_EQ(widths(4, fused, 8192, "twoshot_rows"), (Widths{"8x128", "1x1024"}));
   EXPECT_EQ(widths(4, fused, 2880, "twoshot_rows"), (Widths{"4x128", "1x512"})) << "no wider than the row";
   EXPECT_EQ(widths(4, fused, 16384, "twoshot_rows"), (Widths{"8x256"})) << "no block is as wide as the row";
