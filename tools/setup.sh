@@ -174,7 +174,8 @@ configure_and_build() {
   local tests=$1
   shift
   cd "$root"
-  cmake -G Ninja -S . -B build -DCMAKE_BUILD_TYPE=Release "-DARBITER_TESTS=$tests" "${cmake_cuda[@]}" \
+  cmake -G Ninja -S . -B build -DCMAKE_BUILD_TYPE=Release "-DARBITER_TESTS=$tests" \
+    "-DARBITER_PRECOMPILED=$tests" "${cmake_cuda[@]}" \
     >"$build/configure.log" 2>&1 || {
     cat "$build/configure.log" >&2
     fail "CMake could not configure the build (its message is above)." \

@@ -2,7 +2,7 @@
 add_library(arbiter_tools_testing STATIC ${CMAKE_CURRENT_LIST_DIR}/run_arbiter.cpp)
 target_include_directories(arbiter_tools_testing PUBLIC ${CMAKE_CURRENT_LIST_DIR})
 target_compile_definitions(arbiter_tools_testing PRIVATE ARBITER_BINARY="$<TARGET_FILE:arbiter>")
-target_link_libraries(arbiter_tools_testing PUBLIC GTest::gtest arbiter::llvm PRIVATE arbiter_options)
+target_link_libraries(arbiter_tools_testing PUBLIC GTest::gtest arbiter::llvm PRIVATE arbiter_test_options)
 add_dependencies(arbiter_tools_testing arbiter)
 
 foreach(subject help usage json start completion compile docs end_to_end gpu_workers install run)
@@ -32,7 +32,7 @@ arbiter_add_test(tools/data LINKS arbiter_tools_testing arbiter_db)
 
 add_library(arbiter_example_database STATIC ${CMAKE_CURRENT_LIST_DIR}/example_database.cpp)
 target_include_directories(arbiter_example_database PUBLIC ${CMAKE_CURRENT_LIST_DIR} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
-target_link_libraries(arbiter_example_database PRIVATE arbiter_tuner GTest::gtest arbiter_options)
+target_link_libraries(arbiter_example_database PRIVATE arbiter_tuner GTest::gtest arbiter_test_options)
 foreach(subject doc_blocks first_steps hostile inspect report show two_users)
   arbiter_add_test(tools/${subject} LINKS arbiter_tools_testing arbiter_example_database arbiter_db)
 endforeach()

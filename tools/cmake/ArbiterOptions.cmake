@@ -45,6 +45,9 @@ find_program(ARBITER_CCACHE ccache)
 if(ARBITER_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_C_COMPILER_LAUNCHER ${ARBITER_CCACHE})
   set(CMAKE_CXX_COMPILER_LAUNCHER ${ARBITER_CCACHE})
+  if(ARBITER_PRECOMPILED)  # what it asks for before it remembers what was compiled with precompiled headers
+    list(PREPEND CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros)
+  endif()
 endif()
 
 # arbiter_add_library(<layer> LINKS <targets...>): a static library from <layer>/src/*.cpp and its sub-folders.
@@ -54,5 +57,5 @@ function(arbiter_add_library layer)
   add_library(arbiter_${layer} STATIC ${sources})
   target_include_directories(arbiter_${layer} PUBLIC include PRIVATE src)
   target_link_libraries(arbiter_${layer} PUBLIC ${ARG_LINKS} PRIVATE arbiter_options ${ARG_PRIVATE_LINKS})
-  arbiter_precompile(arbiter_${layer} <fmt/format.h>)
+  arbiter_precompile_library(arbiter_${layer} <fmt/format.h>)
 endfunction()

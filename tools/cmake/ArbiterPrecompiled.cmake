@@ -1,12 +1,13 @@
 # Headers of the standard library, fmt and GoogleTest are most of what a small source costs. The builds that tools/check
-# makes beside its main one (presets `fuzz` and `threads`) read them once for each library and once for all tests. Only
-# with Clang: GCC 12 takes the standard library's code for ours then, and warns about what cannot happen in it. Off
-# while working: a source compiles then that forgot an #include, and ccache finds less.
-option(ARBITER_PRECOMPILED "Precompile the headers of the standard library, fmt and GoogleTest; needs clang" OFF)
+# makes read them once for all tests and, with Clang (presets `fuzz` and `threads`), once for each library. With GCC
+# libraries read them as ever: GCC 12 takes the standard library's code for ours when it comes out of a precompiled header,
+# and its optimiser warns about what cannot happen in it (tests are not optimised, but for sanitizers). Off while working:
+# a source compiles then that forgot an #include, and ccache finds less. The lint of tools/check finds such a source.
+option(ARBITER_PRECOMPILED "Precompile the headers of the standard library, fmt and GoogleTest" OFF)
 
 # arbiter_precompile(<target> [<header>...]): for the C++ sources of the target.
 function(arbiter_precompile target)
-  if(ARBITER_PRECOMPILED AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  if(ARBITER_PRECOMPILED)
     set(headers <algorithm> <array> <atomic> <chrono> <cstdint> <cstring> <filesystem> <fstream> <functional> <map>
       <memory> <mutex> <optional> <set> <span> <sstream> <string> <string_view> <thread> <utility> <variant> <vector>
       ${ARGN})
@@ -15,15 +16,22 @@ function(arbiter_precompile target)
   endif()
 endfunction()
 
+# arbiter_precompile_library(<target> [<header>...]): the same for a library.
+function(arbiter_precompile_library target)
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    arbiter_precompile(${target} ${ARGN})
+  endif()
+endfunction()
+
 # arbiter_precompile_test(<target>): all tests share what one program without any code has precompiled.
 function(arbiter_precompile_test target)
-  if(NOT ARBITER_PRECOMPILED OR NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  if(NOT ARBITER_PRECOMPILED OR (ARBITER_SANITIZE AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang"))
     return()
   endif()
   if(NOT TARGET arbiter_precompiled_tests)
     file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/precompiled_tests.cpp CONTENT "int main() { return 0; }\n")
     add_executable(arbiter_precompiled_tests EXCLUDE_FROM_ALL ${CMAKE_BINARY_DIR}/precompiled_tests.cpp)
-    target_link_libraries(arbiter_precompiled_tests PRIVATE GTest::gtest GTest::gtest_main arbiter_options)
+    target_link_libraries(arbiter_precompiled_tests PRIVATE GTest::gtest GTest::gtest_main arbiter_test_options)
     arbiter_precompile(arbiter_precompiled_tests <gtest/gtest.h>)
   endif()
   target_precompile_headers(${target} REUSE_FROM arbiter_precompiled_tests)
