@@ -1,8 +1,8 @@
 # Headers of the standard library, fmt and GoogleTest are most of what a small source costs. The builds that tools/check
 # makes read them once for all tests and, with Clang (presets `fuzz` and `threads`), once for each library. With GCC
-# libraries read them as ever: GCC 12 takes the standard library's code for ours when it comes out of a precompiled header,
-# and its optimiser warns about what cannot happen in it (tests are not optimised, but for sanitizers). Off while working:
-# a source compiles then that forgot an #include, and ccache finds less. The lint of tools/check finds such a source.
+# libraries read them as ever: GCC 12 takes the standard library's code for ours when it comes out of a precompiled
+# header, and its optimiser warns about what cannot happen in it (tests are not optimised, but for sanitizers). Off while
+# working: a source compiles then that forgot an #include, and ccache finds less. The lint of tools/check finds it.
 option(ARBITER_PRECOMPILED "Precompile the headers of the standard library, fmt and GoogleTest" OFF)
 
 # arbiter_precompile(<target> [<header>...]): for the C++ sources of the target.
