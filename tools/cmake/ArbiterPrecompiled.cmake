@@ -23,6 +23,14 @@ function(arbiter_precompile_library target)
   endif()
 endfunction()
 
+# arbiter_compile_together(<target>): then the library's sources are also compiled eight at a time, for half the cost. Where
+# two cannot stand in one (a name that both keep to themselves), give one another name or SKIP_UNITY_BUILD_INCLUSION.
+function(arbiter_compile_together target)
+  if(ARBITER_PRECOMPILED AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+  endif()
+endfunction()
+
 # arbiter_precompile_test(<target>): all tests share what one program without any code has precompiled.
 function(arbiter_precompile_test target)
   if(NOT ARBITER_PRECOMPILED OR (ARBITER_SANITIZE AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang"))

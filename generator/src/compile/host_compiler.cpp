@@ -25,8 +25,8 @@ constexpr const char* image_name = "arbiter_kernel.so";
 constexpr std::chrono::seconds compile_limit(300);
 
 // -ffp-contract=off: products and sums are not contracted, as on the GPU. -w: kernels are written for another compiler.
-constexpr std::array<const char*, 8> options{"-std=c++17",      "-O1",       "-fPIC", "-shared", "-ffp-contract=off",
-                                             "-fno-exceptions", "-fno-rtti", "-w"};
+constexpr std::array<const char*, 8> host_options{
+    "-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti", "-w"};
 
 std::vector<std::string> split_words(const std::string& text) {
   std::istringstream stream(text);
@@ -55,7 +55,7 @@ class HostCompiler final : public Compiler {
     const TemporaryFolder folder;
     write(folder.path() / source_name, source.text);
     std::vector<std::string> arguments = command_;
-    arguments.insert(arguments.end(), options.begin(), options.end());
+    arguments.insert(arguments.end(), host_options.begin(), host_options.end());
     arguments.insert(arguments.end(), {"-o", image_name, source_name});
     const ProcessResult result = run_process(arguments, folder.path(), compile_limit);
     if (result.timed_out)
@@ -73,7 +73,7 @@ class HostCompiler final : public Compiler {
   std::string identity() const override {
     std::string text = "host cpu " + version_;
     for (std::size_t i = 1; i < command_.size(); ++i) text.append(" ").append(command_[i]);
-    for (const char* option : options) text.append(" ").append(option);
+    for (const char* option : host_options) text.append(" ").append(option);
     return text;
   }
 
