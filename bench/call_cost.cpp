@@ -18,6 +18,7 @@
 #include "arbiter/communicator.hpp"
 #include "arbiter/db/database.hpp"
 #include "command_line.hpp"
+#include "cuda/device.hpp"
 #include "runtime/forwarding_device.hpp"
 #include "runtime/ranks.hpp"
 
@@ -28,9 +29,20 @@ using Clock = std::chrono::steady_clock;
 
 /// Remembers the last launch while it is told to, so that it can be made again. The exchange's state is in device
 /// memory, so the same launch on all ranks is a call like any other.
-class Recorder final : public test::ForwardingDevice {
+class Recorder {
  public:
-  using ForwardingDevice::ForwardingDevice;
+  virtual ~Recorder() = default;
+  virtual Device& device() = 0;
+  virtual void again(StreamHandle stream) = 0;
+  bool recording = false;
+};
+
+/// `Base` is the device itself where the runtime must find that (memory that GPUs share), else one that passes on.
+template <class Base>
+class RecordingDevice final : public Base, public Recorder {
+ public:
+  using Base::Base;
+  Device& device() override { return *this; }
   void launch(const Kernel& kernel, const Launch& launch, const void* arguments, std::size_t bytes,
               StreamHandle stream) override {
     if (recording) {
@@ -39,18 +51,22 @@ class Recorder final : public test::ForwardingDevice {
       const auto* begin = static_cast<const unsigned char*>(arguments);
       arguments_.assign(begin, begin + bytes);
     }
-    ForwardingDevice::launch(kernel, launch, arguments, bytes, stream);
+    Base::launch(kernel, launch, arguments, bytes, stream);
   }
-  void again(StreamHandle stream) {
-    ForwardingDevice::launch(*kernel_, launch_, arguments_.data(), arguments_.size(), stream);
+  void again(StreamHandle stream) override {
+    Base::launch(*kernel_, launch_, arguments_.data(), arguments_.size(), stream);
   }
-  bool recording = false;
 
  private:
   const Kernel* kernel_ = nullptr;
   Launch launch_;
   std::vector<unsigned char> arguments_;
 };
+
+std::shared_ptr<Recorder> make_recorder(const std::string& device, int rank) {
+  if (device == "cuda") return std::make_shared<RecordingDevice<CudaDevice>>(rank, CudaDeviceOptions{});
+  return std::make_shared<RecordingDevice<test::ForwardingDevice>>(make_cpu_device(rank));
+}
 
 struct Settings {
   int ranks = 2;
@@ -93,8 +109,8 @@ class Measurement {
  private:
   Cost measure(const std::string& pattern, Bootstrap& bootstrap) {
     const int rank = bootstrap.rank();
-    const auto device =
-        std::make_shared<Recorder>(settings_.device == "cuda" ? make_cuda_device(rank) : make_cpu_device(rank));
+    const std::shared_ptr<Recorder> recorder = make_recorder(settings_.device, rank);
+    const std::shared_ptr<Device> device(recorder, &recorder->device());
     CommunicatorOptions options;
     options.decisions = share_decisions();
     options.nccl = false;
@@ -120,13 +136,13 @@ class Measurement {
       tensors.norm_out = memory[4].data();
     }
     const auto call = [&] { family.run(tensors, settings_.tokens, stream); };
-    device->recording = true;
+    recorder->recording = true;
     call();
-    device->recording = false;
+    recorder->recording = false;
     std::vector<double> calls, launches;
     for (int round = 0; round < settings_.rounds; ++round) {
       calls.push_back(round_of(*device, stream, call));
-      launches.push_back(round_of(*device, stream, [&] { device->again(stream); }));
+      launches.push_back(round_of(*device, stream, [&] { recorder->again(stream); }));
     }
     device->synchronize(stream);
     device->destroy_stream(stream);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -226,17 +227,27 @@ std::size_t scale_out_bytes(std::string_view pattern, int hidden, std::int64_t t
   return sized(pattern, hidden, tokens).scale_out_bytes(hidden, tokens);
 }
 
+PointerCheck::Set& PointerCheck::set_of(const void* pointer) noexcept {
+  // Two multiplications by odd numbers, and between them what the first one put on top goes below again: one alone
+  // still gathers some distances in a few sets.
+  constexpr std::uint64_t golden = 0x9E3779B97F4A7C15;
+  std::uint64_t mixed = reinterpret_cast<std::uintptr_t>(pointer) * golden;
+  mixed = (mixed ^ mixed >> 32) * golden;
+  return sets_[mixed >> (64 - set_bits)];
+}
+
 void PointerCheck::require_device_memory(const TensorRanges& ranges) {
   for (const TensorRange& range : ranges) require_device_memory(range.name, reinterpret_cast<const void*>(range.begin));
 }
 
 void PointerCheck::require_device_memory(std::string_view name, const void* pointer) {
-  const std::size_t slot = (reinterpret_cast<std::uintptr_t>(pointer) >> 9) % slots;
-  if (seen_[slot] == pointer) return;
+  Set& set = set_of(pointer);
+  if (std::find(set.seen.begin(), set.seen.end(), pointer) != set.seen.end()) return;
   const char* what = nullptr;
   switch (device_.classify(pointer)) {
     case PointerKind::here:
-      seen_[slot] = pointer;
+      set.seen[set.next] = pointer;
+      set.next = (set.next + 1) % ways;
       return;
     case PointerKind::host:
       what = "host memory";

@@ -66,9 +66,17 @@ class PointerCheck {
   void require_device_memory(std::string_view name, const void* pointer);
 
  private:
-  static constexpr std::size_t slots = 256;
+  /// Tensors of an engine lie at multiples of large powers of two: the set is taken from a hash of all bits, and those
+  /// that meet in one still have four places.
+  static constexpr unsigned set_bits = 9;
+  static constexpr std::size_t ways = 4;
+  struct Set {
+    std::array<const void*, ways> seen{};
+    std::size_t next = 0;  // to be forgotten
+  };
+  Set& set_of(const void* pointer) noexcept;
   Device& device_;
-  std::array<const void*, slots> seen_{};  // direct-mapped
+  std::array<Set, std::size_t{1} << set_bits> sets_{};
 };
 
 }  // namespace arbiter

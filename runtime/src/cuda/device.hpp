@@ -7,7 +7,7 @@
 
 namespace arbiter {
 
-class CudaDevice final : public Device {
+class CudaDevice : public Device {
  public:
   CudaDevice(int ordinal, const CudaDeviceOptions& options);
   ~CudaDevice() override = default;

@@ -193,6 +193,36 @@ TEST(CallValidation, AClassificationIsRememberedAndOnlyForWhatWasAccepted) {
   EXPECT_EQ(device.asked, 3);
 }
 
+// A model's buffers lie at multiples of one large power of two. Where the memory of the check took its place from a few
+// bits in the middle of an address, all of them met in one, and every call asked the driver about every tensor.
+TEST(CallValidation, TensorsOfAModelAreRememberedWhateverTheirDistance) {
+  class AskedDevice final : public test::ForwardingDevice {
+   public:
+    using ForwardingDevice::ForwardingDevice;
+    PointerKind classify(const void*) override {
+      ++asked;
+      return PointerKind::here;
+    }
+    int asked = 0;
+  };
+  for (unsigned bits = 4; bits <= 32; ++bits) {
+    AskedDevice device(make_cpu_device(0));
+    PointerCheck check(device);
+    const auto call_all = [&](int tensors) {
+      device.asked = 0;
+      for (int i = 0; i < tensors; ++i) {
+        check.require_device_memory("input",
+                                    reinterpret_cast<const void*>(0x7f1200000000 + (std::uintptr_t(i) << bits)));
+      }
+      return device.asked;
+    };
+    EXPECT_EQ(call_all(5), 5) << bits;
+    EXPECT_EQ(call_all(5), 0) << "5 tensors, 2^" << bits << " bytes apart";
+    call_all(320);  // 80 layers with 4 of their own
+    EXPECT_LT(call_all(320), 32) << "320 tensors, 2^" << bits << " bytes apart";
+  }
+}
+
 TEST(CallValidation, FamiliesThatCanNeverWorkAreRefused) {
   const Catalogue& catalogue = Catalogue::builtin();
   const auto refusal = [&](const ProblemFamily& family) {

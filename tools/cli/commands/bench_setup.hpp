@@ -6,6 +6,7 @@
 
 #include "arbiter/communicator.hpp"
 #include "arbiter/runtime/candidate.hpp"
+#include "arbiter/startup_tune.hpp"
 #include "ranks/session.hpp"
 
 namespace arbiter::cli {
@@ -31,6 +32,7 @@ struct BenchSetup {
     options.variables.db = database.string();
     options.nccl = nccl;
     options.cache = cache;
+    options.startup_tuner = startup_tuner();
     return options;
   }
   Communicator communicator(const RankContext& context) const {

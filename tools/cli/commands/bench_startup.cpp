@@ -30,13 +30,14 @@ struct Step {
   const char* member;  ///< in JSON
   const char* text;
 };
-enum : std::size_t { driver, context, meeting, nccl, decisions, memory, compile, load, rest, step_count };
+enum : std::size_t { driver, context, meeting, nccl, decisions, memory, measure, compile, load, rest, step_count };
 constexpr std::array<Step, step_count> steps{{{"driver_s", "CUDA driver"},
                                               {"context_s", "CUDA context"},
                                               {"meeting_s", "ranks meet"},
                                               {"nccl_s", "NCCL"},
                                               {"decisions_s", "reading decisions"},
                                               {"memory_s", "sharing memory"},
+                                              {"measure_s", "measuring at start"},
                                               {"compile_s", "compiling kernels"},
                                               {"load_s", "loading kernels, workspace"},
                                               {"rest_s", "program, agreement, the rest"}}};
@@ -132,13 +133,22 @@ std::string probe_startup(const RankContext& rank, const BenchSetup& setup, cons
   if (!setup.database.empty() && !options.variables.kernels) {
     timed(mine[decisions], [&] { options.decisions = read(rank, setup.database); });
   }
+  double compiled_to_measure = 0;
+  options.startup_tuner = [&, tuner = options.startup_tuner](const StartupTuneOrder& order) {
+    const double compiled = compiled_seconds(setup);
+    StartupTuneAnswer answer;
+    timed(mine[measure], [&] { answer = tuner(order); });
+    compiled_to_measure += compiled_seconds(setup) - compiled;
+    return answer;
+  };
   std::unique_ptr<Communicator> communicator;
   timed(mine[memory],
         [&] { communicator = std::make_unique<Communicator>(rank.bootstrap, rank.device, std::move(options)); });
   const double compiled = compiled_seconds(setup);
   timed(mine[load], [&] { communicator->prepare(problems.families); });
+  mine[load] -= mine[measure];
   // Ranks that are threads share a cache: what another of them compiled meanwhile is not time of this one.
-  mine[compile] = std::min(compiled_seconds(setup) - compiled, mine[load]);
+  mine[compile] = std::min(compiled_seconds(setup) - compiled - compiled_to_measure, mine[load]);
   mine[load] -= mine[compile];
   rank.bootstrap->barrier();
   const double total = std::chrono::duration<double>(Clock::now() - process_start()).count();
