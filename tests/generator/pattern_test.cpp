@@ -11,7 +11,6 @@ namespace arbiter {
 namespace {
 
 using test::expect_error;
-using Tensors = std::vector<Tensor>;
 
 Pattern pattern(std::string_view name) { return Catalogue::builtin().pattern(name); }
 
@@ -42,7 +41,7 @@ TEST(Pattern, EveryCompositionIsAName) {
 }
 
 TEST(Pattern, ResultsOfEarlierStagesAreOptional) {
-  const auto expect = [](const char* name, const Tensors& required, const Tensors& optional) {
+  const auto expect = [](const char* name, TensorSet required, TensorSet optional) {
     const Pattern composed = pattern(name);
     EXPECT_EQ(composed.required, required) << name;
     EXPECT_EQ(composed.optional, optional) << name;

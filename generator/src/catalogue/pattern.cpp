@@ -1,7 +1,6 @@
 // What a composition of parts needs and produces.
 #include "arbiter/generator/pattern.hpp"
 
-#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -16,11 +15,6 @@ constexpr std::array<std::string_view, tensor_count> tensor_names = [] {
   for (std::size_t i = 0; i < tensor_count; ++i) names[i] = tensor_rules[i].name;
   return names;
 }();
-
-template <typename T>
-bool contains(const std::vector<T>& values, T value) noexcept {
-  return std::find(values.begin(), values.end(), value) != values.end();
-}
 
 constexpr std::size_t round_up(std::size_t value, std::size_t to) noexcept { return (value + to - 1) / to * to; }
 
@@ -55,9 +49,6 @@ const PartEntry* Pattern::part(PartKind kind) const noexcept {
     if (entry.kind == kind) return &entry;
   return nullptr;
 }
-
-bool Pattern::needs(Tensor tensor) const noexcept { return contains(required, tensor); }
-bool Pattern::uses(Tensor tensor) const noexcept { return contains(required, tensor) || contains(optional, tensor); }
 
 std::string Pattern::prologue_alone() const {
   const PartEntry* prologue = part(PartKind::prologue);

@@ -1,7 +1,6 @@
 // How pattern names are put together from the catalogue's parts, and taken apart again.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <utility>
@@ -123,9 +122,8 @@ std::vector<std::string> all_names(const std::vector<PartEntry>& parts, std::str
                         nearest(word, valid) + "'?");
 }
 
-void add_tensors(std::vector<Tensor>& to, const std::vector<Tensor>& tensors) {
-  for (const Tensor tensor : tensors)
-    if (std::find(to.begin(), to.end(), tensor) == to.end()) to.push_back(tensor);
+void add_tensors(TensorSet& to, const std::vector<Tensor>& tensors) {
+  for (const Tensor tensor : tensors) to.add(tensor);
 }
 
 }  // namespace
@@ -152,14 +150,12 @@ Pattern Catalogue::pattern(std::string_view name) const {
 
   // The sum is a tensor of its own only where nothing is added to it.
   if (!pattern.has(PartKind::residual))
-    (pattern.has_stages() ? pattern.optional : pattern.required).push_back(Tensor::output);
+    (pattern.has_stages() ? pattern.optional : pattern.required).add(Tensor::output);
   for (const PartEntry& part : pattern.parts) {
     add_tensors(pattern.required, part.reads);
     add_tensors(pattern.optional, part.optional);
     add_tensors(&part == &pattern.parts.back() ? pattern.required : pattern.optional, part.writes);
   }
-  std::sort(pattern.required.begin(), pattern.required.end());
-  std::sort(pattern.optional.begin(), pattern.optional.end());
   return pattern;
 }
 

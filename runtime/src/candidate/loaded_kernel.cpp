@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "arbiter/error.hpp"
 #include "arbiter/generator/render.hpp"
@@ -115,8 +116,15 @@ LoadedKernel::LoadedKernel(Group& group, const Variant& variant, int max_blocks)
   }
 }
 
-void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vectors, StreamHandle stream) {
+arbiter_abi::Arguments& LoadedKernel::arguments(std::uint64_t vectors) {
+  if (filled_.vectors != vectors || filled_.generation != workspace_.generation()) fill(vectors);
+  return filled_.arguments;
+}
+
+void LoadedKernel::fill(std::uint64_t vectors) {
+  filled_ = {};
   const Geometry grid = geometry(vectors);
+  arbiter_abi::Arguments& arguments = filled_.arguments;
   if (exchange_) {
     if (!workspace_.fits(grid.push_bytes, grid.staging_bytes) || workspace_.generation() == 0) {
       throw Unsupported(
@@ -130,14 +138,6 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
       arguments.workspace_at[rank] = static_cast<unsigned char*>(workspace_.seen_by(rank));
     }
     arguments.multicast = static_cast<unsigned char*>(workspace_.multicast());
-    const SharedBuffers& buffers = group_.shared_buffers();
-    if (!buffers.empty()) {
-      const std::uint64_t bytes = grid.vectors * vector_bytes;
-      locate(buffers, arguments.input, bytes, group_.size(),
-             {arguments.input_at, &arguments.multicast_input, &arguments.input_id});
-      locate(buffers, arguments.output, bytes, group_.size(),
-             {arguments.output_at, &arguments.multicast_output, &arguments.output_id});
-    }
     arguments.push_offset = layout.push_offset;
     arguments.push_stride = static_cast<unsigned>(layout.push_stride);
     arguments.staging_offset = layout.staging_offset;
@@ -154,9 +154,33 @@ void LoadedKernel::launch(arbiter_abi::Arguments arguments, std::uint64_t vector
   arguments.push_iterations = grid.push_iterations;
   arguments.push_epochs = grid.push_epochs;
   arguments.vectors = static_cast<unsigned>(grid.vectors);
-  Launch launch = launch_;
-  launch.blocks = grid.blocks;
-  device_.launch(*kernel_, launch, &arguments, sizeof(arguments), stream);
+  launch_.blocks = grid.blocks;
+  filled_.generation = workspace_.generation();
+  filled_.vectors = vectors;
+}
+
+void LoadedKernel::locate_tensors() {
+  arbiter_abi::Arguments& arguments = filled_.arguments;
+  if (filled_.located) {
+    std::fill(std::begin(arguments.input_at), std::end(arguments.input_at), nullptr);
+    std::fill(std::begin(arguments.output_at), std::end(arguments.output_at), nullptr);
+    arguments.multicast_input = arguments.multicast_output = nullptr;
+    arguments.input_id = arguments.output_id = 0;
+    filled_.located = false;
+  }
+  const SharedBuffers& buffers = group_.shared_buffers();
+  if (buffers.empty()) return;
+  const std::uint64_t bytes = filled_.vectors * vector_bytes;
+  locate(buffers, arguments.input, bytes, group_.size(),
+         {arguments.input_at, &arguments.multicast_input, &arguments.input_id});
+  locate(buffers, arguments.output, bytes, group_.size(),
+         {arguments.output_at, &arguments.multicast_output, &arguments.output_id});
+  filled_.located = true;
+}
+
+void LoadedKernel::launch(StreamHandle stream) {
+  if (exchange_) locate_tensors();
+  device_.launch(*kernel_, launch_, &filled_.arguments, sizeof(filled_.arguments), stream);
 }
 
 std::string candidate_source_hash(const GroupCapabilities& group, const CandidateSpec& spec) {

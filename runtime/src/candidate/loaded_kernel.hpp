@@ -21,14 +21,19 @@ class LoadedKernel {
   const KernelShape& shape() const noexcept { return shape_; }
   int block_limit() const noexcept { return block_limit_; }
   KernelUse use() const noexcept { return {kernel_->resources().registers, kernel_->resources().spill_bytes}; }
-  void set_block_limit(int limit) noexcept { block_limit_ = limit; }
+  void set_block_limit(int limit) noexcept {
+    block_limit_ = limit;
+    filled_.vectors = 0;
+  }
 
   Geometry geometry(std::uint64_t vectors) const { return arbiter::geometry(shape_, vectors, block_limit_); }
   WorkspaceNeeds needs(std::uint64_t vectors) const { return workspace_needs(shape_, vectors, block_limit_); }
 
-  /// `tensors` holds pointers and scalars of the call; everything else is filled in here.
-  /// Throws Unsupported, before the launch, when the workspace is too small.
-  void launch(arbiter_abi::Arguments tensors, std::uint64_t vectors, StreamHandle);
+  /// Arguments of a launch for a message of `vectors`, where the caller puts the call's own tensors and scalars, all of
+  /// them; everything else is filled in. Throws Unsupported when the workspace is too small.
+  arbiter_abi::Arguments& arguments(std::uint64_t vectors);
+  /// With the arguments as they stand.
+  void launch(StreamHandle);
 
  private:
   Group& group_;
@@ -40,6 +45,17 @@ class LoadedKernel {
   Launch launch_;
   int block_limit_ = 0;
   std::string name_;
+
+  /// Calls come in runs of one size, layer after layer: only what differs between these is written again.
+  struct Filled {
+    std::uint64_t vectors = 0;  // 0: nothing
+    std::uint64_t generation = 0;
+    bool located = false;  // peers can address a tensor
+    arbiter_abi::Arguments arguments{};
+  };
+  Filled filled_;
+  void fill(std::uint64_t vectors);
+  void locate_tensors();
 };
 
 /// SHA-256 over the sources of all ranks and of the stand-alone kernels: what a decision is checked against. Empty for

@@ -12,8 +12,9 @@ namespace arbiter {
 namespace {
 
 /// What the caller gave, but for where this kernel reads its input and leaves its output.
-arbiter_abi::Arguments arguments_of(const CallTensors& tensors, Dtype dtype, const void* input, void* output) {
-  arbiter_abi::Arguments arguments{};
+void launch(LoadedKernel& kernel, const CallTensors& tensors, Dtype dtype, const void* input, void* output,
+            std::uint64_t vectors, StreamHandle stream) {
+  arbiter_abi::Arguments& arguments = kernel.arguments(vectors);
   copy_tensors(tensors, arguments);
   arguments.input = input;
   arguments.output = output;
@@ -23,7 +24,7 @@ arbiter_abi::Arguments arguments_of(const CallTensors& tensors, Dtype dtype, con
   arguments.moe_weights_fp32 = tensors.moe_weights_fp32 || dtype == Dtype::fp32 ? 1 : 0;
   arguments.moe_count = static_cast<unsigned>(tensors.moe_row_map != nullptr ? tensors.moe_top_k : tensors.moe_experts);
   arguments.moe_rows = static_cast<unsigned>(tensors.moe_rows);
-  return arguments;
+  kernel.launch(stream);
 }
 
 /// Exchange (a kernel, NCCL, or for one rank nothing), and the pattern's other parts around it where the exchange is
@@ -91,20 +92,20 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     if (!agreed_) throw InvalidArgument("'" + record_.name + "' was not agreed on by all ranks; call agree() first");
     const std::uint64_t vectors = message_vectors(elements, 1, family_.dtype);
     if (kernel_ && spec_.fused()) {
-      kernel_->launch(arguments_of(tensors, family_.dtype, tensors.input, tensors.output), vectors, stream);
+      launch(*kernel_, tensors, family_.dtype, tensors.input, tensors.output, vectors, stream);
       return;
     }
     const void* input = tensors.input;
     void* output = epilogue_ ? intermediate(tensors, vectors) : tensors.output;
     if (prologue_) {
       void* contribution = output != nullptr ? output : scratch(vectors);  // where the sum will be, in place
-      prologue_->launch(arguments_of(tensors, family_.dtype, input, contribution), vectors, stream);
+      launch(*prologue_, tensors, family_.dtype, input, contribution, vectors, stream);
       input = contribution;
     }
     const void* sum = exchange(input, output, elements, vectors, stream);
     if (!epilogue_) return;
     void* rest = sum == tensors.output ? nullptr : tensors.output;  // null: it is there already
-    epilogue_->launch(arguments_of(tensors, family_.dtype, sum, rest), vectors, stream);
+    launch(*epilogue_, tensors, family_.dtype, sum, rest, vectors, stream);
   }
 
  private:
@@ -137,10 +138,10 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   const void* exchange(const void* input, void* output, std::int64_t elements, std::uint64_t vectors,
                        StreamHandle stream) {
     if (kernel_) {
-      arbiter_abi::Arguments arguments{};
+      arbiter_abi::Arguments& arguments = kernel_->arguments(vectors);
       arguments.input = input;
       arguments.output = output;
-      kernel_->launch(arguments, vectors, stream);
+      kernel_->launch(stream);
       return output;
     }
     const Dtype dtype = family_.dtype;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <new>
 #include <string>
 
 #include "arbiter/db/family_text.hpp"
@@ -155,7 +156,8 @@ TensorRanges tensor_ranges(const Pattern& pattern, const CallSize& size, const C
     if (!concerns(entry, address, pattern, size, tensors)) return;
     const auto begin = reinterpret_cast<std::uintptr_t>(address);
     const std::size_t element = element_bytes_of(entry.elements, size, tensors);
-    ranges.items[ranges.count++] = {
+    // In its place: a copy of what was only just written, part by part, waits for all of it.
+    new (&ranges.items[ranges.count++]) TensorRange{
         entry.name, entry.tensor,     begin,        begin + bytes_of(entry.extent, element, pattern, size, tensors),
         element,    entry.in_vectors, entry.written};
   });
@@ -174,7 +176,7 @@ TensorRanges validate_tensors(const Pattern& pattern, const CallSize& size, cons
   for (std::size_t i = 0; i < ranges.count; ++i) {
     const TensorRange& range = ranges.items[i];
     if (range.begin == 0) refuse_null(pattern, range);
-    if (range.begin % range.alignment != 0) refuse_alignment(range);
+    if ((range.begin & (range.alignment - 1)) != 0) refuse_alignment(range);  // a division costs more than the rest
     for (std::size_t j = 0; j < i; ++j) {
       const TensorRange& other = ranges.items[j];
       if (!range.written && !other.written) continue;

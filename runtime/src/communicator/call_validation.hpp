@@ -26,7 +26,7 @@ struct TensorRange {
   std::optional<Tensor> tensor;  ///< empty: the input
   std::uintptr_t begin = 0;
   std::uintptr_t end = 0;
-  std::size_t alignment = 1;  ///< of its elements
+  std::size_t alignment = 1;  ///< of its elements; a power of two
   bool read_in_vectors = false;
   bool written = false;
 };

@@ -103,6 +103,7 @@ CudaDriver CudaDriver::load() {
   required(driver.func_get_attribute, "cuFuncGetAttribute");
   required(driver.func_set_attribute, "cuFuncSetAttribute");
   required(driver.launch_kernel_ex, "cuLaunchKernelEx");
+  required(driver.stream_is_capturing, "cuStreamIsCapturing");
   required(driver.occupancy_blocks, "cuOccupancyMaxActiveBlocksPerMultiprocessor");
   required(driver.occupancy_clusters, "cuOccupancyMaxActiveClusters");
   required(driver.memset_d32_async, "cuMemsetD32Async");

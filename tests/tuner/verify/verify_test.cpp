@@ -380,7 +380,7 @@ TEST(Verify, LeavingOutAnOptionalOutputChangesNoOther) {
     VerifyRequest request;
     request.tokens = tokens;
     request.without = optional_outputs(group.catalogue().pattern(family.pattern));
-    EXPECT_EQ(request.without, only(Tensor::residual_out) | only(Tensor::norm_out));
+    EXPECT_EQ(request.without, (TensorSet{Tensor::residual_out, Tensor::norm_out}));
     EXPECT_TRUE(verifier.verify(subject_of(*candidate), request).ok());
     const Subject different = altered(group, *candidate, {}, [](const Call& call) {
       EXPECT_EQ(call.norm_out, nullptr);

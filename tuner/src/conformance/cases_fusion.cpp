@@ -47,7 +47,7 @@ std::string text_of(TensorSet without, const Pattern& pattern) {
   std::string text;
   for (std::size_t i = 0; i < tensor_count; ++i) {
     const auto tensor = static_cast<Tensor>(i);
-    if ((without & only(tensor)) != 0 && pattern.uses(tensor)) text += ", without " + std::string(to_string(tensor));
+    if (without.has(tensor) && pattern.uses(tensor)) text += ", without " + std::string(to_string(tensor));
   }
   return text;
 }
@@ -64,7 +64,7 @@ std::vector<std::pair<VerifyRequest, std::string>> fusion_requests(const Pattern
   };
   ask("all outputs", [](VerifyRequest& request) { request.calls = 2; });
   const TensorSet optional = optional_outputs(pattern);
-  for (TensorSet without = optional; without != 0; without = (without - 1) & optional) {
+  for (TensorSet without = optional; !without.empty(); without = without.previous_subset(optional)) {
     ask("all inputs" + text_of(without, pattern), [&](VerifyRequest& request) { request.without = without; });
   }
   ask("in place, shifted", [](VerifyRequest& request) {

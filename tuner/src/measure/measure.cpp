@@ -65,7 +65,8 @@ struct Timing::Impl {
     const std::int64_t rows = tile_rows(family.hidden, family.dtype, tokens);
     inputs = make_inputs(shapes.composition, family.dtype, rows, family.hidden, group.rank(), {});
     // In a layer, the sum behind the residual is read again; what is only quantised is not.
-    usual.without = optional_outputs(shapes.pattern) & ~only(Tensor::residual_out);
+    usual.without = optional_outputs(shapes.pattern);
+    usual.without.remove(Tensor::residual_out);
     const int count = set_count(shapes.total_bytes(tokens), settings);
     for (int i = 0; i < count; ++i) {
       Tensors& set = *sets.emplace_back(std::make_unique<Tensors>(group.device(), shapes, tokens));

@@ -29,7 +29,7 @@ void apply(const VerifyRequest& request, Call& call) {
   call.epsilon = request.epsilon;
   call.weight_bias = request.weight_bias;
   const auto leave_out = [&](Tensor tensor, void*& pointer) {
-    if ((request.without & only(tensor)) != 0) pointer = nullptr;
+    if (request.without.has(tensor)) pointer = nullptr;
   };
   leave_out(Tensor::output, call.output);
   leave_out(Tensor::residual_out, call.residual_out);

@@ -36,9 +36,9 @@ Outcome wrong(Tensor tensor, const std::string& difference) {
 }  // namespace
 
 TensorSet optional_outputs(const Pattern& pattern) {
-  TensorSet set = 0;
+  TensorSet set;
   for (const Tensor tensor : outputs_of(pattern)) {
-    if (!pattern.needs(tensor)) set |= only(tensor);
+    if (!pattern.needs(tensor)) set.add(tensor);
   }
   return set;
 }
@@ -154,7 +154,7 @@ struct Verifier::Impl {
 
   bool written(Tensor tensor, const VerifyRequest& request) const {
     const std::vector<Tensor> outputs = outputs_of(expectations.pattern());
-    return std::find(outputs.begin(), outputs.end(), tensor) != outputs.end() && (request.without & only(tensor)) == 0;
+    return std::find(outputs.begin(), outputs.end(), tensor) != outputs.end() && !request.without.has(tensor);
   }
 
   static VerifyRequest request_of(const TimedWork& work) {

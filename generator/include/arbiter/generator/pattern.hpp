@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
@@ -39,6 +40,30 @@ inline constexpr std::size_t tensor_count = 11;
 std::string_view to_string(Tensor) noexcept;
 /// Throws InvalidArgument naming the valid spellings and the nearest one.
 Tensor parse_tensor(std::string_view);
+
+/// In one word: every call asks.
+class TensorSet {
+ public:
+  constexpr TensorSet() = default;
+  constexpr TensorSet(std::initializer_list<Tensor> tensors) {
+    for (const Tensor tensor : tensors) add(tensor);
+  }
+  constexpr void add(Tensor tensor) noexcept { bits_ |= bit(tensor); }
+  constexpr void remove(Tensor tensor) noexcept { bits_ &= ~bit(tensor); }
+  constexpr bool has(Tensor tensor) const noexcept { return (bits_ & bit(tensor)) != 0; }
+  constexpr bool empty() const noexcept { return bits_ == 0; }
+  /// The subset of `of` that comes before this one, which is one too: beginning with `of`, all but the empty one.
+  constexpr TensorSet previous_subset(TensorSet of) const noexcept {
+    TensorSet subset;
+    subset.bits_ = (bits_ - 1) & of.bits_;
+    return subset;
+  }
+  bool operator==(const TensorSet&) const = default;
+
+ private:
+  static constexpr unsigned bit(Tensor tensor) noexcept { return 1U << static_cast<unsigned>(tensor); }
+  unsigned bits_ = 0;
+};
 
 /// In the order in which a pattern's name has them.
 enum class PartKind : std::uint8_t { prologue, residual, norm, quantisation };
@@ -79,8 +104,8 @@ struct Pattern {
   std::string name;
   bool rows = false;  ///< true: works on whole rows of `hidden` elements; false (plain allreduce): on a flat message
   std::vector<PartEntry> parts;  ///< in the order of PartKind, at most one of each kind
-  std::vector<Tensor> required;  ///< besides input
-  std::vector<Tensor> optional;  ///< null if they are not wanted
+  TensorSet required;            ///< besides input
+  TensorSet optional;            ///< null if they are not wanted
   /// Every constant and parameter of every part of the catalogue; 0 where the pattern does not have it.
   std::map<std::string, int, std::less<>> constants;
   int group = 0;  ///< elements that share a scale; 0 if a whole row or tensor does, or nothing is quantised
@@ -90,8 +115,8 @@ struct Pattern {
   bool has_stages() const noexcept { return parts.size() > (has(PartKind::prologue) ? 1U : 0U); }
   /// Plain allreduce: neither prologue nor stages.
   bool plain() const noexcept { return parts.empty(); }
-  bool needs(Tensor) const noexcept;  ///< required
-  bool uses(Tensor) const noexcept;   ///< required or optional
+  bool needs(Tensor tensor) const noexcept { return required.has(tensor); }
+  bool uses(Tensor tensor) const noexcept { return required.has(tensor) || optional.has(tensor); }
 
   /// Names of what is left: the prologue in front of a plain allreduce, and what follows the sum.
   std::string prologue_alone() const;    ///< "moe_reduce_allreduce"; "allreduce" without a prologue

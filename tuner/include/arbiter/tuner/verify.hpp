@@ -15,10 +15,6 @@ namespace tuning {
 class Tensors;
 }
 
-/// Tensors of a call, one bit each.
-using TensorSet = std::uint32_t;
-constexpr TensorSet only(Tensor tensor) noexcept { return TensorSet{1} << static_cast<unsigned>(tensor); }
-
 /// Something that performs calls on this rank: a candidate, or a communicator. `enqueue` only launches: a rank that
 /// fails there leaves its peers waiting until their deadline, or until they hear that it gave up.
 struct Subject {
@@ -47,7 +43,7 @@ struct TimedWork {
   const Subject& subject;
   std::span<const std::unique_ptr<tuning::Tensors>> sets;  ///< every one of them is written
   std::int64_t tokens = 1;
-  TensorSet without = 0;                     ///< optional outputs that the calls leave out
+  TensorSet without;                         ///< optional outputs that the calls leave out
   std::uint64_t seed = 2;                    ///< of the new inputs
   std::function<void(StreamHandle)> launch;  ///< replays the graph or issues the burst; waits for nothing
 };
@@ -86,7 +82,7 @@ struct VerifyRequest {
   float weight_bias = 0.0F;
   bool gamma_fp32 = false;
   MoeShape moe;
-  TensorSet without = 0;  ///< optional outputs that the call leaves out
+  TensorSet without;  ///< optional outputs that the call leaves out
   /// Calls issued back to back; the last result is checked. 1 when in place: a sum must not be summed again.
   int calls = 1;
 };
