@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <new>
 #include <string>
@@ -238,18 +239,23 @@ PointerCheck::Set& PointerCheck::set_of(const void* pointer) noexcept {
   return sets_[mixed >> (64 - set_bits)];
 }
 
+bool PointerCheck::remembers(const void* pointer) noexcept {
+  const Set& set = set_of(pointer);
+  return std::find(set.seen.begin(), set.seen.end(), pointer) != set.seen.end();
+}
+
 void PointerCheck::require_device_memory(const TensorRanges& ranges) {
   for (const TensorRange& range : ranges) require_device_memory(range.name, reinterpret_cast<const void*>(range.begin));
 }
 
 void PointerCheck::require_device_memory(std::string_view name, const void* pointer) {
+  if (remembers(pointer)) return;
   Set& set = set_of(pointer);
-  if (std::find(set.seen.begin(), set.seen.end(), pointer) != set.seen.end()) return;
   const char* what = nullptr;
   switch (device_.classify(pointer)) {
     case PointerKind::here:
-      set.seen[set.next] = pointer;
-      set.next = (set.next + 1) % ways;
+      std::rotate(set.seen.begin(), std::prev(set.seen.end()), set.seen.end());
+      set.seen.front() = pointer;
       return;
     case PointerKind::host:
       what = "host memory";

@@ -64,15 +64,16 @@ class PointerCheck {
   /// Every tensor of a call lies in this device's memory. Throws InvalidArgument.
   void require_device_memory(const TensorRanges&);
   void require_device_memory(std::string_view name, const void* pointer);
+  /// Was it found to be this device's, lately?
+  bool remembers(const void* pointer) noexcept;
 
  private:
   /// Tensors of an engine lie at multiples of large powers of two: the set is taken from a hash of all bits, and those
   /// that meet in one still have four places.
   static constexpr unsigned set_bits = 9;
   static constexpr std::size_t ways = 4;
-  struct Set {
-    std::array<const void*, ways> seen{};
-    std::size_t next = 0;  // to be forgotten
+  struct alignas(ways * sizeof(void*)) Set {  // in one line of the cache
+    std::array<const void*, ways> seen{};     // the last one first
   };
   Set& set_of(const void* pointer) noexcept;
   Device& device_;

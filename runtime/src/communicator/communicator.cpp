@@ -150,37 +150,46 @@ void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensor
   }
   if (tokens == 0) return;
   const CallSize size{family.dtype, family.hidden, tokens};
-  const TensorRanges ranges = validate_tensors(found.pattern(), size, tensors);
-  if (mode == Mode::eager) {
-    if (options.check_pointers) pointers.require_device_memory(ranges);
-  } else {
-    captured = true;
-  }
-  const ProfilerRange range(profiler, tokens, [&] { return found.candidate(tokens).record().name; });
-  if (AlignedCopies::needed(ranges)) [[unlikely]] {
+  const bool copied = check_tensors(&found, found.pattern(), size, tensors, mode);
+  RunnableCandidate& candidate = found.candidate(tokens);
+  const ProfilerRange range(profiler, tokens, [&] { return candidate.record().name; });
+  if (copied) [[unlikely]] {
     const CallTensors aligned = copies.begin(found.pattern(), size, tensors, family.max_tokens, stream);
-    found.candidate(tokens).enqueue(aligned, size.elements(), stream);
+    candidate.enqueue(aligned, size.elements(), stream);
     copies.end(found.pattern(), size, tensors, aligned, stream);
   } else {
-    found.candidate(tokens).enqueue(tensors, size.elements(), stream);
+    candidate.enqueue(tensors, size.elements(), stream);
   }
   found.served(tokens).count();
   group->check();
 }
 
+bool Communicator::Impl::check_tensors(const FamilyTable* found, const Pattern& pattern, const CallSize& size,
+                                       const CallTensors& tensors, Mode mode) {
+  const bool look = mode == Mode::eager && options.check_pointers;
+  QuickCheck::Pointers given;
+  bool known = found != nullptr && found->quick().passes(tensors, size.tokens, given);
+  for (std::size_t i = 0; known && look && i < given.count; ++i) known = pointers.remembers(given.items[i]);
+  bool copied = false;
+  if (!known) [[unlikely]] {
+    const TensorRanges ranges = validate_tensors(pattern, size, tensors);
+    if (look) pointers.require_device_memory(ranges);
+    copied = AlignedCopies::needed(ranges);
+  }
+  captured = captured || mode == Mode::graph;
+  return copied;
+}
+
 void Communicator::Impl::run_plain(const FamilyTable* found, const CallTensors& tensors, Dtype dtype,
                                    std::int64_t elements, Mode mode, StreamHandle stream) {
   if (elements == 0) return;
-  message_vectors(elements, 1, dtype);  // refuses what does not fit 63 bits
-  if (found == nullptr) found = table.covering(plain_pattern, dtype, elements, mode);
+  if (found == nullptr) {
+    message_vectors(elements, 1, dtype);  // refuses what does not fit 63 bits
+    found = table.covering(plain_pattern, dtype, elements, mode);
+  }
   const Route route = route_plain(found, dtype, elements);
   const Pattern& pattern = found != nullptr ? found->pattern() : plain;
-  const TensorRanges ranges = validate_tensors(pattern, {dtype, 1, elements}, tensors);
-  if (mode == Mode::eager) {
-    if (options.check_pointers) pointers.require_device_memory(ranges);
-  } else {
-    captured = true;
-  }
+  check_tensors(found, pattern, {dtype, 1, elements}, tensors, mode);
   const ProfilerRange range(profiler, elements, [&] {
     const bool prepared = route.way == Way::candidate || route.way == Way::padded;
     if (prepared) return route.candidate->record().name;

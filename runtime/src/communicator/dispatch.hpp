@@ -9,6 +9,7 @@
 
 #include "arbiter/runtime/candidate.hpp"
 #include "communicator/counters.hpp"
+#include "communicator/quick_check.hpp"
 
 namespace arbiter {
 
@@ -16,7 +17,10 @@ namespace arbiter {
 class FamilyTable {
  public:
   FamilyTable(ProblemFamily family, Pattern pattern)
-      : family_(std::move(family)), pattern_(std::move(pattern)), plain_(family_.pattern == "allreduce") {}
+      : family_(std::move(family)),
+        pattern_(std::move(pattern)),
+        plain_(family_.pattern == "allreduce"),
+        quick_(pattern_, family_.dtype, family_.hidden) {}
 
   /// Intervals in order, without gaps, the first beginning at 1. Candidate and counters must outlive the table.
   void append(std::int64_t tokens_max, RunnableCandidate&, Explanation, CallCounter& served, CallCounter& padded);
@@ -32,6 +36,7 @@ class FamilyTable {
   const Pattern& pattern() const noexcept { return pattern_; }
   /// A plain allreduce: a message of any count of elements.
   bool plain() const noexcept { return plain_; }
+  const QuickCheck& quick() const noexcept { return quick_; }
   std::int64_t max_elements() const noexcept { return family_.max_tokens * family_.hidden; }
   std::size_t intervals() const noexcept { return candidates_.size(); }
   std::int64_t tokens_max(std::size_t interval) const noexcept { return tokens_max_[interval]; }
@@ -42,6 +47,7 @@ class FamilyTable {
   ProblemFamily family_;
   Pattern pattern_;
   bool plain_;
+  QuickCheck quick_;
   std::vector<std::int64_t> tokens_max_;
   std::vector<RunnableCandidate*> candidates_;
   std::vector<Explanation> explanations_;

@@ -79,6 +79,8 @@ struct Communicator::Impl {
   bool captured = false;  // a call was captured: memory that kernels use must not move any more
 
  private:
+  /// Refuses a call with whose tensors something is wrong. True: some must go through a copy.
+  bool check_tensors(const FamilyTable*, const Pattern&, const CallSize&, const CallTensors&, Mode);
   void run_staged(const CallTensors&, Dtype, std::int64_t elements, RunnableCandidate&, StreamHandle);
 
   /// Is the family one that nobody serves, because Arbiter is off? Then its calls are refused from here on.

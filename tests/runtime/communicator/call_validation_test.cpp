@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <random>
 
 #include "arbiter/error.hpp"
+#include "arbiter/generator/tensor_table.hpp"
+#include "communicator/aligned_copies.hpp"
+#include "communicator/quick_check.hpp"
 #include "runtime/communicator_fixture.hpp"
 #include "runtime/forwarding_device.hpp"
 
@@ -220,6 +224,55 @@ TEST(CallValidation, TensorsOfAModelAreRememberedWhateverTheirDistance) {
     EXPECT_EQ(call_all(5), 0) << "5 tensors, 2^" << bits << " bytes apart";
     call_all(320);  // 80 layers with 4 of their own
     EXPECT_LT(call_all(320), 32) << "320 tensors, 2^" << bits << " bytes apart";
+  }
+}
+
+// What the quick check passes, the whole one accepts, and needs no copy; and it passes what engines do.
+TEST(CallValidation, TheQuickCheckPassesOnlyWhatIsInOrder) {
+  const Catalogue& catalogue = Catalogue::builtin();
+  std::mt19937_64 random(7);
+  const auto any = [&](std::uint64_t below) { return random() % below; };
+  for (const char* name : {"allreduce", "allreduce_residual", "allreduce_rmsnorm", "allreduce_residual_rmsnorm",
+                           "allreduce_residual_rmsnorm_fp8_token", "moe_reduce_allreduce"}) {
+    const Pattern pattern = catalogue.pattern(name);
+    const bool simple = !pattern.has(PartKind::prologue) && !pattern.has(PartKind::quantisation);
+    for (const Dtype dtype : {Dtype::bf16, Dtype::fp32}) {
+      const QuickCheck quick(pattern, dtype, hidden);
+      int passed = 0;
+      for (int i = 0; i < 20000; ++i) {
+        const auto rows = static_cast<std::int64_t>(1 + any(4));
+        const CallSize size{dtype, pattern.rows ? hidden : 1, pattern.rows ? rows : rows * hidden};
+        CallTensors tensors;
+        // In a few places that may touch, be equal, overlap, or be odd by a byte.
+        for_each_tensor([&](const auto& entry) {
+          std::uintptr_t address = 0x10000 + any(12) * 512;
+          if (any(4) == 0) address += any(5) * 4;
+          if (any(16) == 0) address = 0;
+          if (entry.tensor == arbiter::Tensor::output && any(2) == 0) {
+            tensors.output = const_cast<void*>(tensors.input);
+          } else if (entry.tensor == arbiter::Tensor::residual_out && any(2) == 0) {
+            tensors.residual_out = const_cast<void*>(tensors.residual_in);
+          } else {
+            set_tensor(entry, tensors, reinterpret_cast<void*>(address));
+          }
+        });
+        if (any(16) == 0) tensors.epsilon = any(2) == 0 ? -1.0F : std::numeric_limits<float>::quiet_NaN();
+        if (any(16) == 0) tensors.weight_bias = std::numeric_limits<float>::infinity();
+        tensors.gamma_fp32 = any(2) == 0;
+        tensors.moe_experts = 2;
+        QuickCheck::Pointers given;
+        if (!quick.passes(tensors, size.tokens, given)) continue;
+        ++passed;
+        TensorRanges ranges;
+        ASSERT_NO_THROW(ranges = validate_tensors(pattern, size, tensors)) << name << " " << i;
+        ASSERT_FALSE(AlignedCopies::needed(ranges)) << name << " " << i;
+        ASSERT_EQ(given.count, ranges.count) << name << " " << i;
+        for (std::size_t t = 0; t < given.count; ++t) {
+          ASSERT_EQ(reinterpret_cast<std::uintptr_t>(given.items[t]), ranges.items[t].begin) << name << " " << i;
+        }
+      }
+      EXPECT_EQ(passed > 500, simple) << name << ": " << passed;
+    }
   }
 }
 
