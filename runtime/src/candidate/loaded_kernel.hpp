@@ -40,11 +40,8 @@ class LoadedKernel {
   Device& device_;
   Workspace& workspace_;
   bool exchange_;
-  KernelShape shape_;
   std::unique_ptr<Kernel> kernel_;
   Launch launch_;
-  int block_limit_ = 0;
-  std::string name_;
 
   /// Calls come in runs of one size, layer after layer: only what differs between these is written again.
   struct Filled {
@@ -54,6 +51,10 @@ class LoadedKernel {
     arbiter_abi::Arguments arguments{};
   };
   Filled filled_;
+  KernelShape shape_;
+  int block_limit_ = 0;
+  std::string name_;
+
   void fill(std::uint64_t vectors);
   void locate_tensors();
 };

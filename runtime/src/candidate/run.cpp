@@ -32,7 +32,7 @@ void launch(LoadedKernel& kernel, const CallTensors& tensors, Dtype dtype, const
 class RunnableCandidateImpl final : public RunnableCandidate {
  public:
   RunnableCandidateImpl(Group& group, const CandidateSpec& spec, const ProblemFamily& family)
-      : group_(group), spec_(spec), family_(family) {
+      : group_(group), spec_(spec), family_(family), dtype_(family.dtype) {
     if (!spec.kernel && spec.nccl && group.nccl() == nullptr) {
       throw Unsupported("'" + spec.name() + "' needs NCCL: " + group.capabilities().nccl_reason);
     }
@@ -41,6 +41,7 @@ class RunnableCandidateImpl final : public RunnableCandidate {
                         "' needs Arbiter's NCCL tuner plugin: " + group.capabilities().nccl_forcing_reason);
     }
     if (spec.kernel) kernel_.emplace(group, *spec.kernel, spec.max_blocks);
+    whole_ = spec.kernel && spec.fused();
     if (spec.prologue) prologue_.emplace(group, *spec.prologue, 0);
     if (spec.epilogue) epilogue_.emplace(group, *spec.epilogue, 0);
     record_.backend = spec.backend();
@@ -90,9 +91,9 @@ class RunnableCandidateImpl final : public RunnableCandidate {
 
   void enqueue(const CallTensors& tensors, std::int64_t elements, StreamHandle stream) override {
     if (!agreed_) throw InvalidArgument("'" + record_.name + "' was not agreed on by all ranks; call agree() first");
-    const std::uint64_t vectors = message_vectors(elements, 1, family_.dtype);
-    if (kernel_ && spec_.fused()) {
-      launch(*kernel_, tensors, family_.dtype, tensors.input, tensors.output, vectors, stream);
+    const std::uint64_t vectors = message_vectors(elements, 1, dtype_);
+    if (whole_) {
+      launch(*kernel_, tensors, dtype_, tensors.input, tensors.output, vectors, stream);
       return;
     }
     const void* input = tensors.input;
@@ -180,13 +181,16 @@ class RunnableCandidateImpl final : public RunnableCandidate {
   CandidateSpec spec_;
   ProblemFamily family_;
   Candidate record_;
+  // What a call looks at lies together: little of it is in the caches by then.
+  bool agreed_ = false;
+  bool whole_ = false;  // the kernel does all of the pattern
+  Dtype dtype_;
   std::optional<LoadedKernel> kernel_;
   std::optional<LoadedKernel> prologue_;
   std::optional<LoadedKernel> epilogue_;
   std::size_t scratch_bytes_ = 0;
   KernelUse use_;
   std::string refusal_;
-  bool agreed_ = false;
 };
 
 }  // namespace

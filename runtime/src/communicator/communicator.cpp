@@ -151,7 +151,8 @@ void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensor
   if (tokens == 0) return;
   const CallSize size{family.dtype, family.hidden, tokens};
   const bool copied = check_tensors(&found, found.pattern(), size, tensors, mode);
-  RunnableCandidate& candidate = found.candidate(tokens);
+  const FamilyTable::Interval& interval = found.interval(tokens);
+  RunnableCandidate& candidate = *interval.candidate;
   const ProfilerRange range(profiler, tokens, [&] { return candidate.record().name; });
   if (copied) [[unlikely]] {
     const CallTensors aligned = copies.begin(found.pattern(), size, tensors, family.max_tokens, stream);
@@ -160,7 +161,7 @@ void Communicator::Impl::run(const FamilyTable& found, const CallTensors& tensor
   } else {
     candidate.enqueue(tensors, size.elements(), stream);
   }
-  found.served(tokens).count();
+  interval.served->count();
   group->check();
 }
 

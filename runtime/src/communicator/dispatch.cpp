@@ -12,16 +12,15 @@ namespace arbiter {
 
 void FamilyTable::append(std::int64_t tokens_max, RunnableCandidate& candidate, Explanation explanation,
                          CallCounter& served, CallCounter& padded) {
-  tokens_max_.push_back(tokens_max);
-  candidates_.push_back(&candidate);
+  intervals_.push_back({tokens_max, &candidate, &served, &padded});
   explanations_.push_back(std::move(explanation));
-  counters_.push_back({&served, &padded});
 }
 
 std::size_t FamilyTable::index(std::int64_t tokens) const noexcept {
   // A handful of intervals: the last one catches everything, so the search cannot run over the end.
-  const auto found = std::lower_bound(tokens_max_.begin(), std::prev(tokens_max_.end()), tokens);
-  return static_cast<std::size_t>(found - tokens_max_.begin());
+  std::size_t found = 0;
+  while (found + 1 < intervals_.size() && intervals_[found].tokens_max < tokens) ++found;
+  return found;
 }
 
 const FamilyTable& DispatchTable::put(FamilyTable table) {

@@ -25,12 +25,16 @@ class FamilyTable {
   /// Intervals in order, without gaps, the first beginning at 1. Candidate and counters must outlive the table.
   void append(std::int64_t tokens_max, RunnableCandidate&, Explanation, CallCounter& served, CallCounter& padded);
 
+  struct Interval {
+    std::int64_t tokens_max;
+    RunnableCandidate* candidate;
+    CallCounter* served;
+    CallCounter* padded;  ///< of calls that go through an aligned copy
+  };
   /// `tokens` between 1 and family().max_tokens.
-  RunnableCandidate& candidate(std::int64_t tokens) const noexcept { return *candidates_[index(tokens)]; }
+  const Interval& interval(std::int64_t tokens) const noexcept { return intervals_[index(tokens)]; }
+  RunnableCandidate& candidate(std::int64_t tokens) const noexcept { return *interval(tokens).candidate; }
   const Explanation& explanation(std::int64_t tokens) const noexcept { return explanations_[index(tokens)]; }
-  CallCounter& served(std::int64_t tokens) const noexcept { return *counters_[index(tokens)].served; }
-  /// Of calls that go through an aligned copy.
-  CallCounter& padded(std::int64_t tokens) const noexcept { return *counters_[index(tokens)].padded; }
 
   const ProblemFamily& family() const noexcept { return family_; }
   const Pattern& pattern() const noexcept { return pattern_; }
@@ -38,8 +42,8 @@ class FamilyTable {
   bool plain() const noexcept { return plain_; }
   const QuickCheck& quick() const noexcept { return quick_; }
   std::int64_t max_elements() const noexcept { return family_.max_tokens * family_.hidden; }
-  std::size_t intervals() const noexcept { return candidates_.size(); }
-  std::int64_t tokens_max(std::size_t interval) const noexcept { return tokens_max_[interval]; }
+  std::size_t intervals() const noexcept { return intervals_.size(); }
+  std::int64_t tokens_max(std::size_t interval) const noexcept { return intervals_[interval].tokens_max; }
 
  private:
   std::size_t index(std::int64_t tokens) const noexcept;
@@ -48,14 +52,8 @@ class FamilyTable {
   Pattern pattern_;
   bool plain_;
   QuickCheck quick_;
-  std::vector<std::int64_t> tokens_max_;
-  std::vector<RunnableCandidate*> candidates_;
+  std::vector<Interval> intervals_;
   std::vector<Explanation> explanations_;
-  struct Counters {
-    CallCounter* served;
-    CallCounter* padded;
-  };
-  std::vector<Counters> counters_;
 };
 
 class DispatchTable {

@@ -22,11 +22,12 @@ std::string asked(std::string_view pattern, Dtype dtype, int hidden, std::int64_
 Route Communicator::Impl::route_plain(const FamilyTable* found, Dtype dtype, std::int64_t elements) const {
   if (elements == 0) return {};
   Route route;
-  std::int64_t tokens = 0;
+  const FamilyTable::Interval* interval = nullptr;
   if (found != nullptr) {
     const std::int64_t hidden = found->family().hidden;
-    tokens = elements / hidden + (elements % hidden != 0 ? 1 : 0);
-    route.candidate = &found->candidate(tokens);
+    const std::int64_t tokens = elements / hidden + (elements % hidden != 0 ? 1 : 0);
+    interval = &found->interval(tokens);
+    route.candidate = interval->candidate;
     route.chosen = &found->explanation(tokens);
   }
   const bool nccl = group->nccl() != nullptr;
@@ -51,8 +52,8 @@ Route Communicator::Impl::route_plain(const FamilyTable* found, Dtype dtype, std
   }
   if (route.way == Way::nccl) {
     route.counter = nccl_fallback[static_cast<std::size_t>(dtype)];
-  } else if (found != nullptr) {
-    route.counter = route.way == Way::padded ? &found->padded(tokens) : &found->served(tokens);
+  } else if (interval != nullptr) {
+    route.counter = route.way == Way::padded ? interval->padded : interval->served;
   }
   return route;
 }
