@@ -69,6 +69,31 @@ TEST(TuneSearch, AChangeOfWinnerIsFoundByBisection) {
   }
 }
 
+// Kernels take turns: a grid whose last round is full is fast, one row more begins another round. So at a size that was
+// searched early the best may lie behind a hill that the climb does not cross, and be found only at the sizes between.
+TEST(TuneSearch, WhatWinsAtTheNextSizeIsTriedHereToo) {
+  const TemporaryFolder folder;
+  const CostOf cost = [](const CandidateSpec& spec, const Problem& problem) -> std::int64_t {
+    if (!spec.kernel || spec.algorithm() != "twoshot_chunked" || spec.max_blocks != 0) return 100'000;
+    const auto is = [&](const char* axis, int value) { return spec.kernel->parameters.at(axis) == value ? 1 : 0; };
+    const int up = is("chunk", 4) + 2 * is("chunk", 16) + is("vectors", 2);
+    const std::int64_t rest = 30 * problem.tokens;
+    if (problem.tokens <= 16) return rest + 4000 + 2000 * up;
+    if (problem.tokens <= 48) return rest + 20'000 - 3000 * up;
+    return rest + (up == 3 ? 5000 : 10'000 + 2000 * up);
+  };
+  TuneOptions options = modelled_options(folder / "tune.db");
+  options.families = {small_family(64)};
+  options.effort.anchors = 1;
+  options.effort.candidates = 40;
+  const TuneResult result = modelled_tune(options, cost);
+  ASSERT_FALSE(result.decisions.empty());
+  const Decision& last = result.decisions.back();
+  EXPECT_EQ(last.tokens_max, 64);
+  EXPECT_NE(last.candidate.name.find("chunk=16,cluster=1,early_trigger=1,threads=256,vectors=2"), std::string::npos)
+      << tuning::to_text(result.decisions);
+}
+
 TEST(TuneSearch, TheModelPrunesAndSaysHowWrongItWas) {
   const TemporaryFolder folder;
   TuneOptions options = modelled_options(folder / "tune.db");

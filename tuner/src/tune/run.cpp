@@ -16,6 +16,8 @@ namespace {
 
 constexpr double unlimited = 1e18;
 constexpr int most_repeats = 2;  // of a close call: each has twice the samples of the one before
+constexpr int most_rounds = 2;   // of learning from neighbours, and of what is bisected anew because of it
+constexpr double nearby = 2;     // times as many tokens, or half as many
 
 int threads_of(Group& group, const TuneOptions& options) {
   if (!options.compile_threads) return compile_threads(group);
@@ -57,6 +59,7 @@ TuneResult TuneRun::run() {
   measure_grid();
   search_on();
   bisect();
+  for (int round = 0; round < most_rounds && learn_from_neighbours(); ++round) bisect();
   settle_close_calls();
   ahead_.stop();
   result_.decisions = decide_all();
@@ -136,6 +139,45 @@ void TuneRun::bisect() {
       }
     }
   }
+}
+
+bool TuneRun::has_untried_neighbour(const FamilyState& state, std::span<const SizeWinner> all, std::size_t at) const {
+  const auto tried = state.screened.find(all[at].tokens);
+  if (tried == state.screened.end()) return false;
+  const auto untried = [&](const SizeWinner& other) {
+    const auto [small, large] = std::minmax(all[at].tokens, other.tokens);
+    if (static_cast<double>(large) > nearby * static_cast<double>(small)) return false;
+    const std::optional<std::size_t> index = state.space.find(other.measured().candidate.name);
+    return index && tried->second.count(*index) == 0 && state.broken.count(*index) == 0 &&
+           !state.model.hopeless(*index, state.space.group(*index), state.bytes(all[at].tokens),
+                                 all[at].measured().summary.median_us);
+  };
+  return (at > 0 && untried(all[at - 1])) || (at + 1 < all.size() && untried(all[at + 1]));
+}
+
+/// A size is searched with what its neighbours knew at that time. What was found to win there since may win here, too:
+/// times go up and down with the last round of a grid, so a climb alone does not always get there. True if a size was
+/// searched again.
+bool TuneRun::learn_from_neighbours() {
+  bool searched = false;
+  for (const bool plain : {true, false}) {
+    for (std::size_t family = 0; family < states_.size(); ++family) {
+      if (is_plain(family) != plain) continue;
+      FamilyState& state = *states_[family];
+      const std::vector<SizeResult> sizes = results(state);
+      const std::vector<SizeWinner> all =
+          winners(state.family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules);
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        if (!has_untried_neighbour(state, all, i)) continue;
+        if (should_stop() || !time_for_another()) return searched;
+        ProblemTuner tuner = problem({family, all[i].tokens});
+        tuner.explore(unlimited);
+        finished(tuner);
+        searched = true;
+      }
+    }
+  }
+  return searched;
 }
 
 /// Only with a budget, which it may use up: more samples where they could change the winner.

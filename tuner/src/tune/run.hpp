@@ -23,10 +23,14 @@ class TuneRun {
   void measure_grid();
   void search_on();
   void bisect();
+  bool learn_from_neighbours();
   void settle_close_calls();
   std::vector<Decision> decide_all();
 
   std::string why_undecided(const FamilyState&) const;
+
+  /// What wins nearby and was never tried at this size of a family.
+  bool has_untried_neighbour(const FamilyState&, std::span<const SizeWinner>, std::size_t at) const;
 
   bool should_stop();
   bool time_for_another();
