@@ -238,6 +238,17 @@ TEST_F(Data, DiffNamesWhatChanged) {
   EXPECT_EQ(table.exit_code, 0) << table.err;
   EXPECT_NE(table.out.find("+50.0%"), std::string::npos) << table.out;
   expect_failure({"diff", file("a.db"), file("none.db")}, "none.db");
+
+  // Narrowed like `show`.
+  const llvm::json::Object& change = *member(report, "environments[0].changes[0]")->getAsObject();
+  const llvm::json::Value same =
+      json({"diff", file("a.db"), file("b.db"), "--world", std::to_string(*change.getInteger("world")), "--pattern",
+            change.getString("pattern")->str(), "--mode", change.getString("mode")->str()});
+  EXPECT_GE(member(same, "environments[0].changes")->getAsArray()->size(), 1U);
+  const Outcome other = run_arbiter({"diff", file("a.db"), file("b.db"), "--world", "64"});
+  EXPECT_EQ(other.exit_code, 0);
+  EXPECT_NE(other.out.find(": 0 changes"), std::string::npos) << other.out;
+  EXPECT_NE(other.err.find("nothing matches. There are decisions for pattern: "), std::string::npos) << other.err;
 }
 
 TEST_F(Data, Snapshot) {

@@ -10,6 +10,7 @@
 #include "arbiter/tuner/inspect.hpp"
 #include "commands/command.hpp"
 #include "options/database.hpp"
+#include "options/decision_filter.hpp"
 #include "options/options.hpp"
 #include "text/candidates.hpp"
 #include "text/json.hpp"
@@ -135,6 +136,25 @@ void write(llvm::json::OStream& json, const DecisionChange& change) {
   });
 }
 
+/// Those of both files; a filter that leaves nothing says what there is.
+void filter_decisions(Contents& before, Contents& after, const DecisionFilter& filter) {
+  std::vector<const Decision*> all;
+  for (const Contents* contents : {&before, &after}) {
+    for (const auto& [key, decisions] : contents->decisions) {
+      for (const Decision& decision : decisions) all.push_back(&decision);
+    }
+  }
+  const std::string there = what_is_there(all);
+  bool none = true;
+  for (Contents* contents : {&before, &after}) {
+    for (auto& [key, decisions] : contents->decisions) {
+      std::erase_if(decisions, [&](const Decision& decision) { return !filter.admits(decision); });
+      none = none && decisions.empty();
+    }
+  }
+  if (!all.empty() && none) print_error("nothing matches. There are decisions for %s\n", there.c_str());
+}
+
 }  // namespace
 
 Options diff_options() {
@@ -145,18 +165,21 @@ Options diff_options() {
       "(as measured in AFTER, if it knows). Environments are paired by key; if each file has decisions of\n"
       "only one, those are compared. vs NCCL: how many times as fast as NCCL what AFTER decided is. Exit\n"
       "status 0 whether or not something differs.",
-      "arbiter diff last-week.db today.db");
-  options.words("BEFORE AFTER", "BEFORE, AFTER: work databases or snapshots.", 2)
-      .files()
-      .flag("json", "for programs; see docs/cli.md");
+      "arbiter diff last-week.db today.db\n"
+      "arbiter diff last-week.db today.db --world 4 --pattern allreduce");
+  options.words("BEFORE AFTER", "BEFORE, AFTER: work databases or snapshots.", 2).files();
+  declare_decision_filter(options);
+  options.flag("json", "for programs; see docs/cli.md");
   return options;
 }
 
 int run_diff(const Options& options) {
   if (options.words().size() != 2) throw UsageError("expected two databases: BEFORE and AFTER");
 
-  const Contents before = read_contents(options.words()[0]);
-  const Contents after = read_contents(options.words()[1]);
+  const DecisionFilter filter = read_decision_filter(options);
+  Contents before = read_contents(options.words()[0]);
+  Contents after = read_contents(options.words()[1]);
+  filter_decisions(before, after, filter);
   for (const std::string& file : options.words()) mention_kernels(file);
   const std::vector<Pair> pairs = pair_up(before, after);
   if (options.has("json")) {
