@@ -24,9 +24,10 @@ constexpr const char* source_name = "arbiter_kernel.cpp";
 constexpr const char* image_name = "arbiter_kernel.so";
 constexpr std::chrono::seconds compile_limit(300);
 
+// -Og: a third less to compile than -O1, and what runs is the scheduler, not the kernel.
 // -ffp-contract=off: products and sums are not contracted, as on the GPU. -w: kernels are written for another compiler.
 constexpr std::array<const char*, 8> host_options{
-    "-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti", "-w"};
+    "-std=c++17", "-Og", "-fPIC", "-shared", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti", "-w"};
 
 std::vector<std::string> split_words(const std::string& text) {
   std::istringstream stream(text);
