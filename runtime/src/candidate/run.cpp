@@ -100,13 +100,13 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     void* output = epilogue_ ? intermediate(tensors, vectors) : tensors.output;
     if (prologue_) {
       void* contribution = output != nullptr ? output : scratch(vectors);  // where the sum will be, in place
-      launch(*prologue_, tensors, family_.dtype, input, contribution, vectors, stream);
+      launch(*prologue_, tensors, dtype_, input, contribution, vectors, stream);
       input = contribution;
     }
     const void* sum = exchange(input, output, elements, vectors, stream);
     if (!epilogue_) return;
     void* rest = sum == tensors.output ? nullptr : tensors.output;  // null: it is there already
-    launch(*epilogue_, tensors, family_.dtype, sum, rest, vectors, stream);
+    launch(*epilogue_, tensors, dtype_, sum, rest, vectors, stream);
   }
 
  private:

@@ -33,7 +33,6 @@ class FamilyTable {
   };
   /// `tokens` between 1 and family().max_tokens.
   const Interval& interval(std::int64_t tokens) const noexcept { return intervals_[index(tokens)]; }
-  RunnableCandidate& candidate(std::int64_t tokens) const noexcept { return *interval(tokens).candidate; }
   const Explanation& explanation(std::int64_t tokens) const noexcept { return explanations_[index(tokens)]; }
 
   const ProblemFamily& family() const noexcept { return family_; }

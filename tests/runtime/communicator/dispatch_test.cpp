@@ -93,11 +93,11 @@ TEST(Dispatch, EveryTokenCountFindsItsInterval) {
   table.append(1, a, {Rule::decision, "", {}, std::nullopt}, nobody(), nobody());
   table.append(16, b, {Rule::nearest_hidden, "", {}, std::nullopt}, nobody(), nobody());
   table.append(100, c, {Rule::heuristic, "", {}, std::nullopt}, nobody(), nobody());
-  EXPECT_EQ(&table.candidate(1), &a);
-  EXPECT_EQ(&table.candidate(2), &b);
-  EXPECT_EQ(&table.candidate(16), &b);
-  EXPECT_EQ(&table.candidate(17), &c);
-  EXPECT_EQ(&table.candidate(100), &c);
+  EXPECT_EQ(table.interval(1).candidate, &a);
+  EXPECT_EQ(table.interval(2).candidate, &b);
+  EXPECT_EQ(table.interval(16).candidate, &b);
+  EXPECT_EQ(table.interval(17).candidate, &c);
+  EXPECT_EQ(table.interval(100).candidate, &c);
   EXPECT_EQ(table.explanation(16).rule, Rule::nearest_hidden);
   EXPECT_EQ(table.max_elements(), 6400);
 }
@@ -106,10 +106,10 @@ TEST(Dispatch, ModeIsPreferredAndOtherwiseTheOtherOneServes) {
   NamedCandidate graph, eager;
   DispatchTable table;
   table.put(table_of({"allreduce", Dtype::bf16, 64, 10, Mode::graph}, graph));
-  EXPECT_EQ(&table.find("allreduce", Dtype::bf16, 64, Mode::eager)->candidate(1), &graph);
+  EXPECT_EQ(table.find("allreduce", Dtype::bf16, 64, Mode::eager)->interval(1).candidate, &graph);
   table.put(table_of({"allreduce", Dtype::bf16, 64, 10, Mode::eager}, eager));
-  EXPECT_EQ(&table.find("allreduce", Dtype::bf16, 64, Mode::eager)->candidate(1), &eager);
-  EXPECT_EQ(&table.find("allreduce", Dtype::bf16, 64, Mode::graph)->candidate(1), &graph);
+  EXPECT_EQ(table.find("allreduce", Dtype::bf16, 64, Mode::eager)->interval(1).candidate, &eager);
+  EXPECT_EQ(table.find("allreduce", Dtype::bf16, 64, Mode::graph)->interval(1).candidate, &graph);
   EXPECT_EQ(table.find("allreduce", Dtype::fp16, 64, Mode::graph), nullptr);
   EXPECT_EQ(table.find("allreduce", Dtype::bf16, 65, Mode::graph), nullptr);
   EXPECT_EQ(table.find("allreduc", Dtype::bf16, 64, Mode::graph), nullptr);
@@ -123,7 +123,7 @@ TEST(Dispatch, TheSmallestTableThatCoversServesAFlatMessage) {
   table.put(table_of({"allreduce", Dtype::bf16, 64, 20, Mode::eager}, eager));
   const auto serves = [&](std::int64_t elements, Mode mode) {
     const FamilyTable* found = table.covering("allreduce", Dtype::bf16, elements, mode);
-    return found == nullptr ? nullptr : &found->candidate(1);
+    return found == nullptr ? nullptr : found->interval(1).candidate;
   };
   EXPECT_EQ(serves(640, Mode::graph), &small);
   EXPECT_EQ(serves(641, Mode::graph), &large);
@@ -139,7 +139,7 @@ TEST(Dispatch, APreparedFamilyReplacesItsSmallerSelf) {
   table.put(table_of({"allreduce", Dtype::bf16, 64, 10, Mode::graph}, old));
   table.put(table_of({"allreduce", Dtype::bf16, 64, 20, Mode::graph}, young));
   EXPECT_EQ(table.tables().size(), 1U);
-  EXPECT_EQ(&table.find("allreduce", Dtype::bf16, 64, Mode::graph)->candidate(5), &young);
+  EXPECT_EQ(table.find("allreduce", Dtype::bf16, 64, Mode::graph)->interval(5).candidate, &young);
 }
 
 }  // namespace

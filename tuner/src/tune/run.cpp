@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <set>
 #include <thread>
 
@@ -113,30 +114,33 @@ void TuneRun::search_on() {
   }
 }
 
-/// Halves the intervals between sizes with different winners, until they are narrow enough. Plain families first: what
-/// they find is used by the fused ones.
+std::vector<std::size_t> TuneRun::plain_first() const {
+  std::vector<std::size_t> order(states_.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_partition(order.begin(), order.end(), [&](std::size_t family) { return is_plain(family); });
+  return order;
+}
+
+/// Halves the intervals between sizes with different winners, until they are narrow enough.
 void TuneRun::bisect() {
   if (!options_.tokens.empty()) return;
-  for (const bool plain : {true, false}) {
-    for (std::size_t family = 0; family < states_.size(); ++family) {
-      if (is_plain(family) != plain) continue;
-      FamilyState& state = *states_[family];
-      std::set<std::int64_t> tried;
-      for (int i = 0; i < options_.effort.bisections; ++i) {
-        if (should_stop() || !time_for_another()) return;
-        const std::vector<SizeResult> sizes = results(state);
-        const std::optional<Crossover> crossover =
-            widest_crossover(winners(state.family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules),
-                             options_.effort.narrow_to, tried, options_.rules);
-        if (!crossover) break;
-        const std::int64_t middle = crossover->middle();
-        tried.insert(middle);
-        ++result_.problems;
-        ++result_.bisected;
-        ProblemTuner tuner = problem({family, middle});
-        tuner.narrow(crossover->below, crossover->above);
-        finished(tuner);
-      }
+  for (const std::size_t family : plain_first()) {
+    FamilyState& state = *states_[family];
+    std::set<std::int64_t> tried;
+    for (int i = 0; i < options_.effort.bisections; ++i) {
+      if (should_stop() || !time_for_another()) return;
+      const std::vector<SizeResult> sizes = results(state);
+      const std::optional<Crossover> crossover =
+          widest_crossover(winners(state.family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules),
+                           options_.effort.narrow_to, tried, options_.rules);
+      if (!crossover) break;
+      const std::int64_t middle = crossover->middle();
+      tried.insert(middle);
+      ++result_.problems;
+      ++result_.bisected;
+      ProblemTuner tuner = problem({family, middle});
+      tuner.narrow(crossover->below, crossover->above);
+      finished(tuner);
     }
   }
 }
@@ -160,21 +164,18 @@ bool TuneRun::has_untried_neighbour(const FamilyState& state, std::span<const Si
 /// searched again.
 bool TuneRun::learn_from_neighbours() {
   bool searched = false;
-  for (const bool plain : {true, false}) {
-    for (std::size_t family = 0; family < states_.size(); ++family) {
-      if (is_plain(family) != plain) continue;
-      FamilyState& state = *states_[family];
-      const std::vector<SizeResult> sizes = results(state);
-      const std::vector<SizeWinner> all =
-          winners(state.family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules);
-      for (std::size_t i = 0; i < all.size(); ++i) {
-        if (!has_untried_neighbour(state, all, i)) continue;
-        if (should_stop() || !time_for_another()) return searched;
-        ProblemTuner tuner = problem({family, all[i].tokens});
-        tuner.explore(unlimited);
-        finished(tuner);
-        searched = true;
-      }
+  for (const std::size_t family : plain_first()) {
+    const FamilyState& state = *states_[family];
+    const std::vector<SizeResult> sizes = results(state);
+    const std::vector<SizeWinner> all =
+        winners(state.family, group_.size(), sizes, ledger_.previous_decisions(), options_.rules);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (!has_untried_neighbour(state, all, i)) continue;
+      if (should_stop() || !time_for_another()) return searched;
+      ProblemTuner tuner = problem({family, all[i].tokens});
+      tuner.explore(unlimited);
+      finished(tuner);
+      searched = true;
     }
   }
   return searched;

@@ -39,6 +39,8 @@ class TuneRun {
   ProblemTuner problem(const Step&);
   void finished(const ProblemTuner&);
   bool is_plain(std::size_t family) const { return plain_[family]; }
+  /// What plain families find is used by the fused ones.
+  std::vector<std::size_t> plain_first() const;
   std::vector<CandidateSpec> plain_winners(const FamilyState&, std::int64_t tokens) const;
   std::vector<SizeResult> results(const FamilyState&) const;
   std::vector<SizeResult> results_with_file(const FamilyState&);
