@@ -9,7 +9,7 @@ function(arbiter_add_runtime_test name)
   target_compile_definitions(${target} PRIVATE ARBITER_TEMPLATES="${CMAKE_SOURCE_DIR}/templates")
 endfunction()
 
-foreach(subject call_validation communicator costs deadlines disagreement dispatch faults fused_calls fused_communicator lengths nccl_when_needed policies poison rank_invariance refused_calls repeated_calls resolve
+foreach(subject call_validation communicator costs deadlines disagreement dispatch faults fused_calls fused_communicator lengths nccl_when_needed policies poison rank_invariance recent_calls refused_calls repeated_calls resolve
         served shipped startup_tune stored_kernels timed_kernels)
   arbiter_add_runtime_test(communicator/${subject})
 endforeach()

@@ -141,6 +141,8 @@ struct CallTensors {
   int moe_experts = 0;                ///< moe_reduce: of this rank
   int moe_top_k = 0;                  ///< moe_finalize
   std::int64_t moe_rows = 0;          ///< moe_finalize: rows of input; with 0 of them input may be null
+
+  bool operator==(const CallTensors&) const = default;
 };
 
 /// A call that says for itself which family it belongs to: for Communicator::run(), which looks the family up.

@@ -34,6 +34,9 @@ class LoadedKernel {
   arbiter_abi::Arguments& arguments(std::uint64_t vectors);
   /// With the arguments as they stand.
   void launch(StreamHandle);
+  KernelLaunch last_launch() const noexcept {
+    return {kernel_.get(), launch_, std::as_bytes(std::span(&filled_.arguments, 1))};
+  }
 
  private:
   Group& group_;

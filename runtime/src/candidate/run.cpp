@@ -109,6 +109,8 @@ class RunnableCandidateImpl final : public RunnableCandidate {
     launch(*epilogue_, tensors, dtype_, sum, rest, vectors, stream);
   }
 
+  KernelLaunch last_launch() const noexcept override { return whole_ ? kernel_->last_launch() : KernelLaunch{}; }
+
  private:
   std::size_t message_bytes(std::int64_t tokens) const {
     return message_vectors(tokens, family_.hidden, family_.dtype) * vector_bytes;

@@ -13,6 +13,7 @@
 #include "arbiter/error.hpp"
 #include "arbiter/generator/tensor_table.hpp"
 #include "candidate/geometry.hpp"
+#include "communicator/spread_bits.hpp"
 
 namespace arbiter {
 namespace {
@@ -231,12 +232,7 @@ std::size_t scale_out_bytes(std::string_view pattern, int hidden, std::int64_t t
 }
 
 PointerCheck::Set& PointerCheck::set_of(const void* pointer) noexcept {
-  // Two multiplications by odd numbers, and between them what the first one put on top goes below again: one alone
-  // still gathers some distances in a few sets.
-  constexpr std::uint64_t golden = 0x9E3779B97F4A7C15;
-  std::uint64_t mixed = reinterpret_cast<std::uintptr_t>(pointer) * golden;
-  mixed = (mixed ^ mixed >> 32) * golden;
-  return sets_[mixed >> (64 - set_bits)];
+  return sets_[spread_bits(reinterpret_cast<std::uintptr_t>(pointer)) >> (64 - set_bits)];
 }
 
 bool PointerCheck::remembers(const void* pointer) noexcept {

@@ -13,6 +13,7 @@
 #include "communicator/call_validation.hpp"
 #include "communicator/decisions.hpp"
 #include "communicator/dispatch.hpp"
+#include "communicator/recent_calls.hpp"
 #include "communicator/resolve.hpp"
 #include "communicator/route.hpp"
 #include "communicator/startup_tune.hpp"
@@ -55,6 +56,9 @@ struct Communicator::Impl {
   /// Once, at start, on rank 0: what there is to choose from, and why not the rest.
   void say_what_there_is() const;
 
+  // First what every call looks at.
+  RecentCalls recent;
+  ProfilerDomain profiler;
   CommunicatorOptions options;
   Logger log;
   std::unique_ptr<Group> group;
@@ -70,7 +74,6 @@ struct Communicator::Impl {
   };
   std::multimap<std::string, Loaded> loaded;
   CallCounters counters;
-  ProfilerDomain profiler;
   std::array<CallCounter*, 3> nccl_fallback{};   ///< by dtype: plain messages that no prepared kernel takes
   std::array<std::size_t, 3> nccl_warm_bytes{};  ///< by dtype: the largest message that it was warmed up for
   Refusals refusals;
@@ -79,6 +82,8 @@ struct Communicator::Impl {
   bool captured = false;  // a call was captured: memory that kernels use must not move any more
 
  private:
+  /// Makes a call again that was made before, outside capture. False: it was not; nothing happened.
+  bool run_again(const FamilyTable&, const CallTensors&, std::int64_t count, StreamHandle);
   /// Refuses a call with whose tensors something is wrong. True: some must go through a copy.
   bool check_tensors(const FamilyTable*, const Pattern&, const CallSize&, const CallTensors&, Mode);
   void run_staged(const CallTensors&, Dtype, std::int64_t elements, RunnableCandidate&, StreamHandle);

@@ -71,6 +71,7 @@ void Communicator::Impl::prepare(std::span<const ProblemFamily> families) {
   if (missing.empty()) return;
   const ProfilerRange range(profiler, missing.front().max_tokens, [&] { return "prepare " + missing.front().pattern; });
   const bool any_captured = !bootstrap.all(!captured);
+  recent.forget();
   if (!any_captured) tune_unknown(missing);
   const std::vector<Plan> plans = resolve_and_load(missing, any_captured);
   reserve_memory(plans, any_captured);

@@ -24,13 +24,10 @@ QuickCheck::QuickCheck(const Pattern& pattern, Dtype dtype, int hidden) {
     if (entry.tensor == Tensor::residual_in) residual = number;
     if (entry.tensor == Tensor::output) made.same_as = input;
     if (entry.tensor == Tensor::residual_out) made.same_as = residual;
-    // Weights of a norm may be fp32: as large as they can be.
-    if (entry.extent == Extent::row)
-      made.more_bytes = columns * 4;
-    else
-      made.row_bytes = columns * element_bytes(dtype);
+    (entry.extent == Extent::row ? made.weights_bytes : made.row_bytes) = columns * element_bytes(dtype);
   });
   norm_ = pattern.has(PartKind::norm);
+  wider_weights_ = 4 / element_bytes(dtype);
 }
 
 bool QuickCheck::passes(const CallTensors& tensors, std::int64_t rows, Pointers& pointers) const noexcept {
@@ -44,6 +41,7 @@ bool QuickCheck::passes(const CallTensors& tensors, std::int64_t rows, Pointers&
   std::uintptr_t bits = 0;
   bool apart = true;
   pointers.count = 0;
+  const std::uint64_t wider = tensors.gamma_fp32 ? wider_weights_ : 1;
   for (std::size_t i = 0; i < count_; ++i) {
     const Entry& entry = entries_[i];
     std::uintptr_t begin = 0;
@@ -53,7 +51,7 @@ bool QuickCheck::passes(const CallTensors& tensors, std::int64_t rows, Pointers&
       continue;
     }
     bits |= begin;
-    const std::uintptr_t end = begin + static_cast<std::uint64_t>(rows) * entry.row_bytes + entry.more_bytes;
+    const std::uintptr_t end = begin + static_cast<std::uint64_t>(rows) * entry.row_bytes + entry.weights_bytes * wider;
     for (std::size_t j = 0; j < pointers.count; ++j) {
       const Range& other = ranges[j];
       const bool read_only = !(entry.written || other.written);

@@ -31,13 +31,14 @@ class QuickCheck {
     std::uint16_t offset = 0;  // of the pointer in CallTensors
     bool required = false;
     bool written = false;
-    std::int8_t same_as = -1;      // the earlier entry whose tensor it may be
-    std::uint64_t row_bytes = 0;   // for each row
-    std::uint64_t more_bytes = 0;  // and once
+    std::int8_t same_as = -1;         // the earlier entry whose tensor it may be
+    std::uint64_t row_bytes = 0;      // for each row
+    std::uint64_t weights_bytes = 0;  // of a norm's weights
   };
   std::array<Entry, tensor_count + 1> entries_{};
   std::size_t count_ = 0;  // 0: passes nothing
   bool norm_ = false;
+  std::uint64_t wider_weights_ = 1;  // how many times as large they are in fp32
 };
 
 }  // namespace arbiter

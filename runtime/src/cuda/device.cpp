@@ -280,8 +280,8 @@ namespace {
 
 }  // namespace
 
-void CudaDevice::launch(const Kernel& kernel, const Launch& launch, const void* arguments, std::size_t bytes,
-                        StreamHandle stream) {
+[[gnu::hot]] void CudaDevice::launch(const Kernel& kernel, const Launch& launch, const void* arguments,
+                                     std::size_t bytes, StreamHandle stream) {
   // The hot path: no allocation, no lock, no device switch. A kernel of another device kind is a programming error
   // that load() cannot produce, so the cast is not checked.
   const auto& cuda = static_cast<const CudaKernel&>(kernel);

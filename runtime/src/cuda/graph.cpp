@@ -48,7 +48,7 @@ double CudaEvent::microseconds_since(const Event& earlier) {
   return static_cast<double>(milliseconds) * 1000.0;
 }
 
-bool CudaDevice::capturing(StreamHandle stream) {
+[[gnu::hot]] bool CudaDevice::capturing(StreamHandle stream) {
   // Every call asks. The driver answers in a quarter of the runtime's time, for streams that somebody created: those
   // know their context. What it refuses, the runtime explains.
   const bool created = stream != nullptr && stream != cudaStreamLegacy && stream != cudaStreamPerThread;

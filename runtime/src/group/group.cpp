@@ -114,8 +114,8 @@ bool first_reason(int own_rank, const std::vector<std::string>& reasons, std::st
 }  // namespace
 
 Group::Group(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> device, const GroupOptions& options)
-    : bootstrap_(std::move(bootstrap)),
-      device_(std::move(device)),
+    : device_(std::move(device)),
+      bootstrap_(std::move(bootstrap)),
       options_(options),
       uncaught_(std::uncaught_exceptions()) {
   everywhere(*bootstrap_, "make its device current", [&] { device_->activate(); });
@@ -133,6 +133,7 @@ Group::Group(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> devic
     const bool multicast = capabilities_.multicast();
     workspace_ = std::make_unique<Workspace>(*device_, *bootstrap_, provider, multicast, catalogue().control_arrays(),
                                              options_.first_epoch);
+    fault_state_ = &workspace_->fault()->state;
     shared_buffers_ = std::make_unique<SharedBuffers>(*device_, *bootstrap_, provider, multicast);
   });
   capabilities_.environment = fingerprint(
@@ -197,14 +198,10 @@ void Group::reserve(std::uint64_t push_bytes, std::uint64_t staging_bytes) {
 }
 std::size_t Group::workspace_bytes() const noexcept { return workspace_->bytes(); }
 
-void Group::check() const {
-  if (is_poisoned(*workspace_->fault())) [[unlikely]]
-    throw_poisoned(workspace_->read_fault(), options_.variables);
-  if (aborted_) {
-    throw Poisoned(fmt::format(
-        "rank {} gave up on this group (abort was called); destroy the communicator and create a new one", rank()));
-  }
-  if (nccl_) nccl_->check();
+void Group::throw_fault() const {
+  if (is_poisoned(*workspace_->fault())) throw_poisoned(workspace_->read_fault(), options_.variables);
+  throw Poisoned(fmt::format(
+      "rank {} gave up on this group (abort was called); destroy the communicator and create a new one", rank()));
 }
 
 void Group::abort() noexcept {

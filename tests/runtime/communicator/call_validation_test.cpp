@@ -271,6 +271,19 @@ TEST(CallValidation, TheQuickCheckPassesOnlyWhatIsInOrder) {
   }
 }
 
+// Weights of a norm in the model's own type end where they end: what follows them at once does not overlap.
+TEST(CallValidation, TheQuickCheckKnowsHowLargeTheWeightsAre) {
+  const QuickCheck quick(Catalogue::builtin().pattern("allreduce_rmsnorm"), Dtype::bf16, hidden);
+  CallTensors tensors;
+  tensors.input = reinterpret_cast<const void*>(0x1000);
+  tensors.gamma = reinterpret_cast<const void*>(0x2000);
+  tensors.norm_out = reinterpret_cast<void*>(0x2000 + hidden * 2);
+  QuickCheck::Pointers given;
+  EXPECT_TRUE(quick.passes(tensors, 1, given));
+  tensors.gamma_fp32 = true;
+  EXPECT_FALSE(quick.passes(tensors, 1, given));
+}
+
 TEST(CallValidation, FamiliesThatCanNeverWorkAreRefused) {
   const Catalogue& catalogue = Catalogue::builtin();
   const auto refusal = [&](const ProblemFamily& family) {

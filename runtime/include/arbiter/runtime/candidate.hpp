@@ -66,6 +66,13 @@ struct WorkspaceNeeds {
   std::uint64_t staging_bytes = 0;
 };
 
+/// One launch of one kernel: everything but the stream.
+struct KernelLaunch {
+  const Kernel* kernel = nullptr;
+  Launch shape;
+  std::span<const std::byte> arguments;
+};
+
 /// A candidate with its kernels loaded on this rank. `enqueue` only launches.
 class RunnableCandidate {
  public:
@@ -94,6 +101,10 @@ class RunnableCandidate {
   /// and a message of whole 16-byte vectors, unless the candidate is plain NCCL. Throws InvalidArgument before agree(),
   /// Unsupported when the workspace or the scratch memory is smaller than this call needs.
   virtual void enqueue(const CallTensors&, std::int64_t elements, StreamHandle) = 0;
+  /// What the last enqueue() launched, if it was one kernel and nothing else: launching it again is the same call
+  /// again, as long as neither the workspace moves nor other memory is shared. A null kernel otherwise. Good until the
+  /// next one.
+  virtual KernelLaunch last_launch() const noexcept { return {}; }
   /// The same for a call that says its size itself.
   void enqueue(const Call& call, StreamHandle stream) { enqueue(call, call.tokens * call.hidden, stream); }
 };

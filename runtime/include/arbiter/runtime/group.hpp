@@ -111,7 +111,11 @@ class Group {
   std::size_t workspace_bytes() const noexcept;
 
   /// Throws Poisoned after a deadline has passed or an abort was received.
-  void check() const;
+  void check() const {
+    if (__atomic_load_n(fault_state_, __ATOMIC_ACQUIRE) != 0 || aborted_) [[unlikely]]
+      throw_fault();
+    if (nccl_) nccl_->check();
+  }
   /// Tell the peers to stop waiting: sets their abort words.
   void abort() noexcept;
   /// Collective, after every rank knows that the group is poisoned and its streams are idle: resets epochs, buffers,
@@ -126,13 +130,18 @@ class Group {
   void find_nccl();
   void create_nccl();
   bool poisoned() const noexcept;
+  [[noreturn]] void throw_fault() const;
 
-  std::shared_ptr<Bootstrap> bootstrap_;
+  // First what every call looks at.
   std::shared_ptr<Device> device_;
+  std::shared_ptr<NcclCommunicator> nccl_;
+  static constexpr unsigned no_fault = 0;
+  const unsigned* fault_state_ = &no_fault;  // later of the workspace's fault record; not 0: there is one
+  bool aborted_ = false;
+  std::shared_ptr<Bootstrap> bootstrap_;
   GroupOptions options_;
   int uncaught_;
   GroupCapabilities capabilities_;
-  std::shared_ptr<NcclCommunicator> nccl_;
   std::unique_ptr<NcclCommunicator::RegisteredBuffers> symmetric_buffers_;
   std::size_t symmetric_bytes_ = 0;
   std::unique_ptr<NcclCommunicator::RegisteredBuffers> nccl_buffers_;
@@ -140,7 +149,6 @@ class Group {
   std::unique_ptr<Workspace> workspace_;
   std::unique_ptr<SharedBuffers> shared_buffers_;
   std::shared_ptr<const KernelSet> kernels_ = std::make_shared<const KernelSet>();
-  bool aborted_ = false;
 };
 
 /// Collective. Throws Disagreement where the ranks differ in what must be equal, Unavailable where nothing connects
