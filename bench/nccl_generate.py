@@ -3,10 +3,11 @@ fast a decode step is.
 
     python3 bench/nccl_generate.py --library build/lib/libarbiter-nccl.so --ranks 4 --shape llama-70b --layers 8
 
-Random weights at the shapes of the named model; --layers cuts its depth. Sums are added up in another order than NCCL's
-with three ranks and more, so bf16 logits may tie-break differently: the tokens that count are those of --dtype float32,
-the times those of bfloat16. Exits with 1 if tokens differ (unless --different-tokens says that they may), or if Arbiter
-served nothing.
+Random weights at the shapes of the named model; --layers cuts its depth. Each library is run once a round, in turns; a
+step's time is the median over rounds and repeats. A decode step of a small model is the host's work: where that is
+noisy, the least times say more (ratio_of_least). Sums are added up in another order than NCCL's with three ranks and
+more, so bf16 logits may tie-break differently: the tokens that count are those of --dtype float32, the times those of
+bfloat16. Exits with 1 if tokens differ (unless --different-tokens says that they may), or if Arbiter served nothing.
 """
 
 import json
@@ -27,6 +28,10 @@ SHAPES = {
                                              num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4,
                                              head_dim=128, num_experts=128, num_experts_per_tok=8, vocab_size=32000)),
 }
+
+
+def numbers(text: str) -> list:
+    return [int(number) for number in text.split(",")]
 
 
 def save_model(folder: str, shape: str, layers: int, dtype: str) -> None:
@@ -51,23 +56,25 @@ def worker(path: str, options) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, options.dtype),
                                                               tp_plan="auto")
     model.eval()
-    generator = torch.Generator().manual_seed(3)
-    prompt = torch.randint(0, model.config.vocab_size, (options.batch, options.prompt), generator=generator).cuda()
-    arguments = dict(attention_mask=torch.ones_like(prompt), do_sample=False, min_new_tokens=options.tokens,
-                     max_new_tokens=options.tokens, pad_token_id=0)
-    tokens, seconds = None, []
-    with torch.inference_mode():
-        for _ in range(options.repeats + 1):
-            torch.cuda.synchronize()
-            started = time.perf_counter()
-            tokens = model.generate(prompt, **arguments)
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
+    batches = []
+    for batch in options.batch:
+        generator = torch.Generator().manual_seed(3)
+        prompt = torch.randint(0, model.config.vocab_size, (batch, options.prompt), generator=generator).cuda()
+        arguments = dict(attention_mask=torch.ones_like(prompt), do_sample=False, min_new_tokens=options.tokens,
+                         max_new_tokens=options.tokens, pad_token_id=0)
+        tokens, seconds = None, []
+        with torch.inference_mode():
+            for _ in range(options.repeats + 1):
+                torch.cuda.synchronize()
+                started = time.perf_counter()
+                tokens = model.generate(prompt, **arguments)
+                torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - started)
+        batches.append({"batch": batch, "tokens": tokens[:, options.prompt:].tolist(),
+                        "ms_per_token": [one * 1000 / options.tokens for one in seconds[1:]]})
     if local == 0:
         with open(path, "w", encoding="utf-8") as file:
-            json.dump({"tokens": tokens[:, options.prompt:].tolist(), "torch": torch.__version__,
-                       "transformers": transformers.__version__,
-                       "ms_per_token": statistics.median(seconds[1:]) * 1000 / options.tokens}, file)
+            json.dump({"batches": batches, "torch": torch.__version__, "transformers": transformers.__version__}, file)
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -77,10 +84,11 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny")
     parser.add_argument("--layers", type=int, default=0, help="fewer layers than the shape has")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=numbers, default=[1], help="sequences; several with commas between them")
     parser.add_argument("--prompt", type=int, default=32, help="tokens")
     parser.add_argument("--tokens", type=int, default=32, help="to generate")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of a generation, in each round")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each library, in turns")
     parser.add_argument("--model", help="a saved model, instead of one with random weights")
     parser.add_argument("--different-tokens", action="store_true", help="report different tokens, without failing")
     options = shim_runs.parse(parser)
@@ -92,29 +100,46 @@ def main() -> None:
         save_model(options.model, options.shape, options.layers, options.dtype)
         import torch
         torch.cuda.empty_cache()
-    outcome, failures = {"ranks": options.ranks}, []
-    for who, library in (("nccl", ""), ("arbiter", options.library)):
-        path = os.path.join(tempfile.mkdtemp(), "tokens.json")
-        command = shim_runs.torchrun(options.ranks, __file__, "--worker", path, "--model", options.model,
-                                     *(f"--{name}={getattr(options, name)}"
-                                       for name in ("dtype", "batch", "prompt", "tokens", "repeats")))
-        done = shim_runs.run(command, library, options.timeout)
-        outcome[who] = {key: done[key] for key in ("status", "seconds", "served")}
-        if done["status"] != 0:
-            failures.append(f"{who}: the program ended with {done['status']}")
-            continue
-        with open(path, encoding="utf-8") as file:
-            outcome[who].update(json.load(file))
-    if not outcome["arbiter"]["served"]:
+    libraries = {"nccl": "", "arbiter": options.library}
+    outcome, failures = {"ranks": options.ranks, **{who: {"status": [], "served": []} for who in libraries}}, []
+    found = {who: [] for who in libraries}
+    for _ in range(options.rounds):
+        for who, library in libraries.items():
+            path = os.path.join(tempfile.mkdtemp(), "tokens.json")
+            command = shim_runs.torchrun(options.ranks, __file__, "--worker", path, "--model", options.model, "--batch",
+                                         ",".join(map(str, options.batch)),
+                                         *(f"--{name}={getattr(options, name)}"
+                                           for name in ("dtype", "prompt", "tokens", "repeats")))
+            done = shim_runs.run(command, library, options.timeout)
+            for key in ("status", "served"):
+                outcome[who][key].append(done[key])
+            if done["status"] != 0:
+                failures.append(f"{who}: the program ended with {done['status']}")
+                continue
+            with open(path, encoding="utf-8") as file:
+                content = json.load(file)
+            found[who].append(content.pop("batches"))
+            outcome.update(content)  # versions
+    if not all(outcome["arbiter"]["served"]):
         failures.append("Arbiter served no communicator")
-    if "tokens" in outcome["nccl"] and "tokens" in outcome["arbiter"]:
-        plain, ours = outcome["nccl"].pop("tokens"), outcome["arbiter"].pop("tokens")
-        equal = [sum(1 for _ in iter_equal(a, b)) for a, b in zip(plain, ours)]
-        outcome["equal_tokens"], outcome["tokens"] = equal, options.tokens
-        outcome["ratio"] = outcome["nccl"]["ms_per_token"] / outcome["arbiter"]["ms_per_token"]
-        if min(equal) < options.tokens and not options.different_tokens:
-            failures.append(f"tokens differ from token {min(equal)} on")
+    if all(found.values()):
+        outcome["batches"] = [compared(options, batches, failures)
+                              for batches in zip(*(zip(*rounds) for rounds in found.values()))]
     shim_runs.finish(options, outcome, failures)
+
+
+def compared(options, rounds: tuple, failures: list) -> dict:
+    """One size of batch: what NCCL's rounds found, and what Arbiter's did."""
+    nccl, arbiter = rounds
+    times = [[one for each in side for one in each["ms_per_token"]] for side in rounds]
+    medians = [statistics.median(side) for side in times]
+    row = {"batch": nccl[0]["batch"], "nccl_ms_per_token": medians[0], "arbiter_ms_per_token": medians[1],
+           "ratio": medians[0] / medians[1], "ratio_of_least": min(times[0]) / min(times[1]), "samples": {"nccl": times[0], "arbiter": times[1]},
+           "equal_tokens": [sum(1 for _ in iter_equal(a, b)) for a, b in zip(nccl[0]["tokens"], arbiter[0]["tokens"])],
+           "tokens": options.tokens}
+    if min(row["equal_tokens"]) < options.tokens and not options.different_tokens:
+        failures.append(f"batch {row['batch']}: tokens differ from token {min(row['equal_tokens'])} on")
+    return row
 
 
 def iter_equal(left: list, right: list):

@@ -197,6 +197,7 @@ void FollowedComm::pass(cudaStream_t stream) noexcept {
   if (phase_.load(std::memory_order_acquire) != Phase::ready || !order_) return;
   try {
     const std::lock_guard lock(mutex_);
+    if (order_->pass_again(stream)) return;
     // The default streams' handles are the same on all devices; every other handle says where it belongs.
     const bool default_stream = reinterpret_cast<std::uintptr_t>(stream) <= 2;
     const CurrentDevice current(default_stream ? ordinal() : -1);

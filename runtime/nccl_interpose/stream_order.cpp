@@ -143,14 +143,20 @@ bool StreamOrder::enter(cudaStream_t stream) {
   now_ = calls_->state(stream);
   const Place& before = place(now_);
   const bool captured = now_.capture != 0;
-  if (before.last != Last::none && before.stream != now_.stream) {
-    if (before.last == Last::ours) {
-      calls_->wait(stream, captured ? Timeline::captured : Timeline::eager);
-    } else {
-      follow_nccl_(stream);
-    }
+  const bool elsewhere = before.last != Last::none && before.stream != now_.stream;
+  if (before.last == Last::ours) {
+    if (elsewhere) calls_->wait(stream, captured ? Timeline::captured : Timeline::eager);
+  } else if (elsewhere || (passed_again_ && !behind_pass(before, stream))) {
+    follow_nccl_(stream);
   }
+  passed_known_ = passed_again_ = false;
   return captured;
+}
+
+/// Is `stream`, whose state is now_, the one on which NCCL was given something without a look at it? Streams in a
+/// capture go by their handles; of others, a handle may have come back since NCCL's last call that was looked at.
+bool StreamOrder::behind_pass(const Place& before, cudaStream_t stream) const noexcept {
+  return passed_ == stream && (now_.capture != 0 || before.last == Last::nccl);
 }
 
 void StreamOrder::leave(cudaStream_t stream) {
@@ -168,6 +174,8 @@ void StreamOrder::pass(cudaStream_t stream) {
     calls_->wait(stream, state.capture != 0 ? Timeline::captured : Timeline::eager);
   }
   before = {Last::nccl, state.stream};
+  passed_ = stream;
+  passed_known_ = true;
 }
 
 void StreamOrder::finish() noexcept {

@@ -82,6 +82,13 @@ class StreamOrder {
   void leave(cudaStream_t stream);
   /// Before a call that NCCL does on `stream`.
   void pass(cudaStream_t stream);
+  /// The same for one more call on the handle that NCCL's last one was on, where no call of Arbiter's is left to wait
+  /// for: without a question to the driver. False: pass() has to ask.
+  bool pass_again(cudaStream_t stream) noexcept {
+    if (!passed_known_ || passed_ != stream || eager_.last == Last::ours || captured_.last == Last::ours) return false;
+    passed_again_ = true;
+    return true;
+  }
   /// Wait on the host for everything of Arbiter's.
   void finish() noexcept;
 
@@ -92,6 +99,7 @@ class StreamOrder {
     unsigned long long stream = 0;
   };
   Place& place(const StreamState&);
+  bool behind_pass(const Place& before, cudaStream_t stream) const noexcept;
 
   std::unique_ptr<StreamCalls> calls_;
   std::function<void(cudaStream_t)> follow_nccl_;
@@ -99,6 +107,9 @@ class StreamOrder {
   Place eager_;
   Place captured_;
   unsigned long long capture_ = 0;  // which capture captured_ is of
+  bool passed_known_ = false;       // NCCL's last call was on the handle passed_,
+  cudaStream_t passed_ = nullptr;
+  bool passed_again_ = false;  // and may have been in another timeline, or on a new stream of this handle
   bool ever_eager_ = false;
   bool ever_captured_ = false;
 };

@@ -49,7 +49,8 @@ class StreamOrderTest : public ::testing::Test {
   }
   Log nccls(int stream) {
     log_.clear();
-    order_.pass(handle(stream));
+    looked_ = !order_.pass_again(handle(stream));
+    if (looked_) order_.pass(handle(stream));
     return log_;
   }
   void capture(int stream, unsigned long long id) { states_[handle(stream)].capture = id; }
@@ -57,6 +58,7 @@ class StreamOrderTest : public ::testing::Test {
   Log log_;
   std::map<cudaStream_t, StreamState> states_;
   bool captured_ = false;
+  bool looked_ = false;  // whether NCCL's last call cost questions
   StreamOrder order_{std::make_unique<Recorder>(log_, states_), [this](cudaStream_t stream) {
                        log_.push_back("follow NCCL on " + std::to_string(states_[stream].stream));
                      }};
@@ -105,6 +107,68 @@ TEST_F(StreamOrderTest, ACaptureHasAnOrderOfItsOwn) {
   EXPECT_EQ(ours(2), (Log{"wait eager on 20", "kernel", "record eager on 20"})) << "behind the eager call on 1";
   capture(3, 8);
   EXPECT_EQ(ours(3), (Log{"kernel", "record captured on 30"})) << "another graph";
+}
+
+TEST_F(StreamOrderTest, CallsOfNcclAloneAreLookedAtOnce) {
+  nccls(1);
+  EXPECT_TRUE(looked_);
+  EXPECT_EQ(nccls(1), Log{});
+  EXPECT_FALSE(looked_);
+  nccls(2);
+  EXPECT_TRUE(looked_) << "another stream";
+  nccls(2);
+  EXPECT_FALSE(looked_);
+  EXPECT_EQ(ours(2), (Log{"kernel", "record eager on 20"}));
+  EXPECT_EQ(nccls(1), Log{"wait eager on 10"});
+  nccls(1);
+  EXPECT_FALSE(looked_);
+  EXPECT_EQ(ours(3), (Log{"follow NCCL on 30", "kernel", "record eager on 30"}));
+}
+
+TEST_F(StreamOrderTest, AHandleThatCameBackBehindCallsOfNcclAloneIsAnotherStream) {
+  nccls(1);
+  states_[handle(1)].stream = 11;
+  EXPECT_EQ(nccls(1), Log{});
+  EXPECT_FALSE(looked_);
+  EXPECT_EQ(ours(1), (Log{"follow NCCL on 11", "kernel", "record eager on 11"}));
+}
+
+TEST_F(StreamOrderTest, CallsOfNcclThatWereNotLookedAtAreFollowedInWhateverCapture) {
+  nccls(1);
+  capture(1, 7);
+  EXPECT_EQ(nccls(1), Log{});
+  EXPECT_FALSE(looked_);
+  capture(2, 7);
+  EXPECT_EQ(ours(2), (Log{"follow NCCL on 20", "kernel", "record captured on 20"}));
+}
+
+TEST_F(StreamOrderTest, ArbiterOnTheStreamOfNcclsCaptureWaitsForNothing) {
+  nccls(1);
+  capture(1, 7);
+  nccls(1);
+  EXPECT_FALSE(looked_);
+  EXPECT_EQ(ours(1), (Log{"kernel", "record captured on 10"}));
+}
+
+TEST_F(StreamOrderTest, EagerCallsOfNcclBehindACaptureAreFollowed) {
+  ours(2);  // eagerly
+  EXPECT_EQ(nccls(2), Log{});
+  capture(1, 7);
+  nccls(1);
+  EXPECT_TRUE(looked_);
+  capture(1, 0);
+  EXPECT_EQ(nccls(1), Log{});
+  EXPECT_FALSE(looked_) << "no call of Arbiter's is left to wait for";
+  EXPECT_EQ(ours(2), (Log{"follow NCCL on 20", "kernel", "record eager on 20"})) << "behind what NCCL does on 1";
+}
+
+TEST_F(StreamOrderTest, WhatIsLeftOfArbitersInAnotherTimelineIsLookedAt) {
+  ours(2);
+  capture(1, 7);
+  nccls(1);
+  capture(1, 0);
+  EXPECT_EQ(nccls(1), Log{"wait eager on 10"}) << "behind the eager call on 2";
+  EXPECT_TRUE(looked_);
 }
 
 TEST_F(StreamOrderTest, TheHostWaitsForWhatThereWas) {
