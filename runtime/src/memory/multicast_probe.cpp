@@ -7,10 +7,9 @@
 #include <vector>
 
 #include "arbiter/error.hpp"
-#include "arbiter/generator/digest.hpp"
-#include "arbiter/generator/render.hpp"
 #include "arbiter/vocabulary.hpp"
 #include "candidate/abi.hpp"
+#include "candidate/helper_kernel.hpp"
 #include "group/collective.hpp"
 
 namespace arbiter {
@@ -24,33 +23,14 @@ constexpr std::size_t sums_at = addends_at + sizeof(Words);
 constexpr std::size_t probe_bytes = sums_at + sizeof(Words);
 constexpr unsigned first_word = 0x5A000001U;
 
-Source probe_source(DeviceKind kind, int rank, int ranks) {
-  const bool cuda = kind == DeviceKind::cuda;
-  Context context;
-  // Of the primitives, without those that only quantisation needs.
-  context.keys = {{"cuda", cuda ? "1" : ""}, {"host", cuda ? "" : "1"}, {"quantised", "0"}};
-  context.aliases = {{"primitives", cuda ? "device/primitives.cuh" : "host/primitives.h"}};
-  for (int r = cuda ? rank : 0; r < (cuda ? rank + 1 : ranks); ++r) {
-    context.lists["ranks"].push_back({{"rank", std::to_string(r)}});
-  }
-  Source source;
-  source.text = render("probe_multicast", context);
-  source.entry = cuda ? "arbiter_kernel" : "arbiter_kernel_rank";
-  source.hash = sha256_hex(source.text);
-  return source;
-}
-
 class Probe {
  public:
   Probe(Device& device, Bootstrap& bootstrap, SymmetricProvider provider, KernelCache& cache)
       : device_(device), bootstrap_(bootstrap) {
     memory_ = allocate_symmetric(device, bootstrap, provider, probe_bytes, true);
     everywhere(bootstrap, "compile the probe of multicast memory", [&] {
-      const std::unique_ptr<Compiler> compiler = device.kind() == DeviceKind::cpu
-                                                     ? make_host_compiler()
-                                                     : make_nvrtc_compiler(device.properties().compile_target);
-      const Source source = probe_source(device.kind(), bootstrap.rank(), bootstrap.size());
-      kernel_ = device.load(cache.get(source, *compiler, "probe of multicast memory"), bootstrap.rank());
+      kernel_ = load_helper_kernel(device, cache, "probe_multicast", "probe of multicast memory", bootstrap.rank(),
+                                   bootstrap.size());
       stream_ = device.create_stream();
     });
   }
