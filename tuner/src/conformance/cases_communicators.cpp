@@ -53,6 +53,7 @@ struct Party {
       tensors.emplace(bench.group().device(), shapes, most_tokens);
       tensors->load(inputs, most_tokens, stream);
       tensors->poison(most_tokens, stream);
+      bench.group().device().synchronize(stream);
     }
     expected = sum_in_rank_order(contributions, shape.dtype);
   }

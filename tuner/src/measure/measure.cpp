@@ -69,11 +69,14 @@ struct Timing::Impl {
     usual.without.remove(Tensor::residual_out);
     const int count = set_count(shapes.total_bytes(tokens), settings);
     for (int i = 0; i < count; ++i) {
-      Tensors& set = *sets.emplace_back(std::make_unique<Tensors>(group.device(), shapes, tokens));
-      set.load(inputs, tokens, stream);
-      calls.push_back(set.call(tokens));
+      sets.push_back(std::make_unique<Tensors>(group.device(), shapes, tokens));
+    }
+    load_inputs();
+    for (const auto& set : sets) {
+      calls.push_back(set->call(tokens));
       apply(usual, calls.back());
     }
+    group.device().synchronize(stream);
     // Now, and not between two launches: whatever making one may wait for, no peer is in a collective yet.
     for (int i = 0; i <= std::max(settings.replays, 1); ++i) events.push_back(group.device().create_event());
   }
@@ -94,6 +97,12 @@ struct Timing::Impl {
 
   void burst(const Subject& subject, int count) {
     for (int i = 0; i < count; ++i) subject.enqueue(calls[static_cast<std::size_t>(i) % calls.size()], stream);
+  }
+
+  /// Does not wait for the stream.
+  void load_inputs() {
+    sets.front()->load(inputs, tokens, stream);
+    for (std::size_t i = 1; i < sets.size(); ++i) sets[i]->copy_from(*sets.front(), stream);
   }
 
   Event& event(std::size_t index) { return *events.at(index); }
@@ -147,7 +156,7 @@ struct Timing::Impl {
   Outcome restore_inputs(std::span<const Subject* const> subjects) {
     if (usual_inputs) return {};
     Outcome outcome = together(group, stream, [&]() -> Outcome {
-      for (const auto& set : sets) set->load(inputs, tokens, stream);
+      load_inputs();
       for (const Subject* subject : subjects) {
         if (subject->import_input) subject->import_input(calls.front(), stream);
       }

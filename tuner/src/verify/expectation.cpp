@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "arbiter/error.hpp"
 #include "measure/standalone.hpp"
 #include "oracle/float_formats.hpp"
 #include "oracle/fp8_transport.hpp"
@@ -83,6 +84,19 @@ Expectation& Expectations::of(const VerifyRequest& request, int rounded_legs) {
                                       : fp8_sum(expectation->contributions, family_.dtype, elements, rounded_legs),
                     request, *expectation);
   return *known_.emplace_back(key, std::move(expectation)).second;
+}
+
+void Expectations::keep_on_device(Expectation& expectation) {
+  for (const auto& [tensor, tile] : expectation.tiles) {
+    if (expectation.on_device.count(tensor) != 0) continue;
+    try {
+      DeviceMemory memory(group_.device(), tile.size());
+      group_.device().copy(memory.data(), tile.data(), tile.size(), stream_);
+      expectation.on_device.emplace(tensor, std::move(memory));
+    } catch (const Unavailable&) {
+      return;  // the host compares what has no tile here
+    }
+  }
 }
 
 double Expectations::sum_error(const VerifyRequest& request, int rounded_legs) {

@@ -12,10 +12,11 @@
 namespace arbiter::tuning {
 
 struct Expectation {
-  Inputs mine;                       ///< this rank's
-  std::int64_t rows = 0;             ///< of a tile
-  std::vector<Bytes> contributions;  ///< of all ranks
-  std::map<Tensor, Bytes> tiles;     ///< of every output except scale_out
+  Inputs mine;                               ///< this rank's
+  std::int64_t rows = 0;                     ///< of a tile
+  std::vector<Bytes> contributions;          ///< of all ranks
+  std::map<Tensor, Bytes> tiles;             ///< of every output except scale_out
+  std::map<Tensor, DeviceMemory> on_device;  ///< the same tiles; see keep_on_device()
   std::optional<QuantisedRows> quantised;
   /// Not empty: the stand-alone kernel, on which the expected norm rests, is itself wrong.
   std::string fault;
@@ -32,6 +33,8 @@ class Expectations {
 
   /// `rounded_legs`: how often values are rounded to 8 bits on their way.
   Expectation& of(const VerifyRequest&, int rounded_legs = 0);
+  /// Brings the tiles to the device, if they are not there and there is memory for them. Waits for nothing.
+  void keep_on_device(Expectation&);
   /// Relative L2 error of the expected sum against float64.
   double sum_error(const VerifyRequest&, int rounded_legs);
   const std::vector<double>& in_double(Expectation&, Tensor, const VerifyRequest&) const;

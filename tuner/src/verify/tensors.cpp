@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "arbiter/error.hpp"
 #include "arbiter/generator/tensor_table.hpp"
 
 namespace arbiter::tuning {
@@ -14,6 +15,7 @@ constexpr std::size_t guard_bytes = 4096;
 constexpr std::size_t alignment = 512;
 constexpr std::uint32_t poison_word = 0xffffffffU;  // NaN in every dtype, and no code that a kernel writes in e4m3
 constexpr std::uint32_t scale_poison_word = 0x7f7f7f7fU;
+constexpr std::uint32_t guard_word = 0x5aa5c33cU;
 
 std::size_t rounded_up(std::size_t bytes) noexcept { return (bytes + alignment - 1) / alignment * alignment; }
 
@@ -22,17 +24,18 @@ std::size_t slot_bytes(std::size_t data_bytes) noexcept {
   return guard_bytes + alignment + rounded_up(data_bytes) + guard_bytes;
 }
 
-const Bytes& guard() {
+}  // namespace
+
+const Bytes& guard_pattern() {
   static const Bytes bytes = [] {
     Bytes pattern(guard_bytes);
-    constexpr unsigned char word[] = {0x3c, 0xc3, 0xa5, 0x5a};
-    for (std::size_t i = 0; i < pattern.size(); ++i) pattern[i] = word[i % 4];
+    for (std::size_t i = 0; i < pattern.size(); i += sizeof(guard_word)) {
+      std::memcpy(pattern.data() + i, &guard_word, sizeof(guard_word));
+    }
     return pattern;
   }();
   return bytes;
 }
-
-}  // namespace
 
 std::vector<Tensor> outputs_of(const Pattern& pattern) {
   std::vector<Tensor> outputs;
@@ -163,7 +166,6 @@ void Tensors::load(const Inputs& inputs, std::int64_t tokens, StreamHandle strea
   } else {
     repeat(input_, inputs.contribution, message, stream);
   }
-  device_.synchronize(stream);
 }
 
 void Tensors::load_moe(const Inputs& inputs, std::int64_t tokens, StreamHandle stream) {
@@ -193,9 +195,27 @@ void Tensors::poison(std::int64_t tokens, StreamHandle stream) {
     // Whole words: what is too much is overwritten by the guard.
     const std::uint32_t word = tensor == Tensor::scale_out ? scale_poison_word : poison_word;
     if (!is_input) device_.fill_words(data, word, (bytes + 3) / 4, stream);
-    device_.copy(data - guard_bytes, guard().data(), guard_bytes, stream);
-    device_.copy(data + bytes, guard().data(), guard_bytes, stream);
+    guard(data - guard_bytes, stream);
+    guard(data + bytes, stream);
   }
+}
+
+void Tensors::guard(unsigned char* at, StreamHandle stream) {
+  if (reinterpret_cast<std::uintptr_t>(at) % sizeof(guard_word) == 0) {
+    device_.fill_words(at, guard_word, guard_bytes / sizeof(guard_word), stream);
+  } else {
+    device_.copy(at, guard_pattern().data(), guard_bytes, stream);
+  }
+}
+
+void Tensors::copy_from(const Tensors& other, StreamHandle stream) {
+  const TensorShapes& theirs = other.shapes_;
+  if (memory_.bytes() != other.memory_.bytes() || !(placement_ == other.placement_) ||
+      shapes_.pattern.name != theirs.pattern.name || shapes_.dtype != theirs.dtype || shapes_.hidden != theirs.hidden) {
+    throw InvalidArgument("sets of tensors that are not of one layout cannot be copied to each other");
+  }
+  loaded_ = other.loaded_;
+  device_.copy(memory_.data(), other.memory_.data(), memory_.bytes(), stream);
 }
 
 void Tensors::read(Tensor tensor, std::size_t begin, std::size_t end, HostBuffer& host, StreamHandle stream,
@@ -221,6 +241,17 @@ Bytes Tensors::read(Tensor tensor, std::size_t begin, std::size_t end, HostBuffe
   return bytes;
 }
 
+std::vector<ComparedRange> Tensors::guards(std::int64_t tokens, const DeviceMemory& pattern) const {
+  std::vector<ComparedRange> ranges;
+  for (const Tensor tensor : outputs_) {
+    const unsigned char* const data = slot(tensor);
+    for (const unsigned char* const at : {data - guard_bytes, data + shapes_.bytes(tensor, tokens)}) {
+      ranges.push_back({at, static_cast<const unsigned char*>(pattern.data()), guard_bytes, guard_bytes});
+    }
+  }
+  return ranges;
+}
+
 std::string Tensors::check_guards(std::int64_t tokens, HostBuffer& host, StreamHandle stream) const {
   for (const Tensor tensor : outputs_) {
     const unsigned char* const data = slot(tensor);
@@ -228,7 +259,7 @@ std::string Tensors::check_guards(std::int64_t tokens, HostBuffer& host, StreamH
     device_.copy(host.data() + guard_bytes, data + shapes_.bytes(tensor, tokens), guard_bytes, stream);
     device_.synchronize(stream);
     for (std::size_t at = 0; at < 2 * guard_bytes; ++at) {
-      if (host.data()[at] == guard()[at % guard_bytes]) continue;
+      if (host.data()[at] == guard_pattern()[at % guard_bytes]) continue;
       const bool before = at < guard_bytes;
       const std::size_t distance = before ? guard_bytes - at : at - guard_bytes;
       return fmt::format("wrote outside of {}: the byte {}{} was overwritten", to_string(tensor), distance,

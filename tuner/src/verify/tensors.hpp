@@ -10,9 +10,13 @@
 
 #include "arbiter/generator/pattern.hpp"
 #include "arbiter/runtime/candidate.hpp"
+#include "verify/device_comparison.hpp"
 #include "verify/inputs.hpp"
 
 namespace arbiter::tuning {
+
+/// What a guard region holds.
+const Bytes& guard_pattern();
 
 /// The tensors that a pattern writes, whether it must or may.
 std::vector<Tensor> outputs_of(const Pattern&);
@@ -67,12 +71,15 @@ class Tensors {
   void* input() const noexcept { return input_; }
   void* at(Tensor) const noexcept;  ///< null if the pattern has no such tensor
 
-  /// Everything that the pattern reads, for `tokens` rows. Waits for the stream.
+  /// Everything that the pattern reads, for `tokens` rows. The inputs must live until the stream has been waited for.
   void load(const Inputs&, std::int64_t tokens, StreamHandle);
 
   /// What no kernel writes (NaN; 0x7f in every byte of scale_out) in every output, but not where it is an input too,
   /// and a pattern in the guard regions before the first and behind the last byte of every output.
   void poison(std::int64_t tokens, StreamHandle);
+
+  /// All that another set holds, poison and guards included. Throws InvalidArgument if that has another layout.
+  void copy_from(const Tensors&, StreamHandle);
 
   /// Hand the bytes from `begin` to `end` of an output to `visit` in pieces: offset and bytes. Every `stride`-th piece
   /// only, and always the last. Waits for the stream.
@@ -81,6 +88,8 @@ class Tensors {
             std::size_t stride = 1) const;
   Bytes read(Tensor, std::size_t begin, std::size_t end, HostBuffer&, StreamHandle) const;
 
+  /// The guard regions of all outputs, beside a guard_pattern() that lies on the device.
+  std::vector<ComparedRange> guards(std::int64_t tokens, const DeviceMemory& pattern) const;
   /// Empty, or which guard region was written to, and where. Waits for the stream.
   std::string check_guards(std::int64_t tokens, HostBuffer&, StreamHandle) const;
 
@@ -88,6 +97,7 @@ class Tensors {
 
  private:
   unsigned char* slot(Tensor tensor) const noexcept { return slots_[static_cast<std::size_t>(tensor)]; }
+  void guard(unsigned char* at, StreamHandle);
   void repeat(unsigned char* destination, const Bytes& tile, std::size_t bytes, StreamHandle);
   void load_moe(const Inputs&, std::int64_t tokens, StreamHandle);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "arbiter/error.hpp"
@@ -12,6 +13,7 @@
 #include "oracle/fp8_transport.hpp"
 #include "tune/outcome.hpp"
 #include "verify/compare.hpp"
+#include "verify/device_comparison.hpp"
 #include "verify/expectation.hpp"
 #include "verify/tensors.hpp"
 
@@ -22,10 +24,9 @@ using namespace tuning;
 namespace {
 
 constexpr std::size_t host_buffer_bytes = 2 << 20;
-/// Tolerance is checked in double on the host: beyond this many bytes only on some pieces of a message.
-constexpr std::size_t tolerant_bytes = 8 << 20;
-/// Of what a replay wrote, at most about so much is read back: everything was compared when its kernel was verified.
-constexpr std::size_t replayed_bytes = 32 << 20;
+/// Tolerance is checked in double on the host: beyond this many bytes only on some pieces of a message, all of which was
+/// compared to the bit with integers.
+constexpr std::size_t tolerant_bytes = 2 << 20;
 /// Rows at each end of a message whose quantisation is repeated on the host, where every row has its own numbers.
 constexpr std::int64_t requantised_rows = 64;
 
@@ -58,9 +59,14 @@ namespace {
 
 /// What every rank must have before the ranks first wait for each other.
 struct Scratch {
-  explicit Scratch(Device& device) : stream(device), host(device, host_buffer_bytes) {}
+  explicit Scratch(Device& device)
+      : stream(device), host(device, host_buffer_bytes), guard(device, guard_pattern().size()) {
+    device.copy(guard.data(), guard_pattern().data(), guard.bytes(), stream);
+    device.synchronize(stream);
+  }
   Stream stream;
   HostBuffer host;
+  DeviceMemory guard;  ///< what guard regions hold
 };
 
 /// Collective.
@@ -74,16 +80,20 @@ std::unique_ptr<Scratch> make_scratch(Group& group) {
 }  // namespace
 
 struct Verifier::Impl {
-  Impl(Group& the_group, const ProblemFamily& the_family)
+  /// `its_comparison`: makes the comparison, collectively.
+  Impl(Group& the_group, const ProblemFamily& the_family,
+       const std::function<std::unique_ptr<DeviceComparison>()>& its_comparison)
       : group(the_group),
         family(the_family),
         scratch(make_scratch(group)),
+        on_device(its_comparison()),
         expectations(group, family, scratch->stream, scratch->host) {}
 
   Group& group;
   ProblemFamily family;
   std::unique_ptr<Scratch> scratch;
   HostBuffer& host = scratch->host;
+  std::unique_ptr<DeviceComparison> on_device;  ///< null: the host compares everything
   Expectations expectations;
   std::optional<Tensors> tensors;
   Placement placement;
@@ -128,6 +138,7 @@ struct Verifier::Impl {
     if (!expectation.fault.empty()) return {Severity::wrong, expectation.fault};
     set.load(expectation.mine, request.tokens, stream());
     set.poison(request.tokens, stream());
+    if (on_device && is_exact(subject, request)) expectations.keep_on_device(expectation);
     group.device().synchronize(stream());
     if (subject.prepare) subject.prepare(call_of(request), stream());
     return {};
@@ -143,13 +154,16 @@ struct Verifier::Impl {
     group.check();
     if (subject.check) subject.check();
 
-    const bool exact = is_known_exactly(subject.numerics) || request.content == Content::integers;
+    const bool exact = is_exact(subject, request);
+    const Tensors* const sets[] = {&set};
+    const Equal equal = equal_on_device(sets, exact ? &expectation : nullptr, request);
     Outcome outcome =
-        exact ? compare_exactly(set, expectation, request) : compare_tolerantly(set, expectation, request);
-    if (!outcome.ok()) return outcome;
-    std::string guards = set.check_guards(tokens, host, stream());
-    if (!guards.empty()) return {Severity::wrong, std::move(guards)};
-    return {};
+        exact ? compare_exactly(set, expectation, request, equal) : compare_tolerantly(set, expectation, request);
+    return outcome.ok() ? check_guards(set, tokens, equal) : outcome;
+  }
+
+  static bool is_exact(const Subject& subject, const VerifyRequest& request) noexcept {
+    return is_known_exactly(subject.numerics) || request.content == Content::integers;
   }
 
   bool written(Tensor tensor, const VerifyRequest& request) const {
@@ -177,11 +191,12 @@ struct Verifier::Impl {
     const VerifyRequest request = request_of(work);
     Expectation& expectation = expectations.of(request, work.subject.rounded_legs);
     if (!expectation.fault.empty()) return {Severity::wrong, expectation.fault};
-    for (const auto& set : work.sets) {
-      set->load(expectation.mine, work.tokens, stream());
-      set->poison(work.tokens, stream());
-    }
-    if (work.subject.import_input) work.subject.import_input(call_of(*work.sets.front(), request), stream());
+    Tensors& first = *work.sets.front();
+    first.load(expectation.mine, work.tokens, stream());
+    first.poison(work.tokens, stream());
+    for (const auto& set : work.sets.subspan(1)) set->copy_from(first, stream());
+    if (work.subject.import_input) work.subject.import_input(call_of(first, request), stream());
+    if (on_device) expectations.keep_on_device(expectation);
     group.device().synchronize(stream());
     return {};
   }
@@ -193,33 +208,73 @@ struct Verifier::Impl {
     group.device().synchronize(stream());
     group.check();
     if (work.subject.check) work.subject.check();
-    std::size_t bytes = 0;
-    for (const auto& [tensor, tile] : expectation.tiles) {
-      if (written(tensor, request)) bytes += work.sets.front()->shapes().bytes(tensor, work.tokens) * work.sets.size();
-    }
-    const std::size_t stride = (bytes + replayed_bytes - 1) / replayed_bytes;
+    std::vector<const Tensors*> sets;
     for (const auto& set : work.sets) {
+      sets.push_back(set.get());
       if (work.subject.export_output) work.subject.export_output(call_of(*set, request), stream());
-      Outcome outcome = compare_exactly(*set, expectation, request, std::max<std::size_t>(stride, 1));
+    }
+    const Equal equal = equal_on_device(sets, &expectation, request);
+    for (const Tensors* const set : sets) {
+      Outcome outcome = compare_exactly(*set, expectation, request, equal);
+      if (outcome.ok()) outcome = check_guards(*set, work.tokens, equal);
       if (!outcome.ok()) return outcome;
-      std::string guards = set->check_guards(work.tokens, host, stream());
-      if (!guards.empty()) return {Severity::wrong, std::move(guards)};
     }
     return {};
   }
 
-  /// Every `stride`-th piece of the large tensors.
+  /// Where ranges of device memory begin that hold what they must.
+  using Equal = std::set<const void*>;
+
+  /// What the device vouches for: of the outputs, if there is an expectation to the bit, and of the guard regions.
+  Equal equal_on_device(std::span<const Tensors* const> sets, const Expectation* expectation,
+                        const VerifyRequest& request) {
+    if (!on_device) return {};
+    std::vector<ComparedRange> ranges;
+    for (const Tensors* const set : sets) {
+      if (expectation != nullptr) {
+        for (const auto& [tensor, tile] : expectation->on_device) {
+          if (!written(tensor, request)) continue;
+          ranges.push_back({static_cast<const unsigned char*>(set->at(tensor)),
+                            static_cast<const unsigned char*>(tile.data()),
+                            written_bytes(*expectation, tensor, request), tile.bytes()});
+        }
+      }
+      const std::vector<ComparedRange> guards = set->guards(request.tokens, scratch->guard);
+      ranges.insert(ranges.end(), guards.begin(), guards.end());
+    }
+    const std::vector<std::uint64_t> counts = on_device->equal_bytes(ranges, stream());
+    Equal equal;
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      if (counts[i] == ranges[i].bytes) equal.insert(ranges[i].found);
+    }
+    return equal;
+  }
+
+  static std::size_t written_bytes(const Expectation& expectation, Tensor tensor, const VerifyRequest& request) {
+    const std::size_t row = expectation.tiles.at(tensor).size() / static_cast<std::size_t>(expectation.rows);
+    return static_cast<std::size_t>(request.tokens) * row;
+  }
+
+  Outcome check_guards(const Tensors& set, std::int64_t tokens, const Equal& equal) {
+    const std::vector<ComparedRange> guards = set.guards(tokens, scratch->guard);
+    if (std::all_of(guards.begin(), guards.end(), [&](const auto& guard) { return equal.count(guard.found) != 0; })) {
+      return {};
+    }
+    std::string overwritten = set.check_guards(tokens, host, stream());
+    return overwritten.empty() ? Outcome{} : Outcome{Severity::wrong, std::move(overwritten)};
+  }
+
+  /// On the host, what the device does not vouch for: it counts NaNs of other payloads as different, and has no words.
   Outcome compare_exactly(const Tensors& set, const Expectation& expectation, const VerifyRequest& request,
-                          std::size_t stride = 1) {
+                          const Equal& equal) {
     for (const auto& [tensor, tile] : expectation.tiles) {
-      if (!written(tensor, request)) continue;
+      if (!written(tensor, request) || equal.count(set.at(tensor)) != 0) continue;
       const bool quantised = tensor == Tensor::quant_out;
       const std::size_t row = tile.size() / static_cast<std::size_t>(expectation.rows);
       ExactComparison comparison(tile, quantised ? std::nullopt : std::optional(family.dtype),
                                  quantised ? row : static_cast<std::size_t>(family.hidden));
-      set.read(
-          tensor, 0, static_cast<std::size_t>(request.tokens) * row, host, stream(),
-          [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); }, stride);
+      set.read(tensor, 0, written_bytes(expectation, tensor, request), host, stream(),
+               [&](std::size_t offset, std::span<const unsigned char> piece) { comparison.visit(offset, piece); });
       const std::string difference = comparison.verdict();
       if (!difference.empty()) return wrong(tensor, difference);
     }
@@ -285,7 +340,10 @@ struct Verifier::Impl {
   }
 };
 
-Verifier::Verifier(Group& group, const ProblemFamily& family) : impl_(std::make_unique<Impl>(group, family)) {}
+Verifier::Verifier(Group& group, const ProblemFamily& family)
+    : impl_(std::make_unique<Impl>(group, family, [&] { return make_device_comparison(group); })) {}
+Verifier::Verifier(Group& group, const ProblemFamily& family, std::unique_ptr<DeviceComparison> comparison)
+    : impl_(std::make_unique<Impl>(group, family, [&] { return std::move(comparison); })) {}
 Verifier::~Verifier() = default;
 StreamHandle Verifier::stream() const noexcept { return impl_->stream(); }
 

@@ -12,8 +12,9 @@
 namespace arbiter {
 
 namespace tuning {
+class DeviceComparison;
 class Tensors;
-}
+}  // namespace tuning
 
 /// Something that performs calls on this rank: a candidate, or a communicator. `enqueue` only launches: a rank that
 /// fails there leaves its peers waiting until their deadline, or until they hear that it gave up.
@@ -41,7 +42,7 @@ constexpr bool is_known_exactly(Numerics numerics) noexcept {
 /// What is about to be timed, or has been: a captured graph or a burst of calls, on tensors of its own.
 struct TimedWork {
   const Subject& subject;
-  std::span<const std::unique_ptr<tuning::Tensors>> sets;  ///< every one of them is written
+  std::span<const std::unique_ptr<tuning::Tensors>> sets;  ///< of one layout; every one of them is written
   std::int64_t tokens = 1;
   TensorSet without;                         ///< optional outputs that the calls leave out
   std::uint64_t seed = 2;                    ///< of the new inputs
@@ -119,6 +120,8 @@ class Verifier {
   /// Unavailable if a rank has no memory for it.
   /// The group must outlive the verifier. family.hidden is a positive multiple of the 16-byte vector.
   Verifier(Group&, const ProblemFamily& family);
+  /// The same with the given comparison on the device; null: the host compares everything.
+  Verifier(Group&, const ProblemFamily& family, std::unique_ptr<tuning::DeviceComparison>);
   ~Verifier();
   Verifier(const Verifier&) = delete;
   Verifier& operator=(const Verifier&) = delete;
@@ -133,9 +136,8 @@ class Verifier {
   Verification verify_before_timing(const Subject&, std::int64_t tokens);
 
   /// Collective. The very thing that is timed: fills all sets with new inputs, poisons their outputs, launches once and
-  /// compares what every set then holds, with what verify() expects of contents `mixed` (rank_order_fp32) or `integers`
-  /// (other classes). Of more than 32 MiB of outputs, pieces spread over all of it. The sets keep those inputs.
-  /// Failures as in verify().
+  /// compares all that every set then holds, with what verify() expects of contents `mixed` (rank_order_fp32) or
+  /// `integers` (other classes). The sets keep those inputs. Failures as in verify().
   Verification verify_timed(const TimedWork&);
 
   StreamHandle stream() const noexcept;
