@@ -24,8 +24,8 @@ using namespace tuning;
 namespace {
 
 constexpr std::size_t host_buffer_bytes = 2 << 20;
-/// Tolerance is checked in double on the host: beyond this many bytes only on some pieces of a message, all of which was
-/// compared to the bit with integers.
+/// Tolerance is checked in double on the host: beyond this many bytes only on some pieces of a message, all of which
+/// was compared to the bit with integers.
 constexpr std::size_t tolerant_bytes = 2 << 20;
 /// Rows at each end of a message whose quantisation is repeated on the host, where every row has its own numbers.
 constexpr std::int64_t requantised_rows = 64;

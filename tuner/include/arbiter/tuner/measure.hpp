@@ -24,7 +24,7 @@ namespace arbiter {
 
 struct MeasureSettings {
   double replay_us = 1000;  ///< K is chosen so that a replay takes about this long,
-  int min_calls = 5;        ///< within these bounds
+  int min_calls = 2;        ///< within these bounds
   int max_calls = 200;
   int calibration_calls = 5;  ///< launched one by one to estimate a call's time
   int replays = 5;            ///< samples of one block
