@@ -21,13 +21,14 @@ void expect_between(double estimate, double took) {
   EXPECT_GE(uncertainty * estimate, took);
 }
 
-/// README.md and bench/results name the tunes: from an empty kernel cache, plain and fused.
+/// README.md and bench/results name the tunes: from an empty kernel cache, plain and fused. Those of 4 ranks, and of two on
+/// one GPU, are of the time when results were compared on the host.
 TEST(TunePlan, EstimatesLieWithinAFactorOfTwoOfTunesOnRecord) {
   const TunePlan h200 = plan(4, 8192);  // 2026-11-27-decisions-4xh200.json
   expect_between(h200.seconds, 82);
   expect_between(static_cast<double>(h200.trials), 1277);
   expect_between(static_cast<double>(h200.kernels), 184);
-  expect_between(plan(2, 8192).seconds, 52);    // 2026-11-27-tune-twice-2xh200.json
+  expect_between(plan(2, 8192).seconds, 36);    // 2026-11-28-tune-faster-2xh200.json
   expect_between(plan(2, 2048).seconds, 46.2);  // 2026-11-24-tune-twice-2-ranks-on-1xh100.json
 }
 

@@ -27,7 +27,7 @@ struct Experience {
   double trial_s = 0;           ///< to verify and screen one candidate
   double million_values_s = 0;  ///< more for each million of them on all ranks together
 };
-constexpr Experience on_gpus{0.75, 0.62, 0.8, 0.26, 3, 0.08, 0.007, 0.0013};
+constexpr Experience on_gpus{0.75, 0.62, 0.8, 0.26, 3, 0.08, 0.007, 0.0009};
 constexpr Experience on_cpu{1, 1, 0.1, 0.6, 0.5, 0.4, 0.025, 1.5};
 
 TargetLimits limits_here(const SessionOptions& session) {
