@@ -134,7 +134,8 @@ def compared(options, rounds: tuple, failures: list) -> dict:
     times = [[one for each in side for one in each["ms_per_token"]] for side in rounds]
     medians = [statistics.median(side) for side in times]
     row = {"batch": nccl[0]["batch"], "nccl_ms_per_token": medians[0], "arbiter_ms_per_token": medians[1],
-           "ratio": medians[0] / medians[1], "ratio_of_least": min(times[0]) / min(times[1]), "samples": {"nccl": times[0], "arbiter": times[1]},
+           "ratio": medians[0] / medians[1], "ratio_of_least": min(times[0]) / min(times[1]),
+           "samples": {"nccl": times[0], "arbiter": times[1]},
            "equal_tokens": [sum(1 for _ in iter_equal(a, b)) for a, b in zip(nccl[0]["tokens"], arbiter[0]["tokens"])],
            "tokens": options.tokens}
     if min(row["equal_tokens"]) < options.tokens and not options.different_tokens:

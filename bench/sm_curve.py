@@ -2,9 +2,9 @@
 
     python3 bench/sm_curve.py --sms 4,8,16,32,64,132 --json curve.json -- --world 2 --tokens 64,1024,8192
 
-What stands behind -- goes to `arbiter bench`. A line for each size and bound: the fastest of Arbiter's own algorithms under
-it, NCCL's fastest beside it (which the bound does not touch), and how much longer the message takes than without a bound.
-Every result is verified before it is timed. Exits with 1 if a run fails.
+What stands behind -- goes to `arbiter bench`. A line for each size and bound: the fastest of Arbiter's own algorithms
+under it, NCCL's fastest beside it (which the bound does not touch), and how much longer the message takes than
+without a bound. Every result is verified before it is timed. Exits with 1 if a run fails.
 """
 
 import argparse

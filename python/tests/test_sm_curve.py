@@ -16,7 +16,8 @@ sms = int(os.environ["ARBITER_MAX_SMS"])
 if sms == 13:
     sys.exit("arbiter: no GPU is left")
 times = 20.0 if sms == 4 else 10.0
-rows = [dict(mode="graph", world=2, dtype="bf16", pattern="allreduce", hidden=8192, tokens=64, bytes=1 << 20, results={{
+problem = dict(mode="graph", world=2, dtype="bf16", pattern="allreduce", hidden=8192, tokens=64, bytes=1 << 20)
+rows = [dict(**problem, results={{
     "auto": dict(median_us=5.0, chosen="nccl/classic"),
     "nccl": dict(median_us=40.0, chosen="nccl/classic"),
     "nccl_symmetric": dict(median_us=30.0, chosen="nccl/symmetric"),
