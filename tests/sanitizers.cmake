@@ -20,13 +20,15 @@ arbiter_sanitized(address
   db/bad_rows db/corruption db/diff db/disk_full db/hostile_files db/json db/jsonl db/merge db/migration db/nccl_choice
   db/reader db/records db/snapshot db/work_database db/writer
   runtime/cpu/device runtime/cpu/early_launch runtime/cpu/image runtime/cpu/kernels runtime/cpu/memory
-  runtime/communicator/faults runtime/communicator/nccl_when_needed runtime/cuda/faults)
+  runtime/communicator/faults runtime/communicator/nccl_when_needed runtime/communicator/recent_calls
+  runtime/communicator/repeated_calls runtime/cuda/faults)
 
 # ThreadSanitizer: ranks that meet and that fail, and the tuner with its threads that compile ahead and
 # watch.
 arbiter_sanitized(thread
   runtime/bootstrap/bootstrap runtime/bootstrap/id_exchange runtime/bootstrap/job_secret
-  tuner/measure/measure tuner/tune/compile_ahead tuner/tune/tune tuner/tune/tune_search tuner/verify/verify
+  tuner/measure/measure tuner/tune/compile_ahead tuner/tune/tune tuner/tune/tune_search
+  tuner/verify/device_comparison tuner/verify/verify
   runtime/communicator/faults runtime/communicator/nccl_when_needed runtime/cuda/faults)
 
 # For all tests, so that the preset `tsan` has it too; without ThreadSanitizer nobody reads it.
