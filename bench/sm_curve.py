@@ -48,6 +48,9 @@ def curve(rows_of: dict) -> list:
             if us is None:
                 continue
             point = {"sms": sms, "us": us, "candidate": candidate}
+            auto = row["results"].get("auto", {})
+            if "median_us" in auto:
+                point["auto"] = {"us": auto["median_us"], "candidate": auto.get("chosen"), "rule": auto.get("rule")}
             nccl = fastest(row["results"], ours=False)
             if nccl[1] is not None:
                 point["nccl_us"] = nccl[1]
@@ -66,10 +69,11 @@ def table(problems: list) -> str:
         lines.append(f"{problem['pattern']} {problem['dtype']}, {problem['world']} ranks, {problem['tokens']} tokens "
                      f"({problem['bytes'] / 1024:g} KiB), {problem['mode']}")
         for point in problem["points"]:
-            nccl = f"   NCCL {point['nccl_us']:9.2f}" if "nccl_us" in point else ""
+            beside = f"   auto {point['auto']['us']:9.2f}" if "auto" in point else ""
+            beside += f"   NCCL {point['nccl_us']:9.2f}" if "nccl_us" in point else ""
             sms = point["sms"] or "all"
             times = f"{point['times_whole']:6.2f}x" if "times_whole" in point else ""
-            lines.append(f"  {sms:>4} SMs {point['us']:9.2f} us {times}{nccl}   {point['candidate']}")
+            lines.append(f"  {sms:>4} SMs {point['us']:9.2f} us {times}{beside}   {point['candidate']}")
     return "\n".join(lines)
 
 

@@ -326,6 +326,20 @@ TEST(CompatibilityTest, HostCompilersAreComparedByName) {
   EXPECT_EQ(compatibility(here, measured, example_candidate()).verdict, Compatibility::incompatible);
 }
 
+// A bound of multiprocessors (ARBITER_MAX_SMS) makes a smaller GPU for our kernels, and nothing for NCCL.
+TEST(CompatibilityTest, FewerMultiprocessorsHereAreNothingToNccl) {
+  Environment here = example_environment();
+  here.sm_count = 16;
+  Candidate nccl = nccl_with_epilogue();
+  nccl.source_hash.clear();
+  EXPECT_EQ(compatibility(here, example_environment(), nccl).verdict, Compatibility::compatible);
+  EXPECT_EQ(compatibility(here, example_environment(), nccl).differences,
+            (std::vector<std::string>{"sm_count: 16 here, 132 measured"}));
+  EXPECT_EQ(compatibility(example_environment(), here, nccl).verdict, Compatibility::incompatible);
+  EXPECT_EQ(compatibility(here, example_environment(), nccl_with_epilogue()).verdict, Compatibility::incompatible);
+  EXPECT_EQ(compatibility(here, example_environment(), example_candidate()).verdict, Compatibility::incompatible);
+}
+
 TEST(CompatibilityTest, TheWorstDifferenceDecides) {
   Environment measured = example_environment();
   measured.driver_version = "580.82";

@@ -101,10 +101,16 @@ class Comparison {
   CompatibilityReport report_{.verdict = Compatibility::equal, .differences = {}, .distance = 0};
 };
 
-void compare_hardware(Comparison& compare, const Environment& here, const Environment& measured) {
+/// `nccl_alone`: of a candidate that does not know of ARBITER_MAX_SMS, which is what makes fewer of a GPU's SMs.
+void compare_hardware(Comparison& compare, const Environment& here, const Environment& measured,
+                      bool nccl_alone = false) {
   compare.exact("device", here.device, measured.device);
   compare.exact("gpu_name", here.gpu_name, measured.gpu_name);
-  compare.exact("sm_count", here.sm_count, measured.sm_count);
+  if (nccl_alone && here.sm_count < measured.sm_count) {
+    compare.tolerated("sm_count", std::to_string(here.sm_count), std::to_string(measured.sm_count));
+  } else {
+    compare.exact("sm_count", here.sm_count, measured.sm_count);
+  }
   compare.exact("compute_capability", here.compute_capability, measured.compute_capability);
   // Without NVML, or in a container that hides it, some of this is not known; the GPU's name still is.
   compare.exact_if_known("memory_clock_mhz", std::to_string(here.memory_clock_mhz),
@@ -161,7 +167,7 @@ void tolerate_software(Comparison& compare, const Environment& here, const Envir
 CompatibilityReport compatibility(const Environment& here, const Environment& measured, const Candidate& candidate,
                                   const KernelUse& timed) {
   Comparison compare;
-  compare_hardware(compare, here, measured);
+  compare_hardware(compare, here, measured, candidate.backend == Backend::nccl && candidate.source_hash.empty());
   compare_driver(compare, here, measured);
   // Numbers that two CUDA runtimes of one major release agree on: they load the same code.
   compare.release("cuda_runtime", here.cuda_runtime, measured.cuda_runtime, 1);

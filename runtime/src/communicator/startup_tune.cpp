@@ -39,8 +39,6 @@ KeptDecisions kept_decisions(const EnvironmentVariables& variables) {
                                (variables.cache_dir / file_name).string(), reason);
     return kept;
   };
-  // The fingerprint does not know of it: what was measured so would serve those that may use the whole GPU.
-  if (variables.max_sms > 0) return because("it holds for ARBITER_MAX_SMS only");
   if (variables.cache_dir.empty()) return because("there is no folder for it; set ARBITER_CACHE_DIR");
   const bool made = make_private_folders(variables.cache_dir);
   const int error = errno;

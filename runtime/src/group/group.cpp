@@ -139,6 +139,9 @@ Group::Group(std::shared_ptr<Bootstrap> bootstrap, std::shared_ptr<Device> devic
   capabilities_.environment = fingerprint(
       *device_, *bootstrap_, provider ? std::string(to_string(*provider)) : std::string("none"), catalogue().hash());
   capabilities_.environment.multicast = capabilities_.multicast();
+  // What kernels take on a part of the GPU, and which of them is fastest there, says nothing of the whole GPU.
+  int& sms = capabilities_.environment.sm_count;
+  if (options_.variables.max_sms > 0) sms = std::min(sms, options_.variables.max_sms);
   // Decisions are chosen by the environment: a rank that sees another one would choose others.
   require_equal(*bootstrap_, "creating a group",
                 {{"environment", environment().key()},

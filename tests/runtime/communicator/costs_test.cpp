@@ -71,6 +71,23 @@ std::string expected(const Point& point) {
       ->first;
 }
 
+// With few multiprocessors (ARBITER_MAX_SMS) a message takes many iterations of them sooner, and wide blocks for that.
+TEST(Costs, ABoundOfMultiprocessorsWantsWideBlocks) {
+  GroupCapabilities group;
+  group.size = 2;
+  group.environment = h200();
+  group.limits = {90, 1024, {}};
+  group.symmetric_provider = SymmetricProvider::vmm;
+  const ProblemFamily family{"allreduce", Dtype::bf16, 8192, 8192, Mode::graph};
+  const auto threads = [&](int sms, std::int64_t tokens) {
+    group.environment.sm_count = sms;
+    return heuristic(group, family, tokens).kernel->parameter("threads");
+  };
+  EXPECT_LT(threads(132, 64), 1024);  // 1 MiB: half of them hold it at once
+  EXPECT_EQ(threads(16, 64), 1024);
+  EXPECT_EQ(threads(16, 1), threads(132, 1)) << "a row fits both";
+}
+
 TEST(Costs, TheExpectedWinnerIsNearTheMeasuredOne) {
   const std::map<Point, Times> points = measured();
   ASSERT_GT(points.size(), 100U);

@@ -169,6 +169,22 @@ TEST(MaxSms, BoundTheGridOfEveryKernel) {
   }
 }
 
+// A tune under a bound does not decide for those that may use the whole GPU, and theirs do not serve under one.
+TEST(MaxSms, IsPartOfTheEnvironment) {
+  std::string keys[3];
+  for (const int sms : {0, 2, 100}) {
+    run_ranks(2, [&](RankContext& context) {
+      CommunicatorOptions options = quiet_options();
+      options.variables.max_sms = sms;
+      const Communicator communicator(context.bootstrap, context.device, options);
+      EXPECT_EQ(communicator.environment().sm_count, sms == 2 ? 2 : context.device->properties().sm_count);
+      if (context.rank == 0) keys[sms == 0 ? 0 : sms == 2 ? 1 : 2] = communicator.environment().key();
+    });
+  }
+  EXPECT_NE(keys[0], keys[1]);
+  EXPECT_EQ(keys[0], keys[2]) << "a bound that binds nothing";
+}
+
 TEST(DifferentGpus, AreServedByNccl) {
   run_ranks(3, [](RankContext& context) {
     const auto device = std::make_shared<OtherDevice>(make_cpu_device(context.rank), context.rank == 1 ? 80 : 0);

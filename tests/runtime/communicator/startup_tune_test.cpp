@@ -210,9 +210,6 @@ TEST_F(StartupTuneTest, AFileIsBelievedAsACompiledKernelIs) {
   refused("kept");
   variables.cache_dir.clear();
   refused("ARBITER_CACHE_DIR");
-  variables.cache_dir = folder;
-  variables.max_sms = 8;
-  refused("ARBITER_MAX_SMS");
 }
 
 TEST_F(StartupTuneTest, WithoutAPlaceForItItIsSaidOnceAndMeasuredAllTheSame) {
