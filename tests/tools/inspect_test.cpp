@@ -43,7 +43,7 @@ TEST_F(InspectCommand, ShowsEveryCandidate) {
   const Outcome outcome = inspect({"allreduce bf16 hidden=8192 tokens=64 world=4"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   for (const char* expected :
-       {"allreduce bf16 hidden=8192 tokens=64 world=4 graph: 1 MiB\n", "Example GPU (cuda)", "example-host",
+       {"allreduce bf16 hidden=8192 tokens=64 world=4 graph: 1 MiB\n", "Example GPU (cuda, 132 SMs)", "example-host",
         "2025-10-09 08:53 UTC", "winner [1]", "slower by ", "oneshot_push", "nccl", "GB/s", "regs", " 64+8 ",
         "x over NCCL", "wrong result [", "] rank 1, element 512", "failed [", "] rank 0 waited longer",
         "screened out [", "] slower than the best"}) {

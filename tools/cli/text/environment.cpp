@@ -10,7 +10,9 @@
 namespace arbiter::cli {
 
 std::string describe(const Environment& environment) {
-  std::string text = environment.gpu_name + " (" + environment.device + ")";
+  // Two environments may differ in nothing else that is said here: ARBITER_MAX_SMS bounds the multiprocessors.
+  std::string text =
+      environment.gpu_name + " (" + environment.device + ", " + std::to_string(environment.sm_count) + " SMs)";
   if (environment.device == "cuda") {
     text += ", driver " + environment.driver_version + ", CUDA " + environment.cuda_runtime + ", NCCL " +
             (environment.nccl_version.empty() ? "none" : environment.nccl_version);
