@@ -21,8 +21,8 @@ void expect_between(double estimate, double took) {
   EXPECT_GE(uncertainty * estimate, took);
 }
 
-/// README.md and bench/results name the tunes: from an empty kernel cache, plain and fused. Those of 4 ranks, and of two on
-/// one GPU, are of the time when results were compared on the host.
+/// README.md and bench/results name the tunes: from an empty kernel cache, plain and fused. Those of 4 ranks, and of
+/// two on one GPU, are of the time when results were compared on the host.
 TEST(TunePlan, EstimatesLieWithinAFactorOfTwoOfTunesOnRecord) {
   const TunePlan h200 = plan(4, 8192);  // 2026-11-27-decisions-4xh200.json
   expect_between(h200.seconds, 82);
