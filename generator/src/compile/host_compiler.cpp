@@ -98,6 +98,10 @@ class HostCompiler final : public Compiler {
 
 }  // namespace
 
+std::unique_ptr<Compiler> make_compiler(const std::string& target) {
+  return target == "cpu" ? make_host_compiler() : make_nvrtc_compiler(target);
+}
+
 std::unique_ptr<Compiler> make_host_compiler() {
   if (const char* cxx = std::getenv("CXX"); cxx != nullptr) {
     std::vector<std::string> command = split_words(cxx);

@@ -18,8 +18,7 @@ namespace {
 struct Toolchain {
   explicit Toolchain(const Environment& environment)
       : dialect(environment.device == "cpu" ? Dialect::host : Dialect::cuda),
-        compiler(dialect == Dialect::host ? make_host_compiler()
-                                          : make_nvrtc_compiler(nvrtc_target(environment.compute_capability))) {}
+        compiler(make_compiler(dialect == Dialect::host ? "cpu" : nvrtc_target(environment.compute_capability))) {}
   Dialect dialect;
   std::unique_ptr<Compiler> compiler;
 };

@@ -26,8 +26,7 @@ Source helper_source(const std::string& name, DeviceKind kind, int rank, int ran
 
 std::unique_ptr<Kernel> load_helper_kernel(Device& device, KernelCache& cache, const std::string& name,
                                            const std::string& what, int rank, int ranks) {
-  const std::unique_ptr<Compiler> compiler =
-      device.kind() == DeviceKind::cpu ? make_host_compiler() : make_nvrtc_compiler(device.properties().compile_target);
+  const std::unique_ptr<Compiler> compiler = make_compiler(device.properties().compile_target);
   return device.load(cache.get(helper_source(name, device.kind(), rank, ranks), *compiler, what), rank);
 }
 

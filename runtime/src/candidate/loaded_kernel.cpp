@@ -23,11 +23,6 @@ Source render_for(const Group& group, const Variant& variant, int rank) {
   return render_kernel(group.catalogue(), variant, rank, dialect_of(group.environment()), templates);
 }
 
-std::unique_ptr<Compiler> compiler_for(Device& device) {
-  return device.kind() == DeviceKind::cpu ? make_host_compiler()
-                                          : make_nvrtc_compiler(device.properties().compile_target);
-}
-
 /// How the other ranks address a tensor of this one.
 struct SharedPlace {
   unsigned char** seen_at;     // nulls if they cannot
@@ -64,7 +59,7 @@ CompiledKernel compiled(Group& group, const Variant& variant) {
   for (const std::string& target : {device.properties().compile_target, native}) {
     if (const CompiledKernel* stored = group.stored_kernels().find(source, target)) return *stored;
   }
-  return group.cache().get(source, *compiler_for(device), name);
+  return group.cache().get(source, *make_compiler(device.properties().compile_target), name);
 }
 
 }  // namespace

@@ -55,7 +55,7 @@ class Workshop {
  private:
   const Compiler& compiler(const std::string& target) {
     std::unique_ptr<Compiler>& entry = compilers_[target];
-    if (!entry) entry = target == "cpu" ? make_host_compiler() : make_nvrtc_compiler(target);
+    if (!entry) entry = make_compiler(target);
     return *entry;
   }
 

@@ -49,4 +49,7 @@ std::string nvrtc_version() noexcept;
 /// The system C++ compiler ($CXX, c++, g++, clang++) producing a shared object. Throws Unavailable if there is none.
 std::unique_ptr<Compiler> make_host_compiler();
 
+/// The host's for the target "cpu", NVRTC for every other.
+std::unique_ptr<Compiler> make_compiler(const std::string& target);
+
 }  // namespace arbiter
