@@ -136,23 +136,13 @@ void write(llvm::json::OStream& json, const DecisionChange& change) {
   });
 }
 
-/// Those of both files; a filter that leaves nothing says what there is.
+/// Those of both files.
 void filter_decisions(Contents& before, Contents& after, const DecisionFilter& filter) {
-  std::vector<const Decision*> all;
-  for (const Contents* contents : {&before, &after}) {
-    for (const auto& [key, decisions] : contents->decisions) {
-      for (const Decision& decision : decisions) all.push_back(&decision);
-    }
-  }
-  const std::string there = what_is_there(all);
-  bool none = true;
+  std::vector<std::vector<Decision>*> lists;
   for (Contents* contents : {&before, &after}) {
-    for (auto& [key, decisions] : contents->decisions) {
-      std::erase_if(decisions, [&](const Decision& decision) { return !filter.admits(decision); });
-      none = none && decisions.empty();
-    }
+    for (auto& [key, decisions] : contents->decisions) lists.push_back(&decisions);
   }
-  if (!all.empty() && none) print_error("nothing matches. There are decisions for %s\n", there.c_str());
+  keep_admitted(lists, filter);
 }
 
 }  // namespace

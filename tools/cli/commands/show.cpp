@@ -30,17 +30,12 @@ struct Filter {
 std::vector<DecisionSet> load(const std::filesystem::path& file, const Filter& filter) {
   std::vector<DecisionSet> sets = read_decisions(file);
   std::erase_if(sets, [&](const DecisionSet& set) { return !filter.environment.admits(set.environment); });
-  std::vector<const Decision*> all;
-  for (const DecisionSet& set : sets) {
-    for (const Decision& decision : set.decisions) all.push_back(&decision);
-  }
-  const std::string there = what_is_there(all);
+  std::vector<std::vector<Decision>*> lists;
   for (DecisionSet& set : sets) {
-    std::erase_if(set.decisions, [&](const Decision& decision) { return !filter.decision.admits(decision); });
+    lists.push_back(&set.decisions);
     std::erase_if(set.nccl, [&](const NcclChoice& choice) { return !filter.decision.admits(choice); });
   }
-  const bool none = std::all_of(sets.begin(), sets.end(), [](const DecisionSet& set) { return set.decisions.empty(); });
-  if (!all.empty() && none) print_error("nothing matches. There are decisions for %s\n", there.c_str());
+  keep_admitted(lists, filter.decision);
   // GPUs first: who has both in one file asks about those.
   std::stable_partition(sets.begin(), sets.end(),
                         [](const DecisionSet& set) { return set.environment.device != "cpu"; });

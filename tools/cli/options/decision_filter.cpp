@@ -8,6 +8,7 @@
 #include "arbiter/generator/catalogue.hpp"
 #include "arbiter/generator/joined.hpp"
 #include "options/names.hpp"
+#include "text/print.hpp"
 
 namespace arbiter::cli {
 namespace {
@@ -15,6 +16,31 @@ namespace {
 template <typename List, typename Value>
 bool among(const List& list, const Value& value) {
   return list.empty() || std::find(list.begin(), list.end(), value) != list.end();
+}
+
+/// "pattern: allreduce; dtype: bf16; hidden: 4096, 8192; world: 2, 4; mode: graph"
+std::string what_is_there(std::span<std::vector<Decision>* const> lists) {
+  std::set<std::string> patterns, dtypes, modes;
+  std::set<int> hiddens, worlds;
+  for (const std::vector<Decision>* list : lists) {
+    for (const Decision& decision : *list) {
+      patterns.insert(decision.pattern);
+      dtypes.emplace(to_string(decision.dtype));
+      modes.emplace(to_string(decision.mode));
+      hiddens.insert(decision.hidden);
+      worlds.insert(decision.world);
+    }
+  }
+  std::vector<std::string> parts;
+  const auto add = [&](const char* name, const auto& values) {
+    parts.push_back(fmt::format("{}: {}", name, joined(values, ", ")));
+  };
+  add("pattern", patterns);
+  add("dtype", dtypes);
+  add("hidden", hiddens);
+  add("world", worlds);
+  add("mode", modes);
+  return joined(parts, "; ");
 }
 
 }  // namespace
@@ -52,26 +78,15 @@ DecisionFilter read_decision_filter(const Options& options) {
   return filter;
 }
 
-std::string what_is_there(std::span<const Decision* const> decisions) {
-  std::set<std::string> patterns, dtypes, modes;
-  std::set<int> hiddens, worlds;
-  for (const Decision* decision : decisions) {
-    patterns.insert(decision->pattern);
-    dtypes.emplace(to_string(decision->dtype));
-    modes.emplace(to_string(decision->mode));
-    hiddens.insert(decision->hidden);
-    worlds.insert(decision->world);
+void keep_admitted(std::span<std::vector<Decision>* const> lists, const DecisionFilter& filter) {
+  const auto empty = [](const std::vector<Decision>* list) { return list->empty(); };
+  const bool nothing_before = std::all_of(lists.begin(), lists.end(), empty);
+  const std::string there = what_is_there(lists);
+  for (std::vector<Decision>* list : lists) {
+    std::erase_if(*list, [&](const Decision& decision) { return !filter.admits(decision); });
   }
-  std::vector<std::string> parts;
-  const auto add = [&](const char* name, const auto& values) {
-    parts.push_back(fmt::format("{}: {}", name, joined(values, ", ")));
-  };
-  add("pattern", patterns);
-  add("dtype", dtypes);
-  add("hidden", hiddens);
-  add("world", worlds);
-  add("mode", modes);
-  return joined(parts, "; ");
+  if (nothing_before || !std::all_of(lists.begin(), lists.end(), empty)) return;
+  print_error("nothing matches. There are decisions for %s\n", there.c_str());
 }
 
 }  // namespace arbiter::cli

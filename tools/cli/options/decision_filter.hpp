@@ -27,7 +27,7 @@ void declare_decision_filter(Options&);
 /// Throws what names the valid spellings.
 DecisionFilter read_decision_filter(const Options&);
 
-/// "pattern: allreduce; dtype: bf16; hidden: 4096, 8192; world: 2, 4; mode: graph": for who filtered all away.
-std::string what_is_there(std::span<const Decision* const>);
+/// Leaves what the filter admits in each of the lists. If that is nothing at all, says what there was.
+void keep_admitted(std::span<std::vector<Decision>* const> lists, const DecisionFilter&);
 
 }  // namespace arbiter::cli
