@@ -149,7 +149,8 @@ bool StreamOrder::enter(cudaStream_t stream) {
   } else if (elsewhere || (passed_again_ && !behind_pass(before, stream))) {
     follow_nccl_(stream);
   }
-  passed_known_ = passed_again_ = false;
+  passed_.reset();
+  passed_again_ = false;
   return captured;
 }
 
@@ -175,7 +176,6 @@ void StreamOrder::pass(cudaStream_t stream) {
   }
   before = {Last::nccl, state.stream};
   passed_ = stream;
-  passed_known_ = true;
 }
 
 void StreamOrder::finish() noexcept {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 namespace arbiter::nccl_interpose {
 
@@ -85,7 +86,7 @@ class StreamOrder {
   /// The same for one more call on the handle that NCCL's last one was on, where no call of Arbiter's is left to wait
   /// for: without a question to the driver. False: pass() has to ask.
   bool pass_again(cudaStream_t stream) noexcept {
-    if (!passed_known_ || passed_ != stream || eager_.last == Last::ours || captured_.last == Last::ours) return false;
+    if (passed_ != stream || eager_.last == Last::ours || captured_.last == Last::ours) return false;
     passed_again_ = true;
     return true;
   }
@@ -106,10 +107,9 @@ class StreamOrder {
   StreamState now_;
   Place eager_;
   Place captured_;
-  unsigned long long capture_ = 0;  // which capture captured_ is of
-  bool passed_known_ = false;       // NCCL's last call was on the handle passed_,
-  cudaStream_t passed_ = nullptr;
-  bool passed_again_ = false;  // and may have been in another timeline, or on a new stream of this handle
+  unsigned long long capture_ = 0;      // which capture captured_ is of
+  std::optional<cudaStream_t> passed_;  // the handle that NCCL's last call was on, if Arbiter's was not behind it
+  bool passed_again_ = false;           // which may have been in another timeline, or on a new stream of this handle
   bool ever_eager_ = false;
   bool ever_captured_ = false;
 };

@@ -243,8 +243,6 @@ void Group::prove_multicast() {
   if (capabilities_.multicast()) capabilities_.limits.capabilities.emplace_back("multicast");
 }
 
-bool Group::poisoned() const noexcept { return aborted_ || !workspace_ || is_poisoned(*workspace_->fault()); }
-
 /// Is anything but NCCL left to serve calls?
 bool Group::nccl_can_wait() const {
   return capabilities_.symmetric_provider && !options_.variables.off && options_.variables.backend != Backend::nccl &&

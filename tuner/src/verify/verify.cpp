@@ -80,13 +80,11 @@ std::unique_ptr<Scratch> make_scratch(Group& group) {
 }  // namespace
 
 struct Verifier::Impl {
-  /// `its_comparison`: makes the comparison, collectively.
-  Impl(Group& the_group, const ProblemFamily& the_family,
-       const std::function<std::unique_ptr<DeviceComparison>()>& its_comparison)
+  Impl(Group& the_group, const ProblemFamily& the_family, std::unique_ptr<DeviceComparison> comparison)
       : group(the_group),
         family(the_family),
         scratch(make_scratch(group)),
-        on_device(its_comparison()),
+        on_device(std::move(comparison)),
         expectations(group, family, scratch->stream, scratch->host) {}
 
   Group& group;
@@ -341,9 +339,9 @@ struct Verifier::Impl {
 };
 
 Verifier::Verifier(Group& group, const ProblemFamily& family)
-    : impl_(std::make_unique<Impl>(group, family, [&] { return make_device_comparison(group); })) {}
+    : Verifier(group, family, make_device_comparison(group)) {}
 Verifier::Verifier(Group& group, const ProblemFamily& family, std::unique_ptr<DeviceComparison> comparison)
-    : impl_(std::make_unique<Impl>(group, family, [&] { return std::move(comparison); })) {}
+    : impl_(std::make_unique<Impl>(group, family, std::move(comparison))) {}
 Verifier::~Verifier() = default;
 StreamHandle Verifier::stream() const noexcept { return impl_->stream(); }
 

@@ -112,7 +112,7 @@ class Group {
 
   /// Throws Poisoned after a deadline has passed or an abort was received.
   void check() const {
-    if (__atomic_load_n(fault_state_, __ATOMIC_ACQUIRE) != 0 || aborted_) [[unlikely]]
+    if (poisoned()) [[unlikely]]
       throw_fault();
     if (nccl_) nccl_->check();
   }
@@ -129,7 +129,7 @@ class Group {
   bool nccl_can_wait() const;
   void find_nccl();
   void create_nccl();
-  bool poisoned() const noexcept;
+  bool poisoned() const noexcept { return __atomic_load_n(fault_state_, __ATOMIC_ACQUIRE) != 0 || aborted_; }
   [[noreturn]] void throw_fault() const;
 
   // First what every call looks at.
