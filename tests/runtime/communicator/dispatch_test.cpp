@@ -4,9 +4,12 @@
 #include <gtest/gtest.h>
 
 #include "communicator/resolve.hpp"
+#include "runtime/idle_candidate.hpp"
 
 namespace arbiter {
 namespace {
+
+using test::IdleCandidate;
 
 CandidateSpec spec_number(int n) {
   CandidateSpec spec;
@@ -59,22 +62,6 @@ TEST(Overlay, LargeNumbersDoNotOverflow) {
             "1-4:2 5-" + std::to_string(most - 1) + ":1");
 }
 
-/// Stands for a candidate; only its identity matters here.
-class NamedCandidate final : public RunnableCandidate {
- public:
-  const CandidateSpec& spec() const noexcept override { return spec_; }
-  const Candidate& record() const noexcept override { return record_; }
-  Geometry geometry(std::int64_t) const override { return {}; }
-  WorkspaceNeeds needs(std::int64_t) const override { return {}; }
-  int block_limit() const noexcept override { return 1; }
-  void agreed(int) override {}
-  void enqueue(const CallTensors&, std::int64_t, StreamHandle) override {}
-
- private:
-  CandidateSpec spec_;
-  Candidate record_;
-};
-
 /// A counter that nobody reads.
 CallCounter& nobody() {
   static CallCounter counter(CallCount{});
@@ -88,7 +75,7 @@ FamilyTable table_of(const ProblemFamily& family, RunnableCandidate& candidate) 
 }
 
 TEST(Dispatch, EveryTokenCountFindsItsInterval) {
-  NamedCandidate a, b, c;
+  IdleCandidate a, b, c;
   FamilyTable table({"allreduce", Dtype::bf16, 64, 100, Mode::graph}, Catalogue::builtin().pattern("allreduce"));
   table.append(1, a, {Rule::decision, "", {}, std::nullopt}, nobody(), nobody());
   table.append(16, b, {Rule::nearest_hidden, "", {}, std::nullopt}, nobody(), nobody());
@@ -103,7 +90,7 @@ TEST(Dispatch, EveryTokenCountFindsItsInterval) {
 }
 
 TEST(Dispatch, ModeIsPreferredAndOtherwiseTheOtherOneServes) {
-  NamedCandidate graph, eager;
+  IdleCandidate graph, eager;
   DispatchTable table;
   table.put(table_of({"allreduce", Dtype::bf16, 64, 10, Mode::graph}, graph));
   EXPECT_EQ(table.find("allreduce", Dtype::bf16, 64, Mode::eager)->interval(1).candidate, &graph);
@@ -116,7 +103,7 @@ TEST(Dispatch, ModeIsPreferredAndOtherwiseTheOtherOneServes) {
 }
 
 TEST(Dispatch, TheSmallestTableThatCoversServesAFlatMessage) {
-  NamedCandidate small, large, eager;
+  IdleCandidate small, large, eager;
   DispatchTable table;
   table.put(table_of({"allreduce", Dtype::bf16, 8192, 100, Mode::graph}, large));
   table.put(table_of({"allreduce", Dtype::bf16, 64, 10, Mode::graph}, small));
@@ -134,7 +121,7 @@ TEST(Dispatch, TheSmallestTableThatCoversServesAFlatMessage) {
 }
 
 TEST(Dispatch, APreparedFamilyReplacesItsSmallerSelf) {
-  NamedCandidate old, young;
+  IdleCandidate old, young;
   DispatchTable table;
   table.put(table_of({"allreduce", Dtype::bf16, 64, 10, Mode::graph}, old));
   table.put(table_of({"allreduce", Dtype::bf16, 64, 20, Mode::graph}, young));

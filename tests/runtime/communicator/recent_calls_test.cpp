@@ -10,6 +10,7 @@
 #include "communicator/dispatch.hpp"
 #include "runtime/communicator_fixture.hpp"
 #include "runtime/forwarding_device.hpp"
+#include "runtime/idle_candidate.hpp"
 
 namespace arbiter {
 namespace {
@@ -23,15 +24,8 @@ using test::small_integer_sum;
 constexpr int hidden = 64;
 
 /// Launched once, as far as it says; of nothing that runs.
-class Launched final : public RunnableCandidate {
+class Launched final : public test::IdleCandidate {
  public:
-  const CandidateSpec& spec() const noexcept override { return spec_; }
-  const Candidate& record() const noexcept override { return record_; }
-  Geometry geometry(std::int64_t) const override { return {}; }
-  WorkspaceNeeds needs(std::int64_t) const override { return {}; }
-  int block_limit() const noexcept override { return 0; }
-  void agreed(int) override {}
-  void enqueue(const CallTensors&, std::int64_t, StreamHandle) override {}
   KernelLaunch last_launch() const noexcept override {
     return {one_kernel ? &kernel_ : nullptr, {}, std::as_bytes(std::span(&arguments, 1))};
   }
@@ -46,8 +40,6 @@ class Launched final : public RunnableCandidate {
    private:
     KernelResources resources_;
   };
-  CandidateSpec spec_;
-  Candidate record_;
   NoKernel kernel_;
 };
 
